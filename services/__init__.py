@@ -1,0 +1,1 @@
+"""The programs: they join the codec, the split network and the session."""

@@ -1,0 +1,25 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("SPLITCAST_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real weights, images and clips; the test is skipped where it is absent."""
+    data = SHARED / "data"
+    if not data.is_dir():
+        pytest.skip(f"no real data at {data} (set SPLITCAST_SHARED)")
+    return data
+
+
+@pytest.fixture(scope="session")
+def yolov5n_weights(shared_data: Path) -> Path:
+    """The official COCO-pretrained YOLOv5n, release v6.0."""
+    return shared_data / "weights" / "yolov5n.pt"
