@@ -1,0 +1,199 @@
+"""Settings of the services: flags, then environment, then a TOML file, as one frozen and checked value."""
+
+from __future__ import annotations
+
+import socket
+import tomllib
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from codec.errors import BadCodecSpec
+from codec.spec import CodecSpec
+from stream.letterbox import parse_size
+from stream.message import StreamName
+
+DEFAULT_PORT = 8765
+DEFAULT_CODEC = "rle:bits=4,temporal=true"
+
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong."""
+
+
+def _codec(text: str) -> str:
+    try:
+        return str(CodecSpec.parse(text))
+    except BadCodecSpec as error:
+        raise ValueError(str(error)) from None
+
+
+def _size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
+def _websocket(url: str) -> str:
+    if not url.startswith(("ws://", "wss://")):
+        raise ValueError("must start with ws:// or wss://")
+    return url.rstrip("/")
+
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseSettings):
+    """What every service shares. Each field is a flag, a variable SPLITCAST_FIELD and a key of the TOML table."""
+
+    model_config = SettingsConfigDict(frozen=True, env_prefix="SPLITCAST_", extra="forbid")
+
+    model: str = Field(
+        "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu...) or path of a .pt"
+    )
+    cache: Path | None = Field(None, description="folder of downloaded weights (default: ~/.cache/splitcast)")
+    device: str = Field(
+        "auto", description="torch device: auto, cpu, cuda, cuda:1...; auto takes CUDA where it is"
+    )
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(1, description="torch threads of this process")
+    heartbeat_s: Seconds = Field(20.0, description="seconds between WebSocket pings")
+    drain_s: Seconds = Field(5.0, description="seconds that a stop may take to finish frames in flight")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto: text on a terminal, else JSON lines"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe level logged"
+    )
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any], config: Path | None = None) -> Self:
+        """Settings from flags, environment and the table [`camera` or `detector`] of a TOML file.
+
+        Raises ConfigError, which names every setting at fault.
+        """
+        table = read_table(config, cls.table()) if config else {}
+
+        class Loaded(cls):  # type: ignore[misc,valid-type]
+            @classmethod
+            def settings_customise_sources(
+                cls,
+                settings_cls: type[BaseSettings],
+                init_settings: PydanticBaseSettingsSource,
+                env_settings: PydanticBaseSettingsSource,
+                dotenv_settings: PydanticBaseSettingsSource,
+                file_secret_settings: PydanticBaseSettingsSource,
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=table)
+
+        try:
+            return Loaded(**flags)
+        except ValidationError as error:
+            raise ConfigError(describe(error)) from None
+
+    @classmethod
+    def table(cls) -> str:
+        """Name of this service's table in the TOML file."""
+        return cls.__name__.removesuffix("Config").lower()
+
+    @classmethod
+    def add_flags(cls, parser: ArgumentParser) -> None:
+        """One flag a field; what is not given stays absent, so that the environment may speak."""
+        for name, field in cls.model_fields.items():
+            flag = "--" + name.replace("_", "-")
+            default = (
+                "" if field.is_required() or field.default in (None, "") else f" (default: {field.default})"
+            )
+            help_text = f"{field.description}{default}".replace("%", "%%")
+            if field.annotation is bool:
+                parser.add_argument(flag, action=BooleanOptionalAction, default=SUPPRESS, help=help_text)
+            else:
+                metavar = name.rsplit("_", 1)[-1].upper()
+                parser.add_argument(flag, metavar=metavar, default=SUPPRESS, help=help_text)
+
+
+class CameraConfig(Settings):
+    """Settings of `splitcast camera`."""
+
+    source: str = Field(description="0 (webcam), rtsp://..., a video file or a folder of images")
+    detector: Annotated[str, AfterValidator(_websocket)] = Field(
+        f"ws://127.0.0.1:{DEFAULT_PORT}", description="address of the detector"
+    )
+    stream: StreamName = Field(
+        default_factory=lambda: socket.gethostname() or "camera",
+        description="name under which detections are published (default: host name)",
+    )
+    split: str = Field("4.m", description="split point; 'splitcast points' lists them")
+    size: Annotated[str, AfterValidator(_size)] = Field(
+        "640", description="network input: longer side, or HEIGHTxWIDTH; multiples of 32"
+    )
+    codec: Annotated[str, AfterValidator(_codec)] = Field(
+        DEFAULT_CODEC, description="codec and its parameters"
+    )
+    window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unacknowledged frames")
+    realtime: bool = Field(False, description="play a file at its own frame rate, as a live source")
+    loop: bool = Field(False, description="start a file again at its end")
+    open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
+    read_timeout_s: Seconds = Field(5.0, description="seconds that a live source may be silent")
+    backoff_s: Seconds = Field(
+        30.0, description="longest wait before a lost source or detector is tried again"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
+    metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
+
+
+class DetectorConfig(Settings):
+    """Settings of `splitcast detector`."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all")
+    port: Port = Field(DEFAULT_PORT, description="port to listen on; 0: any free one")
+    split: str | None = Field(None, description="only split point accepted (default: any of the network's)")
+    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.25, description="least confidence of a detection"
+    )
+    iou: Annotated[float, Field(ge=0, le=1)] = Field(0.45, description="overlap above which NMS drops a box")
+    max_detections: Annotated[int, Field(ge=1, le=10000)] = Field(300, description="most detections a frame")
+    window: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, description="most unacknowledged frames a camera may have"
+    )
+    max_streams: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="most cameras at a time")
+    max_side: Annotated[int, Field(ge=32, le=65535)] = Field(
+        1920, description="longest side of a network input"
+    )
+    max_packet_mib: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="largest packet in MiB")
+    hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
+    subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
+        64, description="messages kept for a slow subscriber before the oldest goes"
+    )
+
+
+def read_table(path: Path, name: str) -> dict[str, Any]:
+    """Table `name` of a TOML file, empty where it has none. Raises ConfigError."""
+    try:
+        table = tomllib.loads(path.read_text()).get(name, {})
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: [{name}] must be a table")
+    return table
+
+
+def describe(error: ValidationError) -> str:
+    """Every setting at fault, one a line, by its flag."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "missing":
+            message = "is needed"
+        elif fault["type"] == "extra_forbidden":
+            message = "is not a setting"
+        lines.append(f"--{name.replace('_', '-')}: {message}")
+    return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""One publisher, many subscribers, none of whom can slow the publisher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+
+class Subscription:
+    """A subscriber's bounded queue of texts; when it is full the oldest text goes."""
+
+    def __init__(self, stream: str | None, capacity: int, on_drop: Callable[[], None]) -> None:
+        self.stream = stream
+        self.dropped = 0
+        self._texts: deque[str] = deque(maxlen=capacity)
+        self._ready = asyncio.Event()
+        self._closed = False
+        self._on_drop = on_drop
+
+    def put(self, text: str) -> None:
+        if len(self._texts) == self._texts.maxlen:
+            self.dropped += 1
+            self._on_drop()
+        self._texts.append(text)
+        self._ready.set()
+
+    def close(self) -> None:
+        """End the iteration once the queued texts are taken."""
+        self._closed = True
+        self._ready.set()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while True:
+            while self._texts:
+                yield self._texts.popleft()
+            if self._closed:
+                return
+            self._ready.clear()
+            await self._ready.wait()
+
+
+class Broadcast:
+    """Publishes texts by stream name."""
+
+    def __init__(self, capacity: int = 64, on_drop: Callable[[], None] = lambda: None) -> None:
+        self._capacity = capacity
+        self._on_drop = on_drop
+        self._subscriptions: set[Subscription] = set()
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def publish(self, stream: str, text: str) -> None:
+        """Queue `text` for every subscriber of `stream` and of all streams. Never waits."""
+        for subscription in self._subscriptions:
+            if subscription.stream in (None, stream):
+                subscription.put(text)
+
+    @contextmanager
+    def subscribe(self, stream: str | None) -> Iterator[Subscription]:
+        """Texts of one stream, or of all for None, from now on."""
+        subscription = Subscription(stream, self._capacity, self._on_drop)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def close(self) -> None:
+        """Let every subscriber's iteration end."""
+        for subscription in self._subscriptions:
+            subscription.close()

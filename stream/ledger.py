@@ -1,0 +1,63 @@
+"""The account of every captured frame: captured = detected + dropped + in flight, exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+# Every drop a camera can count, as (stage, reason); metrics start all of them at zero.
+DROPS = (
+    ("grab", "overwritten"),  # the capture process overwrote it before this process read it
+    ("grab", "superseded"),  # a newer frame came while the window was full
+    ("grab", "disconnected"),  # a newer frame came while there was no detector
+    ("grab", "unreadable"),
+    ("grab", "shutdown"),
+    ("head", "error"),
+    ("head", "shutdown"),
+    ("encode", "error"),
+    ("send", "connection_lost"),
+    ("network", "connection_lost"),
+    ("network", "shutdown"),
+    ("detector", "corrupt"),
+    ("detector", "missing_reference"),
+    ("detector", "error"),
+)
+
+
+class Ledger:
+    """Counts frames on the camera's side; each captured frame gets one outcome."""
+
+    def __init__(self, on_drop: Callable[[str, str, int], None] = lambda stage, reason, count: None) -> None:
+        self.captured = 0
+        self.detected = 0
+        self.in_flight = 0
+        self.dropped: Counter[tuple[str, str]] = Counter()
+        self._on_drop = on_drop
+
+    def capture(self) -> None:
+        """A frame entered this process."""
+        self.captured += 1
+        self.in_flight += 1
+
+    def detect(self) -> None:
+        """A frame in flight was acknowledged."""
+        self.in_flight -= 1
+        self.detected += 1
+
+    def drop(self, stage: str, reason: str, count: int = 1) -> None:
+        """Frames in flight were lost at `stage`, for a `reason` of DROPS."""
+        assert (stage, reason) in DROPS
+        if count:
+            self.in_flight -= count
+            self.dropped[stage, reason] += count
+            self._on_drop(stage, reason, count)
+
+    def miss(self, reason: str, count: int = 1) -> None:
+        """Frames were captured but lost before this process saw them."""
+        self.captured += count
+        self.in_flight += count
+        self.drop("grab", reason, count)
+
+    @property
+    def dropped_total(self) -> int:
+        return self.dropped.total()
