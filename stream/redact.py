@@ -1,0 +1,25 @@
+"""Text that may be logged: the same text without credentials."""
+
+from __future__ import annotations
+
+import re
+
+# Up to the last @ of the word: a password typed without percent-encoding may itself contain @, : / ? # or
+# a quote, so nothing before that @ can be trusted to be the host.
+_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
+
+# Some cameras write the parameters as a path (/user=admin&password=…), so a slash may come before them too.
+_PARAMETER = re.compile(
+    r"([?&;/][\w.%-]*(?:pass|pwd|psw|token|user|usr|login|secret|auth|key|sig)[\w.%-]*=)[^&\s]*",
+    re.IGNORECASE,
+)
+
+
+def redact_url(text: str) -> str:
+    """The text with `***` in place of the credentials of every URL in it.
+
+    Credentials are all that stands before the last `@` of a URL, and the values of parameters whose names
+    speak of users, passwords, tokens or keys. A URL ends at white space. Where a URL is ambiguous, too much
+    is hidden rather than too little: `http://host/a@b` becomes `http://***@b`.
+    """
+    return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
