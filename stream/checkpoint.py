@@ -1,0 +1,498 @@
+"""Reads a YOLOv5 checkpoint (.pt) as data: its pickle is interpreted, never executed.
+
+A checkpoint is a zip file. `data.pkl` describes the objects as a pickle program, `data/KEY` holds the bytes of
+each tensor storage. Unpickling such a program imports and calls whatever it names, so a checkpoint from elsewhere
+could run anything. Here a small interpreter follows the program instead: classes become inert records, tensors
+become descriptions that are checked against the file before a byte is allocated, and any name outside the
+allow-list is refused.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_MAX_PICKLE_BYTES = 64 << 20  # an official yolov5x describes itself in 0.3 MB
+_MAX_MODULES = 20_000  # a module may be shared, so a small file can describe a tree of any size
+_MAX_DEPTH = 32  # modules within modules; a module may even contain itself
+_MAX_DIMENSIONS = 8
+
+_DTYPES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+
+# What may be named. None of it is imported: an allowed name only becomes the kind of an inert record.
+_ALLOWED_PREFIXES = ("models.", "utils.", "ultralytics.", "torch.nn.", "pathlib.", "datetime.")
+_ALLOWED_NAMES = frozenset(
+    {
+        *_DTYPES,
+        "__builtin__.set",
+        "__main__.Model",
+        "_codecs.encode",
+        "argparse.Namespace",
+        "builtins.set",
+        "collections.Counter",
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "torch.Size",
+        "torch.device",
+        "torch.float16",
+        "torch.float32",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_tensor_v2",
+        "torch.torch_version.TorchVersion",
+        "types.SimpleNamespace",
+    }
+)
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message says why and what to do."""
+
+
+class UnreadableCheckpoint(CheckpointError):
+    """The file is not a checkpoint, is cut short, or contradicts itself."""
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """The checkpoint names something outside the allow-list, which a normal loader would import or call."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"refused: the checkpoint refers to {name!r}, which a YOLOv5 model does not need. "
+            "It may be malicious; use weights from a source you trust"
+        )
+        self.name = name
+
+
+class UnsupportedLayer(CheckpointError):
+    """The network has a layer that Splitcast does not know."""
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__(
+            f"unsupported layer {name!r} ({where}); use a YOLOv5 n/s/m/l/x detection model, "
+            "release v6.0 to v7.0 or ultralytics' YOLOv5u"
+        )
+        self.name = name
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """An object of the pickle, reduced to the name of its class and its attributes."""
+
+    kind: str  # full dotted name, for example "models.common.Conv"
+    state: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Class name without its module."""
+        return self.kind.rpartition(".")[2]
+
+    def children(self, group: str) -> Mapping[str, object]:
+        """One of a torch module's own tables: `_modules`, `_parameters` or `_buffers`; empty if absent."""
+        table = self.state.get(group)
+        return {str(key): value for key, value in table.items()} if isinstance(table, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor still in the file; its geometry has been checked against the bytes that are there."""
+
+    member: str
+    dtype: torch.dtype
+    elements: int  # of the whole storage
+    offset: int  # in elements
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]  # in elements
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a YOLOv5 checkpoint holds, before anything is built from it."""
+
+    yaml: Mapping[str, object]  # untrusted: the network's description as its author wrote it
+    names: tuple[str, ...] | None  # of the classes
+    state: dict[str, torch.Tensor]  # parameters and buffers as stored, keyed as by torch's state_dict
+    activations: dict[str, Record]  # of each convolution, by the path of its module
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights and description in a `.pt` file, read without running any of it.
+
+    Prefers the averaged weights (`ema`) where the file has both, as the official tools do.
+    Raises UnreadableCheckpoint, UnsafeCheckpoint.
+    """
+    with _translated(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        contents = _Archive(archive)
+        root = _Interpreter(contents).run()
+        model = _find_model(root)
+        tensors, activations = _walk(model)
+        if sum(stored.dtype.itemsize * prod(stored.shape) for stored in tensors.values()) > contents.size:
+            # Each tensor fits its storage, but many of them share one: the file would grow in memory.
+            raise UnreadableCheckpoint(f"{path} declares more weights than it holds")
+        state = {name: contents.load(stored) for name, stored in tensors.items()}
+    yaml = model.state.get("yaml")
+    if not isinstance(yaml, dict):
+        raise UnreadableCheckpoint(
+            f"{path} lacks the description of its network (yaml); use an official checkpoint"
+        )
+    return Checkpoint(yaml, _class_names(model.state.get("names")), state, activations)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turns what zipfile and pickletools raise on damaged bytes into one error."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except zipfile.BadZipFile as error:
+        raise UnreadableCheckpoint(
+            f"{path} is not a whole PyTorch zip checkpoint ({error}); download it again, "
+            "or re-save a file older than PyTorch 1.6 with a newer one"
+        ) from error
+    except FileNotFoundError as error:
+        raise UnreadableCheckpoint(f"no checkpoint at {path}") from error
+    except (
+        ArithmeticError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        zipfile.error,
+    ) as error:
+        raise UnreadableCheckpoint(f"{path} is damaged ({error}); download it again") from error
+    except Exception as error:  # zipfile lets struct.error and zlib.error through, which have no common base
+        raise UnreadableCheckpoint(f"{path} is damaged ({error!r}); download it again") from error
+
+
+class _Archive:
+    """The zip file: finds its members and checks their sizes before anything is read."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        members = {info.filename: info for info in archive.infolist()}
+        pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise UnreadableCheckpoint("a zip file, but not a PyTorch checkpoint: it has no data.pkl")
+        self._root = pickles[0].removesuffix("data.pkl")
+        if f"{self._root}constants.pkl" in members:
+            raise UnreadableCheckpoint("a TorchScript export; use the .pt file it was exported from")
+        # PyTorch stores without compression, so the parts together cannot be larger than the file: no zip bombs.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+            raise UnreadableCheckpoint(
+                "the zip file is compressed, which PyTorch never does; use the original file"
+            )
+        self.size = sum(info.file_size for info in members.values())
+        archive_file = archive.fp
+        assert archive_file is not None
+        if self.size > archive_file.seek(0, 2):
+            raise UnreadableCheckpoint("the parts of the zip file are together larger than the file")
+        self._members = members
+        if self._read(f"{self._root}byteorder", limit=16, default=b"little") != b"little":
+            raise UnreadableCheckpoint("saved on a big-endian machine; re-save it on a little-endian one")
+
+    def pickle(self) -> bytes:
+        return self._read(f"{self._root}data.pkl", limit=_MAX_PICKLE_BYTES)
+
+    def storage(self, key: str, dtype: torch.dtype, elements: int) -> str:
+        """Member that holds a storage, once its size is known to be what the pickle declares."""
+        member = f"{self._root}data/{key}"
+        info = self._members.get(member)
+        if info is None or elements < 0 or info.file_size != elements * dtype.itemsize:
+            raise UnreadableCheckpoint(f"tensor storage {key!r} is missing or not of the declared size")
+        return member
+
+    def load(self, stored: StoredTensor) -> torch.Tensor:
+        if stored.elements == 0:
+            return torch.empty(stored.shape, dtype=stored.dtype)
+        data = bytearray(self._archive.read(stored.member))
+        storage = torch.frombuffer(data, dtype=stored.dtype, count=stored.elements)
+        return storage.as_strided(stored.shape, stored.stride, stored.offset)
+
+    def _read(self, member: str, limit: int, default: bytes | None = None) -> bytes:
+        info = self._members.get(member)
+        if info is None and default is not None:
+            return default
+        if info is None or info.file_size > limit:
+            raise UnreadableCheckpoint(f"{member} is missing or larger than {limit} bytes")
+        return self._archive.read(info)
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A class or function that the pickle names: only ever a name here."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    member: str
+    dtype: torch.dtype
+    elements: int
+
+
+_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+_TEXTS = {
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+}
+_BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+_LITERALS = _NUMBERS | _TEXTS | _BYTES
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_DICTS = frozenset({"collections.OrderedDict", "collections.defaultdict"})
+
+
+class _Interpreter:
+    """Follows a pickle program on a stack of plain values; calls nothing that the program names."""
+
+    def __init__(self, archive: _Archive) -> None:
+        self._archive = archive
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, object] = {}
+
+    def run(self) -> object:
+        for opcode, argument, _ in pickletools.genops(self._archive.pickle()):
+            self._step(opcode.name, argument)
+        (result,) = self._stack
+        return result
+
+    def _step(self, opcode: str, argument: Any) -> None:  # noqa: PLR0912, PLR0915 - one case per opcode
+        stack = self._stack
+        match opcode:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case _ if opcode in _LITERALS:
+                stack.append(argument)
+            case _ if opcode in _CONSTANTS:
+                stack.append(_CONSTANTS[opcode])
+            case "MARK":
+                self._marks.append(len(stack))
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case _ if opcode in _TUPLES:
+                stack.append(tuple(self._pop(_TUPLES[opcode])))
+            case "TUPLE":
+                stack.append(tuple(self._pop_to_mark()))
+            case "EMPTY_LIST" | "EMPTY_SET":
+                stack.append([])
+            case "LIST" | "FROZENSET":
+                stack.append(self._pop_to_mark())
+            case "EMPTY_DICT":
+                stack.append({})
+            case "DICT":
+                items = self._pop_to_mark()
+                stack.append({})
+                self._set_items(items)
+            case "APPEND":
+                self._extend(self._pop(1))
+            case "APPENDS" | "ADDITEMS":
+                self._extend(self._pop_to_mark())
+            case "SETITEM":
+                self._set_items(self._pop(2))
+            case "SETITEMS":
+                self._set_items(self._pop_to_mark())
+            case "POP":
+                self._pop(1)
+            case "POP_MARK":
+                self._pop_to_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "GLOBAL":
+                module, _, name = argument.partition(" ")
+                stack.append(_allowed(module, name))
+            case "STACK_GLOBAL":
+                module, name = self._pop(2)
+                stack.append(_allowed(module, name))
+            case "BINPERSID":
+                stack.append(self._storage(*self._pop(1)))
+            case "REDUCE" | "NEWOBJ":
+                stack.append(_made(*self._pop(2)))
+            case "NEWOBJ_EX":
+                target, arguments, _ = self._pop(3)
+                stack.append(_made(target, arguments))
+            case "BUILD":
+                (state,) = self._pop(1)
+                _build(stack[-1], state)
+            case _:
+                raise UnreadableCheckpoint(f"the pickle uses opcode {opcode}, which PyTorch never writes")
+
+    def _pop(self, count: int) -> list[Any]:
+        floor = self._marks[-1] if self._marks else 0
+        if len(self._stack) - count < floor:
+            raise UnreadableCheckpoint("the pickle takes more from its stack than is there")
+        values = self._stack[-count:]
+        del self._stack[-count:]
+        return values
+
+    def _pop_to_mark(self) -> list[Any]:
+        mark = self._marks.pop()
+        values = self._stack[mark:]
+        del self._stack[mark:]
+        return values
+
+    def _extend(self, values: list[Any]) -> None:
+        match self._stack[-1]:
+            case list() as target:
+                target.extend(values)
+            case Record():
+                pass
+            case other:
+                raise UnreadableCheckpoint(f"the pickle appends to a {type(other).__name__}")
+
+    def _set_items(self, items: list[Any]) -> None:
+        match self._stack[-1]:
+            case dict() as target:
+                for key, value in zip(items[::2], items[1::2], strict=True):
+                    # Hashing a deeply nested tuple would overflow the C stack, so only plain keys are taken.
+                    if not isinstance(key, str | int | float | bytes | None):
+                        raise UnreadableCheckpoint(
+                            f"the pickle has a dictionary key of type {type(key).__name__}"
+                        )
+                    target[key] = value
+            case Record():
+                pass
+            case other:
+                raise UnreadableCheckpoint(f"the pickle sets items of a {type(other).__name__}")
+
+    def _storage(self, reference: object) -> _Storage:
+        match reference:
+            case ("storage", _Name(kind), str() as key, str(), int() as elements) if kind in _DTYPES:
+                dtype = _DTYPES[kind]
+                return _Storage(self._archive.storage(key, dtype, elements), dtype, elements)
+        raise UnreadableCheckpoint("the pickle has a persistent id that is not a tensor storage")
+
+
+def _allowed(module: object, name: object) -> _Name:
+    path = f"{module}.{name}"
+    if path in _ALLOWED_NAMES or path.startswith(_ALLOWED_PREFIXES):
+        return _Name(path)
+    raise UnsafeCheckpoint(path)
+
+
+def _made(target: object, arguments: object) -> object:
+    """What stands for `target(*arguments)`: a dictionary, a tensor, or an inert record."""
+    if not isinstance(target, _Name) or not isinstance(arguments, tuple):
+        raise UnreadableCheckpoint("the pickle calls something that is not a class or function")
+    match target.path, arguments:
+        case path, ([*pairs],) if path in _DICTS:
+            return {key: value for key, value in pairs if isinstance(key, str | int)}
+        case path, _ if path in _DICTS:
+            return {}
+        case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, offset, shape, stride, *_):
+            return _tensor(storage, offset, shape, stride)
+        case "torch._utils._rebuild_parameter", (StoredTensor() as tensor, *_):
+            return tensor
+    return Record(target.path)
+
+
+def _build(target: object, state: object) -> None:
+    """What stands for `target.__setstate__(state)`: a record keeps its attributes, all else ignores them."""
+    if isinstance(target, Record):
+        parts = state if isinstance(state, tuple) else (state,)
+        for part in parts:
+            if isinstance(part, dict):
+                target.state.update({key: value for key, value in part.items() if isinstance(key, str)})
+    elif not isinstance(target, dict | StoredTensor):
+        raise UnreadableCheckpoint(f"the pickle sets the state of a {type(target).__name__}")
+
+
+def _tensor(storage: _Storage, offset: object, shape: object, stride: object) -> StoredTensor:
+    """Raises UnreadableCheckpoint unless the tensor lies inside its storage, each element at most once."""
+    match offset, shape, stride:
+        case int(), tuple(), tuple() if len(shape) == len(stride) <= _MAX_DIMENSIONS:
+            numbers = (offset, *shape, *stride)
+            if all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+                last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+                inside = last < storage.elements and prod(shape) <= storage.elements
+                if inside or 0 in shape:
+                    return StoredTensor(
+                        storage.member, storage.dtype, storage.elements, offset * inside, shape, stride
+                    )
+    raise UnreadableCheckpoint("a tensor does not lie inside its storage")
+
+
+def _find_model(root: object) -> Record:
+    if not isinstance(root, dict):
+        raise UnreadableCheckpoint("not a YOLOv5 checkpoint: it should be a dictionary with a 'model'")
+    for key in ("ema", "model"):
+        match root.get(key):
+            case Record() as model:
+                return model
+    raise UnreadableCheckpoint(
+        "not a YOLOv5 checkpoint: it has no 'model' module (a bare state dict lacks the network's description)"
+    )
+
+
+def _walk(model: Record) -> tuple[dict[str, StoredTensor], dict[str, Record]]:
+    """Parameters and buffers by path, and the activation of each module that has one."""
+    tensors: dict[str, StoredTensor] = {}
+    activations: dict[str, Record] = {}
+    pending = [("", model)]
+    seen = 0
+    while pending:
+        path, module = pending.pop()
+        seen += 1
+        if seen > _MAX_MODULES or path.count(".") > _MAX_DEPTH:
+            raise UnreadableCheckpoint("the network has too many modules, or one that contains itself")
+        prefix = f"{path}." if path else ""
+        for name, value in {**module.children("_parameters"), **module.children("_buffers")}.items():
+            if isinstance(value, StoredTensor):
+                tensors[prefix + name] = value
+        for name, child in module.children("_modules").items():
+            if not isinstance(child, Record):
+                continue
+            if name == "act":
+                activations[path] = child
+            pending.append((prefix + name, child))
+    return tensors, activations
+
+
+def _class_names(names: object) -> tuple[str, ...] | None:
+    match names:
+        case list() | tuple():
+            return tuple(str(name) for name in names if isinstance(name, str | int))
+        case dict():
+            return tuple(str(names[key]) for key in sorted(key for key in names if isinstance(key, int)))
+    return None

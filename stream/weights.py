@@ -1,0 +1,91 @@
+"""Finds the weights of a model: a given file, one fetched before, or the official release."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pooch
+
+MODELS = tuple(f"yolov5{scale}{suffix}" for suffix in ("", "u") for scale in "nsmlx")
+"""Names of the official networks: yolov5n to yolov5x and, anchor-free, yolov5nu to yolov5xu."""
+
+LEGACY_RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v6.0"
+ULTRALYTICS_RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.3.0"
+
+_SHA256 = {  # of the released files that are known; the others are only checked to be whole
+    "yolov5n": "edd2e5cc4e3caa4b508168b51d9dc529da58b37813e0d2c8b49aba06aa3472dc",
+}
+
+
+class WeightsError(Exception):
+    """There are no weights to load; the message says what to do."""
+
+
+class UnknownModel(WeightsError):
+    """A name that is not one of the official networks."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or give a path to a .pt file"
+        )
+        self.name = name
+
+
+class MissingWeights(WeightsError):
+    """A path at which there is no file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"no weights at {path}; give an existing .pt file, or a name such as yolov5n to fetch one"
+        )
+        self.path = path
+
+
+class DownloadFailed(WeightsError):
+    """The weights could not be fetched whole; nothing was kept."""
+
+    def __init__(self, url: str, path: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot fetch {url} ({reason}); fetch it on another machine and put it at {path}, "
+            "or give the path of a .pt file as the model"
+        )
+        self.url, self.path, self.reason = url, path, reason
+
+
+def find_weights(model: str, cache: Path | None = None, base_url: str | None = None) -> Path:
+    """Path of a model's weights, fetched with a progress bar if they are not there yet.
+
+    `model` is a path to a `.pt` file or one of `MODELS`. Named ones are kept in `cache`, by default the user's
+    cache folder (`~/.cache/splitcast`), and come from `base_url` or else from their official release. A file
+    appears under its name only once it is complete and, where the SHA-256 is known, found to be the released one.
+    Raises UnknownModel, MissingWeights, DownloadFailed.
+    """
+    path = Path(model).expanduser()
+    if path.suffix == ".pt" or len(path.parts) > 1:
+        if not path.is_file():
+            raise MissingWeights(path)
+        return path
+    if model not in MODELS:
+        raise UnknownModel(model)
+    folder = cache or Path(pooch.os_cache("splitcast"))
+    release = base_url or (ULTRALYTICS_RELEASE if model.endswith("u") else LEGACY_RELEASE)
+    url, target = f"{release}/{model}.pt", folder / f"{model}.pt"
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says it all
+    try:
+        pooch.retrieve(url, _SHA256.get(model), target.name, folder, downloader=_fetch_zip)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+        raise DownloadFailed(url, target, str(error)) from error
+    return target
+
+
+def _fetch_zip(url: str, output: str, caller: Any) -> None:
+    """Downloads for pooch, to a temporary file that it deletes if this raises.
+
+    A checkpoint is a zip file, whose directory stands at its end: one cut short, or a login page in its place, is
+    refused even where no hash is known.
+    """
+    pooch.HTTPDownloader(progressbar=True)(url, output, caller)
+    if not zipfile.is_zipfile(output):
+        raise ValueError("what came is not a whole checkpoint")

@@ -1,0 +1,54 @@
+"""The anchor-based detection head of the original YOLOv5 (v6.0 to v7.0)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+ANCHORS = (  # COCO's, as (width, height) in pixels, for strides 8, 16 and 32
+    ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
+    ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
+    ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
+)
+
+
+class AnchorDetect(nn.Module):
+    """Predicts, per grid cell and anchor, a box, an objectness and class probabilities.
+
+    The parameters and the buffer `anchors` are named as in the checkpoints. Keeps nothing between calls, so one
+    head serves pictures of any size, on any device.
+    """
+
+    anchors: torch.Tensor  # (levels, anchors, 2): width and height in units of the level's stride
+
+    def __init__(self, classes: int, channels: list[int], anchors_per_level: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.stride: tuple[float, ...] = ()  # pixels per cell of each level; set once the graph is known
+        outputs = anchors_per_level * (5 + classes)
+        self.m = nn.ModuleList(nn.Conv2d(level, outputs, 1) for level in channels)
+        self.register_buffer("anchors", torch.ones(len(channels), anchors_per_level, 2))
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Predictions (B, 4 + classes, N) from one feature map (B, C, h, w) per level.
+
+        Rows 0 to 3 are centre x, centre y, width and height in pixels of the canvas. The others are objectness
+        times class probability, as ultralytics' anchor-free heads give them, so that one NMS serves both.
+        """
+        levels = []
+        for feature, convolution, anchors, stride in zip(
+            features, self.m, self.anchors, self.stride, strict=True
+        ):
+            batch, _, height, width = feature.shape
+            raw = convolution(feature).view(batch, len(anchors), 5 + self.classes, height, width)
+            xy, wh, objectness, scores = raw.sigmoid().split((2, 2, 1, self.classes), 2)
+            y, x = torch.meshgrid(
+                torch.arange(height, device=feature.device, dtype=feature.dtype),
+                torch.arange(width, device=feature.device, dtype=feature.dtype),
+                indexing="ij",
+            )
+            centre = (xy * 2 - 0.5 + torch.stack((x, y))) * stride
+            extent = (wh * 2) ** 2 * (anchors * stride).view(-1, 2, 1, 1)
+            level = torch.cat((centre, extent, scores * objectness), 2)
+            levels.append(level.transpose(1, 2).flatten(2))
+        return torch.cat(levels, 2)
