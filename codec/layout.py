@@ -9,15 +9,40 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.errors import BadLayout
+
 FloatArray: TypeAlias = NDArray[np.float32]
+
+MAX_NAME_BYTES = 64
+MAX_AXES = 8
+MAX_EXTENT = 2**16 - 1
+MAX_TENSORS = 2**8 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One float32 tensor that crosses the split, without the batch axis: usually (C, H, W)."""
+    """One float32 tensor that crosses the split, without the batch axis: usually (C, H, W).
+
+    The name is 1 to 64 bytes of printable UTF-8; 1 to 8 axes of 1 to 65535 each.
+    Raises BadLayout otherwise.
+    """
 
     name: str
     shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        # Printable, because names from a packet end up in log lines and on terminals.
+        if not self.name.isprintable() or not 1 <= len(self.name.encode()) <= MAX_NAME_BYTES:
+            raise BadLayout(f"tensor name {self.name!r} is not 1 to {MAX_NAME_BYTES} bytes of printable text")
+        if not 1 <= len(self.shape) <= MAX_AXES:
+            raise BadLayout(f"tensor {self.name!r} has {len(self.shape)} axes, not 1 to {MAX_AXES}")
+        if not all(1 <= extent <= MAX_EXTENT for extent in self.shape):
+            raise BadLayout(
+                f"tensor {self.name!r} of shape {self.shape} has an axis beyond 1 to {MAX_EXTENT}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.name} {'x'.join(map(str, self.shape))}"
 
     @property
     def size(self) -> int:

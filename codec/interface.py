@@ -1,0 +1,108 @@
+"""What every codec offers: an encoder for the camera and a decoder for the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias
+
+import numpy as np
+
+from codec.errors import ShapeMismatch
+from codec.layout import FloatArray, Layout
+from codec.packet import PacketFormat, PacketHeader, Stamp
+
+KeyframeReason: TypeAlias = Literal["first", "requested", "periodic", "smaller"]
+"""Why a temporal encoder made a keyframe.
+
+first: no packet with the preceding sequence number was encoded, or encoding it failed.
+requested: force_keyframe was called. periodic: the keyframe interval is over.
+smaller: the difference from the reference frame would not have been smaller.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """One packet and how it was coded."""
+
+    data: bytes
+    keyframe: bool
+    keyframe_reason: KeyframeReason | None  # None for a difference, and where a codec has only keyframes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedFrame:
+    """The tensors of one packet."""
+
+    header: PacketHeader
+    tensors: dict[str, FloatArray]  # in the order of the layout; writable, owned by the caller
+
+
+class Encoder(Protocol):
+    """Tensors in, packets out, in the order of their sequence numbers. For one thread at a time."""
+
+    def encode(self, tensors: Mapping[str, FloatArray], stamp: Stamp) -> EncodedFrame:
+        """One packet from exactly the tensors of the layout.
+
+        Raises ShapeMismatch or NonFiniteTensor; the next packet is then a keyframe.
+        """
+
+    def force_keyframe(self) -> None:
+        """Make the next packet a keyframe: a receiver asked for it, or a packet was not sent."""
+
+
+class Decoder(Protocol):
+    """Packets in, tensors out. For one thread at a time."""
+
+    def decode(self, data: bytes) -> DecodedFrame:
+        """Tensors of exactly the agreed layout.
+
+        Raises BitstreamError for every other input; from then on only a keyframe is taken.
+        """
+
+    def reset(self) -> None:
+        """Forget the reference frame: the next packet must be a keyframe."""
+
+
+class Codec(Protocol):
+    """One way of coding tensors, with its parameters chosen: a frozen dataclass."""
+
+    name: ClassVar[str]
+    codec_id: ClassVar[int]  # on the wire; never reused
+
+    def packet_format(self, layout: Layout) -> PacketFormat:
+        """The packets that this codec makes of a layout."""
+
+    def encoder(self, layout: Layout) -> Encoder:
+        """A new encoder, whose first packet is a keyframe."""
+
+    def decoder(self, layout: Layout) -> Decoder:
+        """A new decoder, which takes a keyframe first."""
+
+    @classmethod
+    def from_parameters(cls, parameters: bytes) -> Self:
+        """The codec that decodes packets with these parameter bytes, keyframes or not.
+
+        Raises UnsupportedPacket if no encoder writes them.
+        """
+
+
+def in_layout_order(tensors: Mapping[str, FloatArray], layout: Layout) -> list[FloatArray]:
+    """The tensors of a layout, flat and C-contiguous; raises ShapeMismatch if they are not exactly those."""
+    for name in tensors.keys() - {spec.name for spec in layout}:
+        raise ShapeMismatch(name, "no such tensor", _describe(tensors[name]))
+    ordered = []
+    for spec in layout:
+        expected = f"float32 {spec.shape}"
+        if spec.name not in tensors:
+            raise ShapeMismatch(spec.name, expected, "no such tensor")
+        tensor = tensors[spec.name]
+        if tensor.dtype != np.float32 or tensor.shape != spec.shape:
+            raise ShapeMismatch(spec.name, expected, _describe(tensor))
+        # native byte order: dtype equality above already refuses ">f4" here
+        ordered.append(np.ascontiguousarray(tensor).reshape(-1))
+    return ordered
+
+
+def _describe(tensor: FloatArray) -> str:
+    return f"{tensor.dtype} {tensor.shape}"

@@ -1,0 +1,205 @@
+"""The loops over coefficients, compiled at import and cached on disk.
+
+They share one file because numba's cache only sees a change in the file that a kernel is written in, not
+in the files of the kernels it calls. They take contiguous arrays, hold no lock, and check nothing that
+their callers know. Fast math stays off: both ends must compute the same levels, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import numba
+import numpy as np
+from numba import float32, float64, int32, int64, uint8, uint16, void
+from numba.types import Array, UniTuple
+from numpy.typing import NDArray
+
+from codec.layout import FloatArray
+
+Levels: TypeAlias = NDArray[np.uint8]  # 0 to 2**bits - 1
+Bytes: TypeAlias = NDArray[np.uint8]
+Words: TypeAlias = NDArray[np.uint16]
+Kernel = TypeVar("Kernel", bound=Callable[..., object])
+Element = TypeVar("Element", np.uint8, np.float32)
+
+CHUNK = 4096  # levels and codewords of a chunk stay in the first-level cache
+
+
+def _read(dtype: object) -> Array:
+    return Array(dtype, 1, "C", readonly=True)
+
+
+def _write(dtype: object) -> Array:
+    return Array(dtype, 1, "C")
+
+
+def _kernel(signature: object) -> Callable[[Kernel], Kernel]:
+    compiler: Callable[[Kernel], Kernel] = numba.njit(signature, nogil=True, cache=True)
+    return compiler
+
+
+@_kernel(UniTuple(int32, 2)(_read(int32)))
+def order_range(patterns: NDArray[np.int32]) -> tuple[int, int]:
+    """Least and greatest coefficient of float32 bit patterns, as order keys.
+
+    Integers that sort like the floats: this compiles to vector instructions, which a comparison that must
+    mind NaN does not, and it shows NaN and infinities as keys beyond those of the finite numbers.
+    """
+    least = np.int32(2**31 - 1)
+    greatest = np.int32(-(2**31))
+    for i in range(patterns.size):
+        key = patterns[i] ^ ((patterns[i] >> np.int32(31)) & np.int32(2**31 - 1))
+        least = min(least, key)
+        greatest = max(greatest, key)
+    return int(least), int(greatest)
+
+
+@_kernel(void(_read(float32), float64, float64, _write(uint8)))
+def quantize(coefficients: FloatArray, minimum: float, scale: float, levels: Levels) -> None:
+    """Level of each coefficient: floor((x - minimum) * scale + 0.5), never negative."""
+    for i in range(coefficients.size):
+        levels[i] = np.uint8(np.int32((np.float64(coefficients[i]) - minimum) * scale + 0.5))
+
+
+@_kernel(void(_read(uint8), _read(float32), _write(float32)))
+def dequantize(levels: Levels, table: FloatArray, coefficients: FloatArray) -> None:
+    """Coefficient of each level, from a table of 2**bits."""
+    for i in range(levels.size):
+        coefficients[i] = table[levels[i]]
+
+
+@_kernel(void(_read(uint8), _read(uint8), _read(uint8), int64, _write(uint8)))
+def subtract_reference(
+    levels: Levels, reference: Levels, prediction: Levels, bits: int, residual: Levels
+) -> None:
+    """Level minus predicted level, modulo 2**bits."""
+    mask = (1 << bits) - 1
+    for i in range(levels.size):
+        residual[i] = (np.int64(levels[i]) - np.int64(prediction[reference[i]])) & mask
+
+
+@_kernel(void(_read(uint8), _write(uint8), _read(uint8), int64))
+def add_reference(residual: Levels, reference: Levels, prediction: Levels, bits: int) -> None:
+    """Turn the reference's levels into this frame's, in place."""
+    mask = (1 << bits) - 1
+    for i in range(residual.size):
+        reference[i] = (np.int64(residual[i]) + np.int64(prediction[reference[i]])) & mask
+
+
+@_kernel(UniTuple(int64, 2)(_read(uint8), int64, int64, _write(uint16), int64))
+def _append_codewords(
+    levels: Levels, bits: int, run: np.int64, words: Words, used: np.int64
+) -> tuple[np.int64, np.int64]:
+    """Append the codewords of a chunk; return the zeros that end it and the number of codewords.
+
+    Without branches, since whether a level is zero is what a processor cannot foresee. A run's codeword is
+    written again as the run grows, so the last codeword of a chunk may still change in the next.
+    """
+    flag = 1 << bits
+    mask = flag - 1
+    for i in range(levels.size):
+        level = np.int64(levels[i])
+        zero = np.int64(level == 0)
+        run = (run + 1) * zero
+        length = (run - 1) & mask
+        used += (zero ^ 1) | np.int64(length == 0)
+        words[used - 1] = level | ((flag | length) * zero)
+    return run, used
+
+
+@_kernel(void(_read(uint16), int64, int64, _write(uint8), int64))
+def _pack(words: Words, groups: np.int64, width: int, out: Bytes, start: np.int64) -> None:
+    """Write groups of eight codewords, most significant bit first; each fills `width` bytes."""
+    for group in range(groups):
+        packed = np.uint64(0)
+        for k in range(8):
+            packed = (packed << np.uint64(width)) | np.uint64(words[8 * group + k])
+        first = start + group * width
+        if width == 9:
+            # 72 bits: the first byte has left the 64-bit word at its upper end
+            out[first] = words[8 * group] >> 1
+        for k in range(min(width, 8)):
+            out[first + width - 1 - k] = packed & np.uint64(255)
+            packed >>= np.uint64(8)
+
+
+@_kernel(int64(_write(uint16), int64, int64, _write(uint8), int64))
+def _finish(words: Words, used: np.int64, width: int, out: Bytes, start: np.int64) -> np.int64:
+    """Write the last one to eight codewords, padded with zero bits; return the end."""
+    words[used:8] = 0
+    _pack(words, np.int64(1), width, out, start)
+    return start + (used * width + 7) // 8
+
+
+@_kernel(int64(_read(float32), float64, float64, int64, _write(uint8)))
+def encode(coefficients: FloatArray, minimum: float, scale: float, bits: int, out: Bytes) -> int:
+    """Quantize and code in one pass (paper, Sec. VI); return the number of bytes.
+
+    `out` holds (bits + 1) / 8 bytes per coefficient and bits + 1 more, for the last group.
+    """
+    width = bits + 1
+    levels = np.empty(CHUNK, np.uint8)
+    words = np.empty(CHUNK + 8, np.uint16)
+    run, used, written = np.int64(0), np.int64(0), np.int64(0)
+    for start in range(0, coefficients.size, CHUNK):
+        chunk = coefficients[start : start + CHUNK]
+        quantize(chunk, minimum, scale, levels)
+        run, used = _append_codewords(levels[: chunk.size], bits, run, words, used)
+        groups = (used - 1) // 8
+        _pack(words, groups, width, out, written)
+        written += groups * width
+        used -= 8 * groups
+        words[:used] = words[8 * groups : 8 * groups + used]
+    return int(_finish(words, used, width, out, written))
+
+
+@_kernel(int64(_read(uint8), int64, _write(uint8)))
+def encode_levels(levels: Levels, bits: int, out: Bytes) -> int:
+    """Code levels; the same as `encode`, for levels or residuals at hand."""
+    width = bits + 1
+    words = np.empty(CHUNK + 8, np.uint16)
+    run, used, written = np.int64(0), np.int64(0), np.int64(0)
+    for start in range(0, levels.size, CHUNK):
+        run, used = _append_codewords(levels[start : start + CHUNK], bits, run, words, used)
+        groups = (used - 1) // 8
+        _pack(words, groups, width, out, written)
+        written += groups * width
+        used -= 8 * groups
+        words[:used] = words[8 * groups : 8 * groups + used]
+    return int(_finish(words, used, width, out, written))
+
+
+def _decode(payload: Bytes, bits: int, values: NDArray[Element], out: NDArray[Element]) -> int:
+    """Read codewords until `out` is full; return their number, or -1 if they do not fill it exactly.
+
+    `values` has the output of each of the 2**(bits + 1) codewords: for a run, of level 0.
+    """
+    width = bits + 1
+    length_mask = (1 << bits) - 1
+    word_mask = np.uint64((1 << width) - 1)
+    # Zeros are everywhere before the first codeword is read, so a run only moves the position.
+    out[:] = values[0]
+    position, read = np.int64(0), 0
+    for start in range(0, payload.size, width):
+        packed = np.uint64(0)
+        available = min(width, payload.size - start)
+        for k in range(available):
+            packed = (packed << np.uint64(8)) | np.uint64(payload[start + k])
+        packed <<= np.uint64(8 * (width - available))
+        for k in range(8 * available // width):
+            word = np.int64((packed >> np.uint64(width * (7 - k))) & word_mask)
+            if width == 9 and k == 0:
+                # 72 bits: the first byte has left the 64-bit word at its upper end
+                word |= np.int64(payload[start]) << 1
+            out[position] = values[word]
+            position += 1 + (word & length_mask) * (word >> bits)
+            read += 1
+            if position >= out.size:
+                return read if position == out.size else -1
+    return -1
+
+
+decode_coefficients = _kernel(int64(_read(uint8), int64, _read(float32), _write(float32)))(_decode)
+decode_levels = _kernel(int64(_read(uint8), int64, _read(uint8), _write(uint8)))(_decode)
