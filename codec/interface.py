@@ -88,7 +88,7 @@ class Codec(Protocol):
 
 
 def in_layout_order(tensors: Mapping[str, FloatArray], layout: Layout) -> list[FloatArray]:
-    """The tensors of a layout, flat and C-contiguous; raises ShapeMismatch if they are not exactly those."""
+    """The tensors of a layout, flat, contiguous and aligned; ShapeMismatch unless they are exactly those."""
     for name in tensors.keys() - {spec.name for spec in layout}:
         raise ShapeMismatch(name, "no such tensor", _describe(tensors[name]))
     ordered = []
@@ -99,8 +99,8 @@ def in_layout_order(tensors: Mapping[str, FloatArray], layout: Layout) -> list[F
         tensor = tensors[spec.name]
         if tensor.dtype != np.float32 or tensor.shape != spec.shape:
             raise ShapeMismatch(spec.name, expected, _describe(tensor))
-        # native byte order: dtype equality above already refuses ">f4" here
-        ordered.append(np.ascontiguousarray(tensor).reshape(-1))
+        # Aligned too: a view of a network buffer need not be, and the kernels' signatures demand it.
+        ordered.append(np.require(tensor, requirements=("C", "A")).reshape(-1))
     return ordered
 
 

@@ -125,50 +125,52 @@ def _pack(words: Words, groups: np.int64, width: int, out: Bytes, start: np.int6
             packed >>= np.uint64(8)
 
 
+@_kernel(UniTuple(int64, 3)(_read(uint8), int64, int64, _write(uint16), int64, _write(uint8), int64))
+def _code_chunk(  # noqa: PLR0917 - a kernel's state travels as numbers
+    levels: Levels, bits: int, run: np.int64, words: Words, used: np.int64, out: Bytes, written: np.int64
+) -> tuple[np.int64, np.int64, np.int64]:
+    """Code a chunk and write all whole groups of eight codewords but the last codeword."""
+    run, used = _append_codewords(levels, bits, run, words, used)
+    groups = (used - 1) // 8
+    _pack(words, groups, bits + 1, out, written)
+    rest = used - 8 * groups
+    words[:rest] = words[8 * groups : used]
+    return run, rest, written + groups * (bits + 1)
+
+
 @_kernel(int64(_write(uint16), int64, int64, _write(uint8), int64))
-def _finish(words: Words, used: np.int64, width: int, out: Bytes, start: np.int64) -> np.int64:
+def _finish(words: Words, used: np.int64, bits: int, out: Bytes, written: np.int64) -> np.int64:
     """Write the last one to eight codewords, padded with zero bits; return the end."""
     words[used:8] = 0
-    _pack(words, np.int64(1), width, out, start)
-    return start + (used * width + 7) // 8
+    _pack(words, np.int64(1), bits + 1, out, written)
+    return written + (used * (bits + 1) + 7) // 8
 
 
 @_kernel(int64(_read(float32), float64, float64, int64, _write(uint8)))
 def encode(coefficients: FloatArray, minimum: float, scale: float, bits: int, out: Bytes) -> int:
     """Quantize and code in one pass (paper, Sec. VI); return the number of bytes.
 
-    `out` holds (bits + 1) / 8 bytes per coefficient and bits + 1 more, for the last group.
+    `out` holds bits + 1 bits per coefficient and bits + 1 bytes more, for the last group.
     """
-    width = bits + 1
     levels = np.empty(CHUNK, np.uint8)
     words = np.empty(CHUNK + 8, np.uint16)
     run, used, written = np.int64(0), np.int64(0), np.int64(0)
     for start in range(0, coefficients.size, CHUNK):
         chunk = coefficients[start : start + CHUNK]
         quantize(chunk, minimum, scale, levels)
-        run, used = _append_codewords(levels[: chunk.size], bits, run, words, used)
-        groups = (used - 1) // 8
-        _pack(words, groups, width, out, written)
-        written += groups * width
-        used -= 8 * groups
-        words[:used] = words[8 * groups : 8 * groups + used]
-    return int(_finish(words, used, width, out, written))
+        run, used, written = _code_chunk(levels[: chunk.size], bits, run, words, used, out, written)
+    return int(_finish(words, used, bits, out, written))
 
 
 @_kernel(int64(_read(uint8), int64, _write(uint8)))
 def encode_levels(levels: Levels, bits: int, out: Bytes) -> int:
-    """Code levels; the same as `encode`, for levels or residuals at hand."""
-    width = bits + 1
+    """Code levels or residuals at hand; otherwise the same as `encode`."""
     words = np.empty(CHUNK + 8, np.uint16)
     run, used, written = np.int64(0), np.int64(0), np.int64(0)
     for start in range(0, levels.size, CHUNK):
-        run, used = _append_codewords(levels[start : start + CHUNK], bits, run, words, used)
-        groups = (used - 1) // 8
-        _pack(words, groups, width, out, written)
-        written += groups * width
-        used -= 8 * groups
-        words[:used] = words[8 * groups : 8 * groups + used]
-    return int(_finish(words, used, width, out, written))
+        chunk = levels[start : start + CHUNK]
+        run, used, written = _code_chunk(chunk, bits, run, words, used, out, written)
+    return int(_finish(words, used, bits, out, written))
 
 
 def _decode(payload: Bytes, bits: int, values: NDArray[Element], out: NDArray[Element]) -> int:
