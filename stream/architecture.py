@@ -7,6 +7,7 @@ numbers are bounded before a layer is made.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -96,7 +97,7 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
     if not 0 < len(rows) <= _MAX_LAYERS or type(classes) is not int or not 0 < classes <= _MAX_CHANNELS:
         raise UnreadableCheckpoint("the network's description lacks its layers or its number of classes")
     if yaml.get("ch", 3) != 3:
-        raise UnsupportedLayer(f"input of {yaml['ch']} channels", "pictures have 3")
+        raise UnsupportedLayer(f"input of {reprlib.repr(yaml['ch'])} channels", "pictures have 3")
 
     layers: list[Layer] = []
     channels: list[int] = []  # of each layer's output
@@ -118,7 +119,7 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
         sources = _sources(origin, index)
         inputs = [channels[source] if source >= 0 else 3 for source in sources]
         if type(repeats) is not int or not 1 <= repeats <= _MAX_REPEATS:
-            raise UnreadableCheckpoint(f"{where} is repeated {repeats!r} times")
+            raise UnreadableCheckpoint(f"{where} is repeated {reprlib.repr(repeats)} times")
         repeats = min(max(round(repeats * depth), 1), _MAX_REPEATS) if repeats > 1 else 1
         module: nn.Module
         match kind, tuple(_sequence(arguments)):
@@ -141,11 +142,11 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
                 module = detect(classes, inputs)
                 out = 0
             case _:
-                raise UnsupportedLayer(str(kind)[:80], where)
+                raise UnsupportedLayer(_shown(kind), where)
         layers.append(Layer(module, sources))
         channels.append(out)
     if kind != "Detect":
-        raise UnsupportedLayer(str(kind)[:80], "the last layer should be Detect")
+        raise UnsupportedLayer(_shown(kind), "the last layer should be Detect")
     return layers
 
 
@@ -170,7 +171,9 @@ def _sources(origin: object, index: int) -> tuple[int, ...]:
     for value in origin if isinstance(origin, list | tuple) else (origin,):
         first = min(-index, -1)  # layer 0 reads the picture, which is written -1
         if type(value) is not int or not first <= value < index:
-            raise UnreadableCheckpoint(f"layer {index} reads from {value!r}, which is not an earlier layer")
+            raise UnreadableCheckpoint(
+                f"layer {index} reads from {reprlib.repr(value)}, which is not an earlier layer"
+            )
         sources.append(value if value >= 0 else index + value)
     if not sources:
         raise UnreadableCheckpoint(f"layer {index} reads from nothing")
@@ -181,7 +184,7 @@ def _small(values: Sequence[object], where: str) -> Sequence[object]:
     """Kernel sizes, strides, groups and the like, once they are known to be small numbers."""
     for value in values:
         if value is not None and not (isinstance(value, int) and 0 <= value <= _MAX_ARGUMENT):
-            raise UnreadableCheckpoint(f"{where} has the argument {str(value)[:80]!r}")
+            raise UnreadableCheckpoint(f"{where} has the argument {reprlib.repr(value)}")
     return values
 
 
@@ -189,3 +192,8 @@ def _sequence(value: object) -> Sequence[object]:
     if not isinstance(value, list | tuple):
         raise UnreadableCheckpoint("the network's description is not made of lists")
     return value
+
+
+def _shown(kind: object) -> str:
+    """A layer's name for a message, however long or deep the thing in its place is."""
+    return kind[:80] if isinstance(kind, str) else reprlib.repr(kind)

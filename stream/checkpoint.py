@@ -21,8 +21,10 @@ from typing import Any
 import torch
 
 _MAX_PICKLE_BYTES = 64 << 20  # an official yolov5x describes itself in 0.3 MB
-_MAX_MODULES = 20_000  # a module may be shared, so a small file can describe a tree of any size
-_MAX_DEPTH = 32  # modules within modules; a module may even contain itself
+_MAX_ENTRIES = (
+    20_000  # modules and tensors; one may be shared, so a small file can describe a tree of any size
+)
+_MAX_PATH = 200  # characters of a module's path; a module may even contain itself
 _MAX_DIMENSIONS = 8
 
 _DTYPES = {
@@ -39,12 +41,20 @@ _DTYPES = {
 }
 
 # What may be named. None of it is imported: an allowed name only becomes the kind of an inert record.
-_ALLOWED_PREFIXES = ("models.", "utils.", "ultralytics.", "torch.nn.", "pathlib.", "datetime.")
+_ALLOWED_PREFIXES = (
+    "models.",
+    "utils.",
+    "yolov5.models.",
+    "yolov5.utils.",
+    "ultralytics.",
+    "torch.nn.",
+    "pathlib.",
+    "datetime.",
+)
 _ALLOWED_NAMES = frozenset(
     {
         *_DTYPES,
         "__builtin__.set",
-        "__main__.Model",
         "_codecs.encode",
         "argparse.Namespace",
         "builtins.set",
@@ -62,6 +72,7 @@ _ALLOWED_NAMES = frozenset(
         "torch.float16",
         "torch.float32",
         "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
         "torch._utils._rebuild_tensor_v2",
         "torch.torch_version.TorchVersion",
         "types.SimpleNamespace",
@@ -147,19 +158,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     with _translated(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         contents = _Archive(archive)
-        root = _Interpreter(contents).run()
-        model = _find_model(root)
+        model = _find_model(_Interpreter(contents).run())
         tensors, activations = _walk(model)
         if sum(stored.dtype.itemsize * prod(stored.shape) for stored in tensors.values()) > contents.size:
-            # Each tensor fits its storage, but many of them share one: the file would grow in memory.
-            raise UnreadableCheckpoint(f"{path} declares more weights than it holds")
+            # Each tensor fits its storage, but many of them may share one: the file would grow in memory.
+            raise UnreadableCheckpoint("declares more weights than the file holds")
         state = {name: contents.load(stored) for name, stored in tensors.items()}
-    yaml = model.state.get("yaml")
-    if not isinstance(yaml, dict):
-        raise UnreadableCheckpoint(
-            f"{path} lacks the description of its network (yaml); use an official checkpoint"
-        )
-    return Checkpoint(yaml, _class_names(model.state.get("names")), state, activations)
+        yaml = model.state.get("yaml")
+        if not isinstance(yaml, dict):
+            raise UnreadableCheckpoint(
+                "lacks the description of its network (yaml); use an official checkpoint"
+            )
+        return Checkpoint(yaml, _class_names(model.state.get("names")), state, activations)
 
 
 @contextmanager
@@ -167,30 +177,18 @@ def _translated(path: Path) -> Iterator[None]:
     """Turns what zipfile and pickletools raise on damaged bytes into one error."""
     try:
         yield
-    except CheckpointError:
+    except CheckpointError as error:
+        error.args = (f"{path}: {error}",)
         raise
-    except zipfile.BadZipFile as error:
-        raise UnreadableCheckpoint(
-            f"{path} is not a whole PyTorch zip checkpoint ({error}); download it again, "
-            "or re-save a file older than PyTorch 1.6 with a newer one"
-        ) from error
     except FileNotFoundError as error:
         raise UnreadableCheckpoint(f"no checkpoint at {path}") from error
-    except (
-        ArithmeticError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        NotImplementedError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        zipfile.error,
-    ) as error:
-        raise UnreadableCheckpoint(f"{path} is damaged ({error}); download it again") from error
-    except Exception as error:  # zipfile lets struct.error and zlib.error through, which have no common base
-        raise UnreadableCheckpoint(f"{path} is damaged ({error!r}); download it again") from error
+    except zipfile.BadZipFile as error:
+        raise UnreadableCheckpoint(
+            f"{path} is not a whole PyTorch zip checkpoint ({error}); fetch it again, "
+            "or re-save a file from before PyTorch 1.6 with a newer one"
+        ) from error
+    except Exception as error:  # damaged bytes make zipfile and pickletools raise a dozen unrelated types
+        raise UnreadableCheckpoint(f"{path} is damaged ({error!r}); fetch it again") from error
 
 
 class _Archive:
@@ -216,6 +214,7 @@ class _Archive:
         if self.size > archive_file.seek(0, 2):
             raise UnreadableCheckpoint("the parts of the zip file are together larger than the file")
         self._members = members
+        self._loaded: dict[str, torch.Tensor] = {}  # storages, which tensors may share
         if self._read(f"{self._root}byteorder", limit=16, default=b"little") != b"little":
             raise UnreadableCheckpoint("saved on a big-endian machine; re-save it on a little-endian one")
 
@@ -233,9 +232,10 @@ class _Archive:
     def load(self, stored: StoredTensor) -> torch.Tensor:
         if stored.elements == 0:
             return torch.empty(stored.shape, dtype=stored.dtype)
-        data = bytearray(self._archive.read(stored.member))
-        storage = torch.frombuffer(data, dtype=stored.dtype, count=stored.elements)
-        return storage.as_strided(stored.shape, stored.stride, stored.offset)
+        if stored.member not in self._loaded:
+            data = bytearray(self._archive.read(stored.member))
+            self._loaded[stored.member] = torch.frombuffer(data, dtype=stored.dtype)
+        return self._loaded[stored.member].as_strided(stored.shape, stored.stride, stored.offset)
 
     def _read(self, member: str, limit: int, default: bytes | None = None) -> bytes:
         info = self._members.get(member)
@@ -405,6 +405,8 @@ class _Interpreter:
 
 
 def _allowed(module: object, name: object) -> _Name:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise UnreadableCheckpoint("the pickle names a class by something that is not text")
     path = f"{module}.{name}"
     if path in _ALLOWED_NAMES or path.startswith(_ALLOWED_PREFIXES):
         return _Name(path)
@@ -422,7 +424,7 @@ def _made(target: object, arguments: object) -> object:
             return {}
         case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, offset, shape, stride, *_):
             return _tensor(storage, offset, shape, stride)
-        case "torch._utils._rebuild_parameter", (StoredTensor() as tensor, *_):
+        case path, (StoredTensor() as tensor, *_) if path.startswith("torch._utils._rebuild_parameter"):
             return tensor
     return Record(target.path)
 
@@ -439,16 +441,16 @@ def _build(target: object, state: object) -> None:
 
 
 def _tensor(storage: _Storage, offset: object, shape: object, stride: object) -> StoredTensor:
-    """Raises UnreadableCheckpoint unless the tensor lies inside its storage, each element at most once."""
+    """Raises UnreadableCheckpoint unless the tensor lies inside its storage and has no more elements than it."""
     match offset, shape, stride:
         case int(), tuple(), tuple() if len(shape) == len(stride) <= _MAX_DIMENSIONS:
-            numbers = (offset, *shape, *stride)
-            if all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+            if all(type(number) is int and 0 <= number < 1 << 62 for number in (offset, *shape, *stride)):
                 last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-                inside = last < storage.elements and prod(shape) <= storage.elements
-                if inside or 0 in shape:
+                if 0 in shape:
+                    return StoredTensor(storage.member, storage.dtype, 0, 0, shape, stride)
+                if last < storage.elements and prod(shape) <= storage.elements:
                     return StoredTensor(
-                        storage.member, storage.dtype, storage.elements, offset * inside, shape, stride
+                        storage.member, storage.dtype, storage.elements, offset, shape, stride
                     )
     raise UnreadableCheckpoint("a tensor does not lie inside its storage")
 
@@ -470,29 +472,30 @@ def _walk(model: Record) -> tuple[dict[str, StoredTensor], dict[str, Record]]:
     tensors: dict[str, StoredTensor] = {}
     activations: dict[str, Record] = {}
     pending = [("", model)]
-    seen = 0
+    entries = 0
     while pending:
         path, module = pending.pop()
-        seen += 1
-        if seen > _MAX_MODULES or path.count(".") > _MAX_DEPTH:
+        weights = {**module.children("_parameters"), **module.children("_buffers")}
+        children = module.children("_modules")
+        entries += 1 + len(weights) + len(children)
+        if entries > _MAX_ENTRIES or len(path) > _MAX_PATH:
             raise UnreadableCheckpoint("the network has too many modules, or one that contains itself")
         prefix = f"{path}." if path else ""
-        for name, value in {**module.children("_parameters"), **module.children("_buffers")}.items():
+        for name, value in weights.items():
             if isinstance(value, StoredTensor):
                 tensors[prefix + name] = value
-        for name, child in module.children("_modules").items():
-            if not isinstance(child, Record):
-                continue
-            if name == "act":
-                activations[path] = child
-            pending.append((prefix + name, child))
+        for name, child in children.items():
+            if isinstance(child, Record):
+                pending.append((prefix + name, child))
+                if name == "act":
+                    activations[path] = child
     return tensors, activations
 
 
 def _class_names(names: object) -> tuple[str, ...] | None:
-    match names:
-        case list() | tuple():
-            return tuple(str(name) for name in names if isinstance(name, str | int))
-        case dict():
-            return tuple(str(names[key]) for key in sorted(key for key in names if isinstance(key, int)))
+    """Class names in the order of their indices, from a list or from a dictionary by index."""
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(key for key in names if isinstance(key, int))]
+    if isinstance(names, list) and all(isinstance(name, str | int) for name in names):
+        return tuple(str(name) for name in names)
     return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
-from torch.func import functional_call
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec.layout import Layout, TensorSpec
@@ -75,7 +76,7 @@ def layout(graph: Graph, split: str, size: tuple[int, int]) -> Layout:
     Raises UnknownSplitPoint.
     """
     head, _ = halves(graph, split)
-    shapes = {step.name: step.shape for step in _trace(head, size)}
+    shapes = dict(_trace(head, size))
     return tuple(TensorSpec(name, shapes[name]) for name in live_set(graph, split))
 
 
@@ -85,34 +86,29 @@ def points(graph: Graph, size: tuple[int, int]) -> tuple[Point, ...]:
     Counts the floating-point operations of convolutions, a multiplication and an addition each: over 99 % of the
     arithmetic. Activations, additions, pooling and the decoding of boxes are left out.
     """
-    steps = _trace(graph.nodes, size)
-    shapes = {step.name: step.shape for step in steps}
-    total = sum(step.flops for step in steps)
-    result = []
-    done = 0
-    for step in steps[:-1]:
-        done += step.flops
-        crossing = tuple(TensorSpec(name, shapes[name]) for name in live_set(graph, step.name))
-        result.append(Point(step.name, crossing, done, total))
-    return tuple(result)
+    with FlopCounterMode(display=False) as counter:
+        steps = [(name, shape, counter.get_total_flops()) for name, shape in _trace(graph.nodes, size)]
+    shapes = {name: shape for name, shape, _ in steps}
+    _, _, total = steps[-1]
+    return tuple(
+        Point(name, tuple(TensorSpec(live, shapes[live]) for live in live_set(graph, name)), flops, total)
+        for name, _, flops in steps[:-1]
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    name: str
-    shape: tuple[int, ...]  # of the output, without the batch axis
-    flops: int
+def _trace(nodes: Sequence[Node], size: tuple[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and output shape, without the batch axis, of each node, as it is run on the meta device.
 
-
-def _trace(nodes: Sequence[Node], size: tuple[int, int]) -> list[_Step]:
-    """What each node makes and costs, found on the meta device, where tensors have shapes but no values."""
+    Tensors have shapes there but no values, and the weights of the network stay where they are.
+    """
     tensors = {INPUT: torch.empty(1, 3, *size, device="meta")}
-    steps = []
     for node in nodes:
-        weights = {name: value.to("meta") for name, value in node.module.state_dict().items()}
-        values = [tensors[name] for name in node.inputs]
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            output = functional_call(node.module, weights, ((values if node.takes_list else values[0]),))
-        tensors[node.name] = output
-        steps.append(_Step(node.name, tuple(output.shape[1:]), counter.get_total_flops()))
-    return steps
+        with torch.no_grad():
+            tensors[node.name] = replace(node, module=_on_meta(node.module))(tensors)
+        yield node.name, tuple(tensors[node.name].shape[1:])
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """A copy without weights. The module itself is left alone: another thread may be running it."""
+    weights = (*module.parameters(), *module.buffers())
+    return deepcopy(module, {id(weight): weight.to("meta") for weight in weights})

@@ -196,7 +196,8 @@ def _finished(network: _Network, family: Family, names: tuple[str, ...], device:
             module.conv = fuse_conv_and_bn(module.conv, module.bn)
             del module.bn
             module.forward = module.forward_fuse
-    network.modules.to(device)
+    # Channels-last weights make convolutions 1.1 to 1.4 times faster on a CPU.
+    network.modules.to(device, memory_format=torch.channels_last)
     return Model(network.graph, names, family, weights_hash)
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import torch
 from ultralytics.nn.modules import Detect
+from ultralytics.utils.tal import dist2bbox, make_anchors
 
 
 class AnchorFreeDetect(Detect):  # type: ignore[misc] # ultralytics ships without types
-    """ultralytics' own head, set to return predictions (B, 4 + classes, N) and nothing else.
+    """Predicts, per grid cell, a distribution of distances to a box's sides, and class probabilities.
 
-    Rows 0 to 3 are centre x, centre y, width and height in pixels of the canvas, the others class probabilities.
+    ultralytics' own head keeps the last picture's anchor points, whatever the device; this one keeps nothing
+    between calls, so one head serves pictures of any size from any thread.
     """
 
     legacy = True  # plain convolutions in cv3, as YOLOv5u was trained with; later models have depthwise ones
-    export = True  # return the predictions without the raw maps that training needs
-    dynamic = (
-        True  # make the anchor points anew: the cached ones ignore the device, and threads would share them
-    )
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Predictions (B, 4 + classes, N) from one feature map (B, C, h, w) per level.
+
+        Rows 0 to 3 are centre x, centre y, width and height in pixels of the canvas, the others class
+        probabilities.
+        """
+        sides = torch.cat([head(x).flatten(2) for head, x in zip(self.cv2, features, strict=True)], 2)
+        scores = torch.cat([head(x).flatten(2) for head, x in zip(self.cv3, features, strict=True)], 2)
+        points, strides = make_anchors(features, self.stride)  # (N, 2) in cells, (N, 1) in pixels
+        boxes = dist2bbox(self.dfl(sides), points.T[None], xywh=True, dim=1) * strides.T
+        return torch.cat((boxes, scores.sigmoid()), 1)
