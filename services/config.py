@@ -92,7 +92,7 @@ class Settings(BaseSettings):
                 return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=table)
 
         try:
-            return Loaded(**flags)
+            return cls.model_construct(**dict(Loaded(**flags)))  # of this class itself: a local one has no pickle
         except ValidationError as error:
             raise ConfigError(describe(error)) from None
 
@@ -138,6 +138,9 @@ class CameraConfig(Settings):
     window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unacknowledged frames")
     realtime: bool = Field(False, description="play a file at its own frame rate, as a live source")
     loop: bool = Field(False, description="start a file again at its end")
+    frames: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="stop after so many frames (default: never)"
+    )
     open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
     read_timeout_s: Seconds = Field(5.0, description="seconds that a live source may be silent")
     backoff_s: Seconds = Field(
@@ -162,6 +165,9 @@ class DetectorConfig(Settings):
         8, description="most unacknowledged frames a camera may have"
     )
     max_streams: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="most cameras at a time")
+    max_subscribers: Annotated[int, Field(ge=1, le=65536)] = Field(
+        256, description="most consumers of detections at a time"
+    )
     max_side: Annotated[int, Field(ge=32, le=65535)] = Field(
         1920, description="longest side of a network input"
     )

@@ -17,6 +17,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -26,6 +27,8 @@ from stream.session import CloseCode
 from stream.stages import DETECTOR_STAGES, STAGES
 
 VERSION = version("splitcast")
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every counter, which nobody queries
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -42,8 +45,8 @@ class Metrics:
         build.labels(VERSION, python_version()).set(1)
         self.raw_bytes = self.counter("raw_bytes", "Tensors that crossed the split, as float32")
         self.encoded_bytes = self.counter("encoded_bytes", "Packets, as the codec made them")
-        self._wire_sent = self.counter("wire_sent_bytes", "Bytes sent on feature connections, all above TCP")
-        self._wire_received = self.counter(
+        self.wire_sent = self.counter("wire_sent_bytes", "Bytes sent on feature connections, all above TCP")
+        self.wire_received = self.counter(
             "wire_received_bytes", "Bytes received on feature connections, all above TCP"
         )
         self.detections = self.counter("detections", "Objects detected")
@@ -69,16 +72,20 @@ class Metrics:
 
 
 class WireMeter:
-    """Books what a connection has put on the wire since the last booking."""
+    """Books what a connection has put on the wire since the last booking, in the metrics and in `total`."""
 
     def __init__(self, metrics: Metrics, wire: WireBytes) -> None:
+        self.total = WireBytes()
         self._metrics, self._wire, self._booked = metrics, wire, WireBytes()
 
     def book(self) -> None:
-        sent, received = self._wire.sent, self._wire.received
-        self._metrics._wire_sent.inc(sent - self._booked.sent)
-        self._metrics._wire_received.inc(received - self._booked.received)
-        self._booked.sent, self._booked.received = sent, received
+        sent = self._wire.sent - self._booked.sent
+        received = self._wire.received - self._booked.received
+        self._metrics.wire_sent.inc(sent)
+        self._metrics.wire_received.inc(received)
+        self.total.sent += sent
+        self.total.received += received
+        self._booked = WireBytes(self._booked.sent + sent, self._booked.received + received)
 
 
 class CameraMetrics(Metrics):
@@ -130,7 +137,7 @@ class DetectorMetrics(Metrics):
         )
         self.streams = self.gauge("streams", "Cameras connected")
         self.connections = self.counter("stream_connections", "Sessions that were accepted")
-        self.refused = self.counter("sessions_closed", "Sessions that the detector closed", ["code"])
+        self.closed = self.counter("sessions_closed", "Sessions that the detector closed", ["code"])
         self.queue = self.gauge("queue_length", "Entries in a queue", ["queue"])
         self.subscribers = self.gauge("subscribers", "Consumers of detections connected")
         self.subscriber_drops = self.counter("subscriber_dropped_messages", "Messages a slow subscriber lost")
@@ -139,4 +146,4 @@ class DetectorMetrics(Metrics):
         for reason in ("corrupt", "missing_reference", "error"):
             self.rejected.labels(reason)
         for code in CloseCode:
-            self.refused.labels(str(code.value))
+            self.closed.labels(str(code.value))

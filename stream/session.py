@@ -48,13 +48,9 @@ class CloseCode(IntEnum):
     WINDOW_EXCEEDED = 4428
     TOO_MANY_STREAMS = 4429
 
-    @property
-    def permanent(self) -> bool:
-        """True where trying again with the same settings cannot succeed."""
-        return self in _PERMANENT
 
-
-_PERMANENT = {
+# Refusals that the same settings will meet again.
+PERMANENT = frozenset({
     CloseCode.BAD_MESSAGE,
     CloseCode.BAD_SUBPROTOCOL,
     CloseCode.WEIGHTS_DIFFER,
@@ -63,7 +59,7 @@ _PERMANENT = {
     CloseCode.PACKET_TOO_LARGE,
     CloseCode.CODEC_REFUSED,
     CloseCode.PROTOCOL_VERSION,
-}
+})
 
 
 class SessionError(Exception):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
 
 # In the order a frame passes them. `grab` lasts from the capture until the head takes the frame, `network` is
 # what remains of the round trip once both ends' own stages are taken off, so the stages add up to the latency.
@@ -26,13 +29,6 @@ class StageClock:
         self.durations_ns[stage] = self.durations_ns.get(stage, 0) + now_ns - self._last_ns
         self._last_ns = now_ns
 
-    @contextmanager
-    def stage(self, stage: str, waiting: str) -> Iterator[None]:
-        """Book the body under `stage`, and the time before it under `waiting`."""
-        self.lap(waiting)
-        yield
-        self.lap(stage)
-
 
 def network_ns(latency_ns: int, camera_ns: Mapping[str, int], detector_ns: Mapping[str, int]) -> int:
     """What the link took of a round trip, both ways: the part neither end accounts for.
@@ -40,3 +36,43 @@ def network_ns(latency_ns: int, camera_ns: Mapping[str, int], detector_ns: Mappi
     Never negative: the ends' clocks run at the same rate but tick at different moments.
     """
     return max(0, latency_ns - sum(camera_ns.values()) - sum(detector_ns.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Durations of several frames in milliseconds."""
+
+    mean_ms: float
+    median_ms: float
+    p95_ms: float
+
+
+class StageStatistics:
+    """Durations of the newest frames, by stage and in total."""
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self._frames: deque[Mapping[str, int]] = deque(maxlen=capacity)
+
+    def add(self, durations_ns: Mapping[str, int]) -> None:
+        """Book one frame's stages."""
+        self._frames.append(dict(durations_ns))
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def latency(self) -> Spread | None:
+        """Spread of the stages' sum; None before the first frame."""
+        return _spread([sum(frame.values()) for frame in self._frames])
+
+    def by_stage(self) -> dict[str, Spread]:
+        """Spread of every stage that occurred, in the order a frame passes them."""
+        spreads = {s: _spread([frame[s] for frame in self._frames if s in frame]) for s in STAGES}
+        return {stage: spread for stage, spread in spreads.items() if spread}
+
+
+def _spread(durations_ns: list[int]) -> Spread | None:
+    if not durations_ns:
+        return None
+    milliseconds = np.array(durations_ns) / 1e6
+    median, p95 = np.percentile(milliseconds, [50, 95])
+    return Spread(float(milliseconds.mean()), float(median), float(p95))

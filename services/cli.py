@@ -1,0 +1,233 @@
+"""The command `splitcast`. Each command imports what it needs: torch takes seconds, `watch` does without."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Coroutine, Sequence
+from enum import IntEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from services.config import DEFAULT_CODEC, CameraConfig, DetectorConfig, Settings
+from services.logs import configure_logs
+
+
+class Exit(IntEnum):
+    """Exit codes, as documented in docs/operations.md."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    SOURCE = 3
+    REFUSED = 4
+    WEIGHTS = 5
+    NOTHING_DETECTED = 6
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return Exit.OK
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        print(f"splitcast: {error}", file=sys.stderr)
+        return code
+
+
+def _exit_code(error: Exception) -> Exit | None:
+    """The exit code of an error that a person can do something about; None for a defect of ours."""
+    # Named, not imported: an error can only come from a module that is loaded already.
+    codes = {
+        "ConfigError": Exit.USAGE,
+        "BadAddress": Exit.USAGE,
+        "BadCodecSpec": Exit.USAGE,
+        "InvalidSize": Exit.USAGE,
+        "UnknownModel": Exit.USAGE,
+        "UnknownSplitPoint": Exit.USAGE,
+        "SourceError": Exit.SOURCE,
+        "Refused": Exit.REFUSED,
+        "WeightsError": Exit.WEIGHTS,
+        "CheckpointError": Exit.WEIGHTS,
+        "CodecError": Exit.FAILURE,
+        "TranscodeError": Exit.FAILURE,
+        "DetectorFailed": Exit.FAILURE,
+        "OSError": Exit.FAILURE,
+    }
+    return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), None)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="splitcast",
+        description="Split video detection: the camera runs the first layers and sends features, not pixels.",
+    )
+    parser.add_argument("--version", action="version", version=f"splitcast {version('splitcast')}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[Namespace], int], text: str) -> ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text, formatter_class=RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=run)
+        return command
+
+    _add_settings(add("camera", _camera, "stream features of a camera or file to a detector"), CameraConfig)
+    _add_settings(add("detector", _detector, "finish the network and publish detections"), DetectorConfig)
+
+    watch = add("watch", _watch, "print detections as they are published")
+    watch.add_argument(
+        "url", nargs="?", default="ws://127.0.0.1:8765", help="detector (default: %(default)s)"
+    )
+    watch.add_argument("--stream", help="only this stream")
+    watch.add_argument("--json", action="store_true", help="JSON lines instead of readable ones")
+    watch.add_argument("--count", type=int, help="stop after so many messages")
+
+    demo = add("demo", _demo, "camera and detector on this machine, over a real loopback WebSocket")
+    demo.add_argument("--source", help="webcam number, rtsp://..., file or folder (default: sample pictures)")
+    demo.add_argument("--model", help="network by name or path (default: yolov5n)")
+    demo.add_argument("--size", default="640", help="network input (default: %(default)s)")
+    demo.add_argument("--codec", default=DEFAULT_CODEC, help="codec (default: %(default)s)")
+    demo.add_argument("--seconds", type=float, default=30.0, help="how long; 0: until Ctrl-C (default: 30)")
+    demo.add_argument("--threads", type=int, default=1, help="torch threads of each process (default: 1)")
+    demo.add_argument("--device", default="auto", help="torch device (default: auto)")
+    demo.add_argument("--json", type=Path, metavar="OUT", help="write the summary there too")
+
+    points = add("points", _points, "list the split points of a network")
+    points.add_argument("--model", default="yolov5n", help="network by name or path (default: %(default)s)")
+    points.add_argument("--size", default="640x640", help="network input HEIGHTxWIDTH (default: %(default)s)")
+    points.add_argument("--json", action="store_true", help="JSON instead of a table")
+
+    encode = add("encode", _encode, "encode tensors of an .npz file, arrays named by layer")
+    encode.add_argument("input", type=Path, metavar="IN.npz")
+    encode.add_argument("output", type=Path, metavar="OUT.spc")
+    encode.add_argument("--codec", default="rle:bits=4", help="codec (default: %(default)s)")
+
+    decode = add("decode", _decode, "decode packets of an .spc file into an .npz file")
+    decode.add_argument("input", type=Path, metavar="IN.spc")
+    decode.add_argument("output", type=Path, metavar="OUT.npz")
+    return parser
+
+
+def _add_settings(parser: ArgumentParser, settings: type[Settings]) -> None:
+    settings.add_flags(parser)
+    parser.add_argument("--config", type=Path, help=f"TOML file; the table [{settings.table()}] is read")
+    parser.epilog = (
+        "Every flag is also a variable SPLITCAST_FLAG and a key of the TOML table; flags win over variables, "
+        "variables over the file."
+    )
+
+
+def _flags(options: Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name not in ("run", "config")}
+
+
+def run_service(service: Coroutine[Any, Any, None], stop: Callable[[], None]) -> Coroutine[Any, Any, None]:
+    """`service`, told to stop by SIGTERM or Ctrl-C; a second signal ends it at once."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(service)
+        told = False
+
+        def on_signal() -> None:
+            nonlocal told
+            if told:
+                task.cancel()
+            told = True
+            stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not told:
+                raise
+
+    return run()
+
+
+def _camera(options: Namespace) -> int:
+    config = CameraConfig.load(_flags(options), options.config)
+    configure_logs(config.log_format, config.log_level)
+
+    async def run() -> None:
+        from services.camera import Camera, serve_metrics
+
+        camera = Camera(config)
+        async with serve_metrics(camera):
+            await run_service(camera.run(), camera.stop)
+
+    asyncio.run(run())
+    return Exit.OK
+
+
+def _detector(options: Namespace) -> int:
+    config = DetectorConfig.load(_flags(options), options.config)
+    configure_logs(config.log_format, config.log_level)
+
+    async def run() -> None:
+        from services.detector import Detector
+
+        detector = Detector(config)
+        await run_service(detector.run(), detector.stop)
+
+    asyncio.run(run())
+    return Exit.OK
+
+
+def _watch(options: Namespace) -> int:
+    from services.watch import detections_url, watch
+
+    asyncio.run(watch(detections_url(options.url, options.stream), options.json, options.count))
+    return Exit.OK
+
+
+def _demo(options: Namespace) -> int:
+    from services.demo import demo
+
+    configure_logs("auto", "error")
+    detections = asyncio.run(demo(options))
+    return Exit.OK if detections else Exit.NOTHING_DETECTED
+
+
+def _points(options: Namespace) -> int:
+    from services.points import print_points
+    from stream.letterbox import parse_size
+
+    size = parse_size(options.size)
+    print_points(options.model, (size, size) if isinstance(size, int) else size, options.json)
+    return Exit.OK
+
+
+def _encode(options: Namespace) -> int:
+    from codec.spec import CodecSpec
+    from services.transcode import encode_file
+
+    print(encode_file(options.input, options.output, CodecSpec.parse(options.codec)))
+    return Exit.OK
+
+
+def _decode(options: Namespace) -> int:
+    from services.transcode import decode_file
+
+    print(decode_file(options.input, options.output))
+    return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

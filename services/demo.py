@@ -1,0 +1,155 @@
+"""Camera and detector on one machine, over a real loopback WebSocket, for a person who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from services.camera import Camera
+from services.cli import run_service
+from services.config import CameraConfig, DetectorConfig
+from services.loopback import local_detector
+from services.watch import detections_url, messages
+from stream.companions import accompany
+from stream.redact import redact_url
+from stream.weights import find_weights
+
+REFRESH_S = 0.5
+STREAM = "demo"
+
+
+async def demo(options: Namespace) -> int:
+    """Run until the source ends or the time is over; print what happened and return the number of detections."""
+    console = Console()
+    model = str(find_weights(options.model or _sample("weights/yolov5n.pt") or "yolov5n"))
+    source = options.source or _sample("clips/one-by-one-person-detection.mp4") or _pictures()
+    shared: dict[str, Any] = {"model": model, "threads": options.threads, "device": options.device}
+    shared |= {"log_format": "text", "log_level": "error"}
+    console.print(f"source    {redact_url(source)}")
+    console.print(f"network   {Path(model).name}, split at 4.m, {options.codec}")
+    classes: Counter[str] = Counter()
+    console.print("starting the detector")
+    async with local_detector(DetectorConfig.load({"port": 0, **shared})) as url:
+        console.print(f"detector  {url.replace('ws', 'http', 1)}/v1/streams, /metrics")
+        config = {"source": source, "detector": url, "stream": STREAM, "size": options.size}
+        config |= {"codec": options.codec, "metrics_port": 0, "loop": not options.source, **shared}
+        camera = Camera(CameraConfig.load(config))
+        subscription = _count_classes(url, classes)
+        running = accompany(
+            camera.run(), subscription, _show(camera, console), _stop_after(camera, options.seconds)
+        )
+        await run_service(running, camera.stop)
+    summary = summarize(camera, classes)
+    console.print(_table(summary))
+    if options.json:
+        options.json.write_text(json.dumps(summary, indent=2) + "\n")
+    return camera.totals.detections
+
+
+def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
+    """The figures of a run: times in milliseconds, sizes in kB of 1000 bytes."""
+    totals = camera.totals
+    packets = max(totals.packets, 1)
+    latency = camera.statistics.latency()
+    stages = camera.statistics.by_stage()
+    return {
+        "frames": camera.ledger.detected,
+        "captured": camera.ledger.captured,
+        "dropped": {f"{stage}/{reason}": count for (stage, reason), count in camera.ledger.dropped.items()},
+        "detections": totals.detections,
+        "detections_by_class": dict(classes.most_common()),
+        "frames_per_second": round(camera.frames_per_second, 3),
+        "kb_per_frame": round(totals.encoded_bytes / packets / 1e3, 3),
+        "raw_kb_per_frame": round(totals.raw_bytes / packets / 1e3, 3),
+        "wire_kb_per_frame": round(camera.wire.sent / packets / 1e3, 3),
+        "keyframes": dict(camera.keyframes),
+        "latency_ms": {
+            **{stage: round(spread.mean_ms, 3) for stage, spread in stages.items()},
+            "total": round(latency.mean_ms, 3) if latency else None,
+            "total_p95": round(latency.p95_ms, 3) if latency else None,
+        },
+        "codec": camera.config.codec,
+    }
+
+
+async def _count_classes(url: str, classes: Counter[str]) -> None:
+    async for text in messages(detections_url(url, STREAM)):
+        classes.update(prediction["class"] for prediction in json.loads(text)["predictions"])
+
+
+async def _stop_after(camera: Camera, seconds: float) -> None:
+    if seconds:
+        await camera.first_frame.wait()  # loading the network is not what one came to watch
+        await asyncio.sleep(seconds)
+        camera.stop()
+
+
+async def _show(camera: Camera, console: Console) -> None:
+    """A line that follows the stream: in place on a terminal, one every few seconds elsewhere."""
+    with Live(Text("loading the network"), console=console, auto_refresh=False, transient=True) as live:
+        started_s = shown_s = time.monotonic()
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            live.update(Text(_line(camera)), refresh=True)
+            if not console.is_terminal and time.monotonic() - shown_s > 10 * REFRESH_S:
+                shown_s = time.monotonic()
+                console.print(f"{shown_s - started_s:5.0f} s  {_line(camera)}")
+
+
+def _line(camera: Camera) -> str:
+    latency = camera.statistics.latency()
+    if latency is None:
+        return "loading the network"
+    return (
+        f"{camera.frames_per_second:5.1f} frames/s  "
+        f"{camera.totals.encoded_bytes / camera.totals.packets / 1e3:7.1f} kB/frame  "
+        f"{latency.median_ms:5.0f} ms  {camera.totals.detections:6d} detections"
+    )
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    table = Table(title="split detection over loopback", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    ratio = summary["raw_kb_per_frame"] / summary["kb_per_frame"] if summary["kb_per_frame"] else 0
+    table.add_row("frames detected", f"{summary['frames']} of {summary['captured']}")
+    for cause, count in summary["dropped"].items():
+        table.add_row(f"  dropped: {cause}", str(count))
+    table.add_row("frames/s", f"{summary['frames_per_second']:.1f}")
+    table.add_row("kB/frame", f"{summary['kb_per_frame']:.1f}")
+    table.add_row("raw tensors, kB/frame", f"{summary['raw_kb_per_frame']:.1f} ({ratio:.1f} times more)")
+    keyframes = ", ".join(f"{count} {reason}" for reason, count in summary["keyframes"].items())
+    table.add_row("keyframes", keyframes)
+    table.add_section()
+    for stage, milliseconds in summary["latency_ms"].items():
+        if milliseconds is not None:
+            table.add_row(f"{stage.replace('_', ', ')}, ms", f"{milliseconds:.1f}")
+    table.add_section()
+    table.add_row("detections", str(summary["detections"]))
+    for name, count in summary["detections_by_class"].items():
+        table.add_row(f"  {name}", str(count))
+    return table
+
+
+def _sample(name: str) -> str | None:
+    """A file of the development data, where there is one."""
+    path = Path(os.environ.get("SPLITCAST_SHARED", "../shared")) / "data" / name
+    return str(path) if path.is_file() else None
+
+
+def _pictures() -> str:
+    """The photographs that the ultralytics package installs."""
+    from ultralytics.utils import ASSETS
+
+    return str(ASSETS)

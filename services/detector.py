@@ -1,0 +1,411 @@
+"""The detector service: link → packet → decode → tail → detections → subscribers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import structlog
+from aiohttp import web
+
+from codec.errors import BitstreamError, MissingReference
+from codec.interface import DecodedFrame, Decoder
+from codec.layout import raw_bytes
+from services.config import DetectorConfig
+from services.detection_message import DetectionMessage
+from services.metrics import VERSION, DetectorMetrics, WireMeter
+from services.network import LoadedModel, load_network
+from services.streams import Stream, Streams
+from stream.broadcast import Broadcast
+from stream.companions import accompany
+from stream.connection import ConnectionLost, CountingSocket, Link
+from stream.cut import DEFAULT_SPLIT, layout, split_points
+from stream.detections import Detections
+from stream.letterbox import Letterbox
+from stream.message import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Hello, Report
+from stream.nms import detect
+from stream.session import CloseCode, DetectorSession, SessionError, check_hello, check_layout
+from stream.split import Tail
+from stream.stages import StageClock
+from stream.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+WARM_UP_CANVAS = (384, 640)  # 16:9 at the default size
+Received = tuple[bytes, int]  # packet, monotonic time of receipt in ns
+
+
+@dataclass(slots=True, eq=False)
+class CameraConnection:
+    """What serves one camera from the welcome on."""
+
+    link: Link
+    session: DetectorSession
+    stream: Stream
+    decoder: Decoder
+    tail: Tail
+    worker: Worker  # decodes; owns the decoder's reference frame
+    meter: WireMeter
+    packets: asyncio.Queue[Received | None] = field(default_factory=asyncio.Queue)  # bounded by the session
+
+
+class Detector:
+    """One network, many cameras, many subscribers; lives until `stop` is called."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        self.config = config
+        self.metrics = DetectorMetrics()
+        self.streams = Streams()
+        self.broadcast = Broadcast(config.subscriber_queue, self.metrics.subscriber_drops.inc)
+        self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.ready = asyncio.Event()
+        self._network: LoadedModel | None = None
+        self._worker = Worker("tail")
+        self._tails: dict[str, Tail] = {}
+        self._stopping = asyncio.Event()
+        self._handlers: set[asyncio.Task[object]] = set()
+        self._listening: CountingSocket | None = None
+        self._sessions = 0
+        self._layout = lru_cache(maxsize=256)(layout)
+        self._export()
+
+    def stop(self) -> None:
+        """Take no more packets, answer what has come, close every connection with 1001."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop` is called.
+
+        Raises OSError where the address is taken, WeightsError or CheckpointError where there is no network.
+        """
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=self.config.drain_s)
+        try:
+            await runner.setup()
+            self._listening = listening_socket(self.config.host, self.config.port)
+            await web.SockSite(runner, self._listening).start()
+            self.port.set_result(self._listening.getsockname()[1])
+            log.info("listening", host=self.config.host, port=self.port.result())
+            await accompany(self._stopping.wait(), self._load())
+            self.ready.clear()
+            self.broadcast.close()
+            if self._handlers:
+                await asyncio.wait(self._handlers, timeout=self.config.drain_s)
+        finally:
+            await runner.cleanup()
+            self._worker.close()
+            log.info("detector stopped")
+
+    async def _load(self) -> None:
+        network = await self._worker.run(load_network, self.config)
+        await self._worker.run(self._warm_up, network, self.config.split or DEFAULT_SPLIT, WARM_UP_CANVAS)
+        self._network = network
+        self.ready.set()
+        log.info("ready", model=network.name, weights=network.model.weights_hash[:12])
+
+    def _application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/v1/features", self._tracked(self._features))
+        app.router.add_get("/v1/detections", self._tracked(self._detections))
+        app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._detections))
+        app.router.add_get("/v1/streams", self._list_streams)
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self.metrics.handle)
+        return app
+
+    # --- HTTP ---
+
+    async def _list_streams(self, _request: web.Request) -> web.Response:
+        return web.json_response({"streams": self.streams.describe()})
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        if self.ready.is_set():
+            return web.Response(text="ready\n")
+        return web.Response(text="stopping\n" if self._stopping.is_set() else "starting\n", status=503)
+
+    async def _detections(self, request: web.Request) -> web.WebSocketResponse:
+        ws = self._websocket(DETECTIONS_PROTOCOL, max_message_bytes=4096)
+        await ws.prepare(request)
+        if len(self.broadcast) >= self.config.max_subscribers:
+            await ws.close(code=CloseCode.TRY_AGAIN_LATER, message=b"too many subscribers")
+            return ws
+
+        async def send() -> None:
+            with self.broadcast.subscribe(request.match_info.get("name")) as subscription:
+                async for text in subscription:
+                    await ws.send_str(text)
+
+        async def notice_close() -> None:
+            async for _ in ws:
+                pass  # a subscriber has nothing to say
+            raise ConnectionLost("subscriber left")
+
+        try:
+            await accompany(send(), notice_close())
+            await ws.close(code=CloseCode.GOING_AWAY, message=b"detector stops")
+        except (ConnectionLost, ConnectionError):
+            pass
+        return ws
+
+    # --- features ---
+
+    async def _features(self, request: web.Request) -> web.WebSocketResponse:
+        ws = self._websocket(FEATURES_PROTOCOL, self.config.max_packet_mib * 2**20)
+        await ws.prepare(request)
+        assert self._listening is not None
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        connection = self._listening.accepted.get(peer)
+        if connection is None:  # the peer is gone already
+            return ws
+        link = Link(ws, connection.wire, send_timeout_s=self.config.heartbeat_s)
+        meter = WireMeter(self.metrics, link.wire)
+        self._sessions += 1
+        try:
+            if ws.ws_protocol != FEATURES_PROTOCOL:
+                raise SessionError(CloseCode.BAD_SUBPROTOCOL, f"subprotocol must be {FEATURES_PROTOCOL}")
+            if self._sessions > 2 * self.config.max_streams:
+                raise SessionError(CloseCode.TRY_AGAIN_LATER, "too many connections")
+            await self._serve(await self._handshake(link, meter))
+            raise SessionError(CloseCode.GOING_AWAY, "detector stops")
+        except SessionError as error:
+            self.metrics.closed.labels(str(error.code.value)).inc()
+            log.warning("session closed", code=error.code.value, reason=error.reason)
+            await link.close(error.code, error.reason)
+        except ConnectionLost as lost:
+            log.info("camera left", reason=lost.reason, code=lost.code)
+        finally:
+            self._sessions -= 1
+            meter.book()
+        return ws
+
+    async def _serve(self, camera: CameraConnection) -> None:
+        """One camera, from the welcome until the detector stops. Raises SessionError or ConnectionLost."""
+        try:
+            await accompany(self._process(camera), self._receive(camera))
+        finally:
+            camera.worker.close()
+            self.streams.disconnect(camera.stream)
+            log.info("stream ended", stream=camera.stream.name, frames=camera.stream.frames)
+
+    async def _handshake(self, link: Link, meter: WireMeter) -> CameraConnection:
+        session = DetectorSession(self.config.window)
+        try:
+            async with asyncio.timeout(self.config.hello_timeout_s):
+                data = await link.receive()
+        except TimeoutError:
+            raise SessionError(
+                CloseCode.HELLO_TIMEOUT, f"no hello within {self.config.hello_timeout_s:g} s"
+            ) from None
+        if isinstance(data, bytes):
+            raise SessionError(CloseCode.BAD_MESSAGE, "packet before the hello")
+        hello = session.receive_text(data)
+        assert isinstance(hello, Hello)
+        network = self._network
+        if network is None or not self.ready.is_set():
+            raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")
+        splits = frozenset([self.config.split] if self.config.split else split_points(network.model.graph))
+        codec = check_hello(hello, network.model.weights_hash, splits, network.name)
+        if any(side % 32 or side > self.config.max_side for side in hello.canvas):
+            raise SessionError(
+                CloseCode.SHAPES_DIFFER,
+                f"canvas {hello.canvas[0]}x{hello.canvas[1]}: sides must be multiples of 32, at most "
+                f"{self.config.max_side}",
+            )
+        agreed = await self._worker.run(self._layout, network.model.graph, hello.split, hello.canvas)
+        check_layout(hello, agreed)
+        max_packet_bytes = codec.max_packet_bytes(agreed)
+        if max_packet_bytes > self.config.max_packet_mib * 2**20:
+            raise SessionError(
+                CloseCode.PACKET_TOO_LARGE,
+                f"{hello.codec} may need packets of {max_packet_bytes} bytes; allowed: "
+                f"{self.config.max_packet_mib} MiB (--max-packet-mib)",
+            )
+        tail = await self._worker.run(self._warm_up, network, hello.split, hello.canvas)
+        if self.streams.is_connected(hello.stream):
+            raise SessionError(
+                CloseCode.STREAM_TAKEN, f"stream {hello.stream!r} is sent by another camera; choose --stream"
+            )
+        if self.streams.connected >= self.config.max_streams:
+            raise SessionError(
+                CloseCode.TOO_MANY_STREAMS, f"{self.config.max_streams} cameras are connected (--max-streams)"
+            )
+        stream = self.streams.connect(hello, agreed)
+        try:
+            await link.send(session.welcome(max_packet_bytes, f"splitcast/{VERSION}"))
+        except BaseException:
+            self.streams.disconnect(stream)
+            raise
+        self.metrics.connections.inc()
+        log.info("stream", stream=hello.stream, split=hello.split, canvas=hello.canvas, codec=hello.codec)
+        meter.total = stream.wire
+        return CameraConnection(
+            link, session, stream, codec.decoder(agreed), tail, Worker(f"decode-{stream.name}"), meter
+        )
+
+    async def _receive(self, camera: CameraConnection) -> None:
+        """Queue packets until the detector stops."""
+
+        async def read() -> None:
+            async for data in camera.link:
+                if isinstance(data, bytes):
+                    camera.session.receive_packet(len(data))
+                    camera.stream.count_packet(len(data))
+                    camera.packets.put_nowait((data, time.monotonic_ns()))
+                elif isinstance(report := camera.session.receive_text(data), Report):
+                    camera.stream.report = report
+
+        await accompany(self._stopping.wait(), read())
+        camera.packets.put_nowait(None)
+
+    async def _process(self, camera: CameraConnection) -> None:
+        while received := await camera.packets.get():
+            packet, received_ns = received
+            clock = StageClock(received_ns)
+            self.metrics.encoded_bytes.inc(len(packet))
+            self.metrics.raw_bytes.inc(raw_bytes(camera.stream.layout))
+            try:
+                frame = await camera.worker.run(_decode, camera.decoder, packet, clock)
+                detections = await self._worker.run(self._infer, camera.tail, frame, camera.stream, clock)
+            except (BitstreamError, RuntimeError) as error:
+                for text in self._reject(camera, error):
+                    await camera.link.send(text)
+                continue
+            self._publish(camera.stream, frame, detections, clock)
+            await camera.link.send(
+                camera.session.acknowledge(
+                    frame.header.sequence, frame.header.captured_ns, len(detections), clock.durations_ns
+                )
+            )
+            camera.meter.book()
+
+    def _reject(self, camera: CameraConnection, error: Exception) -> list[str]:
+        reason: Literal["corrupt", "missing_reference", "error"] = "error"
+        if isinstance(error, BitstreamError):
+            reason = "missing_reference" if isinstance(error, MissingReference) else "corrupt"
+        camera.stream.rejected += 1
+        self.metrics.rejected.labels(reason).inc()
+        log.warning("packet rejected", stream=camera.stream.name, reason=reason, detail=str(error))
+        return camera.session.reject(reason, str(error), need_keyframe=isinstance(error, BitstreamError))
+
+    def _infer(self, tail: Tail, frame: DecodedFrame, stream: Stream, clock: StageClock) -> Detections:
+        clock.lap("queue")
+        prediction = tail(frame.tensors)
+        clock.lap("tail")
+        detections = detect(
+            prediction,
+            Letterbox(_frame_size(frame, stream), stream.hello.canvas),
+            conf=self.config.confidence,
+            iou=self.config.iou,
+            max_det=self.config.max_detections,
+        )
+        clock.lap("nms")
+        return detections
+
+    def _publish(
+        self, stream: Stream, frame: DecodedFrame, detections: Detections, clock: StageClock
+    ) -> None:
+        assert self._network is not None
+        stream.frame_size = _frame_size(frame, stream)
+        message = DetectionMessage(
+            stream.name,
+            frame.header,
+            stream.frame_size,
+            detections,
+            self._network.model.names,
+            stream.hello.clock,
+            clock.durations_ns,
+            time.time_ns(),
+        )
+        self.broadcast.publish(stream.name, message.text())
+        clock.lap("publish")
+        stream.frames += 1
+        stream.keyframes += frame.header.keyframe
+        stream.detections += len(detections)
+        stream.statistics.add(clock.durations_ns)
+        stream.last_frame_ns = published_ns = time.monotonic_ns()
+        self.metrics.frames.inc()
+        self.metrics.keyframes.inc(frame.header.keyframe)
+        self.metrics.detections.inc(len(detections))
+        self.metrics.observe_stages(self.metrics.stage, clock.durations_ns)
+        self.metrics.age.set_function(lambda: (time.monotonic_ns() - published_ns) / 1e9)
+
+    def _warm_up(self, network: LoadedModel, split: str, canvas: tuple[int, int]) -> Tail:
+        """The tail of a split point, run once so that the first frame does not wait for memory and kernels."""
+        tail = self._tails.setdefault(split, Tail(network.model, split))
+        shapes = self._layout(network.model.graph, split, canvas)
+        prediction = tail({tensor.name: np.zeros(tensor.shape, np.float32) for tensor in shapes})
+        detect(prediction, Letterbox(canvas, canvas))
+        return tail
+
+    # --- plumbing ---
+
+    def _websocket(self, protocol: str, max_message_bytes: int) -> web.WebSocketResponse:
+        return web.WebSocketResponse(
+            protocols=(protocol,),
+            compress=False,
+            heartbeat=self.config.heartbeat_s,
+            max_msg_size=max_message_bytes,
+            timeout=2.0,
+        )
+
+    def _tracked(
+        self, handler: Callable[[web.Request], Awaitable[web.WebSocketResponse]]
+    ) -> Callable[[web.Request], Awaitable[web.WebSocketResponse]]:
+        """The handler, known to `run`, which waits for it on a stop."""
+
+        async def tracked(request: web.Request) -> web.WebSocketResponse:
+            task = asyncio.current_task()
+            assert task is not None
+            self._handlers.add(task)
+            try:
+                return await handler(request)
+            finally:
+                self._handlers.discard(task)
+
+        return tracked
+
+    def _export(self) -> None:
+        self.metrics.age.set(float("nan"))
+        self.metrics.streams.set_function(lambda: self.streams.connected)
+        self.metrics.subscribers.set_function(lambda: len(self.broadcast))
+        self.metrics.queue.labels("tail").set_function(lambda: self._worker.queue_length)
+
+
+def _decode(decoder: Decoder, packet: bytes, clock: StageClock) -> DecodedFrame:
+    clock.lap("queue")
+    frame = decoder.decode(packet)
+    clock.lap("decode")
+    return frame
+
+
+def _frame_size(frame: DecodedFrame, stream: Stream) -> tuple[int, int]:
+    """(H, W) of the original picture; the canvas where the camera does not tell."""
+    header = frame.header
+    if header.frame_height and header.frame_width:
+        return header.frame_height, header.frame_width
+    return stream.hello.canvas
+
+
+def listening_socket(host: str, port: int) -> CountingSocket:
+    """A socket that listens on the first address of `host`. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = CountingSocket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except BaseException:
+        listening.close()
+        raise
+    return listening

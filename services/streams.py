@@ -1,0 +1,124 @@
+"""What a detector knows of each stream, as `GET /v1/streams` tells it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from codec.layout import Layout, raw_bytes
+from stream.connection import WireBytes
+from stream.message import Hello, Report
+from stream.stages import StageStatistics
+
+RATE_WINDOW_S = 5.0
+LOST_STREAMS_KEPT = 64
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One camera's stream since the detector first saw its name; a reconnect goes on counting."""
+
+    name: str
+    hello: Hello
+    layout: Layout
+    since_unix_s: float = field(default_factory=time.time)
+    connected: bool = True
+    connections: int = 1
+    frame_size: tuple[int, int] | None = None  # (H, W) of the original picture, in pixels
+    frames: int = 0
+    keyframes: int = 0
+    detections: int = 0
+    rejected: int = 0
+    encoded_bytes: int = 0
+    wire: WireBytes = field(default_factory=WireBytes)
+    last_frame_ns: int | None = None
+    report: Report | None = None
+    statistics: StageStatistics = field(default_factory=lambda: StageStatistics(256))
+    _recent: deque[tuple[int, int]] = field(default_factory=deque)  # (monotonic ns, packet bytes)
+
+    def count_packet(self, size: int) -> None:
+        """Book a packet of `size` bytes that has just arrived."""
+        self.encoded_bytes += size
+        self._recent.append((time.monotonic_ns(), size))
+        self._forget()
+
+    def _forget(self) -> None:
+        limit = time.monotonic_ns() - int(RATE_WINDOW_S * 1e9)
+        while self._recent and self._recent[0][0] < limit:
+            self._recent.popleft()
+
+    def describe(self) -> dict[str, object]:
+        """The stream as JSON; rates over the last seconds, sums since it was first seen."""
+        self._forget()
+        packets = self.frames + self.rejected
+        raw = raw_bytes(self.layout)
+        kilobytes = self.encoded_bytes / packets / 1e3 if packets else None
+        latency = self.statistics.latency()
+        recent_bytes = sum(size for _, size in self._recent)
+        age_ns = time.monotonic_ns() - self.last_frame_ns if self.last_frame_ns else None
+        return {
+            "name": self.name,
+            "state": "connected" if self.connected else "lost",
+            "since": self.since_unix_s,
+            "connections": self.connections,
+            "model": self.hello.model,
+            "split": self.hello.split,
+            "codec": self.hello.codec,
+            "canvas": list(self.hello.canvas),
+            "frame": list(self.frame_size) if self.frame_size else None,
+            "tensors": [{"name": tensor.name, "shape": list(tensor.shape)} for tensor in self.layout],
+            "frames": self.frames,
+            "keyframes": self.keyframes,
+            "detections": self.detections,
+            "rejected": self.rejected,
+            "frames_per_second": round(len(self._recent) / RATE_WINDOW_S, 2),
+            "kbit_per_second": round(recent_bytes * 8 / 1e3 / RATE_WINDOW_S, 1),
+            "kb_per_frame": round(kilobytes, 3) if kilobytes is not None else None,
+            "raw_kb_per_frame": raw / 1e3,
+            "compression_ratio": round(raw / 1e3 / kilobytes, 2) if kilobytes else None,
+            "wire_bytes": {"received": self.wire.received, "sent": self.wire.sent},
+            "last_frame_age_s": round(age_ns / 1e9, 3) if age_ns is not None else None,
+            "detector_ms": round(latency.mean_ms, 3) if latency else None,
+            "stages_ms": {
+                stage: round(spread.mean_ms, 3) for stage, spread in self.statistics.by_stage().items()
+            },
+            "camera": self.report.model_dump(exclude={"type"}) if self.report else None,
+        }
+
+
+class Streams:
+    """All streams by name; lost ones are remembered, the oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, Stream] = {}
+
+    @property
+    def connected(self) -> int:
+        return sum(stream.connected for stream in self._streams.values())
+
+    def is_connected(self, name: str) -> bool:
+        return name in self._streams and self._streams[name].connected
+
+    def connect(self, hello: Hello, layout: Layout) -> Stream:
+        """The stream of that name, new or found again."""
+        assert not self.is_connected(hello.stream)
+        known = self._streams.pop(hello.stream, None)
+        if known and known.layout == layout:
+            known.hello, known.connected = hello, True
+            known.connections += 1
+        else:
+            known = Stream(hello.stream, hello, layout)
+        self._streams[hello.stream] = known
+        return known
+
+    def disconnect(self, stream: Stream) -> None:
+        """Mark a stream as lost."""
+        stream.connected = False
+        lost = [name for name, known in self._streams.items() if not known.connected]
+        for name in lost[:-LOST_STREAMS_KEPT]:
+            del self._streams[name]
+
+    def describe(self) -> list[dict[str, object]]:
+        """All streams as JSON, by name."""
+        return [self._streams[name].describe() for name in sorted(self._streams)]
