@@ -11,7 +11,9 @@ all, into the child, and a fork would copy a process full of threads.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import math
 import mmap
 import os
 import queue
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -216,6 +218,7 @@ class CaptureProcess:
     def stop(self) -> None:
         """Let the child leave the camera, and kill it if it does not. Returns within about two seconds."""
         self._socket.close()
+        self._memory = None
         try:
             self._process.wait(_KILL_S)
         except subprocess.TimeoutExpired:
@@ -285,10 +288,11 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
     import cv2
 
     parent.tell(Opening())
-    with _standard_error() as complaints:
+    started_s = time.monotonic()
+    with _complaints() as complaints:
         camera = _open(cv2, request)
         if not camera.isOpened():
-            parent.tell(Lost(_explain(complaints()), 0))
+            parent.tell(Lost(_explain(request, time.monotonic() - started_s, complaints()), 0))
             return
     parent.tell(Opened())
     memory: _Memory | None = None
@@ -334,9 +338,9 @@ def _open(cv2: Any, request: CaptureRequest) -> Any:
         cv2.CAP_FFMPEG,
         [
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-            round(request.open_timeout_s * 1000),
+            math.ceil(request.open_timeout_s * 1000),
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            round(request.read_timeout_s * 1000),
+            math.ceil(request.read_timeout_s * 1000),
             cv2.CAP_PROP_N_THREADS,
             1,  # frame threads hold pictures back
         ],
@@ -344,24 +348,35 @@ def _open(cv2: Any, request: CaptureRequest) -> Any:
 
 
 @contextlib.contextmanager
-def _standard_error() -> Iterator[Any]:
-    """Catch what C libraries write to standard error; yields a function that returns it so far.
+def _complaints() -> Iterator[Callable[[], str]]:
+    """Catch what C libraries print; yields a function that returns it so far.
 
-    Standard error goes nowhere outside the block, so that a long broken stream fills no memory.
+    Outside the block it goes nowhere, so that a long broken stream fills no memory.
     """
-    descriptor = os.memfd_create("splitcast-stderr")
+    caught = os.memfd_create("splitcast-complaints")
     outside = os.dup(2)
-    os.dup2(descriptor, 2)
+    for output in (1, 2):  # OpenCV prints FFmpeg's errors to standard output
+        os.dup2(caught, output)
+
+    def read() -> str:
+        ctypes.CDLL(None).fflush(None)
+        return os.pread(caught, _MESSAGE_BYTES, 0).decode(errors="replace")
+
     try:
-        yield lambda: os.pread(descriptor, _MESSAGE_BYTES, 0).decode(errors="replace")
+        yield read
     finally:
-        os.dup2(outside, 2)
+        for output in (1, 2):
+            os.dup2(outside, output)
         os.close(outside)
-        os.close(descriptor)
+        os.close(caught)
 
 
-def _explain(complaints: str) -> str:
-    """The last thing that OpenCV or FFmpeg said while opening failed, in one line."""
+def _explain(request: CaptureRequest, took_s: float, complaints: str) -> str:
+    """Why the camera did not open, for people: by the clock, or by what FFmpeg said last."""
+    if took_s >= request.open_timeout_s:
+        return f"no answer for {took_s:.1f} s"
+    if request.target.startswith("/dev/") and not Path(request.target).exists():
+        return f"there is no {request.target}"
     lines = [re.sub(r"^(\[[^\]]*\]\s*)+", "", line).strip() for line in complaints.splitlines()]
     told = next((line for line in reversed(lines) if line), "")
     return f"it cannot be opened: {told[:200]}" if told else "it cannot be opened"

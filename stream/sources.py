@@ -209,7 +209,7 @@ class _LiveSource(Source):
         try:
             picture = await self._newest.get()
         except MailboxClosed:
-            if not self._closed:
+            if self._watch is not None:
                 await self._watch  # which ended only by an error of ours: raise it here
             raise StopAsyncIteration from None
         try:
@@ -222,9 +222,11 @@ class _LiveSource(Source):
 
     async def aclose(self) -> None:
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+        # Forgotten as well as ended: its traceback would keep the last picture's memory alive.
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait([watch])
         if self._newest.take() is not None:
             self._emit(FramesSkipped(1))
         self._newest.close()
