@@ -195,6 +195,9 @@ def _decode(payload: Bytes, bits: int, values: NDArray[Element], out: NDArray[El
             if width == 9 and k == 0:
                 # 72 bits: the first byte has left the 64-bit word at its upper end
                 word |= np.int64(payload[start]) << 1
+            if word == 0:
+                # No encoder writes a lone zero level; a padding read as one would hide a short section.
+                return -1
             out[position] = values[word]
             position += 1 + (word & length_mask) * (word >> bits)
             read += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -18,12 +19,15 @@ MAX_AXES = 8
 MAX_EXTENT = 2**16 - 1
 MAX_TENSORS = 2**8 - 1
 
+# Names from a peer end up in log lines and on terminals; half a surrogate pair is no UTF-8.
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One float32 tensor that crosses the split, without the batch axis: usually (C, H, W).
 
-    The name is 1 to 64 bytes of printable UTF-8; 1 to 8 axes of 1 to 65535 each.
+    The name is 1 to 64 bytes of UTF-8 without control characters; 1 to 8 axes of 1 to 65535 each.
     Raises BadLayout otherwise.
     """
 
@@ -31,9 +35,10 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        # Printable, because names from a packet end up in log lines and on terminals.
-        if not self.name.isprintable() or not 1 <= len(self.name.encode()) <= MAX_NAME_BYTES:
-            raise BadLayout(f"tensor name {self.name!r} is not 1 to {MAX_NAME_BYTES} bytes of printable text")
+        if _NOT_IN_NAMES.search(self.name) or not 1 <= len(self.name.encode()) <= MAX_NAME_BYTES:
+            raise BadLayout(
+                f"tensor name {self.name!r} is not 1 to {MAX_NAME_BYTES} bytes of UTF-8 without control characters"
+            )
         if not 1 <= len(self.shape) <= MAX_AXES:
             raise BadLayout(f"tensor {self.name!r} has {len(self.shape)} axes, not 1 to {MAX_AXES}")
         if not all(1 <= extent <= MAX_EXTENT for extent in self.shape):

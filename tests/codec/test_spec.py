@@ -1,0 +1,84 @@
+"""Codec specifications: what is written parses, what is not there is named."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.errors import BadCodecSpec, UnsupportedPacket
+from codec.packet import PacketHeader
+from codec.spec import CODECS, CodecSpec
+from tests.codec.samples import LAYOUT
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("raw", "raw"),
+        ("rle", "rle:bits=4,temporal=false,keyframe_interval=250"),
+        ("rle:bits=3", "rle:bits=3,temporal=false,keyframe_interval=250"),
+        ("rle:keyframe_interval=9,temporal=true", "rle:bits=4,temporal=true,keyframe_interval=9"),
+    ],
+)
+def test_canonical_text_has_every_parameter(text, canonical):
+    spec = CodecSpec.parse(text)
+    assert str(spec) == canonical
+    assert CodecSpec.parse(canonical) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "there are raw, rle"),
+        ("zlib", "no codec 'zlib'; there are raw, rle"),
+        ("RLE", "there are raw, rle"),
+        ("raw:bits=3", "raw has no parameter 'bits'; there are none"),
+        ("rle:depth=3", "no parameter 'depth'; there are bits, temporal, keyframe_interval"),
+        ("rle:bits", "bits is '', not a number"),
+        ("rle:bits=1", "bits is 1, not 2 to 8"),
+        ("rle:bits=9", "bits is 9, not 2 to 8"),
+        ("rle:bits=-3", "'-3', not a number"),
+        ("rle:bits=3.0", "'3.0', not a number"),
+        ("rle:bits=³", "not a number"),
+        ("rle:bits=3,bits=3", "given twice"),
+        ("rle:bits=3,", "no parameter ''"),
+        ("rle: bits=3", "no parameter ' bits'"),
+        ("rle:temporal=1", "'1', not true or false"),
+        ("rle:keyframe_interval=0", "keyframe_interval is 0"),
+        ("rle:keyframe_interval=99999999", "keyframe_interval is 99999999"),
+    ],
+)
+def test_refuses_what_there_is_not(text, message):
+    with pytest.raises(BadCodecSpec, match=message):
+        CodecSpec.parse(text)
+
+
+@given(st.text() | st.text(max_size=30).map(lambda text: f"rle:{text}"))
+def test_any_text_is_a_spec_or_refused(text):
+    try:
+        spec = CodecSpec.parse(text)
+    except BadCodecSpec:
+        return
+    assert CodecSpec.parse(str(spec)) == spec
+
+
+def test_names_and_ids_are_used_once():
+    assert len({codec.name for codec in CODECS}) == len({codec.codec_id for codec in CODECS}) == len(CODECS)
+
+
+@pytest.mark.parametrize(
+    ("codec_id", "parameters", "text"),
+    [(0, b"", "raw"), (1, b"\x03", "rle:bits=3,temporal=true")],
+)
+def test_a_packet_says_its_codec(codec_id, parameters, text):
+    header = PacketHeader(codec_id, parameters, True, 0, 0, 0, 0, LAYOUT, (0, 0))
+    assert CodecSpec.of_packet(header) == CodecSpec.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("codec_id", "parameters"), [(0, b"\0"), (1, b""), (1, b"\x01"), (1, b"\x09"), (1, b"\x03\x03"), (9, b"")]
+)
+def test_a_packet_of_no_codec_is_refused(codec_id, parameters):
+    with pytest.raises(UnsupportedPacket):
+        CodecSpec.of_packet(PacketHeader(codec_id, parameters, True, 0, 0, 0, 0, LAYOUT, (0, 0)))
