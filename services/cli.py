@@ -15,6 +15,7 @@ from typing import Any
 
 from services.config import DEFAULT_CODEC, CameraConfig, DetectorConfig, Settings
 from services.logs import configure_logs
+from services.memory import keep_freed_memory
 
 
 class Exit(IntEnum):
@@ -32,6 +33,7 @@ class Exit(IntEnum):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
@@ -119,7 +121,26 @@ def _parser() -> ArgumentParser:
     decode = add("decode", _decode, "decode packets of an .spc file into an .npz file")
     decode.add_argument("input", type=Path, metavar="IN.spc")
     decode.add_argument("output", type=Path, metavar="OUT.npz")
+
+    _add_bench(add("bench", lambda _: Exit.USAGE, "measure the pipeline on this machine"))
     return parser
+
+
+def _add_bench(bench: ArgumentParser) -> None:
+    benches = bench.add_subparsers(title="benchmarks", required=True, metavar="NAME")
+    text = "frames/s of camera and detector over loopback against the bare loop model(frame)"
+    pipeline = benches.add_parser("pipeline", help=text, description=text)
+    pipeline.set_defaults(run=_bench_pipeline)
+    pipeline.add_argument("--model", default="yolov5n", help="network by name or path (default: %(default)s)")
+    pipeline.add_argument("--source", required=True, help="video file")
+    pipeline.add_argument("--codec", default=DEFAULT_CODEC, help="codec (default: %(default)s)")
+    pipeline.add_argument("--split", default="4.m", help="split point (default: %(default)s)")
+    pipeline.add_argument("--size", default="640", help="network input (default: %(default)s)")
+    pipeline.add_argument("--threads", type=int, default=1, help="torch threads of each process (default: 1)")
+    pipeline.add_argument("--device", default="auto", help="torch device (default: auto)")
+    pipeline.add_argument("--frames", type=int, default=150, help="frames a round (default: %(default)s)")
+    pipeline.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
+    pipeline.add_argument("--json", type=Path, metavar="OUT", help="write the record there")
 
 
 def _add_settings(parser: ArgumentParser, settings: type[Settings]) -> None:
@@ -226,6 +247,14 @@ def _decode(options: Namespace) -> int:
     from services.transcode import decode_file
 
     print(decode_file(options.input, options.output))
+    return Exit.OK
+
+
+def _bench_pipeline(options: Namespace) -> int:
+    from services.bench import run_bench_pipeline
+
+    configure_logs("text", "warning")
+    run_bench_pipeline(options)
     return Exit.OK
 
 

@@ -92,7 +92,9 @@ class Settings(BaseSettings):
                 return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=table)
 
         try:
-            return cls.model_construct(**dict(Loaded(**flags)))  # of this class itself: a local one has no pickle
+            return cls.model_construct(
+                **dict(Loaded(**flags))
+            )  # of this class itself: a local one has no pickle
         except ValidationError as error:
             raise ConfigError(describe(error)) from None
 

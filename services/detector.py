@@ -38,7 +38,14 @@ from stream.worker import Worker
 log = structlog.get_logger(__name__)
 
 WARM_UP_CANVAS = (384, 640)  # 16:9 at the default size
-Received = tuple[bytes, int]  # packet, monotonic time of receipt in ns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """A packet on its way through the detector."""
+
+    decoding: asyncio.Future[DecodedFrame]  # runs ahead of the tail, on the connection's own worker
+    clock: StageClock
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +59,7 @@ class CameraConnection:
     tail: Tail
     worker: Worker  # decodes; owns the decoder's reference frame
     meter: WireMeter
-    packets: asyncio.Queue[Received | None] = field(default_factory=asyncio.Queue)  # bounded by the session
+    received: asyncio.Queue[Received | None] = field(default_factory=asyncio.Queue)  # bounded by the session
 
 
 class Detector:
@@ -192,6 +199,9 @@ class Detector:
         try:
             await accompany(self._process(camera), self._receive(camera))
         finally:
+            while not camera.received.empty():
+                if received := camera.received.get_nowait():
+                    received.decoding.cancel()
             camera.worker.close()
             self.streams.disconnect(camera.stream)
             log.info("stream ended", stream=camera.stream.name, frames=camera.stream.frames)
@@ -252,28 +262,32 @@ class Detector:
         )
 
     async def _receive(self, camera: CameraConnection) -> None:
-        """Queue packets until the detector stops."""
+        """Take packets until the detector stops."""
 
         async def read() -> None:
             async for data in camera.link:
                 if isinstance(data, bytes):
-                    camera.session.receive_packet(len(data))
-                    camera.stream.count_packet(len(data))
-                    camera.packets.put_nowait((data, time.monotonic_ns()))
+                    self._take(camera, data)
                 elif isinstance(report := camera.session.receive_text(data), Report):
                     camera.stream.report = report
 
         await accompany(self._stopping.wait(), read())
-        camera.packets.put_nowait(None)
+        camera.received.put_nowait(None)
+
+    def _take(self, camera: CameraConnection, packet: bytes) -> None:
+        camera.session.receive_packet(len(packet))
+        camera.stream.count_packet(len(packet))
+        self.metrics.encoded_bytes.inc(len(packet))
+        self.metrics.raw_bytes.inc(raw_bytes(camera.stream.layout))
+        clock = StageClock(time.monotonic_ns())
+        decoding = asyncio.ensure_future(camera.worker.run(_decode, camera.decoder, packet, clock))
+        camera.received.put_nowait(Received(decoding, clock))
 
     async def _process(self, camera: CameraConnection) -> None:
-        while received := await camera.packets.get():
-            packet, received_ns = received
-            clock = StageClock(received_ns)
-            self.metrics.encoded_bytes.inc(len(packet))
-            self.metrics.raw_bytes.inc(raw_bytes(camera.stream.layout))
+        while received := await camera.received.get():
+            clock = received.clock
             try:
-                frame = await camera.worker.run(_decode, camera.decoder, packet, clock)
+                frame = await received.decoding
                 detections = await self._worker.run(self._infer, camera.tail, frame, camera.stream, clock)
             except (BitstreamError, RuntimeError) as error:
                 for text in self._reject(camera, error):

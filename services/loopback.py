@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 from services.config import DetectorConfig
 from services.logs import configure_logs
+from services.memory import keep_freed_memory
 
 START_TIMEOUT_S = 120.0  # importing torch on a busy machine
 STOP_TIMEOUT_S = 10.0
@@ -53,6 +54,7 @@ def _await_port(pipe: Connection) -> int:
 
 
 def _serve(config: DetectorConfig, pipe: Connection) -> None:
+    keep_freed_memory()
     configure_logs(config.log_format, config.log_level)
     try:
         asyncio.run(_run_until_eof(config, pipe))
