@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.layout import TensorSpec
+from stream.message import (
+    Ack,
+    Clock,
+    Hello,
+    InvalidMessage,
+    KeyframeRequest,
+    Reject,
+    Welcome,
+    parse_to_detector,
+)
+from stream.session import (
+    PERMANENT,
+    Accepted,
+    Acknowledged,
+    CameraSession,
+    CloseCode,
+    DetectorSession,
+    KeyframeRequested,
+    Rejected,
+    SessionError,
+    check_hello,
+    check_layout,
+    close_reason,
+    tensor_shapes,
+)
+
+WEIGHTS = "ab" * 32
+LAYOUT = (TensorSpec("4.cv2", (32, 60, 80)), TensorSpec("4.m", (32, 60, 80)))
+
+
+def make_hello(**changes) -> Hello:
+    fields = {
+        "stream": "door",
+        "model": "yolov5n",
+        "weights": WEIGHTS,
+        "split": "4.m",
+        "canvas": (480, 640),
+        "tensors": tensor_shapes(LAYOUT),
+        "codec": "rle:bits=4",
+        "clock": Clock(monotonic_ns=1, unix_ns=2),
+    }
+    return Hello(**fields | changes)
+
+
+def open_camera(window: int = 3, offered: int = 8) -> CameraSession:
+    session = CameraSession(make_hello(), window)
+    assert session.receive(Welcome(window=offered, max_packet_bytes=1000).text()) == Accepted(
+        min(window, offered), 1000
+    )
+    return session
+
+
+def ack(sequence: int) -> str:
+    return Ack(sequence=sequence, captured_ns=5, detections=2, stages_ns={"tail": 7}).text()
+
+
+def open_detector(window: int = 2) -> DetectorSession:
+    session = DetectorSession(window)
+    session.receive_text(make_hello().text())
+    session.welcome(1000, "test")
+    return session
+
+
+class TestCamera:
+    def test_sends_nothing_before_the_welcome(self):
+        assert not CameraSession(make_hello(), 3).can_send
+
+    @pytest.mark.parametrize(("own", "offered"), [(3, 8), (8, 3), (1, 1)])
+    def test_window_is_the_smaller_one(self, own, offered):
+        session = open_camera(own, offered)
+        for _ in range(min(own, offered)):
+            assert session.can_send
+            session.sent()
+        assert not session.can_send
+
+    def test_an_answer_opens_the_window(self):
+        session = open_camera(window=1)
+        session.sent()
+        assert session.receive(ack(0)) == Acknowledged(0, 5, 2, {"tail": 7})
+        assert session.can_send
+
+    def test_a_reject_answers_the_oldest_packet(self):
+        session = open_camera()
+        session.sent()
+        session.sent()
+        rejected = session.receive(Reject(reason="corrupt", detail="checksum").text())
+        assert rejected == Rejected(0, "corrupt", "checksum")
+        assert session.receive(ack(1)).sequence == 1
+        assert session.unanswered == 0
+
+    def test_a_keyframe_request_answers_nothing(self):
+        session = open_camera()
+        session.sent()
+        assert session.receive(KeyframeRequest().text()) == KeyframeRequested()
+        assert session.unanswered == 1
+
+    def test_sequence_numbers_wrap(self):
+        session = open_camera()
+        session._sequence = 2**32 - 1
+        session.sent()
+        assert session.next_sequence == 0
+        assert session.receive(ack(2**32 - 1)).sequence == 2**32 - 1
+
+    @pytest.mark.parametrize(
+        "texts",
+        [
+            [ack(0)],  # before the welcome
+            [KeyframeRequest().text()],
+            [Welcome(window=1, max_packet_bytes=1).text()] * 2,
+            [Welcome(window=1, max_packet_bytes=1).text(), ack(0)],  # nothing was sent
+            ["{}"],
+            ["not json"],
+            [json.dumps({"type": "welcome", "window": 0, "max_packet_bytes": 1})],
+        ],
+    )
+    def test_refuses_what_breaks_the_protocol(self, texts):
+        session = CameraSession(make_hello(), 3)
+        *before, last = texts
+        for text in before:
+            session.receive(text)
+        with pytest.raises(SessionError) as refusal:
+            session.receive(last)
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    def test_refuses_answers_out_of_order(self):
+        session = open_camera()
+        session.sent()
+        session.sent()
+        with pytest.raises(SessionError, match="ack for packet 1, 0 is the oldest"):
+            session.receive(ack(1))
+
+
+class TestDetector:
+    def test_refuses_packets_before_the_welcome(self):
+        with pytest.raises(SessionError, match="before the welcome"):
+            DetectorSession(2).receive_packet(10)
+
+    def test_refuses_more_packets_than_the_window(self):
+        session = open_detector(window=2)
+        session.receive_packet(10)
+        session.receive_packet(10)
+        with pytest.raises(SessionError) as refusal:
+            session.receive_packet(10)
+        assert refusal.value.code is CloseCode.WINDOW_EXCEEDED
+
+    def test_an_answer_opens_the_window(self):
+        session = open_detector(window=1)
+        for sequence in range(5):
+            session.receive_packet(10)
+            session.acknowledge(sequence, 0, 0, {})
+        assert session.unanswered == 0
+
+    def test_refuses_packets_larger_than_agreed(self):
+        with pytest.raises(SessionError) as refusal:
+            open_detector().receive_packet(1001)
+        assert refusal.value.code is CloseCode.PACKET_TOO_LARGE
+
+    def test_asks_once_for_a_keyframe_until_one_arrives(self):
+        session = open_detector(window=3)
+        kinds = []
+        for _ in range(3):
+            session.receive_packet(10)
+            kinds += [
+                json.loads(text)["type"]
+                for text in session.reject("missing_reference", "", need_keyframe=True)
+            ]
+        session.receive_packet(10)
+        session.acknowledge(3, 0, 0, {})
+        session.receive_packet(10)
+        kinds += [json.loads(text)["type"] for text in session.reject("corrupt", "", need_keyframe=True)]
+        assert kinds == ["reject", "keyframe", "reject", "reject", "reject", "keyframe"]
+
+    def test_refuses_a_second_hello(self):
+        with pytest.raises(SessionError, match="second hello"):
+            open_detector().receive_text(make_hello().text())
+
+    @given(
+        st.text(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
+    )
+    def test_refuses_any_other_text(self, text):
+        with pytest.raises(SessionError):
+            DetectorSession(2).receive_text(text)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"stream": "../etc"},
+            {"stream": ""},
+            {"stream": "x" * 65},
+            {"weights": "AB" * 32},
+            {"canvas": [480]},
+            {"canvas": [480, 10**9]},
+            {"canvas": [480, "640"]},
+            {"tensors": []},
+            {"tensors": [{"name": "4.m", "shape": [0, 1]}]},
+            {"tensors": [{"name": "4.m", "shape": [1] * 9}]},
+            {"codec": "x" * 257},
+            {"clock": {"monotonic_ns": -1, "unix_ns": 0}},
+            {"clock": {"monotonic_ns": 2**63, "unix_ns": 0}},
+            {"protocol": "1"},
+        ],
+    )
+    def test_refuses_a_hello_out_of_range(self, changes):
+        hello = json.loads(make_hello().text()) | changes
+        with pytest.raises(InvalidMessage, match=next(iter(changes))):
+            parse_to_detector(json.dumps(hello))
+
+
+class TestHandshake:
+    def test_accepts_what_agrees(self):
+        codec = check_hello(make_hello(), WEIGHTS, frozenset({"4.m"}), "yolov5n")
+        assert codec.encoder(LAYOUT)
+        check_layout(make_hello(), LAYOUT)
+
+    @pytest.mark.parametrize(
+        ("changes", "code", "words"),
+        [
+            ({"weights": "cd" * 32}, CloseCode.WEIGHTS_DIFFER, "cdcdcdcdcdcd, detector yolov5n abababababab"),
+            ({"split": "9"}, CloseCode.SPLIT_UNKNOWN, "'9'; allowed: 4.m"),
+            ({"codec": "rle:bits=9"}, CloseCode.CODEC_REFUSED, "bits"),
+            ({"codec": "av1"}, CloseCode.CODEC_REFUSED, "av1"),
+            ({"protocol": 2}, CloseCode.PROTOCOL_VERSION, "camera speaks protocol 2, detector 1"),
+        ],
+    )
+    def test_refuses_with_a_reason_a_person_understands(self, changes, code, words):
+        with pytest.raises(SessionError, match=words) as refusal:
+            check_hello(make_hello(**changes), WEIGHTS, frozenset({"4.m"}), "yolov5n")
+        assert refusal.value.code is code
+        assert code in PERMANENT
+
+    def test_refuses_other_shapes(self):
+        with pytest.raises(SessionError, match=r"4\.m 32x60x80, detector 4\.cv2 32x60x80") as refusal:
+            check_layout(make_hello(tensors=tensor_shapes(LAYOUT[1:])), LAYOUT)
+        assert refusal.value.code is CloseCode.SHAPES_DIFFER
+
+
+@given(st.text(max_size=300))
+def test_close_reasons_fit_a_close_frame(reason):
+    cut = close_reason(reason)
+    assert len(cut) <= 123
+    assert reason.encode().startswith(cut)
+    cut.decode()
