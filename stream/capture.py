@@ -187,7 +187,7 @@ class CaptureProcess:
         try:
             return self._understand(_load(data), descriptors)
         # The child decodes what a stranger sends: believe it as little as the stranger.
-        except (ValueError, TypeError, LookupError, OSError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, OSError) as error:
             raise CaptureEnded("the capture process sent an unreadable message") from error
         finally:
             for descriptor in descriptors:

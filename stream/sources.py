@@ -221,6 +221,8 @@ class _LiveSource(Source):
             picture.release()
 
     async def aclose(self) -> None:
+        if self._closed:
+            return
         self._closed = True
         # Forgotten as well as ended: its traceback would keep the last picture's memory alive.
         watch, self._watch = self._watch, None
@@ -230,7 +232,8 @@ class _LiveSource(Source):
         if self._newest.take() is not None:
             self._emit(FramesSkipped(1))
         self._newest.close()
-        self._thread.shutdown(wait=False)
+        # The thread works in order: once it has done this, the capture process has ended too.
+        await self._run(self._thread.shutdown, False)
 
     async def _keep_connected(self) -> None:
         try:
@@ -245,13 +248,17 @@ class _LiveSource(Source):
 
     async def _capture(self) -> str:
         """Receive pictures from one capture process until it fails; return the reason."""
-        process = CaptureProcess(self._request)
+        try:
+            process = CaptureProcess(self._request)
+        except OSError as error:
+            return f"the capture process cannot be started: {error.strerror}"
         try:
             return await self._receive(process)
         except CaptureEnded as ended:
             return str(ended)
         finally:
-            await self._run(process.stop)
+            # Shielded: a queued call that is cancelled would leave the child behind.
+            await asyncio.shield(asyncio.wrap_future(self._thread.submit(process.stop)))
 
     async def _receive(self, process: CaptureProcess) -> str:
         patience_s, waiting_for = _START_TIMEOUT_S, "the capture process to start"
@@ -298,8 +305,10 @@ async def _next_message(
     readable = asyncio.Event()
     loop.add_reader(process.fileno(), readable.set)
     try:
+        # Not wait_for, which before Python 3.12 may swallow a cancellation.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(readable.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await readable.wait()
     finally:
         loop.remove_reader(process.fileno())
     # Also after a timeout: if it was the event loop that stood still, the message is there by now.
@@ -329,6 +338,8 @@ class _RecordedSource(Source):
         while not self._closed:
             if self._options.realtime:
                 await self._keep_pace()
+                if self._closed:
+                    break
             match await self._read():
                 case Frame() as frame:
                     return self._deliver(frame)

@@ -451,6 +451,44 @@ async def test_closing_before_anything_answers(camera):
     assert_nothing_left()
 
 
+@pytest.mark.parametrize("yields", [0, 1, 2, 5])
+async def test_closing_while_a_capture_process_ends(camera, yields):
+    source = open_source(camera.url, IMPATIENT)
+    await receive(source, 3)
+    async with drained(source):
+        (child,) = capture_children()
+        os.kill(child, signal.SIGSTOP)  # so that its end takes a while
+        await camera.stop()
+        for _ in range(yields):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await source.aclose()
+    assert not is_running(child)
+    assert_nothing_left()
+
+
+async def test_closing_realtime_while_a_frame_is_awaited(tmp_path):
+    path = write_video(tmp_path / "clip.avi", 5, fps=1.0)
+    async with open_source(str(path), CaptureOptions(realtime=True)) as source:
+        await receive(source, 1)
+        waiting = asyncio.create_task(drain(source))
+        await asyncio.sleep(0.1)
+    async with asyncio.timeout(ALIVE_S):
+        await waiting
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(camera, monkeypatch):
+    events = Events()
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python3")
+        source = open_source(camera.url, IMPATIENT, events)
+        reading = asyncio.create_task(receive(source, 1))
+        lost = await events.until(SourceLost)
+        assert "cannot be started" in lost.reason
+    await reading
+    await source.aclose()
+
+
 async def test_a_killed_capture_process_is_replaced(camera):
     events = Events()
     async with open_source(camera.url, IMPATIENT, events) as source:
