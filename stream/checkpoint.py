@@ -21,9 +21,7 @@ from typing import Any
 import torch
 
 _MAX_PICKLE_BYTES = 64 << 20  # an official yolov5x describes itself in 0.3 MB
-_MAX_ENTRIES = (
-    20_000  # modules and tensors; one may be shared, so a small file can describe a tree of any size
-)
+_MAX_ENTRIES = 20_000  # modules and tensors; a shared one may stand for a tree of any size
 _MAX_PATH = 200  # characters of a module's path; a module may even contain itself
 _MAX_DIMENSIONS = 8
 
@@ -51,13 +49,13 @@ _ALLOWED_PREFIXES = (
     "pathlib.",
     "datetime.",
 )
+_CONTAINERS = ("dict", "frozenset", "list", "set")
 _ALLOWED_NAMES = frozenset(
     {
         *_DTYPES,
-        "__builtin__.set",
+        *(f"{builtins}.{kind}" for builtins in ("__builtin__", "builtins") for kind in _CONTAINERS),
         "_codecs.encode",
         "argparse.Namespace",
-        "builtins.set",
         "collections.Counter",
         "collections.OrderedDict",
         "collections.defaultdict",
@@ -261,17 +259,10 @@ class _Storage:
 
 
 _NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
-_TEXTS = {
-    "STRING",
-    "BINSTRING",
-    "SHORT_BINSTRING",
-    "UNICODE",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BINUNICODE8",
-}
+_TEXTS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_OLD_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
 _BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-_LITERALS = _NUMBERS | _TEXTS | _BYTES
+_LITERALS = _NUMBERS | _TEXTS | _OLD_TEXTS | _BYTES
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _DICTS = frozenset({"collections.OrderedDict", "collections.defaultdict"})

@@ -197,7 +197,7 @@ def _finished(network: _Network, family: Family, names: tuple[str, ...], device:
             del module.bn
             module.forward = module.forward_fuse
     # Channels-last weights make convolutions 1.1 to 1.4 times faster on a CPU.
-    network.modules.to(device, memory_format=torch.channels_last)
+    network.modules.to(device).to(memory_format=torch.channels_last)
     return Model(network.graph, names, family, weights_hash)
 
 
