@@ -97,16 +97,19 @@ def _append_codewords(
     Without branches, since whether a level is zero is what a processor cannot foresee. A run's codeword is
     written again as the run grows, so the last codeword of a chunk may still change in the next.
     """
-    flag = 1 << bits
-    mask = flag - 1
+    one = np.uint64(1)
+    flag = one << np.uint64(bits)
+    mask = flag - one
+    zeros = np.uint64(run)
+    last = np.uint64(used) - one
     for i in range(levels.size):
-        level = np.int64(levels[i])
-        zero = np.int64(level == 0)
-        run = (run + 1) * zero
-        length = (run - 1) & mask
-        used += (zero ^ 1) | np.int64(length == 0)
-        words[used - 1] = level | ((flag | length) * zero)
-    return run, used
+        level = np.uint64(levels[i])
+        if_zero = np.uint64(0) - np.uint64(level == 0)  # all bits set, or none
+        zeros = (zeros + one) & if_zero
+        length = (zeros - one) & mask
+        last += (one & ~if_zero) | np.uint64(length == 0)
+        words[last] = level | ((flag | length) & if_zero)
+    return np.int64(zeros), np.int64(last + one)
 
 
 @_kernel(void(_read(uint16), int64, int64, _write(uint8), int64))
@@ -178,31 +181,35 @@ def _decode(payload: Bytes, bits: int, values: NDArray[Element], out: NDArray[El
 
     `values` has the output of each of the 2**(bits + 1) codewords: for a run, of level 0.
     """
-    width = bits + 1
-    length_mask = (1 << bits) - 1
-    word_mask = np.uint64((1 << width) - 1)
+    one = np.uint64(1)
+    width = np.uint64(bits + 1)
+    length_mask = (one << np.uint64(bits)) - one
+    word_mask = (one << width) - one
     # Zeros are everywhere before the first codeword is read, so a run only moves the position.
     out[:] = values[0]
-    position, read = np.int64(0), 0
-    for start in range(0, payload.size, width):
+    size = np.uint64(out.size)
+    position, read = np.uint64(0), 0
+    for start in range(0, payload.size, bits + 1):
+        available = min(bits + 1, payload.size - start)
         packed = np.uint64(0)
-        available = min(width, payload.size - start)
         for k in range(available):
             packed = (packed << np.uint64(8)) | np.uint64(payload[start + k])
-        packed <<= np.uint64(8 * (width - available))
-        for k in range(8 * available // width):
-            word = np.int64((packed >> np.uint64(width * (7 - k))) & word_mask)
-            if width == 9 and k == 0:
-                # 72 bits: the first byte has left the 64-bit word at its upper end
-                word |= np.int64(payload[start]) << 1
+        packed <<= np.uint64(8 * (bits + 1 - available))
+        # 72 bits at most: the first byte has then left the 64-bit word at its upper end.
+        lost = np.uint64(payload[start]) << one if bits == 8 else np.uint64(0)
+        shift = np.uint64(7) * width
+        for _ in range(8 * available // (bits + 1)):
+            word = (packed >> shift) & word_mask | lost
+            shift -= width
+            lost = np.uint64(0)
             if word == 0:
                 # No encoder writes a lone zero level; a padding read as one would hide a short section.
                 return -1
             out[position] = values[word]
-            position += 1 + (word & length_mask) * (word >> bits)
+            position += one + (word & length_mask) * (word >> np.uint64(bits))
             read += 1
-            if position >= out.size:
-                return read if position == out.size else -1
+            if position >= size:
+                return read if position == size else -1
     return -1
 
 
