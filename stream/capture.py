@@ -231,13 +231,38 @@ class CaptureProcess:
 # --- The child. ---
 
 
+class _FreeSlots:
+    """The slots of the latest memory that may be filled. One thread takes them, another gives them back."""
+
+    def __init__(self) -> None:
+        # One attribute, swapped whole: a slot of former memory must not come free in the new.
+        self._free: tuple[int, queue.SimpleQueue[int]] = (0, queue.SimpleQueue())
+
+    def renew(self) -> None:
+        """All slots of new memory are free, those of former memory are forgotten."""
+        free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(SLOTS):
+            free.put(slot)
+        self._free = (self._free[0] + 1, free)
+
+    def take(self) -> int | None:
+        try:
+            return self._free[1].get_nowait()
+        except queue.Empty:
+            return None
+
+    def give_back(self, release: Release) -> None:
+        memory, free = self._free
+        if release.memory == memory:
+            free.put(release.slot)
+
+
 class _Parent:
     """The service, seen from the child: takes messages, gives slots back, and its end is the child's."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        # One attribute, swapped whole: the listening thread must not give an old slot to new memory.
-        self._free: tuple[int, queue.SimpleQueue[int]] = (0, queue.SimpleQueue())
+        self.slots = _FreeSlots()
         self.gone = threading.Event()
 
     def request(self) -> CaptureRequest:
@@ -252,20 +277,11 @@ class _Parent:
         try:
             os.ftruncate(descriptor, SLOTS * height * width * 3)
             memory = _Memory(descriptor, width, height)
-            free: queue.SimpleQueue[int] = queue.SimpleQueue()
-            for slot in range(SLOTS):
-                free.put(slot)
-            self._free = (self._free[0] + 1, free)
+            self.slots.renew()
             socket.send_fds(self._channel, [_dump(Shared(width, height))], [descriptor])
         finally:
             os.close(descriptor)
         return memory
-
-    def free_slot(self) -> int | None:
-        try:
-            return self._free[1].get_nowait()
-        except queue.Empty:
-            return None
 
     def tell(self, message: Message) -> None:
         self._channel.send(_dump(message))
@@ -273,10 +289,7 @@ class _Parent:
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._channel.recv(_MESSAGE_BYTES):
-                release = _load(data)
-                memory, free = self._free
-                if release.memory == memory:
-                    free.put(release.slot)
+                self.slots.give_back(_load(data))
         self.gone.set()
         # The main thread sees this after its read and leaves the camera politely, unless the read hangs.
         time.sleep(_CLOSE_S)
@@ -310,7 +323,7 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
             parent.tell(Lost("the stream ended", count))
             break
         count += 1
-        slot = parent.free_slot() if memory else None
+        slot = parent.slots.take() if memory else None
         if memory and slot is None:
             continue  # the parent is busy and will learn from the count that it missed this one
         ok, image = camera.retrieve(None if memory is None else memory.pictures[slot])
@@ -319,7 +332,7 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
         if memory is None or image.shape != memory.pictures.shape[1:]:
             # The first picture, or the camera changed its resolution: OpenCV then allocates an image.
             memory = parent.share(width=image.shape[1], height=image.shape[0])
-            slot = parent.free_slot()
+            slot = parent.slots.take()
             memory.pictures[slot] = image
         assert slot is not None
         parent.tell(Captured(slot, captured_ns, count))
