@@ -262,9 +262,6 @@ class Camera:
                     self._receive(link, session, encoder, meter, backoff),
                     self._report(link),
                 )
-                await link.send(self.report().text())
-                leaving = self._stopping.is_set()
-                await link.close(CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
         finally:
             self._connected = False
             self.metrics.connected.labels("detector").set(0)
@@ -285,6 +282,9 @@ class Camera:
             await self._send(frame, link, session, head, encoder)
         while session.unanswered:
             await self._next_answer()
+        await link.send(self.report().text())
+        leaving = self._stopping.is_set()
+        await link.close(CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
 
     async def _send(
         self, frame: Frame, link: Link, session: CameraSession, head: Head, encoder: Encoder

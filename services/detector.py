@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -185,7 +186,8 @@ class Detector:
             raise SessionError(CloseCode.GOING_AWAY, "detector stops")
         except SessionError as error:
             self.metrics.closed.labels(str(error.code.value)).inc()
-            log.warning("session closed", code=error.code.value, reason=error.reason)
+            level = logging.INFO if self._stopping.is_set() else logging.WARNING
+            log.log(level, "session closed", code=error.code.value, reason=error.reason)
             await link.close(error.code, error.reason)
         except ConnectionLost as lost:
             log.info("camera left", reason=lost.reason, code=lost.code)

@@ -87,6 +87,7 @@ class Link:
         self._ws = ws
         self.wire = wire
         self._send_timeout_s = send_timeout_s
+        self._closing = False
 
     async def send(self, data: bytes | str) -> None:
         """Send a packet or a text. Raises ConnectionLost, also where the peer takes nothing for too long."""
@@ -115,11 +116,21 @@ class Link:
         raise ConnectionLost("connection closed", self._ws.close_code or 1006)
 
     async def __aiter__(self) -> AsyncIterator[bytes | str]:
+        """What the peer sends, until `close` is called here. Raises ConnectionLost."""
         while True:
-            yield await self.receive()
+            try:
+                yield await self.receive()
+            except ConnectionLost:
+                if self._closing:
+                    return
+                raise
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Say `code` and `reason` to the peer and close."""
+        """Say `code` and `reason` to the peer, and close once it has answered.
+
+        An iteration that runs in another task ends; one that was cancelled cannot take the answer any more.
+        """
+        self._closing = True
         await self._ws.close(code=code, message=close_reason(reason))
 
 

@@ -1,0 +1,125 @@
+"""A small real network, a small real video, and services that run in the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from services.camera import Camera
+from services.config import CameraConfig, DetectorConfig
+from services.detector import Detector
+from tests.stream import legacy
+
+LIVENESS_S = 60.0  # long enough for the slowest machine; reached only when something hangs
+
+CLASSES = 3
+SIZE = (64, 96)  # (H, W) of canvas and pictures
+FRAMES = 20
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A legacy checkpoint of a yolov5n with random weights."""
+    return legacy.save(
+        legacy.Model(legacy.description("n", CLASSES)), tmp_path_factory.mktemp("weights") / "random.pt"
+    )
+
+
+@pytest.fixture(scope="session")
+def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with other weights."""
+    return legacy.save(
+        legacy.Model(legacy.description("n", CLASSES), seed=1),
+        tmp_path_factory.mktemp("weights") / "other.pt",
+    )
+
+
+def write_video(path: Path, frames: int, fps: float = 25.0) -> Path:
+    """A square that moves over a still, textured scene."""
+    height, width = SIZE
+    scene = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (width, height))
+    for number in range(frames):
+        picture = scene.copy()
+        left = 4 + number % (width - 24)
+        picture[20:40, left : left + 16] = (0, 0, 255)
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FRAMES frames of the size of the canvas."""
+    return write_video(tmp_path_factory.mktemp("video") / "square.avi", FRAMES)
+
+
+@dataclass
+class Running:
+    detector: Detector
+    port: int
+    task: asyncio.Task[None]
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+StartDetector = Callable[..., AbstractAsyncContextManager[Running]]
+MakeCamera = Callable[..., Camera]
+
+
+@pytest.fixture
+def start_detector(weights: Path) -> StartDetector:
+    """Starts a detector that is ready, and stops it."""
+
+    @asynccontextmanager
+    async def start(**settings: Any) -> AsyncIterator[Running]:
+        settings = {"port": 0, "model": str(weights), "drain_s": 2.0, "confidence": 0.001, **settings}
+        detector = Detector(DetectorConfig.load(settings))
+        task = asyncio.ensure_future(detector.run())
+        async with asyncio.timeout(LIVENESS_S):
+            waiting = asyncio.ensure_future(detector.ready.wait())
+            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+        try:
+            yield Running(detector, await detector.port, task)
+        finally:
+            detector.stop()
+            async with asyncio.timeout(LIVENESS_S):
+                await task
+
+    return start
+
+
+@pytest.fixture
+def make_camera(weights: Path, video: Path) -> MakeCamera:
+    """Makes a camera that plays the video to a detector; must be called on the event loop."""
+
+    def make(url: str, **settings: Any) -> Camera:
+        defaults = {
+            "source": str(video),
+            "detector": url,
+            "model": str(weights),
+            "size": f"{SIZE[0]}x{SIZE[1]}",
+            "stream": "door",
+            "metrics_port": 0,
+            "backoff_s": 0.2,
+            "drain_s": 2.0,
+        }
+        return Camera(CameraConfig.load({**defaults, **settings}))
+
+    return make

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pickle
+from argparse import ArgumentParser
+
+import pytest
+from pydantic import ValidationError
+
+from services.config import CameraConfig, ConfigError, DetectorConfig
+
+
+@pytest.fixture
+def toml(tmp_path):
+    path = tmp_path / "splitcast.toml"
+    path.write_text('[camera]\nsource = "file.mp4"\nwindow = 5\nstream = "toml"\n\n[detector]\nport = 7000\n')
+    return path
+
+
+def test_flags_win_over_environment_over_file(toml, monkeypatch):
+    monkeypatch.setenv("SPLITCAST_WINDOW", "6")
+    monkeypatch.setenv("SPLITCAST_STREAM", "env")
+    config = CameraConfig.load({"stream": "flag"}, toml)
+    assert (config.source, config.window, config.stream) == ("file.mp4", 6, "flag")
+
+
+def test_each_service_reads_its_own_table(toml):
+    assert DetectorConfig.load({}, toml).port == 7000
+
+
+def test_is_frozen_and_travels_between_processes(toml):
+    config = DetectorConfig.load({}, toml)
+    with pytest.raises(ValidationError):
+        config.port = 1
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({}, "--source: is needed"),
+        ({"source": "0", "codec": "av1"}, "--codec: no codec 'av1'"),
+        ({"source": "0", "size": "500"}, "--size: .*multiples of 32"),
+        ({"source": "0", "detector": "http://x"}, "--detector: must start with ws://"),
+        ({"source": "0", "stream": "a/b"}, "--stream: "),
+        ({"source": "0", "window": "0"}, "--window: .*greater than or equal to 1"),
+        ({"source": "0", "heartbeat_s": "nan"}, "--heartbeat-s: "),
+        ({"source": "0", "log_format": "xml"}, "--log-format: "),
+    ],
+)
+def test_names_the_setting_at_fault(flags, words):
+    with pytest.raises(ConfigError, match=words):
+        CameraConfig.load(flags)
+
+
+def test_refuses_an_unknown_key(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text("[detector]\nprot = 1\n")
+    with pytest.raises(ConfigError, match="--prot: is not a setting"):
+        DetectorConfig.load({}, path)
+
+
+@pytest.mark.parametrize("content", ["[detector", "detector = 1"])
+def test_refuses_a_broken_file(tmp_path, content):
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
+        DetectorConfig.load({}, path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        DetectorConfig.load({}, tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("settings", [CameraConfig, DetectorConfig])
+def test_every_field_is_a_flag_with_help(settings):
+    parser = ArgumentParser()
+    settings.add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    for name, field in settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert field.description

@@ -1,0 +1,284 @@
+"""What a detector answers to peers that break the protocol: a close code, a reason, and no harm to others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from contextlib import asynccontextmanager, suppress
+
+import numpy as np
+import pytest
+from aiohttp import ClientSession, WSMsgType
+
+from codec.packet import Stamp
+from codec.spec import CodecSpec
+from stream.connection import ConnectionLost, Link, connect
+from stream.cut import layout
+from stream.message import FEATURES_PROTOCOL, Clock, Hello
+from stream.model import load_model
+from stream.session import CloseCode, tensor_shapes
+from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return load_model(weights)
+
+
+@pytest.fixture(scope="module")
+def agreed(model):
+    return layout(model.graph, "4.m", SIZE)
+
+
+@pytest.fixture
+def make_hello(model, agreed):
+    def make(**changes) -> Hello:
+        fields = {
+            "stream": "door",
+            "model": "random",
+            "weights": model.weights_hash,
+            "split": "4.m",
+            "canvas": SIZE,
+            "tensors": tensor_shapes(agreed),
+            "codec": "rle:bits=4,temporal=true",
+            "clock": Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
+        }
+        return Hello(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def encode(agreed):
+    """Packets of random tensors, in order."""
+    encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(agreed)
+    numbers = np.random.default_rng(0)
+    tensors = {spec.name: numbers.normal(size=spec.shape).astype(np.float32) for spec in agreed}
+
+    def encode(sequence: int, keyframe: bool = False) -> bytes:
+        if keyframe:
+            encoder.force_keyframe()
+        return encoder.encode(tensors, Stamp(sequence, time.monotonic_ns(), *SIZE)).data
+
+    return encode
+
+
+@asynccontextmanager
+async def linked(url: str):
+    async with asyncio.timeout(LIVENESS_S), connect(f"{url}/v1/features", FEATURES_PROTOCOL) as link:
+        yield link
+
+
+async def answer(link: Link) -> dict:
+    data = await link.receive()
+    assert isinstance(data, str)
+    return json.loads(data)
+
+
+async def closed(link: Link) -> ConnectionLost:
+    try:
+        while True:
+            await link.receive()
+    except ConnectionLost as lost:
+        return lost
+
+
+async def flood(link: Link, packet: bytes) -> None:
+    """Send without waiting for answers, until the detector closes."""
+    while True:
+        await link.send(packet)
+
+
+async def still_serves(running, make_camera) -> bool:
+    camera = make_camera(running.url, stream="honest")
+    await asyncio.wait_for(camera.run(), LIVENESS_S)
+    return camera.ledger.detected == FRAMES
+
+
+async def test_a_corrupt_packet_costs_one_frame(start_detector, make_hello, encode, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello().text())
+            assert (await answer(link))["type"] == "welcome"
+            await link.send(encode(0))
+            assert (await answer(link))["type"] == "ack"
+            damaged = bytearray(encode(1))
+            damaged[len(damaged) // 2] ^= 1
+            await link.send(bytes(damaged))
+            reject = await answer(link)
+            assert (reject["type"], reject["reason"]) == ("reject", "corrupt")
+            assert (await answer(link))["type"] == "keyframe"
+            await link.send(encode(2))  # its reference was in the damaged packet
+            reject = await answer(link)
+            assert (reject["type"], reject["reason"]) == ("reject", "missing_reference")
+            await link.send(encode(3, keyframe=True))
+            ack = await answer(link)
+            assert (ack["type"], ack["sequence"]) == ("ack", 3)
+        stream = running.detector.streams._streams["door"]
+        assert (stream.frames, stream.rejected) == (2, 2)
+        assert await still_serves(running, make_camera)
+
+
+async def test_any_bytes_are_answered(start_detector, make_hello, encode, make_camera):
+    numbers = random.Random(0)
+    good = encode(0)
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello().text())
+            await answer(link)
+            for trial in range(200):
+                if trial % 2:
+                    packet = numbers.randbytes(numbers.randrange(len(good) + 1))
+                else:
+                    packet = bytearray(good)
+                    for _ in range(numbers.randrange(1, 4)):
+                        packet[numbers.randrange(len(packet))] = numbers.randrange(256)
+                await link.send(bytes(packet))
+                while (message := await answer(link))["type"] == "keyframe":
+                    pass
+                assert message["type"] in {"reject", "ack"}
+            await link.send(encode(1, keyframe=True))
+            while (message := await answer(link))["type"] == "keyframe":
+                pass
+            assert (message["type"], message["sequence"]) == ("ack", 1)
+        assert await still_serves(running, make_camera)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"weights": "0" * 64}, CloseCode.WEIGHTS_DIFFER, "weights differ"),
+        ({"split": "99"}, CloseCode.SPLIT_UNKNOWN, "'99'"),
+        ({"canvas": (65, 96)}, CloseCode.SHAPES_DIFFER, "multiples of 32"),
+        ({"canvas": (64, 1952)}, CloseCode.SHAPES_DIFFER, "at most 1920"),
+        ({"canvas": (96, 96)}, CloseCode.SHAPES_DIFFER, "tensors differ"),
+        ({"codec": "rle:bits=1"}, CloseCode.CODEC_REFUSED, "bits"),
+        ({"protocol": 7}, CloseCode.PROTOCOL_VERSION, "protocol 7"),
+    ],
+)
+async def test_refuses_a_hello_that_disagrees(start_detector, make_hello, changes, code, words):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello(**changes).text())
+            lost = await closed(link)
+        assert (lost.code, words in lost.reason) == (code, True), lost.reason
+        sample = running.detector.metrics.registry.get_sample_value
+        assert sample("splitcast_detector_sessions_closed_total", {"code": str(code.value)}) == 1
+
+
+@pytest.mark.parametrize("first", ["{", "[]", '{"type":"hello"}', '{"type":"report"}', b"SPLC", "\0" * 1000])
+async def test_refuses_what_is_not_a_hello(start_detector, first):
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(first)
+        assert (await closed(link)).code == CloseCode.BAD_MESSAGE
+
+
+async def test_refuses_a_canvas_whose_packets_would_be_too_large(start_detector, make_hello, model):
+    canvas = (1920, 1920)
+    hello = make_hello(
+        canvas=canvas, tensors=tensor_shapes(layout(model.graph, "0", canvas)), split="0", codec="raw"
+    )
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(hello.text())
+        lost = await closed(link)
+    assert lost.code == CloseCode.PACKET_TOO_LARGE
+    assert "--max-packet-mib" in lost.reason
+
+
+async def test_refuses_silence(start_detector):
+    async with start_detector(hello_timeout_s=0.1) as running, linked(running.url) as link:
+        assert (await closed(link)).code == CloseCode.HELLO_TIMEOUT
+
+
+async def test_refuses_another_subprotocol(start_detector):
+    async with (
+        start_detector() as running,
+        ClientSession() as session,
+        session.ws_connect(f"{running.url}/v1/features", protocols=("mqtt",)) as ws,
+    ):
+        message = await ws.receive(timeout=LIVENESS_S)
+        assert message.type is WSMsgType.CLOSE
+        assert message.data == CloseCode.BAD_SUBPROTOCOL
+
+
+async def test_refuses_a_second_camera_of_the_same_name(start_detector, make_hello, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as first, linked(running.url) as second:
+            await first.send(make_hello().text())
+            assert (await answer(first))["type"] == "welcome"
+            await second.send(make_hello().text())
+            lost = await closed(second)
+            assert (lost.code, "choose --stream" in lost.reason) == (CloseCode.STREAM_TAKEN, True)
+        assert await still_serves(running, make_camera)
+
+
+async def test_refuses_more_cameras_than_allowed(start_detector, make_hello):
+    async with (
+        start_detector(max_streams=1) as running,
+        linked(running.url) as first,
+        linked(running.url) as second,
+    ):
+        await first.send(make_hello().text())
+        await answer(first)
+        await second.send(make_hello(stream="porch").text())
+        assert (await closed(second)).code == CloseCode.TOO_MANY_STREAMS
+
+
+async def test_refuses_more_packets_than_the_window(start_detector, make_hello, encode):
+    async with start_detector(window=1) as running, linked(running.url) as link:
+        await link.send(make_hello().text())
+        await answer(link)
+        with suppress(ConnectionLost):
+            await flood(link, encode(0))
+        sample = running.detector.metrics.registry.get_sample_value
+        name = "splitcast_detector_sessions_closed_total"
+        while not sample(name, {"code": str(CloseCode.WINDOW_EXCEEDED.value)}):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_refuses_a_message_larger_than_any_packet(start_detector, make_hello, make_camera):
+    async with start_detector(max_packet_mib=1) as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello().text())
+            await answer(link)
+            with suppress(ConnectionLost):
+                await link.send(bytes(2 * 2**20))
+            assert (await closed(link)).code in {1006, 1009}
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
+    """A server that acknowledges what was never sent is left and tried again, as a lost one is."""
+    from aiohttp import web
+
+    greeted = 0
+
+    async def nonsense(request):
+        nonlocal greeted
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        await ws.receive()
+        greeted += 1
+        await ws.send_str('{"type":"ack","sequence":3,"captured_ns":1,"detections":0,"stages_ns":{}}')
+        async for _ in ws:
+            pass
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/v1/features", nonsense)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    camera = make_camera(f"ws://127.0.0.1:{runner.addresses[0][1]}")
+    playing = asyncio.ensure_future(camera.run())
+    async with asyncio.timeout(LIVENESS_S):
+        while greeted < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        camera.stop()
+        await playing
+    await runner.cleanup()
+    assert camera.ledger.detected == 0
+    assert camera.ledger.captured == camera.ledger.dropped_total

@@ -1,0 +1,86 @@
+"""What Prometheus would read from both services."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from aiohttp import ClientSession
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.camera import serve_metrics
+from services.metrics import CameraMetrics, DetectorMetrics
+from stream.ledger import DROPS
+from stream.stages import DETECTOR_STAGES, STAGES
+from tests.services.conftest import FRAMES, LIVENESS_S
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def scrape(url: str) -> dict[tuple[str, frozenset], float]:
+    async with ClientSession() as session, session.get(f"{url}/metrics") as answer:
+        assert answer.status == 200
+        assert answer.content_type == "text/plain"
+        text = await answer.text()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples, name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+async def test_both_services_tell_the_same_story(start_detector, make_camera):
+    async with start_detector() as running:
+        port = free_port()
+        camera = make_camera(running.url, metrics_port=port)
+        async with serve_metrics(camera):
+            before = await scrape(f"http://127.0.0.1:{port}")
+            await asyncio.wait_for(camera.run(), LIVENESS_S)
+            seen = await scrape(f"http://127.0.0.1:{port}")
+        detector = await scrape(running.http)
+    assert value(before, "splitcast_camera_frames_captured_total") == 0
+    assert math.isnan(value(before, "splitcast_camera_frame_age_seconds"))
+    for stage, reason in DROPS:
+        assert value(before, "splitcast_camera_frames_dropped_total", stage=stage, reason=reason) == 0
+    assert value(seen, "splitcast_camera_frames_captured_total") == FRAMES
+    assert value(seen, "splitcast_camera_frames_detected_total") == FRAMES
+    assert value(seen, "splitcast_camera_frames_in_flight") == 0
+    assert value(detector, "splitcast_detector_frames_detected_total") == FRAMES
+    for name in ("encoded_bytes_total", "raw_bytes_total", "detections_total"):
+        assert value(seen, f"splitcast_camera_{name}") == value(detector, f"splitcast_detector_{name}") > 0
+    keyframes = sum(count for (name, _), count in seen.items() if name == "splitcast_camera_keyframes_total")
+    assert keyframes == value(detector, "splitcast_detector_keyframes_total") == 1
+    assert value(seen, "splitcast_camera_latency_seconds_count") == FRAMES
+    for stage in STAGES:
+        assert value(seen, "splitcast_camera_stage_seconds_count", stage=stage) == FRAMES, stage
+    for stage in DETECTOR_STAGES:
+        assert value(detector, "splitcast_detector_stage_seconds_count", stage=stage) == FRAMES, stage
+    stages = sum(value(seen, "splitcast_camera_stage_seconds_sum", stage=stage) for stage in STAGES)
+    assert stages == pytest.approx(value(seen, "splitcast_camera_latency_seconds_sum"), rel=0.01)
+    assert value(seen, "splitcast_camera_frame_age_seconds") > 0
+    assert value(detector, "splitcast_detector_streams") == 0
+
+
+@pytest.mark.parametrize("metrics", [CameraMetrics, DetectorMetrics])
+def test_names_follow_the_conventions(metrics):
+    """The rules that `promtool check metrics` applies."""
+    for family in metrics().registry.collect():
+        if family.name.startswith("splitcast_"):
+            assert family.documentation
+            assert not family.name.endswith(
+                ("_total", "_milliseconds", "_kilobytes", "_ms", "_count", "_sum")
+            )
+            for sample in family.samples:
+                assert (family.type == "counter") == sample.name.endswith("_total"), sample.name
+                assert "_created" not in sample.name
