@@ -67,7 +67,7 @@ def bare_frames_per_second(network: LoadedModel, config: CameraConfig) -> float:
     size = parse_size(config.size)
     frames = 0
     started_ns = 0
-    for frame in islice(_read(config.source), config.frames):
+    for frame in islice(read_video(config.source), config.frames):
         started_ns = started_ns or frame.captured_ns
         letterbox = Letterbox((frame.height, frame.width), canvas_for(size, frame.height, frame.width))
         detect(model(letterbox.apply(frame.image)), letterbox)
@@ -75,7 +75,8 @@ def bare_frames_per_second(network: LoadedModel, config: CameraConfig) -> float:
     return frames / (time.monotonic_ns() - started_ns) * 1e9
 
 
-def _read(source: str) -> Iterator[Frame]:
+def read_video(source: str) -> Iterator[Frame]:
+    """Every frame of a video file. Raises SourceError where it cannot be read."""
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         raise SourceError(f"cannot read {source}: the benchmark needs a video file")

@@ -1,0 +1,223 @@
+"""The command as a user runs it: real processes, signals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.cli import Exit, main
+from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
+
+COMMAND = [sys.executable, "-m", "services.cli"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=LIVENESS_S,
+        env=ENVIRONMENT | environment,
+        check=False,
+    )
+
+
+@contextmanager
+def started(*arguments: str | Path):
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def next_event(process: subprocess.Popen[str], event: str) -> dict:
+    """The next log line of that event; the log is JSON lines as it is no terminal."""
+    assert process.stderr
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith("{") and (record := json.loads(line))["event"] == event:
+            return record
+    raise AssertionError(f"{event!r} never came; the log was {''.join(seen)}")
+
+
+@pytest.fixture
+def camera_flags(weights, video):
+    return [
+        *("camera", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}"),
+        *("--metrics-port", "0", "--stream", "door"),
+    ]
+
+
+def test_two_processes_and_their_signals(weights, camera_flags):
+    with started("detector", "--port", "0", "--model", weights, "--confidence", "0.001") as detector:
+        port = next_event(detector, "listening")["port"]
+        next_event(detector, "ready")
+        url = f"ws://127.0.0.1:{port}"
+
+        watching = subprocess.Popen(
+            [*COMMAND, "watch", url, "--json", "--count", str(FRAMES)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        deadline = time.monotonic() + LIVENESS_S
+        while metric(port, "splitcast_detector_subscribers") < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+        finished = run(*camera_flags, "--detector", url)
+        assert finished.returncode == Exit.OK, finished.stderr
+        messages = [json.loads(line) for line in watching.communicate(timeout=LIVENESS_S)[0].splitlines()]
+        assert watching.returncode == Exit.OK
+        assert [message["sequence"] for message in messages] == list(range(FRAMES))
+
+        with started(*camera_flags, "--loop", "--detector", url) as camera:
+            next_event(camera, "streaming")
+            camera.send_signal(signal.SIGTERM)
+            stopped = next_event(camera, "camera stopped")
+            assert camera.wait(LIVENESS_S) == Exit.OK
+            assert stopped["captured"] == stopped["detected"] + stopped["dropped"]
+            assert next_event(detector, "camera left")["code"] in {1000, 1001}
+            assert next_event(detector, "camera left")["code"] == 1001
+
+        with started(*camera_flags, "--loop", "--detector", url) as camera:
+            next_event(camera, "streaming")
+            detector.send_signal(signal.SIGTERM)
+            assert next_event(camera, "no detector")["code"] == 1001
+            assert detector.wait(LIVENESS_S) == Exit.OK
+
+
+def metric(port: int, name: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def test_refused_by_the_detector(weights, other_weights, camera_flags):
+    with started("detector", "--port", "0", "--model", other_weights) as detector:
+        port = next_event(detector, "listening")["port"]
+        next_event(detector, "ready")
+        refused = run(*camera_flags, "--detector", f"ws://127.0.0.1:{port}")
+    assert refused.returncode == Exit.REFUSED
+    assert "the detector refused this camera (4410): weights differ" in refused.stderr
+
+
+def test_credentials_appear_nowhere(camera_flags):
+    flags = [*camera_flags, "--source", "rtsp://admin:hunter2@127.0.0.1:9/live", "--open-timeout-s", "1"]
+    with started(*flags) as camera:
+        lost = next_event(camera, "source lost")
+        camera.send_signal(signal.SIGTERM)
+        rest = camera.communicate(timeout=LIVENESS_S)[1]
+    assert "127.0.0.1:9" in lost["source"]
+    assert "hunter2" not in json.dumps(lost) + rest
+    assert camera.returncode == Exit.OK
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["camera"], Exit.USAGE, "--source: is needed"),
+        (["camera", "--source", "0", "--codec", "rle:bits=9"], Exit.USAGE, "bits"),
+        (["camera", "--source", "none.mp4"], Exit.SOURCE, "none.mp4"),
+        (["detector", "--model", "none.pt", "--port", "0"], Exit.WEIGHTS, "none.pt"),
+        (["watch", "ftp://x"], Exit.USAGE, "not an address"),
+        (["encode", "none.npz", "out.spc"], Exit.FAILURE, "none.npz"),
+        (["decode", "none.spc", "out.npz"], Exit.FAILURE, "none.spc"),
+        (["points", "--model", "yolov9"], Exit.USAGE, "yolov9"),
+        (["points", "--size", "33"], Exit.USAGE, "multiples of 32"),
+    ],
+)
+@pytest.mark.usefixtures("empty_folder")
+def test_errors_say_what_to_do(arguments, code, words, capsys):
+    assert main(arguments) == code
+    message = capsys.readouterr().err.splitlines(keepends=True)[-1]
+    assert message.startswith("splitcast: ")
+    assert words in message
+    assert "Traceback" not in message
+
+
+def test_a_taken_port_is_told(weights, capsys):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["detector", "--model", str(weights), "--port", str(port)]) == Exit.FAILURE
+    assert "in use" in capsys.readouterr().err
+
+
+def test_encode_and_decode(tmp_path, capsys):
+    numbers = np.random.default_rng(0)
+    frames = {
+        "4.m": numbers.normal(size=(3, 4, 6, 8)).astype(np.float32),
+        "4.cv2": numbers.normal(size=(3, 2, 6, 8)).astype(np.float32),
+    }
+    source, packets, target = (tmp_path / name for name in ("in.npz", "out.spc", "out.npz"))
+    np.savez(source, **frames)
+    assert main(["encode", str(source), str(packets), "--codec", "rle:bits=8"]) == Exit.OK
+    encoded = capsys.readouterr().out
+    assert main(["decode", str(packets), str(target)]) == Exit.OK
+    decoded = np.load(target)
+    assert set(decoded) == set(frames)
+    for name, frame in frames.items():
+        span = frame.max() - frame.min()
+        np.testing.assert_allclose(decoded[name], frame, atol=span / 255 / 2 * 1.01)
+    assert "bits" in encoded
+    assert str(packets.stat().st_size) in encoded.replace(",", "").replace(" ", "")
+
+
+def test_demo_shows_and_writes_its_figures(weights, video, tmp_path):
+    target = tmp_path / "demo.json"
+    shown = run(
+        *("demo", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}"),
+        *("--seconds", "0", "--json", target),
+    )
+    figures = json.loads(target.read_text())
+    # Random weights may find nothing above the default confidence, which the exit code has to tell.
+    assert shown.returncode == (Exit.OK if figures["detections"] else Exit.NOTHING_DETECTED), shown.stderr
+    assert figures["frames"] == FRAMES
+    assert figures["raw_kb_per_frame"] == pytest.approx(2 * 32 * 8 * 12 * 4 / 1e3)
+    assert 0 < figures["kb_per_frame"] < figures["raw_kb_per_frame"]
+    stages = {stage: ms for stage, ms in figures["latency_ms"].items() if not stage.startswith("total")}
+    assert figures["latency_ms"]["total"] == pytest.approx(sum(stages.values()), rel=0.02)
+    assert "frames/s" in shown.stdout
+
+
+def test_bench_pipeline_reports_its_ratio(weights, video, tmp_path):
+    target = tmp_path / "bench.json"
+    shown = run(
+        *("bench", "pipeline", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}"),
+        *("--frames", "10", "--rounds", "2", "--codec", "rle:bits=4", "--json", target),
+    )
+    assert shown.returncode == Exit.OK, shown.stderr
+    record = json.loads(target.read_text())
+    assert record["frames"] == 20
+    assert len(record["ratios"]) == 2
+    assert record["ratio"] == pytest.approx(sum(record["ratios"]) / 2, abs=1e-3)
+    assert record["pipeline_fps"] > 0
+    assert record["bare_fps"] > 0
+    assert set(record["stages_ms"]) >= {"head", "encode", "decode", "tail"}

@@ -1,0 +1,56 @@
+"""Real weights on real video, through both services."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+
+import pytest
+
+from services.bench import read_video
+from stream.letterbox import Letterbox, canvas_for
+from stream.model import load_model
+from stream.nms import detect
+from stream.split import Unsplit
+from tests.services.conftest import LIVENESS_S
+from tests.services.test_pipeline import balances, subscribed, until
+
+FRAMES = 120  # the first person enters around frame 60
+
+pytestmark = [pytest.mark.shared, pytest.mark.slow]
+
+
+async def test_people_are_found_where_the_unsplit_network_finds_them(
+    start_detector, make_camera, yolov5n_weights, shared_data
+):
+    clip = shared_data / "clips" / "one-by-one-person-detection.mp4"
+    messages: list[dict] = []
+    async with start_detector(model=str(yolov5n_weights), confidence=0.25) as running:
+        subscription = await subscribed(running, running.url, messages)
+        camera = make_camera(
+            running.url,
+            model=str(yolov5n_weights),
+            source=str(clip),
+            size="640",
+            codec="rle:bits=4,temporal=true",
+            frames=FRAMES,
+        )
+        await asyncio.wait_for(camera.run(), 4 * LIVENESS_S)
+        await until(lambda: len(messages) == FRAMES)
+    await subscription
+    assert balances(camera)
+    assert camera.ledger.detected == FRAMES
+    raw_ratio = camera.totals.raw_bytes / camera.totals.encoded_bytes
+    assert raw_ratio > 7  # intra frames alone reach that; a fixed camera's differences far more
+
+    unsplit = Unsplit(load_model(yolov5n_weights))
+    agree = 0
+    people = 0
+    for message, frame in zip(messages, islice(read_video(str(clip)), FRAMES), strict=True):
+        letterbox = Letterbox((frame.height, frame.width), canvas_for(640, frame.height, frame.width))
+        expected = detect(unsplit(letterbox.apply(frame.image)), letterbox)
+        found = [prediction for prediction in message["predictions"] if prediction["class"] == "person"]
+        people += bool(found)
+        agree += bool(found) == bool((expected.class_id == 0).any())
+    assert people > FRAMES / 5
+    assert agree >= 0.95 * FRAMES
