@@ -38,7 +38,7 @@ format: $(VENV)/.ok
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ok
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis build dist *.egg-info

@@ -111,8 +111,8 @@ def test_decode(benchmark, shape, bits, name):
 
 @each_tensor
 @each_bits
-def test_encodes_in_a_tenth_of_zlibs_time_and_decodes_in_less(benchmark, shape, bits):
-    """In turns, so that a change of the machine's pace meets all alike."""
+def test_ratios(benchmark, capsys, shape, bits):
+    """How many times longer than the codec the others take; in turns, so that the machine's pace meets all alike."""
     contestants = {name: make(shape, bits) for name, make in CONTESTANTS.items()}
     tensor = features(shape)
     coded = {name: contestant.encode(tensor) for name, contestant in contestants.items()}
@@ -125,18 +125,25 @@ def test_encodes_in_a_tenth_of_zlibs_time_and_decodes_in_less(benchmark, shape, 
 
     benchmark.group = "in turns, all contestants"
     benchmark.pedantic(take_turns, rounds=ROUNDS, warmup_rounds=2)
-    times_over_rle = {
+    ratios = {
         f"{stage} {name}": median(times) / median(times_s[stage, "rle"])
         for (stage, name), times in times_s.items()
         if name != "rle"
     }
-    benchmark.extra_info.update(times_over_rle)
-    if benchmark.enabled:
-        assert times_over_rle["encode zlib"] >= 10
-        assert times_over_rle["decode zlib"] > 1
+    benchmark.extra_info.update(ratios)
+    show(capsys, f"{'x'.join(map(str, shape))}, {bits} bits", ratios, "{:.1f} times rle's")
 
 
 def timed(stage, argument):
     start = perf_counter()
     stage(argument)
     return perf_counter() - start
+
+
+def show(capsys, what, figures, form):
+    """One line of figures, past pytest's capture."""
+    with capsys.disabled():
+        print(
+            f"\n{what}: " + ", ".join(f"{name} {form.format(value)}" for name, value in figures.items()),
+            end="",
+        )

@@ -1,0 +1,78 @@
+"""The codec's time as a share of the network's own: `make bench`.
+
+The official yolov5n on two neighbouring frames of a real clip where there is one; otherwise random weights on a
+random picture, whose features are noisier and code worse than real ones.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+import numpy as np
+import pytest
+
+from codec.packet import Stamp
+from codec.spec import CodecSpec
+from services.bench import read_video
+from services.memory import keep_freed_memory
+from stream.letterbox import Letterbox
+from stream.model import configure_torch, load_model, random_model
+from stream.split import Head, Tail
+from tests.benchmarks.test_codec import ROUNDS, show, timed
+from tests.conftest import SHARED
+
+SIZE = (480, 640)
+CODECS = ["rle:bits=2", "rle:bits=3", "rle:bits=4", "rle:bits=8", "rle:bits=4,temporal=true"]
+
+
+@pytest.fixture(scope="module", params=["yolov5n", "yolov5m"])
+def network(request):
+    """Name, head, tail and two canvases."""
+    keep_freed_memory()
+    configure_torch(threads=1)
+    weights = SHARED / "data" / "weights" / f"{request.param}.pt"
+    clip = SHARED / "data" / "clips" / "one-by-one-person-detection.mp4"
+    official = weights.is_file() and clip.is_file()
+    model = load_model(weights) if official else random_model(request.param)
+    if official:
+        frames = read_video(str(clip))
+        pictures = [next(frames).image for _ in range(100)][-2:]
+    else:
+        noise = np.random.default_rng(0)
+        picture = noise.integers(0, 255, (*SIZE, 3), np.uint8)
+        pictures = [picture, np.roll(picture, 1, axis=1)]
+    canvases = [Letterbox(picture.shape[:2], SIZE).apply(picture) for picture in pictures]
+    name = f"{request.param} ({'official' if official else 'random'} weights)"
+    return name, Head(model, size=SIZE), Tail(model), canvases
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_share_of_the_network(benchmark, capsys, network, codec):
+    name, head, tail, canvases = network
+    spec = CodecSpec.parse(codec)
+    encoder, decoder = spec.encoder(head.layout), spec.decoder(head.layout)
+    features = [head(canvas) for canvas in canvases]
+    times_s = {stage: [] for stage in ("head", "encode", "decode", "tail")}
+    packets = []
+
+    def one_frame():
+        turn = len(packets) % 2
+        times_s["head"].append(timed(head, canvases[turn]))
+        stamp = Stamp(len(packets), 0)
+        times_s["encode"].append(
+            timed(lambda tensors: packets.append(encoder.encode(tensors, stamp)), features[turn])
+        )
+        times_s["decode"].append(timed(decoder.decode, packets[-1].data))
+        times_s["tail"].append(timed(tail, features[turn]))
+
+    benchmark.group = "one frame, head to tail"
+    benchmark.pedantic(one_frame, rounds=ROUNDS, warmup_rounds=2)
+    ms = {stage: 1e3 * median(times) for stage, times in times_s.items()}
+    shares = {
+        "encode, of the head": ms["encode"] / ms["head"],
+        "decode, of the tail": ms["decode"] / ms["tail"],
+    }
+    benchmark.extra_info.update(
+        ms | shares | {"kilobytes": median(len(packet.data) for packet in packets) / 1e3}
+    )
+    show(capsys, f"{name}, {codec}", shares, "{:.1%}")
