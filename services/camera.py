@@ -119,6 +119,7 @@ class Camera:
                 read_timeout_s=config.read_timeout_s,
                 backoff_min_s=min(0.5, config.backoff_s),
                 backoff_max_s=config.backoff_s,
+                rtsp_transport=config.rtsp_transport,
                 realtime=config.realtime,
                 loop=config.loop,
             ),

@@ -52,7 +52,12 @@ S = TypeVar("S", bound="Settings")
 class Settings(BaseSettings):
     """What every service shares. Each field is a flag, a variable SPLITCAST_FIELD and a key of the TOML table."""
 
-    model_config = SettingsConfigDict(frozen=True, env_prefix="SPLITCAST_", extra="forbid")
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_prefix="SPLITCAST_",
+        extra="forbid",
+        coerce_numbers_to_str=True,  # `source = 0` in a file
+    )
 
     model: str = Field(
         "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu...) or path of a .pt"
@@ -143,6 +148,7 @@ class CameraConfig(Settings):
     frames: Annotated[int, Field(ge=1)] | None = Field(
         None, description="stop after so many frames (default: never)"
     )
+    rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="how RTSP carries video: tcp or udp")
     open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
     read_timeout_s: Seconds = Field(5.0, description="seconds that a live source may be silent")
     backoff_s: Seconds = Field(

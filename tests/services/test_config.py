@@ -23,6 +23,12 @@ def test_flags_win_over_environment_over_file(toml, monkeypatch):
     assert (config.source, config.window, config.stream) == ("file.mp4", 6, "flag")
 
 
+def test_a_webcam_may_be_a_number(tmp_path):
+    path = tmp_path / "webcam.toml"
+    path.write_text("[camera]\nsource = 0\n")
+    assert CameraConfig.load({}, path).source == "0"
+
+
 def test_each_service_reads_its_own_table(toml):
     assert DetectorConfig.load({}, toml).port == 7000
 
@@ -74,6 +80,7 @@ def test_every_field_is_a_flag_with_help(settings):
     parser = ArgumentParser()
     settings.add_flags(parser)
     text = " ".join(parser.format_help().split())
+    assert "Undefined" not in text
     for name, field in settings.model_fields.items():
         assert f"--{name.replace('_', '-')}" in text
         assert field.description
