@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from codec.errors import BadCodecSpec
@@ -113,9 +114,8 @@ class Settings(BaseSettings):
         """One flag a field; what is not given stays absent, so that the environment may speak."""
         for name, field in cls.model_fields.items():
             flag = "--" + name.replace("_", "-")
-            default = (
-                "" if field.is_required() or field.default in (None, "") else f" (default: {field.default})"
-            )
+            told = field.default not in (None, PydanticUndefined)
+            default = f" (default: {field.default})" if told else ""
             help_text = f"{field.description}{default}".replace("%", "%%")
             if field.annotation is bool:
                 parser.add_argument(flag, action=BooleanOptionalAction, default=SUPPRESS, help=help_text)
