@@ -1,0 +1,304 @@
+"""Agreement on detections whose AP is known, and evaluation of whole sources, small ones and real ones."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import fields
+
+import cv2
+import numpy as np
+import pytest
+
+from codec.errors import BadCodecSpec
+from codec.packet import Stamp
+from codec.spec import CodecSpec
+from services.agreement import CEILING, Matches, Precision, confident
+from services.config import ConfigError
+from services.evaluate import Record, evaluate, parse_codecs, read_clip, read_images, run_evaluate
+from stream.detections import Detections
+from stream.letterbox import Letterbox, canvas_for
+from stream.model import load_model
+from stream.nms import detect
+from stream.sources import SourceError
+from stream.split import Head, Unsplit
+from tests.services.conftest import FRAMES, SIZE
+
+
+def detections(*rows):
+    """Each row: left, top, right, bottom, confidence, class; the most confident first."""
+    values = np.array(rows, np.float32).reshape(-1, 6)
+    return Detections(values[:, :4].copy(), values[:, 4].copy(), values[:, 5].astype(np.int64))
+
+
+def matches(*frames):
+    found = Matches()
+    for detected, truth in frames:
+        found.add(detected, truth)
+    return found
+
+
+BOX = (10, 20, 110, 120)
+PERSON = detections((*BOX, 0.9, 0))
+NOTHING = detections()
+
+
+class TestAgreement:
+    def test_what_is_found_again_exactly_is_at_the_ceiling(self):
+        frame = detections((*BOX, 0.9, 0), (200, 20, 230, 90, 0.8, 0), (*BOX, 0.5, 7))
+        found = matches((frame, frame), (PERSON, PERSON))
+        assert found.objects == 4
+        for precision in (found.over_objects(), found.over_classes()):
+            assert precision == Precision(pytest.approx(CEILING), pytest.approx(CEILING))
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            NOTHING,
+            detections((*BOX, 0.9, 1)),  # another class
+            detections((10, 20, 59, 120, 0.9, 0)),  # IoU .49
+        ],
+    )
+    def test_what_is_missed_counts_nothing(self, found):
+        assert matches((found, PERSON)).over_objects() == Precision(0, 0)
+
+    @pytest.mark.parametrize(("width", "thresholds"), [(51, 1), (72, 5), (94, 9), (96, 10)])
+    def test_a_box_counts_at_the_thresholds_that_it_reaches(self, width, thresholds):
+        """The object is 100 wide, so a box of `width` within it has an IoU of width / 100."""
+        found = detections((10, 20, 10 + width, 120, 0.9, 0))
+        precision = matches((found, PERSON)).over_objects()
+        assert precision == Precision(pytest.approx(CEILING * thresholds / 10), pytest.approx(CEILING))
+
+    def test_objects_weigh_alike_in_one_mean_and_classes_in_the_other(self):
+        three = [(200 * left, 0, 200 * left + 100, 50, 0.9, 4) for left in range(3)]
+        found = matches((detections(*three), detections(*three, (*BOX, 0.9, 5))))
+        assert found.over_objects().ap == pytest.approx(CEILING * 3 / 4)
+        assert found.over_classes().ap == pytest.approx(CEILING / 2)
+
+    def test_a_false_detection_costs_only_where_it_is_the_more_confident(self):
+        def precision(confidence):
+            false = detections((300, 0, 400, 50, confidence, 0))
+            return matches((PERSON, PERSON), (false, NOTHING)).over_objects().ap
+
+        assert precision(0.8) == pytest.approx(CEILING)
+        assert precision(0.95) == pytest.approx(CEILING / 2, abs=0.01)
+
+    def test_an_object_is_found_once(self):
+        """Of two objects one is found twice: full precision up to a recall of one half, and no further."""
+        twice = detections((*BOX, 0.9, 0), (*BOX, 0.8, 0))
+        precision = matches((twice, detections((*BOX, 1, 0), (300, 0, 400, 50, 1, 0)))).over_objects()
+        assert precision.ap == pytest.approx(0.5, abs=0.01)
+
+    def test_without_objects_there_is_none(self):
+        found = matches((PERSON, NOTHING), (NOTHING, NOTHING))
+        assert found.over_objects() is found.over_classes() is None
+
+    def test_only_confident_detections_are_the_truth(self):
+        frame = detections((*BOX, 0.9, 0), (*BOX, 0.31, 1), (*BOX, 0.3, 2), (*BOX, 0.1, 3))
+        assert confident(frame).class_id.tolist() == [0, 1]
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return load_model(weights)
+
+
+def find(model, image, size):
+    """What the network unsplit finds."""
+    height, width = image.shape[:2]
+    letterbox = Letterbox((height, width), canvas_for(size, height, width))
+    return detect(Unsplit(model)(letterbox.apply(image)), letterbox, conf=0.001, iou=0.6, multi_label=True)
+
+
+@pytest.fixture(scope="module")
+def clip_records(model, video):
+    codecs = parse_codecs(["raw", "rle:bits=2", "rle:bits=8", "rle:bits=4,temporal=true"])
+    return evaluate(model, codecs, read_clip(video), size=SIZE)
+
+
+class TestClip:
+    def test_every_codec_has_a_record_beside_the_network_unsplit(self, clip_records, video):
+        assert [record.codec for record in clip_records] == ["none", "raw", "rle", "rle", "rle"]
+        assert clip_records[4].setting == "bits=4,temporal=true,keyframe_interval=250"
+        for record in clip_records:
+            assert (record.clip, record.data, record.frames) == (video.name, None, FRAMES)
+            assert (record.map, record.map50) == (None, None)
+        assert [record.keyframes for record in clip_records[1:4]] == [FRAMES] * 3
+        assert len({record.objects for record in clip_records}) == 1
+
+    def test_the_ceiling_is_the_unsplit_network(self, clip_records):
+        none = clip_records[0]
+        assert none.objects > 0
+        assert none.agreement == none.agreement50 == CEILING
+        assert none.kb_per_frame is none.head_ms is none.keyframes is None
+        assert none.unsplit_ms > 0
+
+    def test_raw_is_lossless_and_costs_a_header(self, clip_records):
+        raw = clip_records[1]
+        assert raw.agreement == raw.agreement50 == CEILING
+        assert raw.raw_kb_per_frame == 2 * 32 * 8 * 12 * 4 / 1e3
+        assert 32 < raw.bits_per_coefficient < 33
+        assert raw.kb_per_frame > raw.raw_kb_per_frame
+        assert min(raw.encode_ms, raw.decode_ms, raw.head_ms, raw.tail_ms, raw.unsplit_ms) > 0
+
+    def test_more_bits_agree_better(self, clip_records):
+        two, eight = clip_records[2:4]
+        assert two.kb_per_frame < eight.kb_per_frame
+        assert two.agreement < eight.agreement <= CEILING
+
+    def test_a_temporal_codec_keeps_its_state_along_the_clip(self, clip_records, model, video):
+        """The bytes are those of one encoder that sees all frames in turn."""
+        head = Head(model, size=SIZE)
+        encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(head.layout)
+        packets = []
+        for number, picture in enumerate(read_clip(video).pictures):
+            packets.append(encoder.encode(head(picture.image), Stamp(number, 0, *SIZE)))
+        temporal = clip_records[4]
+        assert temporal.keyframes == sum(packet.keyframe for packet in packets) < FRAMES
+        assert temporal.kb_per_frame == pytest.approx(
+            sum(len(packet.data) for packet in packets) / FRAMES / 1e3, abs=1e-3
+        )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model, video):
+    """Images of two shapes, whose labels are what the network is sure of: it scores full marks."""
+    root = tmp_path_factory.mktemp("set")
+    images, labels = root / "images" / "few", root / "labels" / "few"
+    for path in (images, labels):
+        path.mkdir(parents=True)
+    for number, picture in enumerate(read_clip(video, every=5).pictures):
+        image = picture.image if number % 2 else np.ascontiguousarray(picture.image[:, :60])
+        cv2.imwrite(str(images / f"{number}.png"), image)
+        truth = confident(find(model, image, 96))
+        size = np.array([image.shape[1], image.shape[0]])
+        rows = [
+            (class_id, *((box[:2] + box[2:]) / 2 / size), *((box[2:] - box[:2]) / size))
+            for class_id, box in zip(truth.class_id, truth.boxes, strict=True)
+        ]
+        np.savetxt(labels / f"{number}.txt", rows, fmt="%d %.9f %.9f %.9f %.9f")
+    return images
+
+
+class TestStills:
+    def test_labels_are_the_truth_for_map(self, model, folder):
+        none, raw, coarse, temporal = evaluate(
+            model, parse_codecs(["raw", "rle:bits=2", "rle:temporal=true"]), read_images(folder), size=96
+        )
+        assert (none.data, none.clip, none.frames) == ("few", None, 4)
+        assert none.map == raw.map == pytest.approx(CEILING, abs=1e-3)
+        assert none.map50 == raw.map50 == CEILING
+        assert coarse.map < none.map
+        assert coarse.agreement < none.agreement == CEILING
+        assert temporal.keyframes == temporal.frames == 4
+
+    def test_no_labels_no_map(self, model, folder, tmp_path):
+        for path in folder.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        (none,) = evaluate(model, [], read_images(tmp_path), size=96)
+        assert none.map is none.map50 is None
+        assert none.agreement == CEILING
+
+    def test_a_picture_without_a_label_file_has_no_objects(self, folder, tmp_path):
+        images, labels = tmp_path / "images", tmp_path / "labels"
+        images.mkdir()
+        labels.mkdir()
+        for name in ("a.png", "b.png"):
+            (images / name).write_bytes((folder / "1.png").read_bytes())
+        (labels / "a.txt").write_text("2 0.5 0.5 0.25 0.5\n\n")
+        first, second = (picture.labels for picture in read_images(images).pictures)
+        height, width = SIZE
+        assert first.boxes.tolist() == [[width * 0.375, height * 0.25, width * 0.625, height * 0.75]]
+        assert (first.class_id.tolist(), len(second)) == ([2], 0)
+
+    @pytest.mark.parametrize(("every", "most", "taken"), [(1, 3, 3), (3, 9, 2), (1, None, 4)])
+    def test_sampling(self, every, most, taken, folder):
+        footage = read_images(folder, every, most)
+        assert footage.expected == len(list(footage.pictures)) == taken
+
+    @pytest.mark.parametrize("text", ["0 0.5 0.5 0.5", "person 0.5 0.5 0.1 0.1", "0 1 1 1 1\n0 1 1 1 1 1 1"])
+    def test_refuses_other_labels(self, text, tmp_path):
+        for name in ("images", "labels"):
+            (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((32, 32, 3), np.uint8))
+        (tmp_path / "labels" / "a.txt").write_text(text)
+        with pytest.raises(SourceError, match="rows of class"):
+            list(read_images(tmp_path / "images").pictures)
+
+    def test_refuses_what_is_no_image(self, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(b"text")
+        with pytest.raises(SourceError, match=r"a\.jpg is no image"):
+            list(read_images(tmp_path).pictures)
+
+    def test_refuses_a_folder_without_images(self, tmp_path):
+        for folder in (tmp_path, tmp_path / "absent"):
+            with pytest.raises(SourceError, match="no images in"):
+                read_images(folder)
+
+
+def test_clips_are_sampled_from_the_first_frame(video):
+    frames = [picture.image for picture in read_clip(video).pictures]
+    footage = read_clip(video, every=3, max_frames=4)
+    assert footage.expected == 4
+    for taken, frame in zip(footage.pictures, frames[0:12:3], strict=True):
+        assert np.array_equal(taken.image, frame)
+    assert len(list(read_clip(video, every=3).pictures)) == read_clip(video, every=3).expected == 7
+
+
+def test_refuses_what_is_no_clip(tmp_path):
+    with pytest.raises(SourceError, match="give a video file"):
+        read_clip(tmp_path / "absent.mp4")
+
+
+def test_a_name_alone_stands_for_its_standard_set():
+    assert [str(codec).partition(",")[0] for codec in parse_codecs(["rle:bits=3", "raw", "rle"])] == [
+        "rle:bits=3",
+        "raw",
+        *(f"rle:bits={bits}" for bits in (2, 4, 5, 6, 7, 8)),
+    ]
+    with pytest.raises(BadCodecSpec, match="no codec 'mp3'"):
+        parse_codecs(["mp3"])
+
+
+class TestCommand:
+    @pytest.fixture
+    def options(self, weights, video, tmp_path):
+        return Namespace(
+            model=str(weights),
+            data=None,
+            clip=[video],
+            codec=["raw", "rle:bits=3", "rle:bits=4"],
+            split="4.m",
+            size="64x96",
+            max_frames=3,
+            every=2,
+            threads=1,
+            device="cpu",
+            json=tmp_path / "out.json",
+        )
+
+    def test_writes_records_and_prints_a_table(self, options, model, video, capsys):
+        run_evaluate(options)
+        text = options.json.read_text()
+        written = json.loads(text)
+        assert (written["model"], written["split"], written["size"]) == ("random", "4.m", "64x96")
+        assert (written["weights"], written["every"]) == (model.weights_hash, 2)
+        assert [record["codec"] for record in written["records"]] == ["none", "raw", "rle", "rle"]
+        assert all(set(record) == {field.name for field in fields(Record)} for record in written["records"])
+        assert {record["frames"] for record in written["records"]} == {3}
+        assert str(video.parent) not in text
+        assert str(options.json.parent) not in text
+        output = capsys.readouterr()
+        assert "rle bits=3" in output.out
+        assert video.name in output.err
+
+    def test_needs_a_source(self, options):
+        options.clip = None
+        with pytest.raises(ConfigError, match="--data"):
+            run_evaluate(options)
+
+    @pytest.mark.parametrize("flag", ["every", "max_frames", "threads"])
+    def test_numbers_start_at_one(self, options, flag):
+        setattr(options, flag, 0)
+        with pytest.raises(ConfigError, match="from 1"):
+            run_evaluate(options)
