@@ -56,7 +56,7 @@ async def bench_pipeline(options: Namespace) -> dict[str, Any]:
             if number:
                 rounds.append((camera, bare_fps))
                 console.print(
-                    f"round {number}: pipeline {camera.frames_per_second:.1f}, bare {bare_fps:.1f} frames/s"
+                    f"round {number}: pipeline {camera.account.frames_per_second:.1f}, bare {bare_fps:.1f} frames/s"
                 )
     return _record(config, rounds)
 
@@ -92,22 +92,26 @@ def read_video(source: str) -> Iterator[Frame]:
 
 def _record(config: CameraConfig, rounds: list[tuple[Camera, float]]) -> dict[str, Any]:
     cameras = [camera for camera, _ in rounds]
-    ratios = [camera.frames_per_second / bare_fps for camera, bare_fps in rounds]
+    ratios = [camera.account.frames_per_second / bare_fps for camera, bare_fps in rounds]
     by_stage: dict[str, list[float]] = {}
     for camera in cameras:
-        for stage, spread in camera.statistics.by_stage().items():
+        for stage, spread in camera.account.statistics.by_stage().items():
             by_stage.setdefault(stage, []).append(spread.median_ms)
-    packets = sum(camera.totals.packets for camera in cameras)
+    packets = sum(camera.account.totals.packets for camera in cameras)
     return {
-        "pipeline_fps": round(statistics.median(camera.frames_per_second for camera in cameras), 3),
+        "pipeline_fps": round(statistics.median(camera.account.frames_per_second for camera in cameras), 3),
         "bare_fps": round(statistics.median(bare_fps for _, bare_fps in rounds), 3),
         "ratio": round(statistics.median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],
         "rounds": len(rounds),
-        "frames": sum(camera.ledger.detected for camera in cameras),
+        "frames": sum(camera.account.ledger.detected for camera in cameras),
         "stages_ms": {stage: round(statistics.median(values), 3) for stage, values in by_stage.items()},
-        "kb_per_frame": round(sum(camera.totals.encoded_bytes for camera in cameras) / packets / 1e3, 3),
-        "raw_kb_per_frame": round(sum(camera.totals.raw_bytes for camera in cameras) / packets / 1e3, 3),
+        "kb_per_frame": round(
+            sum(camera.account.totals.encoded_bytes for camera in cameras) / packets / 1e3, 3
+        ),
+        "raw_kb_per_frame": round(
+            sum(camera.account.totals.raw_bytes for camera in cameras) / packets / 1e3, 3
+        ),
         "model": Path(config.model).name,
         "source": Path(config.source).name,
         "split": config.split,

@@ -54,26 +54,28 @@ async def demo(options: Namespace) -> int:
     console.print(_table(summary))
     if options.json:
         options.json.write_text(json.dumps(summary, indent=2) + "\n")
-    return camera.totals.detections
+    return camera.account.totals.detections
 
 
 def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
     """The figures of a run: times in milliseconds, sizes in kB of 1000 bytes."""
-    totals = camera.totals
+    totals = camera.account.totals
     packets = max(totals.packets, 1)
-    latency = camera.statistics.latency()
-    stages = camera.statistics.by_stage()
+    latency = camera.account.statistics.latency()
+    stages = camera.account.statistics.by_stage()
     return {
-        "frames": camera.ledger.detected,
-        "captured": camera.ledger.captured,
-        "dropped": {f"{stage}/{reason}": count for (stage, reason), count in camera.ledger.dropped.items()},
+        "frames": camera.account.ledger.detected,
+        "captured": camera.account.ledger.captured,
+        "dropped": {
+            f"{stage}/{reason}": count for (stage, reason), count in camera.account.ledger.dropped.items()
+        },
         "detections": totals.detections,
         "detections_by_class": dict(classes.most_common()),
-        "frames_per_second": round(camera.frames_per_second, 3),
+        "frames_per_second": round(camera.account.frames_per_second, 3),
         "kb_per_frame": round(totals.encoded_bytes / packets / 1e3, 3),
         "raw_kb_per_frame": round(totals.raw_bytes / packets / 1e3, 3),
-        "wire_kb_per_frame": round(camera.wire.sent / packets / 1e3, 3),
-        "keyframes": dict(camera.keyframes),
+        "wire_kb_per_frame": round(camera.account.wire.sent / packets / 1e3, 3),
+        "keyframes": dict(camera.account.keyframes),
         "latency_ms": {
             **{stage: round(spread.mean_ms, 3) for stage, spread in stages.items()},
             "total": round(latency.mean_ms, 3) if latency else None,
@@ -108,13 +110,13 @@ async def _show(camera: Camera, console: Console) -> None:
 
 
 def _line(camera: Camera) -> str:
-    latency = camera.statistics.latency()
+    latency = camera.account.statistics.latency()
     if latency is None:
         return "loading the network"
     return (
-        f"{camera.frames_per_second:5.1f} frames/s  "
-        f"{camera.totals.encoded_bytes / camera.totals.packets / 1e3:7.1f} kB/frame  "
-        f"{latency.median_ms:5.0f} ms  {camera.totals.detections:6d} detections"
+        f"{camera.account.frames_per_second:5.1f} frames/s  "
+        f"{camera.account.totals.encoded_bytes / camera.account.totals.packets / 1e3:7.1f} kB/frame  "
+        f"{latency.median_ms:5.0f} ms  {camera.account.totals.detections:6d} detections"
     )
 
 

@@ -25,7 +25,7 @@ from services.network import LoadedModel, load_network
 from services.streams import Stream, Streams
 from stream.broadcast import Broadcast
 from stream.companions import accompany
-from stream.connection import ConnectionLost, CountingSocket, Link
+from stream.connection import ConnectionLost, CountingSocket, Link, WireBytes
 from stream.cut import DEFAULT_SPLIT, layout, split_points
 from stream.detections import Detections
 from stream.letterbox import Letterbox
@@ -175,7 +175,7 @@ class Detector:
         if connection is None:  # the peer is gone already
             return ws
         link = Link(ws, connection.wire, send_timeout_s=self.config.heartbeat_s)
-        meter = WireMeter(self.metrics, link.wire)
+        meter = WireMeter(self.metrics, link.wire, WireBytes())
         self._sessions += 1
         try:
             if ws.ws_protocol != FEATURES_PROTOCOL:

@@ -74,8 +74,8 @@ class Metrics:
 class WireMeter:
     """Books what a connection has put on the wire since the last booking, in the metrics and in `total`."""
 
-    def __init__(self, metrics: Metrics, wire: WireBytes) -> None:
-        self.total = WireBytes()
+    def __init__(self, metrics: Metrics, wire: WireBytes, total: WireBytes) -> None:
+        self.total = total
         self._metrics, self._wire, self._booked = metrics, wire, WireBytes()
 
     def book(self) -> None:

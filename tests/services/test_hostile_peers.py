@@ -94,7 +94,7 @@ async def flood(link: Link, packet: bytes) -> None:
 async def still_serves(running, make_camera) -> bool:
     camera = make_camera(running.url, stream="honest")
     await asyncio.wait_for(camera.run(), LIVENESS_S)
-    return camera.ledger.detected == FRAMES
+    return camera.account.ledger.detected == FRAMES
 
 
 async def test_a_corrupt_packet_costs_one_frame(start_detector, make_hello, encode, make_camera):
@@ -280,5 +280,5 @@ async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
         camera.stop()
         await playing
     await runner.cleanup()
-    assert camera.ledger.detected == 0
-    assert camera.ledger.captured == camera.ledger.dropped_total
+    assert camera.account.ledger.detected == 0
+    assert camera.account.ledger.captured == camera.account.ledger.dropped_total

@@ -1,0 +1,125 @@
+"""What a camera has done so far: every count in one place, for Prometheus, the detector and people."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from codec.interface import EncodedFrame
+from services.metrics import CameraMetrics
+from stream.connection import WireBytes
+from stream.ledger import Ledger
+from stream.message import Report, StageReport
+from stream.stages import Spread, StageStatistics
+
+Peer: TypeAlias = Literal["source", "detector"]
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over a camera's life."""
+
+    packets: int = 0
+    raw_bytes: int = 0
+    encoded_bytes: int = 0
+    detections: int = 0
+    first_captured_ns: int = 0
+    last_acknowledged_ns: int = 0
+
+
+class Account:
+    """Counts once; the metrics follow."""
+
+    def __init__(self) -> None:
+        self.metrics = CameraMetrics()
+        self.ledger = Ledger(self._export_drop)
+        self.statistics = StageStatistics()
+        self.totals = Totals()
+        self.keyframes: Counter[str] = Counter()
+        self.reconnects: Counter[Peer] = Counter()
+        self.wire = WireBytes()
+        self.connected: dict[Peer, bool | None] = {"source": None, "detector": None}  # None: not yet
+        self.metrics.age.set(float("nan"))
+        self.metrics.in_flight.set_function(lambda: self.ledger.in_flight)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames detected a second, from the first capture to the last acknowledgement."""
+        elapsed_ns = self.totals.last_acknowledged_ns - self.totals.first_captured_ns
+        return self.ledger.detected / elapsed_ns * 1e9 if elapsed_ns > 0 else 0.0
+
+    def connect(self, peer: Peer) -> None:
+        """The source or the detector is there, for the first time or again."""
+        if self.connected[peer] is False:
+            self.reconnects[peer] += 1
+            self.metrics.reconnects.labels(peer).inc()
+        self.connected[peer] = True
+        self.metrics.connected.labels(peer).set(1)
+
+    def disconnect(self, peer: Peer) -> None:
+        """The source or the detector is gone; nothing changes if it never was there."""
+        if self.connected[peer]:
+            self.connected[peer] = False
+            self.metrics.connected.labels(peer).set(0)
+
+    def capture(self, captured_ns: int) -> None:
+        """A frame entered this process."""
+        self.ledger.capture()
+        self.metrics.captured.inc()
+        self.totals.first_captured_ns = self.totals.first_captured_ns or captured_ns
+
+    def miss(self, reason: str, count: int = 1) -> None:
+        """Frames were captured but lost before this process saw them."""
+        self.metrics.captured.inc(count)
+        self.ledger.miss(reason, count)
+
+    def send(self, encoded: EncodedFrame, raw_bytes: int) -> None:
+        """A packet went out, in place of tensors of `raw_bytes`."""
+        self.totals.packets += 1
+        self.totals.raw_bytes += raw_bytes
+        self.totals.encoded_bytes += len(encoded.data)
+        self.metrics.packets.inc()
+        self.metrics.raw_bytes.inc(raw_bytes)
+        self.metrics.encoded_bytes.inc(len(encoded.data))
+        if encoded.keyframe:
+            reason = encoded.keyframe_reason or "always"
+            self.keyframes[reason] += 1
+            self.metrics.keyframes.labels(reason).inc()
+
+    def detect(self, captured_ns: int, now_ns: int, stages_ns: dict[str, int], detections: int) -> None:
+        """A frame was acknowledged; its stages are durations in ns."""
+        self.ledger.detect()
+        self.statistics.add(stages_ns)
+        self.totals.detections += detections
+        self.totals.last_acknowledged_ns = now_ns
+        self.metrics.detected.inc()
+        self.metrics.detections.inc(detections)
+        self.metrics.latency.observe((now_ns - captured_ns) / 1e9)
+        self.metrics.observe_stages(self.metrics.stage, stages_ns)
+        self.metrics.age.set_function(lambda: (time.monotonic_ns() - captured_ns) / 1e9)
+
+    def report(self, source: str) -> Report:
+        """All of it as the detector is told; `source` is a name without credentials."""
+        latency = self.statistics.latency()
+        states = {None: "opening", True: "open", False: "lost"}
+        return Report(
+            captured=self.ledger.captured,
+            detected=self.ledger.detected,
+            in_flight=self.ledger.in_flight,
+            dropped={f"{stage}/{reason}": count for (stage, reason), count in self.ledger.dropped.items()},
+            reconnects={str(peer): count for peer, count in self.reconnects.items()},
+            source=source[:1024],
+            source_state=states[self.connected["source"]],
+            keyframes=dict(self.keyframes),
+            latency=_stage_report(latency) if latency else None,
+            stages={stage: _stage_report(spread) for stage, spread in self.statistics.by_stage().items()},
+        )
+
+    def _export_drop(self, stage: str, reason: str, count: int) -> None:
+        self.metrics.dropped.labels(stage, reason).inc(count)
+
+
+def _stage_report(spread: Spread) -> StageReport:
+    return StageReport(mean_ms=round(spread.mean_ms, 3), p95_ms=round(spread.p95_ms, 3))
