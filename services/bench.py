@@ -24,7 +24,7 @@ from services.network import LoadedModel, load_network
 from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.nms import detect
-from stream.sources import SourceError
+from stream.source import SourceError
 from stream.split import Unsplit
 
 

@@ -40,7 +40,7 @@ from stream.session import (
     SessionError,
     tensor_shapes,
 )
-from stream.sources import (
+from stream.source import (
     CaptureOptions,
     FramesSkipped,
     FrameUnreadable,
@@ -48,8 +48,8 @@ from stream.sources import (
     SourceEvent,
     SourceLost,
     SourceRetry,
-    open_source,
 )
+from stream.sources import open_source
 from stream.split import Head
 from stream.stages import StageClock, network_ns
 from stream.worker import Worker

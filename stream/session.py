@@ -50,16 +50,18 @@ class CloseCode(IntEnum):
 
 
 # Refusals that the same settings will meet again.
-PERMANENT = frozenset({
-    CloseCode.BAD_MESSAGE,
-    CloseCode.BAD_SUBPROTOCOL,
-    CloseCode.WEIGHTS_DIFFER,
-    CloseCode.SPLIT_UNKNOWN,
-    CloseCode.SHAPES_DIFFER,
-    CloseCode.PACKET_TOO_LARGE,
-    CloseCode.CODEC_REFUSED,
-    CloseCode.PROTOCOL_VERSION,
-})
+PERMANENT = frozenset(
+    {
+        CloseCode.BAD_MESSAGE,
+        CloseCode.BAD_SUBPROTOCOL,
+        CloseCode.WEIGHTS_DIFFER,
+        CloseCode.SPLIT_UNKNOWN,
+        CloseCode.SHAPES_DIFFER,
+        CloseCode.PACKET_TOO_LARGE,
+        CloseCode.CODEC_REFUSED,
+        CloseCode.PROTOCOL_VERSION,
+    }
+)
 
 
 class SessionError(Exception):

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from stream.sources import CaptureOptions, SourceConnected, SourceLost, SourceRetry, open_source
+from stream.source import CaptureOptions, SourceConnected, SourceLost, SourceRetry
+from stream.sources import open_source
 from tests.stream.rtsp import RtspServer, require_gstreamer
 from tests.stream.watching import (
     Events,

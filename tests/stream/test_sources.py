@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from stream.capture import SLOTS, Release, _FreeSlots
-from stream.sources import (
+from stream.source import (
     CaptureOptions,
     FrameUnreadable,
     SourceConnected,
     SourceError,
     SourceLost,
     SourceRetry,
-    open_source,
 )
+from stream.sources import open_source
 from tests.stream.watching import (
     ALIVE_S,
     Events,
@@ -569,7 +569,8 @@ async def test_a_webcam_that_is_not_there_is_awaited():
 
 PARENT = """
 import asyncio, sys
-from stream.sources import CaptureOptions, open_source
+from stream.source import CaptureOptions
+from stream.sources import open_source
 
 async def main():
     source = open_source(sys.argv[1], CaptureOptions(open_timeout_s=60.0, read_timeout_s=60.0))

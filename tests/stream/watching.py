@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.sources import FramesSkipped, Source, SourceEvent
+from stream.source import FramesSkipped, Source, SourceEvent
 
 BITS = 16
 ALIVE_S = 30  # no test is about speed: this only ends one that hangs
