@@ -33,7 +33,8 @@ from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.model import Model, configure_torch, load_model
 from stream.nms import detect
-from stream.sources import IMAGE_SUFFIXES, SourceError
+from stream.recorded_source import IMAGE_SUFFIXES
+from stream.source import SourceError
 from stream.split import Head, Tail, Unsplit
 from stream.stages import StageClock
 from stream.weights import find_weights

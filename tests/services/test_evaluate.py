@@ -20,7 +20,7 @@ from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
 from stream.model import load_model
 from stream.nms import detect
-from stream.sources import SourceError
+from stream.source import SourceError
 from stream.split import Head, Unsplit
 from tests.services.conftest import FRAMES, SIZE
 
