@@ -113,6 +113,30 @@ def _parser() -> ArgumentParser:
     points.add_argument("--size", default="640x640", help="network input HEIGHTxWIDTH (default: %(default)s)")
     points.add_argument("--json", action="store_true", help="JSON instead of a table")
 
+    evaluate = add("evaluate", _evaluate, "measure what codecs cost in bytes and in detections")
+    evaluate.add_argument("--model", default="yolov5n", help="network by name or path (default: %(default)s)")
+    evaluate.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder of images; YOLO labels beside it are used"
+    )
+    evaluate.add_argument(
+        "--clip", type=Path, action="append", metavar="FILE", help="video file; may be repeated"
+    )
+    evaluate.add_argument(
+        "--codec",
+        action="append",
+        metavar="SPEC",
+        help="codec; may be repeated; a name alone stands for its standard set (default: rle)",
+    )
+    evaluate.add_argument("--split", default="4.m", help="split point (default: %(default)s)")
+    evaluate.add_argument("--size", default="640", help="network input (default: %(default)s)")
+    evaluate.add_argument("--max-frames", type=int, metavar="N", help="at most so many frames of each source")
+    evaluate.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only every n-th frame or image (default: 1)"
+    )
+    evaluate.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    evaluate.add_argument("--device", default="auto", help="torch device (default: auto)")
+    evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the records there")
+
     encode = add("encode", _encode, "encode tensors of an .npz file, arrays named by layer")
     encode.add_argument("input", type=Path, metavar="IN.npz")
     encode.add_argument("output", type=Path, metavar="OUT.spc")
@@ -232,6 +256,13 @@ def _points(options: Namespace) -> int:
 
     size = parse_size(options.size)
     print_points(options.model, (size, size) if isinstance(size, int) else size, options.json)
+    return Exit.OK
+
+
+def _evaluate(options: Namespace) -> int:
+    from services.evaluate import run_evaluate
+
+    run_evaluate(options)
     return Exit.OK
 
 
