@@ -32,7 +32,7 @@ class Exit(IntEnum):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     keep_freed_memory()
     try:
         return int(options.run(options))
@@ -72,7 +72,7 @@ def _exit_code(error: Exception) -> Exit | None:
     return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), None)
 
 
-def _parser() -> ArgumentParser:
+def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="splitcast",
         description="Split video detection: the camera runs the first layers and sends features, not pixels.",

@@ -1,0 +1,31 @@
+"""The units start what exists and give up on what cannot heal."""
+
+from __future__ import annotations
+
+import shlex
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from services.cli import Exit, build_parser
+
+UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
+
+
+def test_there_is_a_unit_for_each_service():
+    assert [unit.name for unit in UNITS] == ["splitcast-camera@.service", "splitcast-detector.service"]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_the_command_is_one_of_ours(path):
+    unit = ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign] # systemd's keys have capitals
+    unit.read(path)
+    program, *arguments = shlex.split(unit["Service"]["ExecStart"].replace("%i", "door"))
+    assert Path(program).name == "splitcast"
+    options = build_parser().parse_args(arguments)
+    assert options.config == Path("/etc/splitcast/splitcast.toml")
+    final = {int(code) for code in unit["Service"]["RestartPreventExitStatus"].split()}
+    assert {Exit.USAGE, Exit.WEIGHTS} <= final
+    assert Exit.REFUSED not in final  # the detector's side may be mended
