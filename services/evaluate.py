@@ -31,7 +31,7 @@ from services.network import choose_device
 from stream.cut import DEFAULT_SPLIT
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for, parse_size
-from stream.model import Model, configure_torch, load_model
+from stream.model import Model, load_model
 from stream.nms import detect
 from stream.recorded_source import IMAGE_SUFFIXES
 from stream.source import SourceError
@@ -321,7 +321,7 @@ def run_evaluate(options: Namespace) -> None:
         raise ConfigError(
             "nothing to evaluate on; give a folder of images with --data, or videos with --clip"
         )
-    configure_torch(options.threads)
+    torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     model = load_model(find_weights(options.model), device)
     records: list[Record] = []

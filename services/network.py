@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from services.config import Settings
-from stream.model import Model, configure_torch, load_model
+from stream.model import Model, load_model
 from stream.weights import find_weights
 
 
@@ -29,6 +29,6 @@ def choose_device(device: str) -> str:
 
 def load_network(config: Settings) -> LoadedModel:
     """Find, read and place the configured network. Raises WeightsError or CheckpointError."""
-    configure_torch(config.threads)
+    torch.set_num_threads(config.threads)
     path = find_weights(config.model, config.cache)
     return LoadedModel(Path(config.model).stem, load_model(path, choose_device(config.device)))

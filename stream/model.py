@@ -42,15 +42,6 @@ class Model:
         return next(self.graph.nodes[0].module.parameters()).device
 
 
-def configure_torch(threads: int) -> None:
-    """Sets up torch for this process: how many threads one operation may use, and fast handling of tiny numbers.
-
-    Denormal numbers, below 1e-38, become zero: they cost some processors a hundred times an ordinary operation.
-    """
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-
-
 def load_model(weights: Path, device: str | torch.device = "cpu") -> Model:
     """The network in a legacy YOLOv5 (v6.0 to v7.0) or YOLOv5u checkpoint.
 

@@ -10,13 +10,14 @@ from statistics import median
 
 import numpy as np
 import pytest
+import torch
 
 from codec.packet import Stamp
 from codec.spec import CodecSpec
 from services.bench import read_video
 from services.memory import keep_freed_memory
 from stream.letterbox import Letterbox
-from stream.model import configure_torch, load_model, random_model
+from stream.model import load_model, random_model
 from stream.split import Head, Tail
 from tests.benchmarks.test_codec import ROUNDS, show, timed
 from tests.conftest import SHARED
@@ -29,7 +30,7 @@ CODECS = ["rle:bits=2", "rle:bits=3", "rle:bits=4", "rle:bits=8", "rle:bits=4,te
 def network(request):
     """Name, head, tail and two canvases."""
     keep_freed_memory()
-    configure_torch(threads=1)
+    torch.set_num_threads(1)
     weights = SHARED / "data" / "weights" / f"{request.param}.pt"
     clip = SHARED / "data" / "clips" / "one-by-one-person-detection.mp4"
     official = weights.is_file() and clip.is_file()

@@ -14,7 +14,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from stream.checkpoint import UnreadableCheckpoint, read_checkpoint
 from stream.letterbox import Letterbox, canvas_for
-from stream.model import configure_torch, load_model, random_model
+from stream.model import load_model, random_model
 from stream.nms import detect
 from stream.split import Head, Tail
 from stream.weights import MODELS
@@ -135,17 +135,6 @@ def test_random_weights_follow_the_seed(name):
 @pytest.mark.parametrize("name", [name for name in MODELS if name[6] in "nsm"])
 def test_official_networks_predict_finite_numbers(name):
     assert predict(random_model(name)).isfinite().all()
-
-
-def test_configure_torch():
-    torch.set_num_threads(2)
-    try:
-        configure_torch(threads=1)
-        assert torch.get_num_threads() == 1
-        assert (torch.tensor([1e-40]) * 0.5).item() == 0
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(1)
 
 
 # --- the official weights on real pictures ---
