@@ -40,6 +40,7 @@ class Account:
         self.keyframes: Counter[str] = Counter()
         self.reconnects: Counter[Peer] = Counter()
         self.wire = WireBytes()
+        self.source_trouble = ""  # why the source was lost last, for people
         self.connected: dict[Peer, bool | None] = {"source": None, "detector": None}  # None: not yet
         self.metrics.age.set(float("nan"))
         self.metrics.in_flight.set_function(lambda: self.ledger.in_flight)

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from aiohttp import web
 
-from codec.errors import CodecError
 from codec.interface import Encoder
 from codec.layout import FloatArray, raw_bytes
 from codec.packet import Stamp
@@ -105,7 +105,7 @@ class Camera:
     def __init__(self, config: CameraConfig) -> None:
         self.config = config
         self.account = Account()
-        self.first_frame = asyncio.Event()  # set once a frame has been detected
+        self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = CodecSpec.parse(config.codec)
         self._worker = Worker("camera")
         self._stopping = asyncio.Event()
@@ -144,7 +144,13 @@ class Camera:
         """
         config, ledger = self.config, self.account.ledger
         try:
-            network = await self._worker.run(load_network, config)
+            loading = asyncio.ensure_future(self._worker.run(load_network, config))
+            await accompany(_until_over(loading), self._end_when_told(loading))
+            if loading.cancelled():
+                return
+            network = loading.result()
+            del loading
+            self.loaded.set()
             self.account.metrics.info.labels(config.stream, network.name, config.split, config.codec).set(1)
             streaming = asyncio.ensure_future(self._stream(network))
             del network  # the head keeps only its own layers
@@ -184,6 +190,7 @@ class Camera:
                 log.info("source open", source=self._source.name, width=width, height=height)
             case SourceLost(reason):
                 self.account.disconnect("source")
+                self.account.source_trouble = reason
                 log.warning("source lost", source=self._source.name, reason=reason)
             case SourceRetry(delay_s, attempt):
                 log.info("source is tried again", delay_s=round(delay_s, 2), attempt=attempt)
@@ -274,9 +281,9 @@ class Camera:
             # The connection broke meanwhile: this frame shares the fate of those already sent.
             self._flights.append(Flight(frame, {}))
             raise
-        except (CodecError, RuntimeError) as error:
+        except Exception as error:  # whatever it is, it costs one frame
             self.account.ledger.drop(stage, "error")
-            log.error("frame dropped", stage=stage, reason=str(error))
+            log.error("frame dropped", stage=stage, reason=f"{type(error).__name__}: {error}")
             return
         session.sent()
         self._flights.append(Flight(frame, clock.durations_ns))
@@ -317,7 +324,6 @@ class Camera:
         stages_ns = {**flight.stages_ns, **acknowledged.stages_ns}
         stages_ns["network"] = network_ns(now_ns - captured_ns, flight.stages_ns, acknowledged.stages_ns)
         self.account.detect(captured_ns, now_ns, stages_ns, acknowledged.detections)
-        self.first_frame.set()
 
     async def _next_answer(self) -> None:
         self._answered.clear()
@@ -346,12 +352,13 @@ class Camera:
         self._again.clear()
         ledger.drop("grab", "shutdown", ledger.in_flight)
 
-    async def _end_when_told(self, streaming: asyncio.Future[None]) -> None:
+    async def _end_when_told(self, running: asyncio.Future[Any]) -> None:
+        """On a stop let the camera finish what it can in time, then end what runs."""
         await self._stopping.wait()
         await self._source.aclose()
         if self.account.connected["detector"]:
-            await asyncio.wait([streaming], timeout=self.config.drain_s)
-        streaming.cancel()
+            await asyncio.wait([running], timeout=self.config.drain_s)
+        running.cancel()
 
 
 def _run_head(head: Head, frame: Frame) -> dict[str, FloatArray]:
@@ -364,13 +371,13 @@ def _warm_up(head: Head, encoder: Encoder) -> None:
     encoder.encode(_run_head(head, blank), Stamp(0, 0, *head.size))
 
 
-async def _until_over(streaming: asyncio.Future[None]) -> None:
+async def _until_over(running: asyncio.Future[Any]) -> None:
     try:
-        await streaming
+        await running
     except asyncio.CancelledError:
         # `stop` cancels what cannot be drained; a cancellation of the caller must go on.
         task = asyncio.current_task()
-        if not streaming.cancelled() or (task and task.cancelling()):
+        if not running.cancelled() or (task and task.cancelling()):
             raise
 
 
@@ -387,7 +394,7 @@ async def serve_metrics(camera: Camera) -> AsyncIterator[None]:
 
     app.router.add_get("/metrics", camera.account.metrics.handle)
     app.router.add_get("/livez", live)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
         await web.TCPSite(runner, camera.config.metrics_host, camera.config.metrics_port).start()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
+import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
@@ -48,6 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"splitcast: {error}", file=sys.stderr)
         return code
+
+
+def run() -> None:
+    """The console script: `main`, and the end of the process even where a thread still works.
+
+    A download or a stalled read may take minutes, and the interpreter would wait for it.
+    """
+    code = main()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(timeout=0.2)
+            if thread.is_alive():
+                logging.shutdown()
+                sys.stdout.flush()
+                os._exit(code)
+    sys.exit(code)
 
 
 def _exit_code(error: Exception) -> Exit | None:
@@ -290,4 +308,4 @@ def _bench_pipeline(options: Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -7,7 +7,8 @@ import tomllib
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticUndefined
@@ -42,12 +43,10 @@ def _size(text: str) -> str:
 
 
 def _websocket(url: str) -> str:
-    if not url.startswith(("ws://", "wss://")):
-        raise ValueError("must start with ws:// or wss://")
+    parts = urlsplit(url)  # raises ValueError itself, as `port` does
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:
+        raise ValueError("must be an address such as ws://host:8765 or wss://host")
     return url.rstrip("/")
-
-
-S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseSettings):
@@ -127,7 +126,9 @@ class Settings(BaseSettings):
 class CameraConfig(Settings):
     """Settings of `splitcast camera`."""
 
-    source: str = Field(description="0 (webcam), rtsp://..., a video file or a folder of images")
+    source: str = Field(
+        min_length=1, description="0 (webcam), rtsp://..., a video file or a folder of images"
+    )
     detector: Annotated[str, AfterValidator(_websocket)] = Field(
         f"ws://127.0.0.1:{DEFAULT_PORT}", description="address of the detector"
     )
@@ -179,7 +180,10 @@ class DetectorConfig(Settings):
     max_side: Annotated[int, Field(ge=32, le=65535)] = Field(
         1920, description="longest side of a network input"
     )
-    max_packet_mib: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="largest packet in MiB")
+    max_packet_mib: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="largest packet in MiB")
+    max_tensors_mib: Annotated[int, Field(ge=1, le=4096)] = Field(
+        32, description="most decoded float32 tensors of one frame in MiB"
+    )
     hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
         64, description="messages kept for a slow subscriber before the oldest goes"

@@ -92,7 +92,7 @@ async def _count_classes(url: str, classes: Counter[str]) -> None:
 
 async def _stop_after(camera: Camera, seconds: float) -> None:
     if seconds:
-        await camera.first_frame.wait()  # loading the network is not what one came to watch
+        await camera.loaded.wait()  # loading the network is not what one came to watch
         await asyncio.sleep(seconds)
         camera.stop()
 
@@ -110,9 +110,13 @@ async def _show(camera: Camera, console: Console) -> None:
 
 
 def _line(camera: Camera) -> str:
+    if not camera.loaded.is_set():
+        return "loading the network"
+    if not camera.account.connected["source"]:
+        return f"waiting for the source: {camera.account.source_trouble or 'opening'}"
     latency = camera.account.statistics.latency()
     if latency is None:
-        return "loading the network"
+        return "waiting for the first frame"
     return (
         f"{camera.account.frames_per_second:5.1f} frames/s  "
         f"{camera.account.totals.encoded_bytes / camera.account.totals.packets / 1e3:7.1f} kB/frame  "

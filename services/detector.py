@@ -41,11 +41,23 @@ log = structlog.get_logger(__name__)
 WARM_UP_CANVAS = (384, 640)  # 16:9 at the default size
 
 
+CLEANUP_S = 0.5  # for connections that are still open after the drain
+EXTRA_CONNECTIONS = 16  # handshakes, scrapes and requests beside cameras and subscribers
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """A packet on its way through the detector."""
+    """A packet that has come, and the clock that runs since."""
 
-    decoding: asyncio.Future[DecodedFrame]  # runs ahead of the tail, on the connection's own worker
+    packet: bytes
+    clock: StageClock
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """A packet's tensors, or why there are none."""
+
+    outcome: DecodedFrame | Exception
     clock: StageClock
 
 
@@ -61,6 +73,8 @@ class CameraConnection:
     worker: Worker  # decodes; owns the decoder's reference frame
     meter: WireMeter
     received: asyncio.Queue[Received | None] = field(default_factory=asyncio.Queue)  # bounded by the session
+    # One frame is decoded while the tail works; more would only hold memory.
+    decoded: asyncio.Queue[Decoded | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
 
 
 class Detector:
@@ -75,6 +89,7 @@ class Detector:
         self.ready = asyncio.Event()
         self._network: LoadedModel | None = None
         self._worker = Worker("tail")
+        self._handshakes = Worker("handshake")
         self._tails: dict[str, Tail] = {}
         self._stopping = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()
@@ -92,21 +107,28 @@ class Detector:
 
         Raises OSError where the address is taken, WeightsError or CheckpointError where there is no network.
         """
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=self.config.drain_s)
+        runner = web.AppRunner(
+            self._application(), access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
+        )
+        config = self.config
+        connections = config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS
         try:
             await runner.setup()
-            self._listening = listening_socket(self.config.host, self.config.port)
+            self._listening = listening_socket(config.host, config.port, connections)
             await web.SockSite(runner, self._listening).start()
             self.port.set_result(self._listening.getsockname()[1])
-            log.info("listening", host=self.config.host, port=self.port.result())
-            await accompany(self._stopping.wait(), self._load())
+            log.info("listening", host=config.host, port=self.port.result())
+            await accompany(self._stopping.wait(), self._load(), self._close_silent(self._listening))
             self.ready.clear()
             self.broadcast.close()
             if self._handlers:
-                await asyncio.wait(self._handlers, timeout=self.config.drain_s)
+                _, late = await asyncio.wait(self._handlers, timeout=config.drain_s)
+                for handler in late:
+                    handler.cancel()
         finally:
             await runner.cleanup()
             self._worker.close()
+            self._handshakes.close()
             log.info("detector stopped")
 
     async def _load(self) -> None:
@@ -116,8 +138,13 @@ class Detector:
         self.ready.set()
         log.info("ready", model=network.name, weights=network.model.weights_hash[:12])
 
+    async def _close_silent(self, listening: CountingSocket) -> None:
+        while True:
+            await asyncio.sleep(self.config.hello_timeout_s / 4)
+            listening.close_silent(self.config.hello_timeout_s)
+
     def _application(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self._note_request])
         app.router.add_get("/v1/features", self._tracked(self._features))
         app.router.add_get("/v1/detections", self._tracked(self._detections))
         app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._detections))
@@ -128,6 +155,20 @@ class Detector:
         return app
 
     # --- HTTP ---
+
+    @web.middleware
+    async def _note_request(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if connection := self._connection(request):
+            connection.asked = True
+        return await handler(request)
+
+    def _connection(self, request: web.Request) -> CountingSocket | None:
+        """The request's socket; None where the peer is gone already."""
+        assert self._listening is not None
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        return self._listening.accepted.get(peer)
 
     async def _list_streams(self, _request: web.Request) -> web.Response:
         return web.json_response({"streams": self.streams.describe()})
@@ -142,7 +183,10 @@ class Detector:
 
     async def _detections(self, request: web.Request) -> web.WebSocketResponse:
         ws = self._websocket(DETECTIONS_PROTOCOL, max_message_bytes=4096)
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionError:  # the peer has left
+            return ws
         if len(self.broadcast) >= self.config.max_subscribers:
             await ws.close(code=CloseCode.TRY_AGAIN_LATER, message=b"too many subscribers")
             return ws
@@ -168,11 +212,12 @@ class Detector:
 
     async def _features(self, request: web.Request) -> web.WebSocketResponse:
         ws = self._websocket(FEATURES_PROTOCOL, self.config.max_packet_mib * 2**20)
-        await ws.prepare(request)
-        assert self._listening is not None
-        peer = request.transport.get_extra_info("peername") if request.transport else None
-        connection = self._listening.accepted.get(peer)
-        if connection is None:  # the peer is gone already
+        connection = self._connection(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionError:  # the peer has left
+            return ws
+        if connection is None:
             return ws
         link = Link(ws, connection.wire, send_timeout_s=self.config.heartbeat_s)
         meter = WireMeter(self.metrics, link.wire, WireBytes())
@@ -180,7 +225,7 @@ class Detector:
         try:
             if ws.ws_protocol != FEATURES_PROTOCOL:
                 raise SessionError(CloseCode.BAD_SUBPROTOCOL, f"subprotocol must be {FEATURES_PROTOCOL}")
-            if self._sessions > 2 * self.config.max_streams:
+            if self._sessions > self.config.max_streams + EXTRA_CONNECTIONS:
                 raise SessionError(CloseCode.TRY_AGAIN_LATER, "too many connections")
             await self._serve(await self._handshake(link, meter))
             raise SessionError(CloseCode.GOING_AWAY, "detector stops")
@@ -191,6 +236,10 @@ class Detector:
             await link.close(error.code, error.reason)
         except ConnectionLost as lost:
             log.info("camera left", reason=lost.reason, code=lost.code)
+        except Exception:  # a defect of ours costs this connection and no other
+            self.metrics.closed.labels(str(CloseCode.INTERNAL_ERROR.value)).inc()
+            log.exception("session failed")
+            await link.close(CloseCode.INTERNAL_ERROR, "internal error of the detector")
         finally:
             self._sessions -= 1
             meter.book()
@@ -199,11 +248,8 @@ class Detector:
     async def _serve(self, camera: CameraConnection) -> None:
         """One camera, from the welcome until the detector stops. Raises SessionError or ConnectionLost."""
         try:
-            await accompany(self._process(camera), self._receive(camera))
+            await accompany(self._process(camera), self._receive(camera), self._decode(camera))
         finally:
-            while not camera.received.empty():
-                if received := camera.received.get_nowait():
-                    received.decoding.cancel()
             camera.worker.close()
             self.streams.disconnect(camera.stream)
             log.info("stream ended", stream=camera.stream.name, frames=camera.stream.frames)
@@ -232,7 +278,7 @@ class Detector:
                 f"canvas {hello.canvas[0]}x{hello.canvas[1]}: sides must be multiples of 32, at most "
                 f"{self.config.max_side}",
             )
-        agreed = await self._worker.run(self._layout, network.model.graph, hello.split, hello.canvas)
+        agreed = await self._handshakes.run(self._layout, network.model.graph, hello.split, hello.canvas)
         check_layout(hello, agreed)
         max_packet_bytes = codec.max_packet_bytes(agreed)
         if max_packet_bytes > self.config.max_packet_mib * 2**20:
@@ -241,7 +287,12 @@ class Detector:
                 f"{hello.codec} may need packets of {max_packet_bytes} bytes; allowed: "
                 f"{self.config.max_packet_mib} MiB (--max-packet-mib)",
             )
-        tail = await self._worker.run(self._warm_up, network, hello.split, hello.canvas)
+        if raw_bytes(agreed) > self.config.max_tensors_mib * 2**20:
+            raise SessionError(
+                CloseCode.PACKET_TOO_LARGE,
+                f"tensors of {raw_bytes(agreed)} bytes cross at {hello.split!r}; allowed: "
+                f"{self.config.max_tensors_mib} MiB (--max-tensors-mib)",
+            )
         if self.streams.is_connected(hello.stream):
             raise SessionError(
                 CloseCode.STREAM_TAKEN, f"stream {hello.stream!r} is sent by another camera; choose --stream"
@@ -259,9 +310,9 @@ class Detector:
         self.metrics.connections.inc()
         log.info("stream", stream=hello.stream, split=hello.split, canvas=hello.canvas, codec=hello.codec)
         meter.total = stream.wire
-        return CameraConnection(
-            link, session, stream, codec.decoder(agreed), tail, Worker(f"decode-{stream.name}"), meter
-        )
+        tail = self._tail(network, hello.split)
+        worker = Worker(f"decode-{stream.name}")
+        return CameraConnection(link, session, stream, codec.decoder(agreed), tail, worker, meter)
 
     async def _receive(self, camera: CameraConnection) -> None:
         """Take packets until the detector stops."""
@@ -281,17 +332,27 @@ class Detector:
         camera.stream.count_packet(len(packet))
         self.metrics.encoded_bytes.inc(len(packet))
         self.metrics.raw_bytes.inc(raw_bytes(camera.stream.layout))
-        clock = StageClock(time.monotonic_ns())
-        decoding = asyncio.ensure_future(camera.worker.run(_decode, camera.decoder, packet, clock))
-        camera.received.put_nowait(Received(decoding, clock))
+        camera.received.put_nowait(Received(packet, StageClock(time.monotonic_ns())))
+
+    async def _decode(self, camera: CameraConnection) -> None:
+        """Decode ahead of the tail, in order, on the connection's own worker."""
+        while received := await camera.received.get():
+            outcome: DecodedFrame | Exception
+            try:
+                outcome = await camera.worker.run(_decode, camera.decoder, received.packet, received.clock)
+            except Exception as error:  # told to the camera, in its turn
+                outcome = error
+            await camera.decoded.put(Decoded(outcome, received.clock))
+        await camera.decoded.put(None)
 
     async def _process(self, camera: CameraConnection) -> None:
-        while received := await camera.received.get():
-            clock = received.clock
+        while decoded := await camera.decoded.get():
+            frame, clock = decoded.outcome, decoded.clock
             try:
-                frame = await received.decoding
+                if isinstance(frame, Exception):
+                    raise frame
                 detections = await self._worker.run(self._infer, camera.tail, frame, camera.stream, clock)
-            except (BitstreamError, RuntimeError) as error:
+            except Exception as error:  # costs one frame
                 for text in self._reject(camera, error):
                     await camera.link.send(text)
                 continue
@@ -354,13 +415,18 @@ class Detector:
         self.metrics.observe_stages(self.metrics.stage, clock.durations_ns)
         self.metrics.age.set_function(lambda: (time.monotonic_ns() - published_ns) / 1e9)
 
-    def _warm_up(self, network: LoadedModel, split: str, canvas: tuple[int, int]) -> Tail:
-        """The tail of a split point, run once so that the first frame does not wait for memory and kernels."""
-        tail = self._tails.setdefault(split, Tail(network.model, split))
+    def _tail(self, network: LoadedModel, split: str) -> Tail:
+        """The tail of a split point: one for all cameras that split there."""
+        if split not in self._tails:
+            self._tails[split] = Tail(network.model, split)
+        return self._tails[split]
+
+    def _warm_up(self, network: LoadedModel, split: str, canvas: tuple[int, int]) -> None:
+        """Run the tail once, so that the first frame does not wait for memory and kernels."""
+        tail = self._tail(network, split)
         shapes = self._layout(network.model.graph, split, canvas)
         prediction = tail({tensor.name: np.zeros(tensor.shape, np.float32) for tensor in shapes})
         detect(prediction, Letterbox(canvas, canvas))
-        return tail
 
     # --- plumbing ---
 
@@ -411,12 +477,12 @@ def _frame_size(frame: DecodedFrame, stream: Stream) -> tuple[int, int]:
     return stream.hello.canvas
 
 
-def listening_socket(host: str, port: int) -> CountingSocket:
+def listening_socket(host: str, port: int, max_connections: int) -> CountingSocket:
     """A socket that listens on the first address of `host`. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    listening = CountingSocket(family, kind, protocol)
+    listening = CountingSocket(family, kind, protocol, max_connections=max_connections)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)

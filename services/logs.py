@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
-from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
 from stream.redact import redact_url
 
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
-def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Take credentials out of every text of a log event."""
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact_url(value)
-        elif isinstance(value, BaseException):
-            event[key] = redact_url(f"{type(value).__name__}: {value}")
-    return event
+
+# Both redact the rendered line, which holds all there is to see: nested values, tracebacks, foreign messages.
+
+
+def redact_text(_logger: Any, _method: str, line: str) -> str:
+    """A line of text without credentials."""
+    return redact_url(line)
+
+
+def redact_json(_logger: Any, _method: str, line: str) -> str:
+    """A line of JSON without credentials. Each string by itself, so that it stays JSON."""
+    return _JSON_STRING.sub(lambda string: json.dumps(redact_url(json.loads(string[0]))), line)
 
 
 def configure_logs(style: str, level: str) -> None:
@@ -31,13 +37,16 @@ def configure_logs(style: str, level: str) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Exceptions are formatted before redaction: a traceback may quote a URL.
-    final: list[structlog.typing.Processor] = [
+    final: list[Any] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        redact,
-        structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer(),
     ]
+    if as_text:
+        # Plain tracebacks: others break lines, also in the middle of a URL.
+        plain = structlog.dev.plain_traceback
+        final += [structlog.dev.ConsoleRenderer(exception_formatter=plain), redact_text]
+    else:
+        final += [structlog.processors.JSONRenderer(), redact_json]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

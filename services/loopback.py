@@ -70,8 +70,14 @@ async def _run_until_eof(config: DetectorConfig, pipe: Connection) -> None:
     from stream.companions import accompany
 
     detector = Detector(config)
+    loop = asyncio.get_running_loop()
+
+    def on_parent_gone() -> None:
+        loop.remove_reader(pipe.fileno())  # an end of file stays readable
+        detector.stop()
+
     # The parent says nothing: the pipe becomes readable when it closes its end, or dies.
-    asyncio.get_running_loop().add_reader(pipe.fileno(), detector.stop)
+    loop.add_reader(pipe.fileno(), on_parent_gone)
 
     async def tell_port() -> None:
         await detector.ready.wait()

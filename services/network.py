@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from services.config import Settings
+from services.config import ConfigError, Settings
 from stream.model import Model, load_model
 from stream.weights import find_weights
 
@@ -21,10 +21,18 @@ class LoadedModel:
 
 
 def choose_device(device: str) -> str:
-    """`auto` becomes CUDA where there is one, else the CPU; other names stay."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """`auto` becomes CUDA where there is one, else the CPU; other names stay.
+
+    Raises ConfigError for a device that this machine or torch does not have.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device: no {device!r} here ({reason}); use auto or cpu") from None
+    return device
 
 
 def load_network(config: Settings) -> LoadedModel:

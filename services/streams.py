@@ -54,7 +54,7 @@ class Stream:
         packets = self.frames + self.rejected
         raw = raw_bytes(self.layout)
         kilobytes = self.encoded_bytes / packets / 1e3 if packets else None
-        latency = self.statistics.latency()
+        stages_ms = self.statistics.means_ms()
         recent_bytes = sum(size for _, size in self._recent)
         age_ns = time.monotonic_ns() - self.last_frame_ns if self.last_frame_ns else None
         return {
@@ -79,10 +79,8 @@ class Stream:
             "compression_ratio": round(raw / 1e3 / kilobytes, 2) if kilobytes else None,
             "wire_bytes": {"received": self.wire.received, "sent": self.wire.sent},
             "last_frame_age_s": round(age_ns / 1e9, 3) if age_ns is not None else None,
-            "detector_ms": round(latency.mean_ms, 3) if latency else None,
-            "stages_ms": {
-                stage: round(spread.mean_ms, 3) for stage, spread in self.statistics.by_stage().items()
-            },
+            "detector_ms": round(sum(stages_ms.values()), 3) if stages_ms else None,
+            "stages_ms": {stage: round(mean_ms, 3) for stage, mean_ms in stages_ms.items()},
             "camera": self.report.model_dump(exclude={"type"}) if self.report else None,
         }
 

@@ -28,9 +28,13 @@ def detections_url(address: str, stream: str | None = None) -> str:
     `address` is host:port or an http(s):// or ws(s):// URL; one that names a path of its own is kept as it is.
     Raises BadAddress.
     """
-    parts = urlsplit(address if "://" in address else f"ws://{address}")
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    if parts.scheme not in schemes or not parts.netloc:
+    try:
+        parts = urlsplit(address if "://" in address else f"ws://{address}")
+        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number, or a bracket that is not closed
+        good = False
+    if not good:
         raise BadAddress(f"{redact_url(address)!r} is not an address; write host:port or ws://host:port")
     path = parts.path.rstrip("/")
     if not path:
@@ -52,7 +56,7 @@ async def messages(url: str) -> AsyncIterator[str]:
                         yield data
         except ConnectionLost as lost:
             delay_s = backoff.next_delay_s()
-            print(f"no detector: {lost.reason}; again in {delay_s:.1f} s", file=sys.stderr)
+            print(f"no detector: {redact_url(lost.reason)}; again in {delay_s:.1f} s", file=sys.stderr)
         await asyncio.sleep(delay_s)
 
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 PROTOCOL_VERSION = 1
 FEATURES_PROTOCOL = "splitcast.features.v1"
 DETECTIONS_PROTOCOL = "splitcast.detections.v1"
+MAX_TEXT_CHARACTERS = 64 * 1024  # a hello of 255 tensors takes 30 k; parsing takes many times a text's size
 
 StreamName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
-Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class InvalidMessage(ValueError):
@@ -25,6 +26,11 @@ class _Message(BaseModel):
     def text(self) -> str:
         """The message as it goes on the wire."""
         return self.model_dump_json()
+
+
+CountByName: TypeAlias = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Count], Field(max_length=32)
+]
 
 
 class TensorShape(_Message):
@@ -71,13 +77,15 @@ class Report(_Message):
     captured: Count
     detected: Count
     in_flight: Count
-    dropped: dict[str, Count]  # "stage/reason"
-    reconnects: dict[str, Count]  # "source", "detector"
+    dropped: CountByName  # "stage/reason"
+    reconnects: CountByName  # "source", "detector"
     source: Annotated[str, StringConstraints(max_length=1024)]
     source_state: Annotated[str, StringConstraints(max_length=64)]
-    keyframes: dict[str, Count]
+    keyframes: CountByName
     latency: StageReport | None = None
-    stages: dict[str, StageReport] = {}
+    stages: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=64)], StageReport], Field(max_length=32)
+    ] = {}
 
 
 class Welcome(_Message):
@@ -119,6 +127,11 @@ _TO_DETECTOR: TypeAdapter[Hello | Report] = TypeAdapter(ToDetector)
 _TO_CAMERA: TypeAdapter[Welcome | Ack | Reject | KeyframeRequest] = TypeAdapter(ToCamera)
 
 
+def _check_length(text: str) -> None:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise InvalidMessage(f"a text of {len(text)} characters; at most {MAX_TEXT_CHARACTERS}")
+
+
 def _describe(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "message"
@@ -127,6 +140,7 @@ def _describe(error: ValidationError) -> str:
 
 def parse_to_detector(text: str) -> Hello | Report:
     """A camera's message. Raises InvalidMessage, which names the field at fault."""
+    _check_length(text)
     try:
         return _TO_DETECTOR.validate_json(text)
     except ValidationError as error:
@@ -135,6 +149,7 @@ def parse_to_detector(text: str) -> Hello | Report:
 
 def parse_to_camera(text: str) -> Welcome | Ack | Reject | KeyframeRequest:
     """A detector's message. Raises InvalidMessage, which names the field at fault."""
+    _check_length(text)
     try:
         return _TO_CAMERA.validate_json(text)
     except ValidationError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, TypeAlias
 
-from codec.errors import BadCodecSpec
+from codec.errors import BadCodecSpec, BadLayout
 from codec.layout import Layout, TensorSpec
 from codec.spec import CodecSpec
 from stream.message import (
@@ -34,6 +34,7 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
+    INTERNAL_ERROR = 1011
     TRY_AGAIN_LATER = 1013
     BAD_MESSAGE = 4400
     BAD_SUBPROTOCOL = 4406
@@ -85,7 +86,6 @@ class Accepted:
     """The handshake is done; packets may be sent."""
 
     window: int
-    max_packet_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class CameraSession:
             if self._window:
                 raise SessionError(CloseCode.BAD_MESSAGE, "a second welcome")
             self._window = min(message.window, self._own_window)
-            return Accepted(self._window, message.max_packet_bytes)
+            return Accepted(self._window)
         if not self._window:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the welcome")
         if isinstance(message, KeyframeRequest):
@@ -206,7 +206,10 @@ def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) 
 
 def check_layout(hello: Hello, layout: Layout) -> None:
     """Compare the announced tensors with the cut's own `layout`. Raises SessionError where they differ."""
-    announced = tuple(TensorSpec(tensor.name, tuple(tensor.shape)) for tensor in hello.tensors)
+    try:
+        announced = tuple(TensorSpec(tensor.name, tuple(tensor.shape)) for tensor in hello.tensors)
+    except BadLayout as error:
+        raise SessionError(CloseCode.SHAPES_DIFFER, str(error)) from None
     if announced != layout:
         raise SessionError(
             CloseCode.SHAPES_DIFFER,
@@ -232,10 +235,6 @@ class DetectorSession:
         self._unanswered = 0
         self._keyframe_requested = False
         self.hello: Hello | None = None
-
-    @property
-    def unanswered(self) -> int:
-        return self._unanswered
 
     def receive_text(self, text: str) -> Hello | Report:
         """What the camera says. Raises SessionError where it breaks the protocol."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,14 +51,27 @@ class StageStatistics:
     """Durations of the newest frames, by stage and in total."""
 
     def __init__(self, capacity: int = 1024) -> None:
-        self._frames: deque[Mapping[str, int]] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._frames: deque[Mapping[str, int]] = deque()
+        self._sums_ns: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def add(self, durations_ns: Mapping[str, int]) -> None:
         """Book one frame's stages."""
         self._frames.append(dict(durations_ns))
+        self._sums_ns.update(durations_ns)
+        self._counts.update(durations_ns.keys())
+        if len(self._frames) > self._capacity:
+            oldest = self._frames.popleft()
+            self._sums_ns.subtract(oldest)
+            self._counts.subtract(oldest.keys())
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    def means_ms(self) -> dict[str, float]:
+        """Mean of every stage that occurred, in the order a frame passes them; cheap at any time."""
+        return {s: self._sums_ns[s] / self._counts[s] / 1e6 for s in STAGES if self._counts[s]}
 
     def latency(self) -> Spread | None:
         """Spread of the stages' sum; None before the first frame."""

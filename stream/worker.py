@@ -17,10 +17,8 @@ class Worker:
     Calls run one at a time in the order of `run`, so state touched only here needs no lock.
     """
 
-    def __init__(self, name: str, initialize: Callable[[], None] | None = None) -> None:
-        self._executor = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix=name, initializer=initialize or (lambda: None)
-        )
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._waiting = 0
 
     @property

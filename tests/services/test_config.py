@@ -46,7 +46,7 @@ def test_is_frozen_and_travels_between_processes(toml):
         ({}, "--source: is needed"),
         ({"source": "0", "codec": "av1"}, "--codec: no codec 'av1'"),
         ({"source": "0", "size": "500"}, "--size: .*multiples of 32"),
-        ({"source": "0", "detector": "http://x"}, "--detector: must start with ws://"),
+        ({"source": "0", "detector": "http://x"}, "--detector: must be an address"),
         ({"source": "0", "stream": "a/b"}, "--stream: "),
         ({"source": "0", "window": "0"}, "--window: .*greater than or equal to 1"),
         ({"source": "0", "heartbeat_s": "nan"}, "--heartbeat-s: "),
