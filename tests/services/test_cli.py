@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,6 +105,23 @@ def test_two_processes_and_their_signals(weights, camera_flags):
             assert detector.wait(LIVENESS_S) == Exit.OK
 
 
+def test_a_second_signal_stops_at_once(weights, camera_flags):
+    """With a detector that has frozen, the drain would take an hour."""
+    with started("detector", "--port", "0", "--model", weights) as detector:
+        port = next_event(detector, "listening")["port"]
+        next_event(detector, "ready")
+        flags = [*camera_flags, "--loop", "--detector", f"ws://127.0.0.1:{port}", "--drain-s", "3600"]
+        with started(*flags) as camera:
+            next_event(camera, "streaming")
+            detector.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)  # until the window is full
+            camera.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                camera.wait(1.0)
+            camera.send_signal(signal.SIGTERM)
+            assert camera.wait(LIVENESS_S) == Exit.OK
+
+
 def metric(port: int, name: str) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
@@ -142,6 +160,11 @@ def empty_folder(tmp_path, monkeypatch):
         (["camera"], Exit.USAGE, "--source: is needed"),
         (["camera", "--source", "0", "--codec", "rle:bits=9"], Exit.USAGE, "bits"),
         (["camera", "--source", "none.mp4"], Exit.SOURCE, "none.mp4"),
+        (["camera", "--source", ""], Exit.USAGE, "--source"),
+        (["camera", "--source", "0", "--detector", "ws://"], Exit.USAGE, "--detector"),
+        (["camera", "--source", "0", "--detector", "ws://x:99999"], Exit.USAGE, "--detector"),
+        (["detector", "--device", "banana", "--port", "0", "--model", "WEIGHTS"], Exit.USAGE, "banana"),
+        (["watch", "ws://x@[::1"], Exit.USAGE, "not an address"),
         (["detector", "--model", "none.pt", "--port", "0"], Exit.WEIGHTS, "none.pt"),
         (["watch", "ftp://x"], Exit.USAGE, "not an address"),
         (["encode", "none.npz", "out.spc"], Exit.FAILURE, "none.npz"),
@@ -151,7 +174,8 @@ def empty_folder(tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.usefixtures("empty_folder")
-def test_errors_say_what_to_do(arguments, code, words, capsys):
+def test_errors_say_what_to_do(arguments, code, words, capsys, weights):
+    arguments = [str(weights) if argument == "WEIGHTS" else argument for argument in arguments]
     assert main(arguments) == code
     message = capsys.readouterr().err.splitlines(keepends=True)[-1]
     assert message.startswith("splitcast: ")
@@ -160,8 +184,6 @@ def test_errors_say_what_to_do(arguments, code, words, capsys):
 
 
 def test_a_taken_port_is_told(weights, capsys):
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -6,17 +6,17 @@ import asyncio
 import json
 import random
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import numpy as np
 import pytest
-from aiohttp import ClientSession, WSMsgType
+from aiohttp import ClientSession, WSMsgType, web
 
-from codec.packet import Stamp
+from codec.packet import PacketHeader, Stamp
 from codec.spec import CodecSpec
 from stream.connection import ConnectionLost, Link, connect
 from stream.cut import layout
-from stream.message import FEATURES_PROTOCOL, Clock, Hello
+from stream.message import FEATURES_PROTOCOL, Ack, Clock, Hello, KeyframeRequest, TensorShape, Welcome
 from stream.model import load_model
 from stream.session import CloseCode, tensor_shapes
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
@@ -249,10 +249,134 @@ async def test_refuses_a_message_larger_than_any_packet(start_detector, make_hel
         assert await still_serves(running, make_camera)
 
 
+async def test_a_hello_that_costs_gigabytes_to_parse_is_not_parsed(start_detector, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send('{"type":"hello","x":[' + "{}," * 2_000_000 + "{}]}")
+            assert (await closed(link)).code == CloseCode.BAD_MESSAGE
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_name_that_no_packet_can_carry_is_refused(start_detector, make_hello):
+    tensors = [TensorShape(name="a\0b", shape=[1, 2, 3])]
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello(tensors=tensors).text())
+        assert (await closed(link)).code == CloseCode.SHAPES_DIFFER
+
+
+async def test_the_latest_time_a_packet_can_tell_is_acknowledged(start_detector, make_hello, agreed):
+    encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(agreed)
+    tensors = {spec.name: np.zeros(spec.shape, np.float32) for spec in agreed}
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello().text())
+        await answer(link)
+        await link.send(encoder.encode(tensors, Stamp(0, 2**64 - 1, *SIZE)).data)
+        assert (await answer(link))["captured_ns"] == 2**64 - 1
+
+
+async def test_refuses_tensors_larger_than_allowed(start_detector, make_hello, model):
+    """Zeros compress a hundredfold: what a frame decodes to is bounded apart from its packet."""
+    canvas = (1920, 1920)
+    tensors = tensor_shapes(layout(model.graph, "0", canvas))
+    hello = make_hello(canvas=canvas, tensors=tensors, split="0", codec="rle:bits=2")
+    async with start_detector(max_packet_mib=1024) as running, linked(running.url) as link:
+        await link.send(hello.text())
+        lost = await closed(link)
+    assert lost.code == CloseCode.PACKET_TOO_LARGE
+    assert "--max-tensors-mib" in lost.reason
+
+
+async def test_silent_connections_make_way(start_detector, make_camera):
+    """TCP connections that ask for nothing are closed after a while, and do not keep cameras out for ever."""
+    async with start_detector(max_streams=1, max_subscribers=1, hello_timeout_s=0.5) as running:
+        silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(40)]
+        half = silent[0][1]
+        half.write(b"GET /live")
+        listening = running.detector._listening
+        async with asyncio.timeout(LIVENESS_S):
+            for reader, _ in silent:
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+        assert await still_serves(running, make_camera)
+        assert len(listening.accepted) <= 2
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_refuses_more_subscribers_than_allowed(start_detector):
+    async with start_detector(max_subscribers=1) as running, ClientSession() as session:
+        url = f"{running.url}/v1/detections"
+        async with session.ws_connect(url), session.ws_connect(url) as second:
+            message = await second.receive(timeout=LIVENESS_S)
+            assert (message.type, message.data) == (WSMsgType.CLOSE, CloseCode.TRY_AGAIN_LATER)
+
+
+async def test_refuses_more_handshakes_than_allowed(start_detector, make_camera):
+    async with start_detector(max_streams=1, max_subscribers=64) as running, AsyncExitStack() as stack:
+        links = [await stack.enter_async_context(linked(running.url)) for _ in range(18)]
+        assert (await closed(links[-1])).code == CloseCode.TRY_AGAIN_LATER
+        for link in links:
+            await link.close()
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_defect_costs_one_connection(start_detector, make_hello, make_camera, monkeypatch):
+    async with start_detector() as running:
+        with monkeypatch.context() as broken:
+            broken.setattr(running.detector, "_tail", lambda *_: 1 // 0)
+            async with linked(running.url) as link:
+                await link.send(make_hello().text())
+                with suppress(AssertionError):
+                    await answer(link)
+                assert (await closed(link)).code == CloseCode.INTERNAL_ERROR
+        running.detector.streams._streams.clear()
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_camera_obeys_a_keyframe_request(make_camera):
+    """A detector of the test's own asks for a keyframe in the middle of a stream of differences."""
+    keyframes: dict[int, bool] = {}
+    asked_after = 8
+
+    async def detector(request):
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        await ws.receive()
+        await ws.send_str(Welcome(window=1, max_packet_bytes=2**20).text())
+        async for message in ws:
+            if message.type is not WSMsgType.BINARY:
+                continue
+            header = PacketHeader.parse(message.data)
+            keyframes[header.sequence] = header.keyframe
+            if header.sequence == asked_after:
+                await ws.send_str(KeyframeRequest().text())
+            ack = Ack(sequence=header.sequence, captured_ns=header.captured_ns, detections=0, stages_ns={})
+            await ws.send_str(ack.text())
+        return ws
+
+    async with serving(detector) as url:
+        camera = make_camera(url, window=1)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert [sequence for sequence, keyframe in keyframes.items() if keyframe] == [0, asked_after + 1]
+    assert camera.account.keyframes == {"first": 1, "requested": 1}
+
+
+@asynccontextmanager
+async def serving(handler):
+    """The address of a server that answers /v1/features with `handler`."""
+    app = web.Application()
+    app.router.add_get("/v1/features", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
     """A server that acknowledges what was never sent is left and tried again, as a lost one is."""
-    from aiohttp import web
-
     greeted = 0
 
     async def nonsense(request):
@@ -266,19 +390,12 @@ async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
             pass
         return ws
 
-    app = web.Application()
-    app.router.add_get("/v1/features", nonsense)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    camera = make_camera(f"ws://127.0.0.1:{runner.addresses[0][1]}")
-    playing = asyncio.ensure_future(camera.run())
-    async with asyncio.timeout(LIVENESS_S):
+    async with serving(nonsense) as url, asyncio.timeout(LIVENESS_S):
+        camera = make_camera(url)
+        playing = asyncio.ensure_future(camera.run())
         while greeted < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         camera.stop()
         await playing
-    await runner.cleanup()
     assert camera.account.ledger.detected == 0
     assert camera.account.ledger.captured == camera.account.ledger.dropped_total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import cv2
 import numpy as np
@@ -271,6 +272,70 @@ async def test_stop_drains_what_is_in_flight(start_detector, make_camera):
     assert camera.account.ledger.in_flight == 0
 
 
+async def test_a_stop_waits_for_what_is_unanswered(start_detector, make_camera):
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        camera = make_camera(proxy.url, loop=True, drain_s=LIVENESS_S)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.account.ledger.detected >= 3)
+        proxy.freeze()
+        await until(lambda: len(camera._flights) == camera.config.window)
+        camera.stop()
+        await asyncio.sleep(0.2)
+        assert not playing.done()
+        proxy.thaw()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert camera.account.ledger.dropped["network", "shutdown"] == 0
+    assert camera.account.ledger.detected >= 6
+
+
+async def test_a_stop_gives_up_after_the_drain(start_detector, make_camera):
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        camera = make_camera(proxy.url, loop=True, drain_s=0.2)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.account.ledger.detected >= 3)
+        proxy.freeze()
+        await until(lambda: len(camera._flights) == camera.config.window)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+        proxy.thaw()
+    assert camera.account.ledger.dropped["network", "shutdown"] == camera.config.window
+    assert balances(camera)
+
+
+async def test_a_stop_while_the_network_loads(make_camera, monkeypatch):
+    held = threading.Event()
+    monkeypatch.setattr("services.camera.load_network", lambda _: held.wait(LIVENESS_S))
+    camera = make_camera("ws://127.0.0.1:9")
+    playing = asyncio.ensure_future(camera.run())
+    await asyncio.sleep(0.1)
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+    assert not held.is_set()
+    held.set()
+
+
+async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, monkeypatch):
+    """Whatever a frame makes of the head or the encoder, the next one goes on."""
+    from services import camera as module
+
+    genuine = module._run_head
+    calls = 0
+
+    def fails_at_times(head, frame):
+        nonlocal calls
+        calls += 1
+        if calls in (4, 5):
+            raise cv2.error("a picture of a kind never seen")
+        return genuine(head, frame)
+
+    monkeypatch.setattr(module, "_run_head", fails_at_times)
+    async with start_detector() as running:
+        camera = make_camera(running.url)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert camera.account.ledger.dropped == {("head", "error"): 2}
+    assert camera.account.ledger.detected == FRAMES - 2
+
+
 async def test_stop_without_a_detector_ends_at_once(make_camera):
     camera = make_camera("ws://127.0.0.1:9")  # the discard port: nobody listens
     playing = asyncio.ensure_future(camera.run())
@@ -307,17 +372,24 @@ async def test_any_split_point_works(start_detector, make_camera, split):
 async def test_a_slow_subscriber_never_slows_the_detector(start_detector, make_camera, tmp_path):
     """One subscriber reads nothing; the other gets everything, and what the slow one lost is counted."""
     prompt: list[dict] = []
-    video = write_video(tmp_path / "long.avi", 100)
-    async with start_detector(subscriber_queue=4, max_detections=300) as running, ClientSession() as session:
-        slow = await session.ws_connect(detections_url(running.url), compress=0)
-        # Fill what lies between the two: nobody reads the slow subscriber's socket.
-        slow._response.connection.transport.pause_reading()
+    frames = 150
+    video = write_video(tmp_path / "long.avi", frames)
+    # Every candidate box is kept, for messages large enough to fill what the kernel holds between two sockets.
+    async with start_detector(subscriber_queue=4, confidence=0.0, iou=1.0, max_detections=2000) as running:
+        slow = await asyncio.open_connection("127.0.0.1", running.port, limit=1)
+        slow[1].write(
+            b"GET /v1/detections HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await until(lambda: len(running.detector.broadcast) == 1)
         subscription = await subscribed(running, running.url, prompt)
         camera = make_camera(running.url, source=str(video))
-        await asyncio.wait_for(camera.run(), LIVENESS_S)
-        await until(lambda: prompt and prompt[-1]["sequence"] == 99)
-        assert camera.account.ledger.detected == 100
-        slow._response.connection.transport.abort()
+        await asyncio.wait_for(camera.run(), 4 * LIVENESS_S)
+        await until(lambda: prompt and prompt[-1]["sequence"] == frames - 1)
+        assert camera.account.ledger.detected == len(prompt) == frames
+        sample = running.detector.metrics.registry.get_sample_value
+        assert sample("splitcast_detector_subscriber_dropped_messages_total") > 0
+        slow[1].transport.abort()
     await subscription
 
 

@@ -14,6 +14,7 @@ from stream.message import (
     InvalidMessage,
     KeyframeRequest,
     Reject,
+    TensorShape,
     Welcome,
     parse_to_detector,
 )
@@ -177,6 +178,30 @@ class TestDetector:
         kinds += [json.loads(text)["type"] for text in session.reject("corrupt", "", need_keyframe=True)]
         assert kinds == ["reject", "keyframe", "reject", "reject", "reject", "keyframe"]
 
+    def test_any_time_of_a_packet_is_acknowledged(self):
+        session = open_detector()
+        session.receive_packet(10)
+        ack = json.loads(session.acknowledge(0, 2**64 - 1, 0, {}))
+        assert ack["captured_ns"] == 2**64 - 1
+
+    def test_refuses_a_long_text_before_parsing_it(self):
+        text = '{"type":"hello","x":[' + "{}," * 2**16 + "{}]}"
+        with pytest.raises(SessionError, match="at most 65536"):
+            DetectorSession(2).receive_text(text)
+
+    def test_refuses_a_report_of_many_names(self):
+        report = {
+            "type": "report",
+            **dict.fromkeys(("captured", "detected", "in_flight"), 0),
+            **{name: {} for name in ("dropped", "reconnects", "keyframes")},
+            "source": "",
+            "source_state": "open",
+        }
+        session = open_detector()
+        session.receive_text(json.dumps(report))
+        with pytest.raises(SessionError, match="dropped"):
+            session.receive_text(json.dumps(report | {"dropped": {str(n): 1 for n in range(33)}}))
+
     def test_refuses_a_second_hello(self):
         with pytest.raises(SessionError, match="second hello"):
             open_detector().receive_text(make_hello().text())
@@ -203,7 +228,7 @@ class TestDetector:
             {"tensors": [{"name": "4.m", "shape": [1] * 9}]},
             {"codec": "x" * 257},
             {"clock": {"monotonic_ns": -1, "unix_ns": 0}},
-            {"clock": {"monotonic_ns": 2**63, "unix_ns": 0}},
+            {"clock": {"monotonic_ns": 2**64, "unix_ns": 0}},
             {"protocol": "1"},
         ],
     )
@@ -234,6 +259,13 @@ class TestHandshake:
             check_hello(make_hello(**changes), WEIGHTS, frozenset({"4.m"}), "yolov5n")
         assert refusal.value.code is code
         assert code in PERMANENT
+
+    @pytest.mark.parametrize("name", ["a\0b", "é" * 40])
+    def test_refuses_names_that_no_packet_can_carry(self, name):
+        hello = make_hello(tensors=[TensorShape(name=name, shape=[1, 2, 3])])
+        with pytest.raises(SessionError) as refusal:
+            check_layout(hello, LAYOUT)
+        assert refusal.value.code is CloseCode.SHAPES_DIFFER
 
     def test_refuses_other_shapes(self):
         with pytest.raises(SessionError, match=r"4\.m 32x60x80, detector 4\.cv2 32x60x80") as refusal:

@@ -1,0 +1,84 @@
+"""Logs as a service writes them: a process of its own, whose standard error is read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+URL = "rtsp://admin:hunter2@camera/live"
+SHOWN = "rtsp://***@camera/live"
+
+PROGRAM = """
+import logging, sys, warnings
+import structlog
+from services.logs import configure_logs
+
+style, url = sys.argv[1:]
+configure_logs(style, "info")
+log = structlog.get_logger("test")
+
+def fail():
+    raise ValueError(f"cannot open {url}")
+
+"""
+
+
+def written(style: str, *lines: str) -> str:
+    """What these lines of a program write to standard error."""
+    program = PROGRAM + "\n".join(lines)
+    command = [sys.executable, "-c", program, style, URL]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["log.info(f'cannot open {url}')"],
+        ["log.info('lost', source=url)"],
+        ["log.info('lost', source=[1, {'a': (url, 'b')}])"],
+        ["log.info('lost', **{url: 1})"],
+        ["log.info('lost', error=ValueError(url))"],
+        ["log.info('lost', source=type('Unknown', (), {'__repr__': lambda self: url})())"],
+        ["try: fail()", "except ValueError: log.exception('lost')"],
+        ["try: fail()", "except ValueError as error: log.error('lost', exc_info=error)"],
+        ["logging.getLogger('aiohttp').warning('cannot open %s', url)"],
+        ["logging.getLogger('aiohttp').warning('lost', extra={'source': [url]})"],
+        ["try: fail()", "except ValueError: logging.getLogger('asyncio').exception('lost')"],
+        ["warnings.warn(f'cannot open {url}')"],
+    ],
+    ids=lambda lines: lines[-1],
+)
+def test_no_password_is_written(style, lines):
+    output = written(style, *lines)
+    assert "hunter2" not in output
+    assert SHOWN in output
+    if style == "json":
+        (line,) = output.splitlines()
+        assert json.loads(line)["level"] in ("info", "warning", "error")
+
+
+def test_json_stays_json_whatever_it_contains():
+    output = written(
+        "json",
+        r"""log.info('quote " and \\ and é', address='http://h/?password=a"b&x=1', after=[url, None, 1.5, '"'])""",
+    )
+    entry = json.loads(output)
+    assert entry["event"] == 'quote " and \\ and é'
+    assert entry["address"] == "http://h/?password=***&x=1"
+    assert entry["after"] == [SHOWN, None, 1.5, '"']
+
+
+def test_a_traceback_is_written_whole():
+    entry = json.loads(written("json", "try: fail()", "except ValueError: log.exception('lost')"))
+    assert entry["exception"].startswith("Traceback (most recent call last):\n")
+    assert entry["exception"].endswith(f"ValueError: cannot open {SHOWN}")
+
+
+def test_text_is_for_people():
+    output = written("text", "log.info('source open', width=320)")
+    assert "source open" in output
+    assert len(output.splitlines()) == 1
