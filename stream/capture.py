@@ -78,6 +78,13 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
+class Undecodable:
+    """A picture was captured, but nothing can be made of it."""
+
+    count: int  # as in Captured, this one included
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The camera is gone; the child ends."""
 
@@ -93,10 +100,11 @@ class Release:
     slot: int
 
 
-Message: TypeAlias = Opening | Opened | Shared | Captured | Lost
+Message: TypeAlias = Opening | Opened | Shared | Captured | Undecodable | Lost
 
 _MESSAGES: dict[str, Any] = {
-    kind.__name__: kind for kind in (CaptureRequest, Opening, Opened, Shared, Captured, Lost, Release)
+    kind.__name__: kind
+    for kind in (CaptureRequest, Opening, Opened, Shared, Captured, Undecodable, Lost, Release)
 }
 
 
@@ -161,15 +169,11 @@ class CaptureProcess:
         self._memory: _Memory | None = None
         self.send(request)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def fileno(self) -> int:
         """Readable when `receive` has something to say."""
         return self._socket.fileno()
 
-    def receive(self) -> Opening | Opened | Shared | Picture | Lost | None:
+    def receive(self) -> Opening | Opened | Shared | Picture | Undecodable | Lost | None:
         """What the child says next; None if nothing waits.
 
         Raises CaptureEnded when the child has ended without a word.
@@ -195,7 +199,7 @@ class CaptureProcess:
 
     def _understand(
         self, message: Message, descriptors: list[int]
-    ) -> Opening | Opened | Shared | Picture | Lost:
+    ) -> Opening | Opened | Shared | Picture | Undecodable | Lost:
         match message:
             case Shared(width, height):
                 self._memory = _Memory(descriptors[0], width, height)
@@ -250,6 +254,10 @@ class _FreeSlots:
             return self._free[1].get_nowait()
         except queue.Empty:
             return None
+
+    def put_back(self, slot: int) -> None:
+        """For the thread that took the slot, which is also the one that renews."""
+        self._free[1].put(slot)
 
     def give_back(self, release: Release) -> None:
         memory, free = self._free
@@ -310,6 +318,7 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
     parent.tell(Opened())
     memory: _Memory | None = None
     count = 0
+    decoded_ns = time.monotonic_ns()
     while not parent.gone.is_set():
         started_ns = time.monotonic_ns()
         grabbed = camera.grab()
@@ -328,7 +337,15 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
             continue  # the parent is busy and will learn from the count that it missed this one
         ok, image = camera.retrieve(None if memory is None else memory.pictures[slot])
         if not ok:
+            if slot is not None:
+                parent.slots.put_back(slot)
+            parent.tell(Undecodable(count))
+            undecodable_s = (captured_ns - decoded_ns) / 1e9
+            if undecodable_s >= request.read_timeout_s:
+                parent.tell(Lost(f"no picture that can be decoded for {undecodable_s:.1f} s", count))
+                break
             continue
+        decoded_ns = captured_ns
         if memory is None or image.shape != memory.pictures.shape[1:]:
             # The first picture, or the camera changed its resolution: OpenCV then allocates an image.
             memory = parent.share(width=image.shape[1], height=image.shape[0])
@@ -390,6 +407,10 @@ def _explain(request: CaptureRequest, took_s: float, complaints: str) -> str:
         return f"no answer for {took_s:.1f} s"
     if request.target.startswith("/dev/") and not Path(request.target).exists():
         return f"there is no {request.target}"
+    userinfo = request.target.partition("://")[2].rpartition("@")[0]
+    if set(userinfo) & set("/?#@"):
+        # FFmpeg ends the host at the first / ? or #, so what it names as the host may be the password.
+        return "it cannot be opened; in a user name or password, write / ? # @ as %2F %3F %23 %40"
     lines = [re.sub(r"^(\[[^\]]*\]\s*)+", "", line).strip() for line in complaints.splitlines()]
     told = next((line for line in reversed(lines) if line), "")
     return f"it cannot be opened: {told[:200]}" if told else "it cannot be opened"

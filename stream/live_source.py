@@ -17,6 +17,7 @@ from stream.capture import (
     Opening,
     Picture,
     Shared,
+    Undecodable,
 )
 from stream.frame import Frame
 from stream.mailbox import Mailbox, MailboxClosed
@@ -24,6 +25,7 @@ from stream.redact import redact_url
 from stream.source import (
     CaptureOptions,
     FramesSkipped,
+    FrameUnreadable,
     Source,
     SourceConnected,
     SourceEvent,
@@ -131,6 +133,10 @@ class LiveSource(Source):
                         displaced.release()
                     self._report_skipped(picture.count - count - 1 + (displaced is not None))
                     count = picture.count
+                case Undecodable(captured):
+                    self._report_skipped(captured - count - 1)
+                    self._emit(FrameUnreadable(self.name, "it cannot be decoded"))
+                    count = captured
                 case Lost(reason, captured):
                     self._report_skipped(captured - count)
                     return reason
@@ -145,7 +151,7 @@ class LiveSource(Source):
 
 async def _next_message(
     process: CaptureProcess, timeout_s: float
-) -> Opening | Opened | Shared | Picture | Lost | None:
+) -> Opening | Opened | Shared | Picture | Undecodable | Lost | None:
     """The child's next message, or None if it stays silent for the whole timeout.
 
     Raises CaptureEnded when the child has ended.

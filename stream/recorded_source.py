@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from stream.frame import Frame
+from stream.redact import redact_url
 from stream.source import (
     CaptureOptions,
     FramesSkipped,
@@ -24,6 +25,7 @@ from stream.source import (
 )
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+SIDE_MAX = 65535  # pixels: a packet says the size of the picture in 16 bits a side
 
 
 class RecordedSource(Source):
@@ -36,7 +38,7 @@ class RecordedSource(Source):
         options: CaptureOptions,
         on_event: Callable[[SourceEvent], None] | None,
     ) -> None:
-        super().__init__(name, live=options.realtime, on_event=on_event)
+        super().__init__(redact_url(name), live=options.realtime, on_event=on_event)
         self._recording = recording
         self._options = options
         self._connected = False
@@ -56,7 +58,7 @@ class RecordedSource(Source):
                     return self._deliver(frame)
                 case None:
                     # A pass without a single frame would be followed by as empty ones, for ever.
-                    if not self._options.loop or self._frames == self._pass_from:
+                    if self._closed or not self._options.loop or self._frames == self._pass_from:
                         break
                     self._pass_from = self._frames
                     await self._run(self._recording.rewind)
@@ -74,7 +76,9 @@ class RecordedSource(Source):
     async def _read(self) -> Frame | SourceEvent | None:
         # A cancelled call leaves its read to the next one: every frame of a file is kept.
         if self._reading is None:
-            self._reading = asyncio.ensure_future(self._run(self._recording.read))
+            # Handed to the thread here and now, so that no `aclose` comes between: none reads what is closed.
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._thread, self._recording.read)
         item = await asyncio.shield(self._reading)
         self._reading = None
         return item
@@ -107,25 +111,26 @@ class RecordedSource(Source):
 
 def open_recording(path: Path, options: CaptureOptions) -> Video | Images:
     """The recording at a path. Raises SourceError where there is none that can be read."""
+    name = redact_url(str(path))  # it may be a URL with a slash too few
     try:
         if path.is_dir():
             images = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
             if not images:
                 suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-                raise SourceError(f"the folder {path} contains no images; put some there ({suffixes})")
+                raise SourceError(f"the folder {name} contains no images; put some there ({suffixes})")
         elif not path.is_file():
             raise SourceError(
-                f"there is no file or folder {path}; check the path, "
+                f"there is no file or folder {name}; check the path, "
                 "or give a webcam's number or a URL such as rtsp://…"
             )
         else:
             images = [path] if path.suffix.lower() in IMAGE_SUFFIXES else []
     except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        raise SourceError(f"{name} cannot be read ({error.strerror}); check its permissions") from error
     recording = Images(images) if images else Video(path)
     if options.realtime and not 0 < recording.fps <= 1000:
         recording.close()
-        raise SourceError(f"{path} has no frame rate to play it at; leave out realtime")
+        raise SourceError(f"{name} has no frame rate to play it at; leave out realtime")
     return recording
 
 
@@ -137,7 +142,8 @@ class Video:
         self.rewind()
         if not self._capture.isOpened():
             raise SourceError(
-                f"{path} is not a video that can be read; convert it, or check that it is whole"
+                f"{redact_url(str(path))} is not a video that can be read; "
+                "convert it, or check that it is whole"
             )
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
 
@@ -193,9 +199,13 @@ class Images:
         try:
             image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
         except (OSError, cv2.error) as error:
-            return FrameUnreadable(path, getattr(error, "strerror", None) or "it is not an image")
+            return FrameUnreadable(str(path), getattr(error, "strerror", None) or "it is not an image")
         if image is None:
-            return FrameUnreadable(path, "it is not an image")
+            return FrameUnreadable(str(path), "it is not an image")
+        height, width = image.shape[:2]
+        if max(height, width) > SIDE_MAX:
+            reason = f"it is {width} x {height} pixels, and {SIDE_MAX} a side are the most; make it smaller"
+            return FrameUnreadable(str(path), reason)
         return Frame(image, time.monotonic_ns())
 
     def skip(self, count: int) -> int:

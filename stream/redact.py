@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 # Up to the last @ of the word: a password typed without percent-encoding may itself contain @, : / ? # or
-# a quote, so nothing before that @ can be trusted to be the host.
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
+# a quote, so nothing before that @ can be trusted to be the host. From the first colon of the word: a URL
+# typed with a slash too few has a password too. Words are tried from their start only, for linear time.
+_USERINFO = re.compile(r"(?<!\S)([^\s:]*:/{0,2})\S*@")
 
 # Some cameras write the parameters as a path (/user=admin&password=…), so a slash may come before them too.
+# An escape character ends the value as white space does: after it a terminal's colour returns to normal.
 _PARAMETER = re.compile(
-    r"([?&;/][\w.%-]*(?:pass|pwd|psw|token|user|usr|login|secret|auth|key|sig)[\w.%-]*=)[^&\s]*",
+    r"([?&;/][\w.%-]*(?:pass|pwd|psw|token|user|usr|login|secret|auth|key|sig)[\w.%-]*=)[^&\s\x1b]*",
     re.IGNORECASE,
 )
 
@@ -19,7 +21,7 @@ def redact_url(text: str) -> str:
     """The text with `***` in place of the credentials of every URL in it.
 
     Credentials are all that stands before the last `@` of a URL, and the values of parameters whose names
-    speak of users, passwords, tokens or keys. A URL ends at white space. Where a URL is ambiguous, too much
-    is hidden rather than too little: `http://host/a@b` becomes `http://***@b`.
+    speak of users, passwords, tokens or keys. A URL ends at white space; `://` may lack its slashes. Where
+    a URL is ambiguous, too much is hidden rather than too little: `http://host/a@b` becomes `http://***@b`.
     """
     return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1***@", text))

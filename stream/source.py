@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -55,9 +54,9 @@ class FramesSkipped:
 
 @dataclass(frozen=True, slots=True)
 class FrameUnreadable:
-    """An image of a folder could not be read and was left out."""
+    """An image of a folder, or a camera's picture, could not be decoded and was left out."""
 
-    path: Path
+    name: str  # the image's path, or the name of the live source
     reason: str
 
 

@@ -32,9 +32,11 @@ def open_source(
     A file is opened here and now, a camera at the first frame. `on_event` is called on the event loop, for
     whatever happens besides frames.
 
-    Raises SourceError for what trying again cannot heal: an unknown scheme, a missing or unreadable file, a
-    folder without images.
+    Raises SourceError for what trying again cannot heal: an empty URI, an unknown scheme, a missing or
+    unreadable file, a folder without images.
     """
+    if not uri:
+        raise SourceError("the source is empty; name a webcam's number, a URL, a file or a folder")
     scheme, separator, _ = uri.partition("://")
     if uri.isdecimal() and uri.isascii():
         return LiveSource(f"webcam {int(uri)}", f"/dev/video{int(uri)}", options, on_event)

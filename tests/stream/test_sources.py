@@ -5,14 +5,16 @@ import os
 import signal
 import sys
 import textwrap
+import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from stream.capture import SLOTS, Release, _FreeSlots
+from stream.capture import SLOTS, CaptureRequest, Release, _explain, _FreeSlots
 from stream.source import (
     CaptureOptions,
     FrameUnreadable,
@@ -117,8 +119,20 @@ async def test_unreadable_images_are_left_out_and_reported(tmp_path):
     async with open_source(str(tmp_path), on_event=events) as source:
         assert await numbers(source) == [0, 2, 5]
     unreadable = events.of(FrameUnreadable)
-    assert [event.path.name for event in unreadable] == ["1.png", "3.png", "4.png", "9.png"]
+    assert [Path(event.name).name for event in unreadable] == ["1.png", "3.png", "4.png", "9.png"]
     assert all(event.reason for event in unreadable)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 65536), (65536, 4)])
+async def test_an_image_too_large_for_a_packet_is_left_out_and_reported(tmp_path, height, width):
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((height, width, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "1.png"), numbered(1, 65535 // 16 * 16, 8))
+    events = Events()
+    async with open_source(str(tmp_path), on_event=events) as source:
+        assert await numbers(source) == [1]
+    (unreadable,) = events.of(FrameUnreadable)
+    assert f"{width} x {height}" in unreadable.reason
+    assert "65535" in unreadable.reason
 
 
 @pytest.mark.parametrize("kind", ["video", "folder"])
@@ -215,6 +229,32 @@ def test_refuses_files_that_cannot_be_read(tmp_path, name, content, advice):
         open_source(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("uri", ["rtsp:/admin:hunter2@cam/x", "rtsp:admin:hunter2@cam/x", "a:hunter2@b" * 99])
+def test_refuses_a_url_with_too_few_slashes_without_showing_the_password(uri):
+    with pytest.raises(SourceError, match=r"\*\*\*@") as refused:
+        open_source(uri)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [None, "folder", b"not a video"])
+def test_what_cannot_be_opened_is_named_without_a_password(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = Path("rtsp:/admin:hunter2@cam")
+    if content is not None:
+        (path if content == "folder" else path.parent).mkdir(parents=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(SourceError) as refused:
+        open_source(str(path))
+    assert "rtsp:/***@cam" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_refuses_an_empty_uri():
+    with pytest.raises(SourceError, match="empty"):
+        open_source("")
+
+
 def test_refuses_a_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(SourceError, match="contains no images"):
@@ -260,6 +300,41 @@ async def test_closing_ends_the_iteration_and_may_be_repeated(tmp_path):
     await source.aclose()
     await source.aclose()
     assert [frame async for frame in source] == []
+
+
+@pytest.mark.parametrize("kind", ["video", "folder"])
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize("yields", [0, 1, 2, 3])
+async def test_closing_during_a_read_neither_begins_again_nor_reads_what_is_closed(
+    tmp_path, monkeypatch, kind, frames, yields
+):
+    """Of one frame, the read finds the end; of five, the next."""
+    for number in range(frames):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), numbered(number))
+    uri = write_video(tmp_path / "clip.avi", frames) if kind == "video" else tmp_path
+    events = Events()
+    source = open_source(str(uri), CaptureOptions(loop=True), events)
+    await receive(source, 1)
+    called = []
+    for name in ("read", "rewind", "close"):
+        method = getattr(source._recording, name)
+        monkeypatch.setattr(
+            source._recording, name, lambda name=name, method=method: (called.append(name), method())[1]
+        )
+    # The source's thread is busy, so that the read waits there until the source is closed.
+    busy = threading.Event()
+    source._thread.submit(busy.wait)
+    reading = asyncio.create_task(drain(source))
+    for _ in range(yields):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(source.aclose())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    busy.set()
+    async with asyncio.timeout(ALIVE_S):
+        await asyncio.gather(reading, closing)
+    assert called in (["close"], ["read", "close"])
+    assert events.of(SourceLost) == []
 
 
 @pytest.mark.parametrize(
@@ -605,6 +680,8 @@ class VideoCapture:
         return self.take()
 
     def retrieve(self, image):
+        if not self.decodes():
+            return False, None
         height, width = self.size()
         if image is None or image.shape != (height, width, 3):
             image = np.empty((height, width, 3), np.uint8)
@@ -616,6 +693,9 @@ class VideoCapture:
 
     def release(self):
         pass
+
+    def decodes(self):
+        return True
 
     def take(self):
         return True
@@ -688,6 +768,47 @@ async def test_every_captured_picture_is_delivered_or_counted(fake_webcam):
     assert len(delivered) + events.skipped == 150
 
 
+async def test_pictures_that_cannot_be_decoded_are_reported_and_keep_no_slot(fake_webcam):
+    fake_webcam("""
+        def take(self):
+            return self.number <= 150
+
+        def decodes(self):
+            return self.number % 10
+    """)
+    events = Events()
+    order = []
+    once = CaptureOptions(backoff_min_s=60.0, backoff_max_s=60.0)
+    async with open_source("3", once, events) as source:
+
+        async def consume() -> None:
+            async for frame in source:
+                order.append(int(frame.image[0, 0, 0]))  # noqa: PERF401 (kept when cancelled)
+
+        consuming = asyncio.create_task(consume())
+        await events.until(SourceRetry)
+        consuming.cancel()
+        await asyncio.wait([consuming])
+    unreadable = events.of(FrameUnreadable)
+    assert SLOTS < len(unreadable) <= 15
+    assert {event.name for event in unreadable} == {source.name}
+    assert len(order) + len(unreadable) + events.skipped == 150
+    assert order[-1] > 140
+
+
+async def test_a_camera_of_which_nothing_can_be_decoded_is_lost(fake_webcam):
+    fake_webcam("""
+        def decodes(self):
+            return self.number < 5
+    """)
+    events = Events()
+    async with open_source("3", IMPATIENT, events) as source, drained(source):
+        lost = await events.until(SourceLost)
+        assert "decoded for 1." in lost.reason
+        assert len(events.of(FrameUnreadable)) > SLOTS
+        await events.until(SourceConnected, 2)
+
+
 async def test_a_read_that_returns_late_is_a_stall(fake_webcam):
     fake_webcam("""
         def take(self):
@@ -736,6 +857,35 @@ async def test_an_error_of_the_library_is_told_without_credentials(fake_webcam):
     async with open_source("3", IMPATIENT, events) as source, drained(source):
         lost = await events.until(SourceLost)
     assert "cannot read rtsp://***@host/" in lost.reason
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("rtsp://admin:x@hunter2/y@127.0.0.1:9/live", False),
+        ("rtsp://admin:hunter2/y@127.0.0.1/live", False),
+        ("rtsp://hunter2?y@127.0.0.1/live", False),
+        ("rtsp://hunter2#y@127.0.0.1/live", False),
+        ("rtsp://admin:x@hunter2@127.0.0.1/live", False),
+        ("rtsp://admin:secret@hunter2/live", True),
+        ("rtsp://hunter2/live?a=b", True),
+    ],
+)
+def test_what_ffmpeg_takes_for_the_host_is_not_told_where_it_may_be_the_password(target, told):
+    complaint = "[tcp @ 0x55] Failed to resolve hostname hunter2: Name or service not known\n"
+    reason = _explain(CaptureRequest(target, 5.0, 5.0, "tcp"), 0.1, complaint)
+    assert ("Failed to resolve hostname hunter2" in reason) == told
+    assert ("hunter2" in reason) == told
+    assert ("%2F" in reason) != told
+
+
+async def test_a_password_that_ffmpeg_takes_for_the_host_is_not_shown():
+    events = Events()
+    uri = "rtsp://admin:x@127.0.0.2:9/hunter2@127.0.0.1:9/live"
+    async with open_source(uri, IMPATIENT, events) as source, drained(source):
+        lost = await events.until(SourceLost)
+    assert "%2F" in lost.reason
+    assert "127.0.0.2" not in source.name + str(events.seen)
 
 
 def test_a_slot_of_former_memory_comes_not_free_in_the_new():
