@@ -17,10 +17,16 @@ from ultralytics.nn.modules import C3, SPPF, Concat, Conv
 
 from stream.checkpoint import UnreadableCheckpoint, UnsupportedLayer
 
-_MAX_LAYERS = 200
-_MAX_REPEATS = 64  # official networks repeat a bottleneck at most 12 times
+# Making a layer takes a millisecond or more and a line of text asks for one, so they are few.
+_MAX_LAYERS = 64  # official networks have 25
+_MAX_REPEATS = 16  # official networks repeat a bottleneck at most 12 times
+_MAX_BOTTLENECKS = 128  # of all layers together; official networks have at most 44
+_MAX_SOURCES = 8  # official networks concatenate 2 layers and detect on 3
+_MAX_ARGUMENTS = 8
 _MAX_ARGUMENT = 64  # kernel size, stride, padding, groups
 _MAX_CHANNELS = 4096  # official networks have at most 1280
+_MAX_VALUES = 256  # that all layers together put out per pixel of the picture; official networks at most 100
+_MIN_RESOLUTION = 1 / 64  # of a layer, in cells per pixel along one side; official networks reach 1/32
 
 SCALES: Mapping[str, tuple[float, float]] = {  # depth and width multiples
     "n": (0.33, 0.25),
@@ -85,7 +91,7 @@ def description(scale: str, classes: int = 80) -> Mapping[str, object]:
     }
 
 
-def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Layer]:  # noqa: PLR0912 - one case per layer
+def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Layer]:  # noqa: PLR0912, PLR0915 - one case per layer
     """The layers of a described network, with random weights, on torch's default device.
 
     Raises UnsupportedLayer for anything but Conv, C3, SPPF, nn.Upsample, Concat and a final Detect, and
@@ -101,12 +107,16 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
 
     layers: list[Layer] = []
     channels: list[int] = []  # of each layer's output
+    resolutions: list[float] = []  # of each layer's output, in cells per pixel of the picture along one side
+    bottlenecks, values = 0, 0.0
 
-    def scaled(value: int) -> int:
-        result = math.ceil(min(value, max_channels) * width / 8) * 8
+    def bounded(result: int) -> int:
         if not 0 < result <= _MAX_CHANNELS:
             raise UnreadableCheckpoint(f"a layer would have {result} channels")
         return result
+
+    def scaled(value: int) -> int:
+        return bounded(math.ceil(min(value, max_channels) * width / 8) * 8)
 
     for index, row in enumerate(rows):
         where = f"layer {index}"
@@ -118,15 +128,18 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
             ) from None
         sources = _sources(origin, index)
         inputs = [channels[source] if source >= 0 else 3 for source in sources]
-        if type(repeats) is not int or not 1 <= repeats <= _MAX_REPEATS:
-            raise UnreadableCheckpoint(f"{where} is repeated {reprlib.repr(repeats)} times")
-        repeats = min(max(round(repeats * depth), 1), _MAX_REPEATS) if repeats > 1 else 1
+        resolution = max(resolutions[source] if source >= 0 else 1.0 for source in sources)
+        repeats = _repeats(repeats, depth, where)
         module: nn.Module
-        match kind, tuple(_sequence(arguments)):
+        match kind, _sequence(arguments, _MAX_ARGUMENTS):
             case "Conv", (int(c2), *rest) if len(rest) <= 4 and repeats == 1 and len(inputs) == 1:
-                module = Conv(inputs[0], scaled(c2), *_small(rest, where))
+                block = Conv(inputs[0], scaled(c2), *_small(rest, where))
+                module, resolution = block, resolution / _stride(block.conv, where)
                 out = scaled(c2)
             case "C3", (int(c2), *rest) if len(rest) <= 2 and len(inputs) == 1:
+                bottlenecks += repeats
+                if bottlenecks > _MAX_BOTTLENECKS:
+                    raise UnreadableCheckpoint(f"the network has more than {_MAX_BOTTLENECKS} bottlenecks")
                 module = C3(inputs[0], scaled(c2), repeats, *_small(rest, where))
                 out = scaled(c2)
             case "SPPF", (int(c2), *rest) if len(rest) <= 1 and repeats == 1 and len(inputs) == 1:
@@ -134,17 +147,24 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
                 out = scaled(c2)
             case "nn.Upsample", (None | "None", 2, "nearest") if repeats == 1 and len(inputs) == 1:
                 module = nn.Upsample(scale_factor=2, mode="nearest")
+                resolution *= 2
                 out = inputs[0]
             case "Concat", (1,) if repeats == 1:
                 module = Concat(1)
-                out = sum(inputs)
+                out = bounded(sum(inputs))
             case "Detect", _ if index == len(rows) - 1:
                 module = detect(classes, inputs)
                 out = 0
             case _:
                 raise UnsupportedLayer(_shown(kind), where)
+        values += out * resolution**2
+        if values > _MAX_VALUES or resolution < _MIN_RESOLUTION:
+            raise UnreadableCheckpoint(
+                f"the outputs up to {where} would be too large or too small for a detection network"
+            )
         layers.append(Layer(module, sources))
         channels.append(out)
+        resolutions.append(resolution)
     if kind != "Detect":
         raise UnsupportedLayer(_shown(kind), "the last layer should be Detect")
     return layers
@@ -154,10 +174,12 @@ def _multiples(yaml: Mapping[str, object]) -> tuple[float, float, float]:
     """Depth, width and most channels before widening, from either way of writing them down."""
     scales, scale = yaml.get("scales"), yaml.get("scale")
     if isinstance(scales, dict) and scales:
+        if scale and not isinstance(scale, str):  # hashing a deeply nested tuple would overflow the C stack
+            raise UnreadableCheckpoint(f"the network's scale is {reprlib.repr(scale)}, not a letter")
         values = _sequence(scales.get(scale) if scale else next(iter(scales.values())))
     else:
         values = (yaml.get("depth_multiple", 1.0), yaml.get("width_multiple", 1.0), _MAX_CHANNELS)
-    match tuple(values):
+    match values:
         case (int() | float() as depth, int() | float() as width, int() | float() as most) if (
             0 < depth <= 10 and 0 < width <= 10 and most > 0
         ):
@@ -168,6 +190,8 @@ def _multiples(yaml: Mapping[str, object]) -> tuple[float, float, float]:
 def _sources(origin: object, index: int) -> tuple[int, ...]:
     """Absolute indices of the layers read by layer `index`; negative ones count back from it."""
     sources = []
+    if isinstance(origin, list | tuple) and len(origin) > _MAX_SOURCES:
+        raise UnreadableCheckpoint(f"layer {index} reads from more than {_MAX_SOURCES} layers")
     for value in origin if isinstance(origin, list | tuple) else (origin,):
         first = min(-index, -1)  # layer 0 reads the picture, which is written -1
         if type(value) is not int or not first <= value < index:
@@ -180,6 +204,26 @@ def _sources(origin: object, index: int) -> tuple[int, ...]:
     return tuple(sources)
 
 
+def _repeats(declared: object, depth: float, where: str) -> int:
+    """How often a layer is repeated in a network of this depth."""
+    if type(declared) is int and 1 <= declared <= _MAX_REPEATS:
+        repeats = max(round(declared * depth), 1) if declared > 1 else 1
+        if repeats <= _MAX_REPEATS:
+            return repeats
+    raise UnreadableCheckpoint(f"{where} is repeated {reprlib.repr(declared)} times at depth {depth}")
+
+
+def _stride(conv: nn.Conv2d, where: str) -> int:
+    """Stride of a convolution, once it is known to put out no more than one value per stride.
+
+    A wider padding would let the picture grow with every layer.
+    """
+    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+    if stride < 1 or not isinstance(padding, int) or 2 * padding >= kernel:
+        raise UnreadableCheckpoint(f"{where} has kernel {kernel}, stride {stride} and padding {padding}")
+    return stride
+
+
 def _small(values: Sequence[object], where: str) -> Sequence[object]:
     """Kernel sizes, strides, groups and the like, once they are known to be small numbers."""
     for value in values:
@@ -188,9 +232,11 @@ def _small(values: Sequence[object], where: str) -> Sequence[object]:
     return values
 
 
-def _sequence(value: object) -> Sequence[object]:
+def _sequence(value: object, limit: int = 2 * _MAX_LAYERS) -> Sequence[object]:
     if not isinstance(value, list | tuple):
         raise UnreadableCheckpoint("the network's description is not made of lists")
+    if len(value) > limit:
+        raise UnreadableCheckpoint("the network's description has too long a list")
     return value
 
 

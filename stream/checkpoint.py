@@ -10,19 +10,26 @@ allow-list is refused.
 from __future__ import annotations
 
 import pickletools
+import reprlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-_MAX_PICKLE_BYTES = 64 << 20  # an official yolov5x describes itself in 0.3 MB
+# A yolov5x with its averaged copy and its optimizer describes itself in 0.5 MB and 0.2 million steps.
+_MAX_PICKLE_BYTES = 4 << 20
+_MAX_STEPS = 500_000  # opcodes, and values that an opcode copies
+_MAX_DIRECTORY_BYTES = 1 << 20  # the zip file's list of members; that yolov5x needs 0.2 MB
 _MAX_ENTRIES = 20_000  # modules and tensors; a shared one may stand for a tree of any size
-_MAX_PATH = 200  # characters of a module's path; a module may even contain itself
+_MAX_PATH = 200  # characters of a module's or tensor's path; a module may even contain itself
+_MAX_NAME = 200  # characters of a class, of the network's or of the program's
+_MAX_CLASSES = 4096
+_MAX_KEY = 1 << 31  # of a dictionary; unbounded integers can be chosen to have equal hashes
 _MAX_DIMENSIONS = 8
 
 _DTYPES = {
@@ -154,7 +161,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Prefers the averaged weights (`ema`) where the file has both, as the official tools do.
     Raises UnreadableCheckpoint, UnsafeCheckpoint.
     """
-    with _translated(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with _translated(path), path.open("rb") as file, _opened(file) as archive:
         contents = _Archive(archive)
         model = _find_model(_Interpreter(contents).run())
         tensors, activations = _walk(model)
@@ -186,7 +193,18 @@ def _translated(path: Path) -> Iterator[None]:
             "or re-save a file from before PyTorch 1.6 with a newer one"
         ) from error
     except Exception as error:  # damaged bytes make zipfile and pickletools raise a dozen unrelated types
-        raise UnreadableCheckpoint(f"{path} is damaged ({error!r}); fetch it again") from error
+        shown = repr(error)[:_MAX_NAME]
+        raise UnreadableCheckpoint(f"{path} is damaged ({shown}); fetch it again") from error
+
+
+def _opened(file: IO[bytes]) -> zipfile.ZipFile:
+    """The zip file, once its list of members is known to be short: `ZipFile` parses any length at once."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined] # the public API offers no look before parsing
+    if end and end[zipfile._ECD_SIZE] > _MAX_DIRECTORY_BYTES:  # type: ignore[attr-defined]
+        raise UnreadableCheckpoint(
+            f"the zip file's list of members is longer than {_MAX_DIRECTORY_BYTES} bytes"
+        )
+    return zipfile.ZipFile(file)
 
 
 class _Archive:
@@ -206,12 +224,18 @@ class _Archive:
             raise UnreadableCheckpoint(
                 "the zip file is compressed, which PyTorch never does; use the original file"
             )
+        if any(info.compress_size != info.file_size for info in members.values()):
+            raise UnreadableCheckpoint("the zip file gives a member two sizes")
         self.size = sum(info.file_size for info in members.values())
         archive_file = archive.fp
         assert archive_file is not None
         if self.size > archive_file.seek(0, 2):
             raise UnreadableCheckpoint("the parts of the zip file are together larger than the file")
         self._members = members
+        folder = f"{self._root}data/"
+        self._storages = {
+            name.removeprefix(folder): info for name, info in members.items() if name.startswith(folder)
+        }
         self._loaded: dict[str, torch.Tensor] = {}  # storages, which tensors may share
         if self._read(f"{self._root}byteorder", limit=16, default=b"little") != b"little":
             raise UnreadableCheckpoint("saved on a big-endian machine; re-save it on a little-endian one")
@@ -221,11 +245,12 @@ class _Archive:
 
     def storage(self, key: str, dtype: torch.dtype, elements: int) -> str:
         """Member that holds a storage, once its size is known to be what the pickle declares."""
-        member = f"{self._root}data/{key}"
-        info = self._members.get(member)
+        info = self._storages.get(key)
         if info is None or elements < 0 or info.file_size != elements * dtype.itemsize:
-            raise UnreadableCheckpoint(f"tensor storage {key!r} is missing or not of the declared size")
-        return member
+            raise UnreadableCheckpoint(
+                f"tensor storage {reprlib.repr(key)} is missing or not of the declared size"
+            )
+        return info.filename
 
     def load(self, stored: StoredTensor) -> torch.Tensor:
         if stored.elements == 0:
@@ -276,12 +301,19 @@ class _Interpreter:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, object] = {}
+        self._steps = 0
 
     def run(self) -> object:
         for opcode, argument, _ in pickletools.genops(self._archive.pickle()):
+            self._spend(1)
             self._step(opcode.name, argument)
         (result,) = self._stack
         return result
+
+    def _spend(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > _MAX_STEPS:
+            raise UnreadableCheckpoint(f"the pickle takes more than {_MAX_STEPS} steps")
 
     def _step(self, opcode: str, argument: Any) -> None:  # noqa: PLR0912, PLR0915 - one case per opcode
         stack = self._stack
@@ -325,6 +357,8 @@ class _Interpreter:
             case "DUP":
                 stack.append(stack[-1])
             case "PUT" | "BINPUT" | "LONG_BINPUT":
+                if not 0 <= argument < _MAX_KEY:
+                    raise UnreadableCheckpoint("the pickle numbers its values beyond any count of them")
                 self._memo[argument] = stack[-1]
             case "MEMOIZE":
                 self._memo[len(self._memo)] = stack[-1]
@@ -339,13 +373,13 @@ class _Interpreter:
             case "BINPERSID":
                 stack.append(self._storage(*self._pop(1)))
             case "REDUCE" | "NEWOBJ":
-                stack.append(_made(*self._pop(2)))
+                stack.append(self._made(*self._pop(2)))
             case "NEWOBJ_EX":
                 target, arguments, _ = self._pop(3)
-                stack.append(_made(target, arguments))
+                stack.append(self._made(target, arguments))
             case "BUILD":
                 (state,) = self._pop(1)
-                _build(stack[-1], state)
+                self._build(stack[-1], state)
             case _:
                 raise UnreadableCheckpoint(f"the pickle uses opcode {opcode}, which PyTorch never writes")
 
@@ -376,12 +410,7 @@ class _Interpreter:
         match self._stack[-1]:
             case dict() as target:
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    # Hashing a deeply nested tuple would overflow the C stack, so only plain keys are taken.
-                    if not isinstance(key, str | int | float | bytes | None):
-                        raise UnreadableCheckpoint(
-                            f"the pickle has a dictionary key of type {type(key).__name__}"
-                        )
-                    target[key] = value
+                    target[_checked_key(key)] = value
             case Record():
                 pass
             case other:
@@ -394,41 +423,58 @@ class _Interpreter:
                 return _Storage(self._archive.storage(key, dtype, elements), dtype, elements)
         raise UnreadableCheckpoint("the pickle has a persistent id that is not a tensor storage")
 
+    def _made(self, target: object, arguments: object) -> object:
+        """What stands for `target(*arguments)`: a dictionary, a tensor, or an inert record."""
+        if not isinstance(target, _Name) or not isinstance(arguments, tuple):
+            raise UnreadableCheckpoint("the pickle calls something that is not a class or function")
+        match target.path, arguments:
+            case path, (list() | tuple() as pairs,) if path in _DICTS:
+                self._spend(len(pairs))
+                return {_checked_key(key): value for key, value in pairs}
+            case path, _ if path in _DICTS:
+                return {}
+            case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, offset, shape, stride, *_):
+                return _tensor(storage, offset, shape, stride)
+            case path, (StoredTensor() as tensor, *_) if path.startswith("torch._utils._rebuild_parameter"):
+                return tensor
+        return Record(target.path)
+
+    def _build(self, target: object, state: object) -> None:
+        """What stands for `target.__setstate__(state)`: a record keeps its attributes, all else ignores them."""
+        if isinstance(target, Record):
+            parts = state if isinstance(state, tuple) else (state,)
+            self._spend(len(parts))
+            for part in parts:
+                if isinstance(part, dict):
+                    self._spend(len(part))
+                    target.state.update({key: value for key, value in part.items() if isinstance(key, str)})
+        elif not isinstance(target, dict | StoredTensor):
+            raise UnreadableCheckpoint(f"the pickle sets the state of a {type(target).__name__}")
+
+
+def _checked_key(key: object) -> object:
+    """The key, once it is known to be cheap to hash.
+
+    Hashing a deeply nested tuple would overflow the C stack, and numbers with equal hashes make a dictionary
+    quadratic. Texts are safe: Python salts their hashes.
+    """
+    if not isinstance(key, str | int | None):
+        raise UnreadableCheckpoint(f"the pickle has a dictionary key of type {type(key).__name__}")
+    if isinstance(key, int) and not -_MAX_KEY < key < _MAX_KEY:
+        raise UnreadableCheckpoint("the pickle has a dictionary key of more than 31 bits")
+    return key
+
 
 def _allowed(module: object, name: object) -> _Name:
     if not isinstance(module, str) or not isinstance(name, str):
         raise UnreadableCheckpoint("the pickle names a class by something that is not text")
+    # A long text, once written, can be named any number of times, and each would be a new text.
+    if len(module) + len(name) > _MAX_NAME:
+        raise UnsafeCheckpoint(f"{module[:80]}.{name[:80]}")
     path = f"{module}.{name}"
     if path in _ALLOWED_NAMES or path.startswith(_ALLOWED_PREFIXES):
         return _Name(path)
     raise UnsafeCheckpoint(path)
-
-
-def _made(target: object, arguments: object) -> object:
-    """What stands for `target(*arguments)`: a dictionary, a tensor, or an inert record."""
-    if not isinstance(target, _Name) or not isinstance(arguments, tuple):
-        raise UnreadableCheckpoint("the pickle calls something that is not a class or function")
-    match target.path, arguments:
-        case path, ([*pairs],) if path in _DICTS:
-            return {key: value for key, value in pairs if isinstance(key, str | int)}
-        case path, _ if path in _DICTS:
-            return {}
-        case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, offset, shape, stride, *_):
-            return _tensor(storage, offset, shape, stride)
-        case path, (StoredTensor() as tensor, *_) if path.startswith("torch._utils._rebuild_parameter"):
-            return tensor
-    return Record(target.path)
-
-
-def _build(target: object, state: object) -> None:
-    """What stands for `target.__setstate__(state)`: a record keeps its attributes, all else ignores them."""
-    if isinstance(target, Record):
-        parts = state if isinstance(state, tuple) else (state,)
-        for part in parts:
-            if isinstance(part, dict):
-                target.state.update({key: value for key, value in part.items() if isinstance(key, str)})
-    elif not isinstance(target, dict | StoredTensor):
-        raise UnreadableCheckpoint(f"the pickle sets the state of a {type(target).__name__}")
 
 
 def _tensor(storage: _Storage, offset: object, shape: object, stride: object) -> StoredTensor:
@@ -469,9 +515,12 @@ def _walk(model: Record) -> tuple[dict[str, StoredTensor], dict[str, Record]]:
         weights = {**module.children("_parameters"), **module.children("_buffers")}
         children = module.children("_modules")
         entries += 1 + len(weights) + len(children)
-        if entries > _MAX_ENTRIES or len(path) > _MAX_PATH:
-            raise UnreadableCheckpoint("the network has too many modules, or one that contains itself")
         prefix = f"{path}." if path else ""
+        longest = max(map(len, (*weights, *children)), default=0)
+        if entries > _MAX_ENTRIES or len(prefix) + longest > _MAX_PATH:
+            raise UnreadableCheckpoint(
+                "the network has too many modules, names too long, or a module that contains itself"
+            )
         for name, value in weights.items():
             if isinstance(value, StoredTensor):
                 tensors[prefix + name] = value
@@ -487,6 +536,11 @@ def _class_names(names: object) -> tuple[str, ...] | None:
     """Class names in the order of their indices, from a list or from a dictionary by index."""
     if isinstance(names, dict):
         names = [names[key] for key in sorted(key for key in names if isinstance(key, int))]
-    if isinstance(names, list) and all(isinstance(name, str | int) for name in names):
-        return tuple(str(name) for name in names)
-    return None
+    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+        return None
+    # A text or a number of any length may stand in every place of the list.
+    if len(names) > _MAX_CLASSES or any(
+        len(name) > _MAX_NAME if isinstance(name, str) else name.bit_length() > 64 for name in names
+    ):
+        raise UnreadableCheckpoint("the network has too many classes, or names too long")
+    return tuple(str(name) for name in names)

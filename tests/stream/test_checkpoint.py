@@ -23,6 +23,7 @@ import pytest
 import torch
 from torch import nn
 
+from stream import architecture, checkpoint
 from stream.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -561,6 +562,236 @@ def test_zip_of_declared_size_only(small, tmp_path):
     (tmp_path / "model.pt").write_bytes(data)
     with pytest.raises(UnreadableCheckpoint):
         read_checkpoint(tmp_path / "model.pt")
+
+
+# --- what is refused because reading it would cost too much ---
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def number(value: int) -> bytes:
+    data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8b" + struct.pack("<I", len(data)) + data
+
+
+def keyed(count: int, key) -> bytes:
+    """A dictionary of None by `key(0)`, `key(1)`, ..."""
+    return b"}(" + b"".join(key(index) + b"N" for index in range(count)) + b"u"
+
+
+MODULE = b"cmodels.common\nConv\n)R"
+PRIME = 2**61 - 1  # Python's hash of a number is its remainder
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[int]:
+    """Grows by one number, the height of the stack, with every step of a pickle program."""
+    heights: list[int] = []
+    step = checkpoint._Interpreter._step
+
+    def counted(self, opcode, argument) -> None:
+        heights.append(len(self._stack))
+        step(self, opcode, argument)
+
+    monkeypatch.setattr(checkpoint._Interpreter, "_step", counted)
+    return heights
+
+
+def test_does_not_start_on_a_long_program(tmp_path, steps):
+    path = write(tmp_path / "model.pt", b"\x80\x02(" + b"}" * (5 << 20) + b"t.")
+    with pytest.raises(UnreadableCheckpoint, match=r"data\.pkl is missing or larger"):
+        read_checkpoint(path)
+    assert not steps
+
+
+@pytest.mark.parametrize("opcode", [b"}", b"]", b"\x94", b"(", b"2", b"h\x00", b"K\x00"], ids=repr)
+def test_stops_a_program_of_many_steps(tmp_path, monkeypatch, steps, opcode):
+    monkeypatch.setattr(checkpoint, "_MAX_STEPS", 1000)
+    program = b"\x80\x02Nq\x00" + opcode * 3000 + b"."
+    with pytest.raises(UnreadableCheckpoint, match="more than 1000 steps"):
+        read_checkpoint(write(tmp_path / "model.pt", program))
+    assert len(steps) == 1000
+    assert max(steps) <= 1000
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"("
+        + b"".join(text(str(i)) + b"N\x86" for i in range(300))
+        + b"l\x85q\x00"
+        # OrderedDict(the same pairs), again and again
+        + b"ccollections\nOrderedDict\nq\x01"
+        + b"h\x01h\x00R" * 5,
+        keyed(300, lambda i: text(str(i))) + b"q\x00" + (MODULE + b"h\x00b") * 5,
+        b"(" + b"N" * 300 + b"tq\x00" + (MODULE + b"h\x00b") * 10,
+    ],
+    ids=["pairs", "attributes", "parts"],
+)
+def test_counts_what_a_step_copies(tmp_path, monkeypatch, steps, program):
+    monkeypatch.setattr(checkpoint, "_MAX_STEPS", 2000)
+    with pytest.raises(UnreadableCheckpoint, match="more than 2000 steps"):
+        read_checkpoint(write(tmp_path / "model.pt", program + b"."))
+    assert len(steps) < 1500
+
+
+def test_an_official_network_leaves_room_below_the_limits(tmp_path, steps):
+    model = legacy.Model(small_description())
+    optimizer = torch.optim.AdamW(model.parameters())
+    read_checkpoint(legacy.save(model, tmp_path / "m.pt", ema=model, optimizer=optimizer.state_dict()))
+    assert len(steps) * 10 < checkpoint._MAX_STEPS
+
+
+@pytest.mark.parametrize(
+    ("dictionary", "reason"),
+    [
+        (keyed(100, lambda i: number(PRIME * (i + 1))), "31 bits"),
+        (keyed(1, lambda _: number(1 << 31)), "31 bits"),
+        (keyed(1, lambda _: number(-(1 << 31))), "31 bits"),
+        (keyed(1, lambda _: b"G" + struct.pack(">d", 2.0**61)), "key of type float"),
+        (keyed(1, lambda _: b")"), "key of type tuple"),
+        (keyed(1, lambda _: b"C\x01a"), "key of type bytes"),
+        (b"(" + number(PRIME) + b"Nd", "31 bits"),
+        (b"}" + number(PRIME) + b"Ns", "31 bits"),
+        (b"ccollections\nOrderedDict\n](" + number(PRIME) + b"N\x86e\x85R", "31 bits"),
+        (b"ccollections\nOrderedDict\n](" + b")" + b"\x85" * 100 + b"N\x86e\x85R", "key of type tuple"),
+        (b"Np%d\n" % PRIME, "numbers its values"),
+        (b"Np-1\n", "numbers its values"),
+    ],
+)
+def test_refuses_keys_that_hash_badly(tmp_path, dictionary, reason):
+    with pytest.raises(UnreadableCheckpoint, match=reason):
+        read_checkpoint(write(tmp_path / "model.pt", b"\x80\x02" + dictionary + b"."))
+
+
+def test_reads_the_keys_that_models_use(tmp_path):
+    odd = {0: "a", (1 << 31) - 1: "b", True: "c", None: "d", "e": "e"}
+    assert read_checkpoint(legacy.save(legacy.Model(small_description()), tmp_path / "m.pt", odd=odd)).state
+
+
+@pytest.mark.parametrize("table", ["_modules", "_parameters", "_buffers"])
+def test_refuses_long_names_before_joining_them(tmp_path, table):
+    """A module with a long name in it, held by a chain in which each module holds the one before twice."""
+    program = b"}(" + text("n" * 10_000) + MODULE + b"uq\x000"
+    program += MODULE + b"}" + text(table) + b"h\x00sbq\x010"
+    for index in range(1, 12):
+        child = b"h" + bytes([index])
+        children = b"}(" + text("0") + child + text("1") + child + b"u"
+        program += MODULE + b"}" + text("_modules") + children + b"sbq" + bytes([index + 1]) + b"0"
+    with pytest.raises(UnreadableCheckpoint, match="names too long"):
+        read_checkpoint(write(tmp_path / "model.pt", program + b"}" + text("model") + b"h\x0cs."))
+
+
+@pytest.mark.parametrize("long", ["module", "name"])
+def test_refuses_long_class_names_before_joining_them(tmp_path, long):
+    module, name = ("models." + "m" * 10_000, "C") if long == "module" else ("models", "C" * 10_000)
+    with pytest.raises(UnsafeCheckpoint) as caught:
+        read_checkpoint(write(tmp_path / "model.pt", b"\x80\x04" + text(module) + text(name) + b"\x93."))
+    assert len(caught.value.name) < 200
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["a"] * 5000, ["a" * 300], [1 << 100], {0: "a" * 300}],
+    ids=["many", "long", "number", "by index"],
+)
+def test_refuses_class_names_that_grow(tmp_path, names):
+    model = legacy.Model(small_description())
+    model.names = names
+    with pytest.raises(UnreadableCheckpoint, match="too many classes, or names too long"):
+        read_checkpoint(legacy.save(model, tmp_path / "model.pt"))
+
+
+def test_refuses_a_long_list_of_members_before_parsing_it(tmp_path, monkeypatch):
+    path = write(tmp_path / "model.pt", b"N.", {str(index): b"" for index in range(100)})
+    monkeypatch.setattr(checkpoint, "_MAX_DIRECTORY_BYTES", 1000)
+    monkeypatch.setattr(zipfile, "ZipInfo", None)
+    with pytest.raises(UnreadableCheckpoint, match="list of members is longer"):
+        read_checkpoint(path)
+
+
+def test_refuses_members_of_two_sizes(small, tmp_path):
+    """Otherwise each of many small members could have the rest of the file read for it."""
+    data = bytearray(small.read_bytes())
+    position = data.rindex(b"PK\x01\x02")
+    data[position + 20 : position + 24] = struct.pack("<I", len(data))
+    (tmp_path / "model.pt").write_bytes(data)
+    with pytest.raises(UnreadableCheckpoint, match="two sizes"):
+        read_checkpoint(tmp_path / "model.pt")
+
+
+def test_damage_is_told_in_few_words(tmp_path):
+    with pytest.raises(UnreadableCheckpoint) as caught:
+        read_checkpoint(write(tmp_path / "model.pt", b"I" + b"x" * 100_000 + b"\n."))
+    assert len(str(caught.value)) < 1000
+
+
+CONV, C3, UPSAMPLE = (
+    [-1, 1, "Conv", [64, 3, 32]],
+    [-1, 16, "C3", [64]],
+    [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([CONV] * 65, "lacks its layers"),
+        ([CONV] * 1000, "too long a list"),
+        ([CONV, [-1, 17, "C3", [64]]], "repeated 17 times"),
+        ([CONV] + [C3] * 60, "more than 128 bottlenecks"),
+        ([CONV, [[-1] * 9, 1, "Concat", [1]]], "more than 8 layers"),
+        ([CONV, *[[[-1] * 8, 1, "Concat", [1]]] * 3], "32768 channels"),
+        ([CONV, [-1, 1, "Concat", [1] * 9]], "too long a list"),
+        ([UPSAMPLE] * 10, "too large"),
+        ([CONV, *[UPSAMPLE] * 9], "too large"),
+        ([[-1, 1, "Conv", [2048]]], "too large"),
+        ([CONV, CONV, *[UPSAMPLE] * 10], "too small"),
+        ([CONV, [-1, 1, "Conv", [64, 1, 1, 64]]], "padding 64"),
+        ([CONV, [-1, 1, "Conv", [64, 2]]], "padding 1"),
+    ],
+)
+def test_refuses_networks_that_would_grow(monkeypatch, rows, reason):
+    repeats: list[int] = []
+
+    def counted(c1: int, c2: int, n: int) -> nn.Module:
+        repeats.append(n)
+        return nn.Identity()
+
+    monkeypatch.setattr(architecture, "C3", counted)
+    yaml = {"nc": 80, "depth_multiple": 1.0, "width_multiple": 1.0, "backbone": rows, "head": []}
+    with torch.device("meta"), pytest.raises(UnreadableCheckpoint, match=reason):
+        architecture.build_layers(yaml, lambda classes, channels: nn.Identity())
+    assert sum(repeats) <= 128
+
+
+def test_refuses_repeats_that_the_depth_multiplies():
+    yaml = {"nc": 80, "depth_multiple": 10.0, "width_multiple": 1.0, "backbone": [CONV, C3], "head": []}
+    with torch.device("meta"), pytest.raises(UnreadableCheckpoint, match=r"repeated 16 times at depth 10\.0"):
+        architecture.build_layers(yaml, lambda classes, channels: nn.Identity())
+
+
+def test_refuses_a_scale_too_deep_to_hash(tmp_path):
+    yaml = (
+        keyed(1, lambda _: text("n")).join([b"}(" + text("scales"), text("scale")]) + b")" + b"\x85" * 200_000
+    )
+    model = MODULE + b"}(" + text("yaml") + yaml + b"u" + text("_buffers") + b"}ub"
+    program = b"\x80\x02}" + text("model") + model + b"s."
+    yaml_read = read_checkpoint(write(tmp_path / "model.pt", program)).yaml
+    with pytest.raises(UnreadableCheckpoint, match="not a letter"):
+        architecture.build_layers(yaml_read, lambda classes, channels: nn.Identity())
+
+
+@pytest.mark.parametrize("scale", architecture.SCALES)
+def test_official_networks_are_within_the_bounds(scale):
+    with torch.device("meta"):
+        layers = architecture.build_layers(
+            architecture.description(scale), lambda classes, channels: nn.Identity()
+        )
+    assert len(layers) == 25
 
 
 # --- what is refused because the network is another ---
