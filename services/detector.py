@@ -17,21 +17,22 @@ from aiohttp import web
 
 from codec.errors import BitstreamError, MissingReference
 from codec.interface import DecodedFrame, Decoder
-from codec.layout import raw_bytes
+from codec.layout import Layout, raw_bytes
 from services.config import DetectorConfig
 from services.detection_message import DetectionMessage
+from services.handshake import MIB, agree
 from services.metrics import VERSION, DetectorMetrics, WireMeter
 from services.network import LoadedModel, load_network
 from services.streams import Stream, Streams
 from stream.broadcast import Broadcast
 from stream.companions import accompany
 from stream.connection import ConnectionLost, CountingSocket, Link, WireBytes
-from stream.cut import DEFAULT_SPLIT, layout, split_points
+from stream.cut import DEFAULT_SPLIT, layout
 from stream.detections import Detections
 from stream.letterbox import Letterbox
 from stream.message import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Hello, Report
 from stream.nms import detect
-from stream.session import CloseCode, DetectorSession, SessionError, check_hello, check_layout
+from stream.session import CloseCode, DetectorSession, SessionError
 from stream.split import Tail
 from stream.stages import StageClock
 from stream.worker import Worker
@@ -211,7 +212,7 @@ class Detector:
     # --- features ---
 
     async def _features(self, request: web.Request) -> web.WebSocketResponse:
-        ws = self._websocket(FEATURES_PROTOCOL, self.config.max_packet_mib * 2**20)
+        ws = self._websocket(FEATURES_PROTOCOL, self.config.max_packet_mib * MIB)
         connection = self._connection(request)
         try:
             await ws.prepare(request)
@@ -270,29 +271,23 @@ class Detector:
         network = self._network
         if network is None or not self.ready.is_set():
             raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")
-        splits = frozenset([self.config.split] if self.config.split else split_points(network.model.graph))
-        codec = check_hello(hello, network.model.weights_hash, splits, network.name)
-        if any(side % 32 or side > self.config.max_side for side in hello.canvas):
-            raise SessionError(
-                CloseCode.SHAPES_DIFFER,
-                f"canvas {hello.canvas[0]}x{hello.canvas[1]}: sides must be multiples of 32, at most "
-                f"{self.config.max_side}",
-            )
-        agreed = await self._handshakes.run(self._layout, network.model.graph, hello.split, hello.canvas)
-        check_layout(hello, agreed)
-        max_packet_bytes = codec.max_packet_bytes(agreed)
-        if max_packet_bytes > self.config.max_packet_mib * 2**20:
-            raise SessionError(
-                CloseCode.PACKET_TOO_LARGE,
-                f"{hello.codec} may need packets of {max_packet_bytes} bytes; allowed: "
-                f"{self.config.max_packet_mib} MiB (--max-packet-mib)",
-            )
-        if raw_bytes(agreed) > self.config.max_tensors_mib * 2**20:
-            raise SessionError(
-                CloseCode.PACKET_TOO_LARGE,
-                f"tensors of {raw_bytes(agreed)} bytes cross at {hello.split!r}; allowed: "
-                f"{self.config.max_tensors_mib} MiB (--max-tensors-mib)",
-            )
+        agreement = await self._handshakes.run(agree, hello, network, self.config, self._layout)
+        # All that can fail comes before the name is taken.
+        tail = self._tail(network, hello.split)
+        decoder = agreement.codec.decoder(agreement.layout)
+        stream = self._admit(hello, agreement.layout)
+        try:
+            await link.send(session.welcome(agreement.max_packet_bytes, f"splitcast/{VERSION}"))
+        except BaseException:
+            self.streams.disconnect(stream)
+            raise
+        self.metrics.connections.inc()
+        log.info("stream", stream=hello.stream, split=hello.split, canvas=hello.canvas, codec=hello.codec)
+        meter.total = stream.wire
+        worker = Worker(f"decode-{stream.name}")
+        return CameraConnection(link, session, stream, decoder, tail, worker, meter)
+
+    def _admit(self, hello: Hello, agreed: Layout) -> Stream:
         if self.streams.is_connected(hello.stream):
             raise SessionError(
                 CloseCode.STREAM_TAKEN, f"stream {hello.stream!r} is sent by another camera; choose --stream"
@@ -301,18 +296,7 @@ class Detector:
             raise SessionError(
                 CloseCode.TOO_MANY_STREAMS, f"{self.config.max_streams} cameras are connected (--max-streams)"
             )
-        stream = self.streams.connect(hello, agreed)
-        try:
-            await link.send(session.welcome(max_packet_bytes, f"splitcast/{VERSION}"))
-        except BaseException:
-            self.streams.disconnect(stream)
-            raise
-        self.metrics.connections.inc()
-        log.info("stream", stream=hello.stream, split=hello.split, canvas=hello.canvas, codec=hello.codec)
-        meter.total = stream.wire
-        tail = self._tail(network, hello.split)
-        worker = Worker(f"decode-{stream.name}")
-        return CameraConnection(link, session, stream, codec.decoder(agreed), tail, worker, meter)
+        return self.streams.connect(hello, agreed)
 
     async def _receive(self, camera: CameraConnection) -> None:
         """Take packets until the detector stops."""

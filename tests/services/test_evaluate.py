@@ -15,7 +15,8 @@ from codec.packet import Stamp
 from codec.spec import CodecSpec
 from services.agreement import CEILING, Matches, Precision, confident
 from services.config import ConfigError
-from services.evaluate import Record, evaluate, parse_codecs, read_clip, read_images, run_evaluate
+from services.evaluate import Record, evaluate, parse_codecs, run_evaluate
+from services.footage import read_clip, read_images
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
 from stream.model import load_model

@@ -1,0 +1,64 @@
+"""What a detector checks of a camera's hello before it lets it send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from codec.layout import Layout, raw_bytes
+from codec.spec import CodecSpec
+from services.config import DetectorConfig
+from services.network import LoadedModel
+from stream.cut import split_points
+from stream.graph import Graph
+from stream.message import Hello
+from stream.session import CloseCode, SessionError, check_hello, check_layout
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What both ends know from the welcome on."""
+
+    codec: CodecSpec
+    layout: Layout
+    max_packet_bytes: int
+
+
+def agree(
+    hello: Hello,
+    network: LoadedModel,
+    config: DetectorConfig,
+    layout: Callable[[Graph, str, tuple[int, int]], Layout],
+) -> Agreement:
+    """The codec and the tensors that will cross, `layout` telling what the cut yields.
+
+    Raises SessionError, with the close code and a reason a person understands, where the two ends differ or
+    the camera asks for more than the settings allow.
+    """
+    graph = network.model.graph
+    splits = frozenset([config.split] if config.split else split_points(graph))
+    codec = check_hello(hello, network.model.weights_hash, splits, network.name)
+    height, width = hello.canvas
+    if height % 32 or width % 32 or max(height, width) > config.max_side:
+        raise SessionError(
+            CloseCode.SHAPES_DIFFER,
+            f"canvas {height}x{width}: sides must be multiples of 32, at most {config.max_side}",
+        )
+    agreed = layout(graph, hello.split, hello.canvas)
+    check_layout(hello, agreed)
+    max_packet_bytes = codec.max_packet_bytes(agreed)
+    if max_packet_bytes > config.max_packet_mib * MIB:
+        raise SessionError(
+            CloseCode.PACKET_TOO_LARGE,
+            f"{hello.codec} may need packets of {max_packet_bytes} bytes; allowed: "
+            f"{config.max_packet_mib} MiB (--max-packet-mib)",
+        )
+    if raw_bytes(agreed) > config.max_tensors_mib * MIB:
+        raise SessionError(
+            CloseCode.PACKET_TOO_LARGE,
+            f"tensors of {raw_bytes(agreed)} bytes cross at {hello.split!r}; allowed: "
+            f"{config.max_tensors_mib} MiB (--max-tensors-mib)",
+        )
+    return Agreement(codec, agreed, max_packet_bytes)
