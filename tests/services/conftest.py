@@ -118,7 +118,7 @@ def make_camera(weights: Path, video: Path) -> MakeCamera:
             "stream": "door",
             "metrics_port": 0,
             "backoff_s": 0.2,
-            "drain_s": 2.0,
+            "drain_s": LIVENESS_S,
         }
         return Camera(CameraConfig.load({**defaults, **settings}))
 

@@ -274,7 +274,7 @@ async def test_stop_drains_what_is_in_flight(start_detector, make_camera):
 
 async def test_a_stop_waits_for_what_is_unanswered(start_detector, make_camera):
     async with start_detector() as running, proxy_to(running.port) as proxy:
-        camera = make_camera(proxy.url, loop=True, drain_s=LIVENESS_S)
+        camera = make_camera(proxy.url, loop=True)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.account.ledger.detected >= 3)
         proxy.freeze()
