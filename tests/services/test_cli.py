@@ -229,6 +229,12 @@ def test_demo_shows_and_writes_its_figures(weights, video, tmp_path):
     assert "frames/s" in shown.stdout
 
 
+def test_demo_without_a_camera_says_so_and_ends(weights):
+    shown = run("demo", "--model", weights, "--source", "97", "--seconds", "6")
+    assert shown.returncode == Exit.NOTHING_DETECTED, shown.stderr
+    assert "waiting for the source: there is no /dev/video97" in shown.stdout
+
+
 def test_bench_pipeline_reports_its_ratio(weights, video, tmp_path):
     target = tmp_path / "bench.json"
     shown = run(

@@ -33,5 +33,6 @@ def test_statistics_add_up():
     assert latency.median_ms == pytest.approx(3.5)
     stages = statistics.by_stage()
     assert list(stages) == ["head", "tail"]
+    assert statistics.means_ms() == pytest.approx({"head": 1.0, "tail": 2.5})
     assert sum(spread.mean_ms for spread in stages.values()) == pytest.approx(latency.mean_ms)
     assert set(stages) < set(STAGES)
