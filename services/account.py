@@ -25,6 +25,7 @@ class Totals:
     raw_bytes: int = 0
     encoded_bytes: int = 0
     detections: int = 0
+    latency_ns: int = 0  # of all frames detected
     first_captured_ns: int = 0
     last_acknowledged_ns: int = 0
 
@@ -94,6 +95,7 @@ class Account:
         self.ledger.detect()
         self.statistics.add(stages_ns)
         self.totals.detections += detections
+        self.totals.latency_ns += now_ns - captured_ns
         self.totals.last_acknowledged_ns = now_ns
         self.metrics.detected.inc()
         self.metrics.detections.inc(detections)
@@ -115,6 +117,7 @@ class Account:
             source_state=states[self.connected["source"]],
             keyframes=dict(self.keyframes),
             latency=_stage_report(latency) if latency else None,
+            latency_sum_ms=round(self.totals.latency_ns / 1e6, 3),
             stages={stage: _stage_report(spread) for stage, spread in self.statistics.by_stage().items()},
         )
 

@@ -21,9 +21,11 @@ from codec.layout import Layout, raw_bytes
 from services.config import DetectorConfig
 from services.detection_message import DetectionMessage
 from services.handshake import MIB, agree
+from services.history import INTERVAL_S
 from services.metrics import VERSION, DetectorMetrics, WireMeter
 from services.network import LoadedModel, load_network
 from services.streams import Stream, Streams
+from services.web import Readiness, Web, load_page
 from stream.broadcast import Broadcast
 from stream.companions import accompany
 from stream.connection import ConnectionLost, CountingSocket, Link, WireBytes
@@ -106,7 +108,8 @@ class Detector:
     async def run(self) -> None:
         """Serve until `stop` is called.
 
-        Raises OSError where the address is taken, WeightsError or CheckpointError where there is no network.
+        Raises OSError where the address is taken or the live page is missing, WeightsError or CheckpointError
+        where there is no network.
         """
         runner = web.AppRunner(
             self._application(), access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
@@ -119,7 +122,9 @@ class Detector:
             await web.SockSite(runner, self._listening).start()
             self.port.set_result(self._listening.getsockname()[1])
             log.info("listening", host=config.host, port=self.port.result())
-            await accompany(self._stopping.wait(), self._load(), self._close_silent(self._listening))
+            await accompany(
+                self._stopping.wait(), self._load(), self._close_silent(self._listening), self._sample()
+            )
             self.ready.clear()
             self.broadcast.close()
             if self._handlers:
@@ -144,18 +149,21 @@ class Detector:
             await asyncio.sleep(self.config.hello_timeout_s / 4)
             listening.close_silent(self.config.hello_timeout_s)
 
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            self.streams.sample(time.monotonic_ns(), time.time())
+
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._note_request])
         app.router.add_get("/v1/features", self._tracked(self._features))
         app.router.add_get("/v1/detections", self._tracked(self._detections))
         app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._detections))
-        app.router.add_get("/v1/streams", self._list_streams)
-        app.router.add_get("/livez", self._livez)
-        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self.metrics.handle)
+        Web(load_page(), self.streams, self._readiness).add_routes(app.router)
         return app
 
-    # --- HTTP ---
+    # --- connections ---
 
     @web.middleware
     async def _note_request(
@@ -171,16 +179,10 @@ class Detector:
         peer = request.transport.get_extra_info("peername") if request.transport else None
         return self._listening.accepted.get(peer)
 
-    async def _list_streams(self, _request: web.Request) -> web.Response:
-        return web.json_response({"streams": self.streams.describe()})
-
-    async def _livez(self, _request: web.Request) -> web.Response:
-        return web.Response(text="live\n")
-
-    async def _readyz(self, _request: web.Request) -> web.Response:
+    def _readiness(self) -> Readiness:
         if self.ready.is_set():
-            return web.Response(text="ready\n")
-        return web.Response(text="stopping\n" if self._stopping.is_set() else "starting\n", status=503)
+            return "ready"
+        return "stopping" if self._stopping.is_set() else "starting"
 
     async def _detections(self, request: web.Request) -> web.WebSocketResponse:
         ws = self._websocket(DETECTIONS_PROTOCOL, max_message_bytes=4096)
@@ -306,7 +308,7 @@ class Detector:
                 if isinstance(data, bytes):
                     self._take(camera, data)
                 elif isinstance(report := camera.session.receive_text(data), Report):
-                    camera.stream.report = report
+                    camera.stream.take_report(report)
 
         await accompany(self._stopping.wait(), read())
         camera.received.put_nowait(None)

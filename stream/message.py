@@ -83,9 +83,11 @@ class Report(_Message):
     source_state: Annotated[str, StringConstraints(max_length=64)]
     keyframes: CountByName
     latency: StageReport | None = None
+    latency_sum_ms: Annotated[float, Field(ge=0)] | None = None  # of all frames detected
     stages: Annotated[
         dict[Annotated[str, StringConstraints(max_length=64)], StageReport], Field(max_length=32)
     ] = {}
+    jpeg_bytes: Count | None = None  # size of a frame's canvas as JPEG, which is never sent
 
 
 class Welcome(_Message):

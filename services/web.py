@@ -1,0 +1,132 @@
+"""What a detector answers to plain HTTP: the live page, streams as JSON, previews and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import PurePath
+from typing import Literal, TypeAlias
+
+from aiohttp import web
+
+from services.streams import Stream, Streams
+
+Readiness: TypeAlias = Literal["starting", "ready", "stopping"]
+
+INDEX = "index.html"
+FAVICON = "favicon.svg"
+
+_CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+_SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_PAGE = _SAFE | {
+    # Names of streams and classes come from peers: the page runs no script but its own file.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",  # an updated detector brings its own page
+}
+_LIVE = _SAFE | {"Cache-Control": "no-store"}
+# Pictures of a camera are nobody's to show on a site of their own.
+_PICTURE = _LIVE | {"Cross-Origin-Resource-Policy": "same-origin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the live page."""
+
+    body: bytes
+    content_type: str
+
+    def response(self) -> web.Response:
+        return web.Response(body=self.body, headers=_PAGE | {"Content-Type": self.content_type})
+
+
+def load_page(folder: Traversable | None = None) -> Mapping[str, Asset]:
+    """The live page's files by name, from the package or from `folder`; files of other kinds are left out.
+
+    Raises FileNotFoundError where there is no page.
+    """
+    folder = folder or files("services") / "live"
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(
+            f"the live page is missing: no {INDEX} in {folder}; this installation is not whole, install it again"
+        )
+    return {
+        file.name: Asset(file.read_bytes(), content_type)
+        for file in folder.iterdir()
+        if file.is_file() and (content_type := _CONTENT_TYPES.get(PurePath(file.name).suffix))
+    }
+
+
+class Web:
+    """Handlers that read what the detector knows and change nothing."""
+
+    def __init__(
+        self, page: Mapping[str, Asset], streams: Streams, readiness: Callable[[], Readiness]
+    ) -> None:
+        self._page, self._streams, self._readiness = page, streams, readiness
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Let the router know every path that is answered here."""
+        router.add_get("/", self._index)
+        router.add_get("/live/{file}", self._asset)
+        router.add_get("/favicon.ico", self._favicon)
+        router.add_get("/v1/streams", self._list)
+        router.add_get("/v1/streams/{name}", self._detail)
+        router.add_get("/v1/streams/{name}/preview.jpg", self._preview)
+        router.add_get("/livez", self._livez)
+        router.add_get("/readyz", self._readyz)
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        return self._page[INDEX].response()
+
+    async def _asset(self, request: web.Request) -> web.Response:
+        asset = self._page.get(request.match_info["file"])
+        return asset.response() if asset else _missing("no such file")
+
+    async def _favicon(self, _request: web.Request) -> web.Response:
+        """Browsers ask for this one unbidden."""
+        asset = self._page.get(FAVICON)
+        return asset.response() if asset else web.Response(status=204)
+
+    async def _list(self, _request: web.Request) -> web.Response:
+        return web.json_response({"streams": self._streams.describe()}, headers=_LIVE)
+
+    async def _detail(self, request: web.Request) -> web.Response:
+        stream = self._find(request)
+        if stream is None:
+            return _missing("no such stream")
+        return web.json_response({**stream.describe(), "history": stream.history.describe()}, headers=_LIVE)
+
+    async def _preview(self, request: web.Request) -> web.Response:
+        stream = self._find(request)
+        if stream is None:
+            return _missing("no such stream")
+        if stream.preview is None:
+            return _missing("this stream has no preview; cameras send one with --preview")
+        return web.Response(body=stream.preview, content_type="image/jpeg", headers=_PICTURE)
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        readiness = self._readiness()
+        return web.Response(text=f"{readiness}\n", status=200 if readiness == "ready" else 503)
+
+    def _find(self, request: web.Request) -> Stream | None:
+        return self._streams.get(request.match_info["name"])
+
+
+def _missing(reason: str) -> web.Response:
+    return web.json_response({"error": reason}, status=404, headers=_LIVE)
