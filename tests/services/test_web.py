@@ -118,7 +118,7 @@ async def test_a_detector_without_its_page_says_so(tmp_path):
 async def test_the_package_has_all_that_its_page_names():
     page = load_page()
     text = "".join(asset.body.decode() for asset in page.values() if asset.content_type.startswith("text/"))
-    named = set(re.findall(r"/live/([\w.-]+\w)", text))
+    named = set(re.findall(r'(?:(?:src|href)="live|(?:from|import) "\.)/([\w.-]+)"', text))
     assert named, "the page is made of files"
     assert named <= page.keys()
 
