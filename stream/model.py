@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -17,7 +17,8 @@ from ultralytics.utils.torch_utils import fuse_conv_and_bn
 from stream.architecture import Layer, build_layers, description
 from stream.checkpoint import Checkpoint, Record, UnreadableCheckpoint, UnsupportedLayer, read_checkpoint
 from stream.graph import INPUT, Graph, run
-from stream.weights import MODELS, UnknownModel
+from stream.safe_checkpoint import read_safe_checkpoint
+from stream.weights import MODELS, SAFETENSORS, UnknownModel
 from stream.yolov5 import ANCHORS, AnchorDetect
 from stream.yolov5u import AnchorFreeDetect
 
@@ -43,11 +44,11 @@ class Model:
 
 
 def load_model(weights: Path, device: str | torch.device = "cpu") -> Model:
-    """The network in a legacy YOLOv5 (v6.0 to v7.0) or YOLOv5u checkpoint.
+    """The network in a legacy YOLOv5 (v6.0 to v7.0) or YOLOv5u checkpoint, or in a safetensors file of ours.
 
     Raises CheckpointError: UnreadableCheckpoint, UnsafeCheckpoint or UnsupportedLayer.
     """
-    checkpoint = read_checkpoint(weights)
+    checkpoint = read_safe_checkpoint(weights) if weights.suffix == SAFETENSORS else read_checkpoint(weights)
     family = _family(checkpoint)
     network = _network(checkpoint.yaml, family, _anchors_per_level(checkpoint), checkpoint.activations)
     state = {name: value for name, value in checkpoint.state.items() if not name.endswith(".anchor_grid")}
@@ -80,6 +81,28 @@ def skeleton(name: str) -> Graph:
     """
     scale, family = _parse_name(name)
     return _network(description(scale), family, anchors_per_level=3, activations={}).graph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trainable:
+    """A network whose batch normalization is its own layer still, with values yet to be set."""
+
+    modules: nn.ModuleDict  # parameters are named as in the checkpoints: "model.0.conv.weight"
+    graph: Graph
+
+
+def trainable(name: str, classes: Sequence[str]) -> Trainable:
+    """An original YOLOv5 (`yolov5n` ... `yolov5x`) for other classes; only the anchors have their values.
+
+    Raises UnknownModel.
+    """
+    scale, family = _parse_name(name)
+    if family != "yolov5":
+        raise UnknownModel(name)
+    network = _network(description(scale, len(classes)), family, anchors_per_level=3, activations={})
+    network.modules.to_empty(device="cpu")
+    network.modules.get_buffer("model.24.anchors").copy_(_relative_anchors())
+    return Trainable(network.modules, network.graph)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +233,15 @@ def _parse_name(name: str) -> tuple[str, Family]:
     return name[6], "yolov5u" if name.endswith("u") else "yolov5"
 
 
+def _relative_anchors() -> torch.Tensor:
+    """COCO's anchors float32 (3, 3, 2) in units of each level's stride."""
+    return torch.tensor(ANCHORS) / torch.tensor([8.0, 16.0, 32.0]).view(3, 1, 1)
+
+
 def _fill(path: str, tensor: torch.Tensor, generator: torch.Generator) -> None:
     """Random values that keep the signal's size from layer to layer and leave nothing at its neutral value."""
     if path.endswith("anchors"):
-        strides = torch.tensor([8.0, 16.0, 32.0]).view(3, 1, 1)
-        tensor.copy_(torch.tensor(ANCHORS) / strides)
+        tensor.copy_(_relative_anchors())
     elif path.endswith("dfl.conv.weight"):
         tensor.copy_(torch.arange(tensor.numel()).view_as(tensor))  # bin numbers, fixed by the architecture
     elif path.endswith("num_batches_tracked"):

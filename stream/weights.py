@@ -11,6 +11,13 @@ import pooch
 MODELS = tuple(f"yolov5{scale}{suffix}" for suffix in ("", "u") for scale in "nsmlx")
 """Names of the official networks: yolov5n to yolov5x and, anchor-free, yolov5nu to yolov5xu."""
 
+SAFETENSORS = ".safetensors"
+DEMO = "demo"
+"""Name of the network that comes with this package: small, for people and vehicles, good for a demonstration."""
+
+EMBEDDED = Path(__file__).parent / "weights"
+"""Folder of the networks that come with this package, as NAME.safetensors; the model card stands beside each."""
+
 LEGACY_RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v6.0"
 ULTRALYTICS_RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.3.0"
 
@@ -63,10 +70,12 @@ def find_weights(model: str, cache: Path | None = None, base_url: str | None = N
     Raises UnknownModel, MissingWeights, DownloadFailed.
     """
     path = Path(model).expanduser()
-    if path.suffix == ".pt" or len(path.parts) > 1:
+    if path.suffix in (".pt", SAFETENSORS) or len(path.parts) > 1:
         if not path.is_file():
             raise MissingWeights(path)
         return path
+    if model == DEMO:
+        return EMBEDDED / f"{DEMO}{SAFETENSORS}"
     if model not in MODELS:
         raise UnknownModel(model)
     folder = cache or Path(pooch.os_cache("splitcast"))

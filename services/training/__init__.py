@@ -1,0 +1,1 @@
+"""Trains the embedded demo network; not installed with the package, run as `python -m services.training`."""

@@ -1,0 +1,73 @@
+"""Weights in a safetensors file: the form in which Splitcast ships a network of its own.
+
+Beside the tensors the file names the network and its classes, so that it needs no pickle and no description.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from stream.architecture import SCALES, description
+from stream.checkpoint import Checkpoint, UnreadableCheckpoint
+
+_MAX_FILE_BYTES = 1 << 30
+_MAX_CLASSES = 4096
+_MAX_NAME = 200
+
+
+def read_safe_checkpoint(path: Path) -> Checkpoint:
+    """The weights in a `.safetensors` file that `write_checkpoint` wrote. Raises UnreadableCheckpoint."""
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise UnreadableCheckpoint(f"{path} is larger than any network")
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise UnreadableCheckpoint(f"{path} is no safetensors file ({error})") from error
+    names = _names(metadata.get("names", ""), path)
+    network = metadata.get("network", "")
+    if network not in {f"yolov5{scale}" for scale in SCALES}:
+        raise UnreadableCheckpoint(f"{path} names no network that Splitcast knows (metadata 'network')")
+    return Checkpoint(description(network[-1], len(names)), names, state, activations={})
+
+
+def write_checkpoint(
+    path: Path, network: str, names: Sequence[str], state: Mapping[str, torch.Tensor]
+) -> None:
+    """Save the weights of a `yolov5n` ... `yolov5x` in float16, whole or not at all.
+
+    `state` is a state dict with the names of a YOLOv5 checkpoint. Raises ValueError where float16 cannot hold it.
+    """
+    halves = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    for name, tensor in halves.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} does not fit float16")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    save_file(halves, unfinished, {"network": network, "names": json.dumps(list(names))})
+    unfinished.replace(path)
+
+
+def _names(text: str, path: Path) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if (
+        not isinstance(names, list)
+        or not 0 < len(names) <= _MAX_CLASSES
+        or not all(isinstance(name, str) and 0 < len(name) <= _MAX_NAME for name in names)
+    ):
+        raise UnreadableCheckpoint(f"{path} does not name its classes (metadata 'names')")
+    return tuple(names)
