@@ -19,6 +19,7 @@ from stream.checkpoint import Checkpoint, UnreadableCheckpoint
 _MAX_FILE_BYTES = 1 << 30
 _MAX_CLASSES = 4096
 _MAX_NAME = 200
+_MAX_NAMES_TEXT = 1 << 20
 
 
 def read_safe_checkpoint(path: Path) -> Checkpoint:
@@ -46,9 +47,8 @@ def write_checkpoint(
     `state` is a state dict with the names of a YOLOv5 checkpoint. Raises ValueError where float16 cannot hold it.
     """
     halves = {
-        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        name: (tensor.half() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in state.items()
-        if not name.endswith("num_batches_tracked")
     }
     for name, tensor in halves.items():
         if not tensor.isfinite().all():
@@ -61,7 +61,7 @@ def write_checkpoint(
 
 def _names(text: str, path: Path) -> tuple[str, ...]:
     try:
-        names = json.loads(text)
+        names = json.loads(text[:_MAX_NAMES_TEXT])
     except (ValueError, RecursionError):
         names = None
     if (

@@ -35,7 +35,8 @@ class UnknownModel(WeightsError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or give a path to a .pt file"
+            f"unknown model {name!r}; choose {DEMO} (which comes with Splitcast), one of {', '.join(MODELS)}, "
+            "or give a path to a .pt file"
         )
         self.name = name
 
@@ -64,9 +65,10 @@ class DownloadFailed(WeightsError):
 def find_weights(model: str, cache: Path | None = None, base_url: str | None = None) -> Path:
     """Path of a model's weights, fetched with a progress bar if they are not there yet.
 
-    `model` is a path to a `.pt` file or one of `MODELS`. Named ones are kept in `cache`, by default the user's
-    cache folder (`~/.cache/splitcast`), and come from `base_url` or else from their official release. A file
-    appears under its name only once it is complete and, where the SHA-256 is known, found to be the released one.
+    `model` is `DEMO`, a path to a `.pt` or `.safetensors` file, or one of `MODELS`. The last are kept in `cache`,
+    by default the user's cache folder (`~/.cache/splitcast`), and come from `base_url` or else from their official
+    release. A file appears under its name only once it is complete and, where the SHA-256 is known, found to be the
+    released one.
     Raises UnknownModel, MissingWeights, DownloadFailed.
     """
     path = Path(model).expanduser()

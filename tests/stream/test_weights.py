@@ -153,5 +153,5 @@ def test_a_missing_path_is_named(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("name", ["yolov5", "yolov8n", "", "YOLOV5N", "yolov5n6"])
 def test_an_unknown_name_is_refused(name):
-    with pytest.raises(UnknownModel, match=r"choose one of yolov5n, .* or give a path"):
+    with pytest.raises(UnknownModel, match=r"choose demo .*, one of yolov5n, .* or give a path"):
         find_weights(name)
