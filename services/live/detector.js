@@ -1,0 +1,44 @@
+// What the detector that served this page answers. Addresses are relative: a proxy may put a path before them.
+
+const BASE = new URL(".", window.location.href);
+const DETECTIONS_PROTOCOL = "splitcast.detections.v1";
+
+function webSocketUrl(path) {
+  const url = new URL(path, BASE);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  return url.href;
+}
+
+const pathOf = (name) => `v1/streams/${encodeURIComponent(name)}`;
+
+function get(path, signal) {
+  return fetch(new URL(path, BASE), { signal, cache: "no-store" });
+}
+
+/** Address that a camera is given to reach this detector. */
+export const ADDRESS = webSocketUrl("").replace(/\/+$/, "");
+export const IS_LOCAL = ["localhost", "127.0.0.1", "[::1]"].includes(BASE.hostname);
+
+/** All streams. Rejects where the detector does not answer, as all of these do. */
+export async function fetchStreams(signal) {
+  const response = await get("v1/streams", signal);
+  if (!response.ok) throw new Error(`v1/streams: ${response.status}`);
+  return (await response.json()).streams;
+}
+
+/** One stream with its history; null if it has been forgotten since it was listed. */
+export async function fetchStream(name, signal) {
+  const response = await get(pathOf(name), signal);
+  return response.ok ? response.json() : null;
+}
+
+/** The latest preview; null if it is gone, or is no picture. */
+export async function fetchPreview(name, signal) {
+  const response = await get(`${pathOf(name)}/preview.jpg`, signal);
+  if (!response.ok) return null;
+  return createImageBitmap(await response.blob()).catch(() => null);
+}
+
+export function openDetections(name) {
+  return new WebSocket(webSocketUrl(`${pathOf(name)}/detections`), DETECTIONS_PROTOCOL);
+}

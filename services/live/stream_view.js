@@ -1,0 +1,241 @@
+// The open stream: its boxes and everything that the detector tells of it.
+
+import { BoxPainter } from "./boxes.js";
+import { follow, make, write } from "./dom.js";
+import { bitRate, duration, measure, milliseconds, NONE, number, plural } from "./format.js";
+import { colourOf } from "./palette.js";
+import { drawSparkline } from "./sparkline.js";
+import { drawStages } from "./stages.js";
+import { stateOf } from "./stream_state.js";
+
+const WIDEST = 2.4; // of the stage; a frame of another shape is centred on it
+const NARROWEST = 0.75;
+
+export class StreamView {
+  #root;
+  #painter;
+  #due = false;
+  #subscription = null;
+
+  constructor(root) {
+    this.#root = root;
+    this.#painter = new BoxPainter(this.#find("canvas"), () => this.redraw());
+  }
+
+  #find(selector) {
+    return this.#root.querySelector(selector);
+  }
+
+  /** Show another stream's boxes; null for none. */
+  attach(subscription) {
+    this.#subscription?.close();
+    this.#subscription = subscription;
+    this.#painter.clear();
+    this.redraw();
+  }
+
+  /** Paint with the next frame of the display, however often this is called before. */
+  redraw() {
+    if (this.#due) return;
+    this.#due = true;
+    requestAnimationFrame(() => {
+      this.#due = false;
+      const frames = this.#subscription?.take() ?? [];
+      this.#painter.add(frames);
+      this.#fit();
+      this.#painter.paint();
+    });
+  }
+
+  #fit() {
+    const { width, height } = this.#painter.latest?.image ?? {};
+    if (!(width > 0 && height > 0)) return;
+    const ratio = String(Math.min(WIDEST, Math.max(NARROWEST, width / height)));
+    const stage = this.#find(".stage");
+    if (stage.style.getPropertyValue("--ratio") !== ratio) stage.style.setProperty("--ratio", ratio);
+  }
+
+  /** Take a preview's picture, or null where there is none. */
+  showPicture(picture) {
+    this.#painter.show(picture);
+    this.redraw();
+  }
+
+  /** Tell what the detector answered for this stream. */
+  update(stream) {
+    const { state, words } = stateOf(stream);
+    this.#root.dataset.state = state;
+    write(this.#find("h2"), stream.name);
+    this.#find(".state .dot").dataset.state = state;
+    write(this.#find(".state .words"), words);
+    write(this.#find(".route"), `${stream.model}, split at ${stream.split}`);
+    this.#tellScene(stream, state);
+    this.#tellRates(stream);
+    this.#tellStages(stream);
+    this.#tellSizes(stream);
+    this.#tellCounts(".drops .counts", stream.camera?.dropped, "none");
+    this.#tellCounts(".keyframes .counts", stream.camera?.keyframes, NONE);
+    this.#tellCamera(stream);
+  }
+
+  #tellScene(stream, state) {
+    const predictions = this.#painter.latest?.predictions ?? [];
+    const classes = new Map();
+    for (const { class: name, class_id } of predictions) {
+      const known = classes.get(name) ?? { count: 0, class_id };
+      known.count += 1;
+      classes.set(name, known);
+    }
+    const ranked = [...classes].sort(([, a], [, b]) => b.count - a.count || a.class_id - b.class_id);
+    follow(this.#find(".classes"), ranked, newClass, (item, { count, class_id }) => {
+      item.firstElementChild.style.backgroundColor = colourOf(class_id);
+      write(item.lastElementChild, number(count));
+    });
+    const inventory = ranked.slice(0, 12).map(([name, { count }]) => `${count} ${name}`).join(", ");
+    const told = this.#painter.latest ? inventory || "nothing detected" : "no detections yet";
+    this.#find("canvas").setAttribute("aria-label", `Boxes of the latest frame: ${told}`);
+
+    this.#find(".preview-mark").hidden = !stream.preview;
+    write(
+      this.#find(".promise"),
+      stream.preview
+        ? "The small picture is this camera's preview; detection works on features alone."
+        : "Boxes only: the camera sends features, and not one pixel reaches this detector.",
+    );
+    const notice = this.#find(".notice");
+    notice.hidden = state !== "lost" && !this.#subscription?.refused;
+    write(
+      notice,
+      state === "lost"
+        ? "Stream lost: these are its last boxes."
+        : "The detector has as many viewers as it allows. Trying again.",
+    );
+  }
+
+  #tellRates(stream) {
+    const { camera, history } = stream;
+    const live = stream.state === "connected";
+    this.#tile("frames_per_second", history, {
+      value: number(live ? stream.frames_per_second : null, 1),
+      note: `${plural(stream.frames, "frame")} so far`,
+      format: (value) => number(value, 1),
+    });
+    const [rate, unit] = bitRate(live ? stream.kbit_per_second : null);
+    this.#tile("kbit_per_second", history, {
+      value: rate,
+      unit,
+      note: `${measure(recentKilobytes(stream))} kB a frame`,
+      format: (value) => bitRate(value).join(" "),
+    });
+    this.#tile("latency_ms", history, {
+      value: milliseconds(live ? camera?.latency?.mean_ms : null),
+      note: camera?.latency ? `95 % within ${milliseconds(camera.latency.p95_ms)} ms` : NONE,
+      format: (value) => `${milliseconds(value)} ms`,
+    });
+    this.#tile("detections", history, {
+      value: number(live ? lastKnown(history.detections) : null, 1),
+      note: `${plural(stream.detections, "detection")} so far`,
+      format: (value) => number(value, 1),
+    });
+  }
+
+  #tile(series, history, { value, unit, note, format }) {
+    const tile = this.#find(`.tile[data-series="${series}"]`);
+    write(tile.querySelector("b"), value);
+    if (unit) write(tile.querySelector(".value span"), unit);
+    write(tile.querySelector(".note"), note);
+    const label = tile.querySelector("h3").textContent;
+    const svg = tile.querySelector("svg");
+    const peak = drawSparkline(svg, history.unix_s, history[series], label, format);
+    write(tile.querySelector(".peak"), peak === null ? "" : `peak ${format(peak)}`);
+  }
+
+  #tellStages(stream) {
+    const reported = Object.entries(stream.camera?.stages ?? {}).map(([name, { mean_ms }]) => [name, mean_ms]);
+    const stages = new Map(reported.length ? reported : Object.entries(stream.stages_ms));
+    drawStages(this.#find(".latency .bar"), this.#find(".latency .places"), stages);
+    write(
+      this.#find(".latency .aside"),
+      reported.length
+        ? "Mean milliseconds a frame, from its capture to the answer."
+        : "The detector's own part, in mean milliseconds a frame; the camera has not reported yet.",
+    );
+  }
+
+  #tellSizes(stream) {
+    const features = recentKilobytes(stream);
+    const jpeg = stream.camera?.jpeg_bytes;
+    const sizes = [["features", { label: "features, as sent", kilobytes: features }]];
+    if (Number.isFinite(jpeg)) sizes.push(["jpeg", { label: "JPEG of the same frames", kilobytes: jpeg / 1e3 }]);
+    sizes.push(["raw", { label: "tensors, uncompressed", kilobytes: stream.raw_kb_per_frame }]);
+    follow(this.#find(".sizes"), sizes, newSize, (item, { label, kilobytes }) => {
+      const [name, value, bar] = item.children;
+      write(name, label);
+      write(value, `${measure(kilobytes)} kB`);
+      bar.style.setProperty("--share", Math.min(1, kilobytes / stream.raw_kb_per_frame || 0));
+    });
+    const against = [`${number(stream.raw_kb_per_frame / features, 1)} times smaller than the raw tensors`];
+    if (jpeg > 0 && features > 0) {
+      const ratio = jpeg / 1e3 / features;
+      against.push(
+        ratio >= 1
+          ? `${number(ratio, 1)} times smaller than JPEG (quality 90)`
+          : `${number(1 / ratio, 1)} times larger than JPEG (quality 90)`,
+      );
+    }
+    write(this.#find(".size .aside"), features > 0 ? `${against.join(", ")}.` : NONE);
+  }
+
+  #tellCounts(selector, counts, otherwise) {
+    const known = Object.entries(counts ?? {}).filter(([, count]) => count > 0);
+    const entries = known.length ? known.sort(([, a], [, b]) => b - a) : [[counts ? otherwise : NONE, null]];
+    follow(this.#find(selector), entries, newCount, (item, count) => {
+      write(item.lastElementChild, count === null ? "" : number(count));
+    });
+  }
+
+  #tellCamera(stream) {
+    const { camera, canvas, frame } = stream;
+    const size = ([height, width]) => `${width} × ${height}`;
+    const reconnects = camera?.reconnects ?? {};
+    const facts = {
+      source: camera?.source ?? NONE,
+      state: camera ? [camera.source_state, times(reconnects.source, "reopened")].join("") : NONE,
+      model: stream.model,
+      split: stream.split,
+      codec: stream.codec,
+      canvas: frame ? `${size(canvas)}, from ${size(frame)}` : size(canvas),
+      connection: `${stream.state}${times(stream.connections - 1, "reconnected")}`,
+    };
+    for (const [fact, text] of Object.entries(facts)) write(this.#find(`[data-fact="${fact}"]`), text);
+  }
+}
+
+function newClass(name) {
+  return make("li", "", make("i", "swatch"), make("span", "name", name), " ", make("b"));
+}
+
+function newSize(key) {
+  const item = make("li", "", make("span", "name"), make("b"), make("i", "share"));
+  item.dataset.size = key;
+  return item;
+}
+
+/** A count by "stage/reason" or "reason". */
+function newCount(name) {
+  return make("li", "", make("span", "name", name.replace("/", ": ").replaceAll("_", " ")), " ", make("b"));
+}
+
+/** Kilobytes a frame now, as the rates tell; else since the stream began. */
+function recentKilobytes(stream) {
+  if (stream.frames_per_second > 0) return stream.kbit_per_second / 8 / stream.frames_per_second;
+  return stream.kb_per_frame;
+}
+
+function lastKnown(values) {
+  return values.findLast(Number.isFinite) ?? null;
+}
+
+function times(count, verb) {
+  return count > 0 ? `, ${verb} ${count === 1 ? "once" : `${number(count)} times`}` : "";
+}
