@@ -1,12 +1,14 @@
-"""Recordings: a video file or a folder of images, of which every frame is kept."""
+"""Recordings: a video file or a folder of images, of which every frame is kept unless it is played in real time."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -28,13 +30,33 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 SIDE_MAX = 65535  # pixels: a packet says the size of the picture in 16 bits a side
 
 
+class Recording(Protocol):
+    """Frames in order. All methods belong to one thread at a time."""
+
+    @property
+    def fps(self) -> float:
+        """Frames a second; 0 or less where there is no rate."""
+
+    def rewind(self) -> None:
+        """Begin again."""
+
+    def read(self) -> Frame | SourceEvent | None:
+        """The next frame, or what is wrong, or None at the end."""
+
+    def skip(self, count: int) -> int:
+        """Pass over frames; returns how many, fewer than `count` at the end."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
 class RecordedSource(Source):
-    """A file or folder, read on the source's own thread."""
+    """A recording, read on the source's own thread."""
 
     def __init__(
         self,
         name: str,
-        recording: Video | Images,
+        recording: Recording,
         options: CaptureOptions,
         on_event: Callable[[SourceEvent], None] | None,
     ) -> None:
@@ -45,15 +67,15 @@ class RecordedSource(Source):
         self._frames = 0  # delivered or skipped so far
         self._pass_from = 0  # what `_frames` was when the recording last began
         self._started_ns = 0
-        self._reading: asyncio.Future[Frame | SourceEvent | None] | None = None
+        self._reading: asyncio.Future[tuple[int, Frame | SourceEvent | None]] | None = None
+        self._closing = asyncio.Event()
 
     async def __anext__(self) -> Frame:
         while not self._closed:
-            if self._options.realtime:
-                await self._keep_pace()
-                if self._closed:
-                    break
-            match await self._read():
+            late = await self._keep_pace() if self._options.realtime else 0
+            if self._closed:
+                break
+            match await self._read(late):
                 case Frame() as frame:
                     return self._deliver(frame)
                 case None:
@@ -70,18 +92,27 @@ class RecordedSource(Source):
         if self._closed:
             return
         self._closed = True
+        self._closing.set()
         await self._run(self._recording.close)
         self._thread.shutdown(wait=False)
 
-    async def _read(self) -> Frame | SourceEvent | None:
-        # A cancelled call leaves its read to the next one: every frame of a file is kept.
+    async def _read(self, late: int) -> Frame | SourceEvent | None:
+        """The next frame after those that are too late, or what is wrong, or None at the end."""
+        # A cancelled call leaves its read to the next one: every frame of a file is kept or counted.
         if self._reading is None:
             # Handed to the thread here and now, so that no `aclose` comes between: none reads what is closed.
             loop = asyncio.get_running_loop()
-            self._reading = loop.run_in_executor(self._thread, self._recording.read)
-        item = await asyncio.shield(self._reading)
+            self._reading = loop.run_in_executor(self._thread, self._skip_and_read, late)
+        skipped, item = await asyncio.shield(self._reading)
         self._reading = None
+        if skipped:
+            self._frames += skipped
+            self._emit(FramesSkipped(skipped))
         return item
+
+    def _skip_and_read(self, late: int) -> tuple[int, Frame | SourceEvent | None]:
+        skipped = self._recording.skip(late) if late else 0
+        return skipped, self._recording.read()
 
     def _deliver(self, frame: Frame) -> Frame:
         if not self._connected:
@@ -96,17 +127,16 @@ class RecordedSource(Source):
         """When a camera would have captured the frame of this index, counted over all passes."""
         return self._started_ns + round(index * 1e9 / self._recording.fps)
 
-    async def _keep_pace(self) -> None:
-        """Skip the frames that newer ones have replaced by now, and wait until the next one is due."""
+    async def _keep_pace(self) -> int:
+        """Wait until the next frame is due; returns how many are late: newer ones have replaced them by now."""
         now_ns = time.monotonic_ns()
         self._started_ns = self._started_ns or now_ns
         newest = int((now_ns - self._started_ns) * self._recording.fps / 1e9)
-        if self._reading is None and newest > self._frames:
-            skipped = await self._run(self._recording.skip, newest - self._frames)
-            self._frames += skipped
-            if skipped:
-                self._emit(FramesSkipped(skipped))
-        await asyncio.sleep(max(0.0, (self._due_ns(self._frames) - now_ns) / 1e9))
+        # Not wait_for, which before Python 3.12 may swallow a cancellation.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout((self._due_ns(self._frames) - now_ns) / 1e9):
+                await self._closing.wait()
+        return max(0, newest - self._frames)
 
 
 def open_recording(path: Path, options: CaptureOptions) -> Video | Images:

@@ -1,4 +1,4 @@
-"""Where frames come from: a webcam, a network camera, a video file or a folder of images.
+"""Where frames come from: a webcam, a network camera, a video file, a folder of images or a virtual camera.
 
     async with open_source("rtsp://user:password@camera/stream") as source:
         async for frame in source:
@@ -17,6 +17,7 @@ from stream.live_source import LiveSource
 from stream.recorded_source import RecordedSource, open_recording
 from stream.redact import redact_url
 from stream.source import CaptureOptions, Source, SourceError, SourceEvent
+from stream.virtual_source import is_virtual, open_virtual
 
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp"})
 DEFAULTS = CaptureOptions()
@@ -27,16 +28,18 @@ def open_source(
     options: CaptureOptions = DEFAULTS,
     on_event: Callable[[SourceEvent], None] | None = None,
 ) -> Source:
-    """The source that a URI names: `0` (a webcam), `rtsp://…`, a video file, a folder of images.
+    """The source that a URI names: `0` (a webcam), `rtsp://…`, a video file, a folder of images, `demo`.
 
     A file is opened here and now, a camera at the first frame. `on_event` is called on the event loop, for
     whatever happens besides frames.
 
     Raises SourceError for what trying again cannot heal: an empty URI, an unknown scheme, a missing or
-    unreadable file, a folder without images.
+    unreadable file, a folder without images, a virtual camera with a bad setting.
     """
     if not uri:
-        raise SourceError("the source is empty; name a webcam's number, a URL, a file or a folder")
+        raise SourceError("the source is empty; name a webcam's number, a URL, a file, a folder, or demo")
+    if is_virtual(uri):
+        return open_virtual(uri, options, on_event)
     scheme, separator, _ = uri.partition("://")
     if uri.isdecimal() and uri.isascii():
         return LiveSource(f"webcam {int(uri)}", f"/dev/video{int(uri)}", options, on_event)

@@ -14,7 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from stream import recorded_source
 from stream.capture import SLOTS, CaptureRequest, Release, _explain, _FreeSlots
+from stream.frame import Frame
+from stream.recorded_source import RecordedSource
 from stream.source import (
     CaptureOptions,
     FrameUnreadable,
@@ -24,6 +27,7 @@ from stream.source import (
     SourceRetry,
 )
 from stream.sources import open_source
+from stream.virtual_camera import VirtualCamera
 from tests.stream.watching import (
     ALIVE_S,
     Events,
@@ -349,6 +353,153 @@ async def test_closing_during_a_read_neither_begins_again_nor_reads_what_is_clos
 async def test_live_sources_bear_a_name_without_credentials(uri, name):
     async with open_source(uri) as source:
         assert (source.live, source.name) == (True, name)
+
+
+# --- The virtual camera ---
+
+DEMO = "demo:scene=bus,size=96x64,fps={fps}"
+
+
+class Clock:
+    """The time that a source paces itself by, in the hands of the test."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**12
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(recorded_source, "time", clock)
+    return clock
+
+
+async def test_the_virtual_camera_is_a_live_source():
+    events = Events()
+    uri = "demo:scene=bus,size=96x64,fps=100"
+    async with open_source(uri, on_event=events) as source:
+        assert (source.live, source.name) == (True, "demo:scene=bus,fps=100,size=96x64,noise=2,seed=0")
+        frames = await receive(source, 8)
+        now_ns = time.monotonic_ns()
+    camera = VirtualCamera.parse(uri)
+    numbers = [round((frame.captured_ns - frames[0].captured_ns) / 10e6) for frame in frames]
+    assert numbers == sorted(set(numbers))
+    for number, frame in zip(numbers, frames, strict=True):
+        assert frame.captured_ns == frames[0].captured_ns + number * 10_000_000
+        assert np.array_equal(frame.image, camera.render(number))
+    assert frames[-1].captured_ns <= now_ns
+    assert numbers[-1] + 1 == len(frames) + events.skipped
+    assert events.of(SourceConnected) == [SourceConnected(96, 64)]
+
+
+async def test_the_virtual_camera_keeps_its_rate_and_counts_what_a_slow_consumer_misses(clock):
+    events = Events()
+    started_ns = clock.now_ns
+    delivered = []
+    async with asyncio.timeout(ALIVE_S), open_source(DEMO.format(fps=29.97), on_event=events) as source:
+        async for frame in source:
+            delivered.append(frame)
+            number = (frame.captured_ns - started_ns) * 29.97 / 1e9
+            assert number == pytest.approx(len(delivered) + events.skipped - 1, abs=1e-6)
+            if len(delivered) == 100:
+                break
+            clock.now_ns += 3_141_592_653  # as if the consumer had taken so long
+    assert len(delivered) + events.skipped == 1 + int(99 * 3.141592653 * 29.97)
+
+
+async def test_a_cancelled_read_of_the_virtual_camera_keeps_the_account(clock):
+    events = Events()
+    async with asyncio.timeout(ALIVE_S), open_source(DEMO.format(fps=100), on_event=events) as source:
+        first = await anext(source)
+        clock.now_ns += 50_000_000
+        busy = threading.Event()
+        source._thread.submit(busy.wait)
+        reading = asyncio.create_task(anext(source))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert reading.cancelled()
+        busy.set()
+        frame = await anext(source)
+        assert frame.captured_ns - first.captured_ns == 50_000_000
+        assert events.skipped == 4
+        assert np.array_equal(frame.image, VirtualCamera.parse(DEMO.format(fps=100)).render(5))
+
+
+async def test_the_virtual_camera_renders_on_a_thread_of_its_own(monkeypatch):
+    threads = []
+    render = VirtualCamera.render
+
+    def watched(camera, n):
+        threads.append(threading.current_thread().name)
+        return render(camera, n)
+
+    monkeypatch.setattr(VirtualCamera, "render", watched)
+    async with open_source(DEMO.format(fps=120)) as source:
+        await receive(source, 3)
+    assert len(threads) == 3
+    assert all(name.startswith("splitcast-source") for name in threads)
+
+
+async def test_the_virtual_camera_goes_on_whatever_the_options_say():
+    options = CaptureOptions(loop=True, realtime=False)
+    async with open_source(DEMO.format(fps=120), options) as source:
+        assert source.live
+        await receive(source, 30)
+
+
+class Eternal:
+    """A recording whose second frame is due in more than ten days."""
+
+    fps = 1e-6
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def rewind(self) -> None:
+        raise AssertionError("it has no end")
+
+    def read(self) -> Frame:
+        return Frame(numbered(0), 0)
+
+    def skip(self, count: int) -> int:
+        return count
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_closing_realtime_does_not_wait_for_the_next_frame():
+    recording = Eternal()
+    source = RecordedSource("eternal", recording, CaptureOptions(realtime=True), None)
+    await receive(source, 1)
+    waiting = asyncio.create_task(drain(source))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(ALIVE_S):
+        await source.aclose()
+        await source.aclose()
+        await waiting
+    assert recording.closed
+    assert [frame async for frame in source] == []
+
+
+@pytest.mark.parametrize("uri", ["demo:scene=moon", "demo:fps=0", "demo:zoom=2", "demo:///clip.mp4"])
+def test_refuses_a_virtual_camera_with_bad_settings(uri):
+    with pytest.raises(SourceError, match="virtual camera"):
+        open_source(uri)
+
+
+async def test_a_file_named_demo_is_opened_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    cv2.imwrite(str(tmp_path / "demo" / "0.png"), numbered(5))
+    async with open_source("./demo") as source:
+        assert await numbers(source) == [5]
 
 
 # --- Live capture, from an HTTP camera on the test's own event loop ---
