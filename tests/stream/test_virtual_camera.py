@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stream import virtual_camera
-from stream.virtual_camera import SCENES, BadVirtualCamera, VirtualCamera, photograph
+from stream.virtual_camera import SCENES, BadVirtualCamera, Shot, VirtualCamera, photograph
 
 SIZES = [(640, 480), (1280, 720), (480, 640), (333, 333), (1920, 64), (64, 1920)]
 MINUTES = range(0, 15 * 60 * 5, 31)  # frames of five minutes, of no period that the movement has
@@ -88,6 +88,16 @@ def test_no_frame_shows_what_is_outside_the_photograph(scene, size):
             assert top >= -1e-6
             assert right <= width + 1e-6
             assert bottom <= height + 1e-6
+
+
+def test_a_window_as_large_as_the_photograph_does_not_shake_out_of_it(monkeypatch):
+    monkeypatch.setitem(
+        SCENES, "whole", (Shot("zidane", zoom=(1, 1.01), across=(0, 1), down=(0, 1), shake=50),)
+    )
+    camera = VirtualCamera("whole", size=(640, 360))
+    windows = np.array([window(camera, n) for n in MINUTES])
+    assert np.all(windows > -1e-6)
+    assert np.all(windows < [1280 + 1e-6, 720 + 1e-6])
 
 
 @pytest.mark.parametrize("scene", ["bus", "zidane"])
