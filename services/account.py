@@ -43,7 +43,9 @@ class Account:
         self.wire = WireBytes()
         self.source_trouble = ""  # why the source was lost last, for people
         self.connected: dict[Peer, bool | None] = {"source": None, "detector": None}  # None: not yet
+        self.jpeg_bytes: int | None = None  # what the features are compared with
         self.metrics.age.set(float("nan"))
+        self.metrics.jpeg_bytes.set(float("nan"))
         self.metrics.in_flight.set_function(lambda: self.ledger.in_flight)
 
     @property
@@ -103,6 +105,15 @@ class Account:
         self.metrics.observe_stages(self.metrics.stage, stages_ns)
         self.metrics.age.set_function(lambda: (time.monotonic_ns() - captured_ns) / 1e9)
 
+    def measure_jpeg(self, size: int) -> None:
+        """The newest frame would take so many bytes as a JPEG, which is not sent."""
+        self.jpeg_bytes = size
+        self.metrics.jpeg_bytes.set(size)
+
+    def send_preview(self, size: int) -> None:
+        """A preview went out: a JPEG of so many bytes."""
+        self.metrics.preview_bytes.inc(size)
+
     def report(self, source: str) -> Report:
         """All of it as the detector is told; `source` is a name without credentials."""
         latency = self.statistics.latency()
@@ -119,6 +130,7 @@ class Account:
             latency=_stage_report(latency) if latency else None,
             latency_sum_ms=round(self.totals.latency_ns / 1e6, 3),
             stages={stage: _stage_report(spread) for stage, spread in self.statistics.by_stage().items()},
+            jpeg_bytes=self.jpeg_bytes,
         )
 
     def _export_drop(self, stage: str, reason: str, count: int) -> None:

@@ -22,13 +22,14 @@ from services.account import Account
 from services.config import CameraConfig
 from services.metrics import VERSION, WireMeter
 from services.network import LoadedModel, load_network
+from services.preview import Room, jpeg_bytes, preview_jpeg
 from stream.backoff import Backoff
 from stream.companions import accompany
 from stream.connection import ConnectionLost, Link, connect
 from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.mailbox import Mailbox, MailboxClosed
-from stream.message import FEATURES_PROTOCOL, Clock, Hello
+from stream.message import FEATURES_PROTOCOL, Clock, Hello, Preview
 from stream.session import (
     PERMANENT,
     Accepted,
@@ -57,6 +58,7 @@ from stream.worker import Worker
 log = structlog.get_logger(__name__)
 
 REPORT_INTERVAL_S = 1.0
+PICTURE_INTERVAL_S = 1.0
 BACKOFF_MINIMUM_S = 0.5
 
 
@@ -88,6 +90,7 @@ class Sender:
             codec=str(codec),
             clock=Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
             software=f"splitcast/{VERSION}",
+            preview=config.preview,
         )
 
 
@@ -108,6 +111,9 @@ class Camera:
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = CodecSpec.parse(config.codec)
         self._worker = Worker("camera")
+        self._pictures = Worker("pictures")  # of its own: no frame waits for a JPEG
+        self._room = Room()
+        self._newest: Frame | None = None  # the last one sent, until a picture is made of it
         self._stopping = asyncio.Event()
         self._answered = asyncio.Event()
         self._mailbox: Mailbox[Frame] = Mailbox()
@@ -143,6 +149,8 @@ class Camera:
         WeightsError or CheckpointError where there is no network to run.
         """
         config, ledger = self.config, self.account.ledger
+        if config.preview:
+            log.warning("pixels leave this camera: about once a second a small picture is sent (--preview)")
         try:
             loading = asyncio.ensure_future(self._worker.run(load_network, config))
             await accompany(_until_over(loading), self._end_when_told(loading))
@@ -159,6 +167,7 @@ class Camera:
         finally:
             self._drop_rest()
             self._worker.close()
+            self._pictures.close()
             log.info(
                 "camera stopped",
                 captured=ledger.captured,
@@ -232,6 +241,7 @@ class Camera:
         """Serve one connection until the source has ended. Raises ConnectionLost."""
         url = f"{self.config.detector}/v1/features"
         meter = None
+        self._room, self._newest = Room(), None
         try:
             async with connect(url, FEATURES_PROTOCOL, heartbeat_s=self.config.heartbeat_s) as link:
                 meter = WireMeter(self.account.metrics, link.wire, self.account.wire)
@@ -242,6 +252,7 @@ class Camera:
                     self._send_frames(link, session, sender),
                     self._receive(link, session, sender.encoder, meter),
                     self._report(link),
+                    self._picture(link, session, sender.head.size),
                 )
         finally:
             self.account.disconnect("detector")
@@ -254,6 +265,7 @@ class Camera:
         await self._worker.run(sender.encoder.force_keyframe)
         while True:
             while not session.can_send:
+                self._room.hold()
                 await self._next_answer()
             try:
                 frame = self._again.popleft() if self._again else await self._mailbox.get()
@@ -290,6 +302,7 @@ class Camera:
         self.account.send(encoded, raw_bytes(sender.head.layout))
         await link.send(encoded.data)
         clock.lap("send")
+        self._newest = frame
 
     # --- receive ---
 
@@ -307,6 +320,7 @@ class Camera:
                         self._on_acknowledged(acknowledged)
                     case Rejected(sequence, reason, detail):
                         self._flights.popleft()
+                        self._room.answer()
                         self.account.ledger.drop("detector", reason)
                         log.warning("packet rejected", sequence=sequence, reason=reason, detail=detail)
                     case KeyframeRequested():
@@ -324,6 +338,8 @@ class Camera:
         stages_ns = {**flight.stages_ns, **acknowledged.stages_ns}
         stages_ns["network"] = network_ns(now_ns - captured_ns, flight.stages_ns, acknowledged.stages_ns)
         self.account.detect(captured_ns, now_ns, stages_ns, acknowledged.detections)
+        self._room.answer()
+        self._room.compare(stages_ns["network"], sum(acknowledged.stages_ns.values()))
 
     async def _next_answer(self) -> None:
         self._answered.clear()
@@ -334,6 +350,27 @@ class Camera:
             await asyncio.sleep(REPORT_INTERVAL_S)
             if self.account.connected["detector"]:
                 await link.send(self.account.report(self._source.name).text())
+
+    # --- pictures ---
+
+    async def _picture(self, link: Link, session: CameraSession, canvas: tuple[int, int]) -> None:
+        """About once a second: what the newest frame would take as a JPEG, and a preview of it where one may go."""
+        while True:
+            await asyncio.sleep(PICTURE_INTERVAL_S)
+            frame, self._newest = self._newest, None
+            if frame is None:
+                continue
+            preview = None
+            try:
+                self.account.measure_jpeg(await self._pictures.run(jpeg_bytes, frame, canvas))
+                if self.config.preview and self._room.look():
+                    preview = await self._pictures.run(preview_jpeg, frame)
+            except Exception as error:  # whatever it is, it costs one picture and no frame
+                log.warning("no picture", reason=f"{type(error).__name__}: {error}")
+            if preview is not None:
+                self._room.take(session.unanswered)
+                await link.send(Preview(jpeg=preview).text())
+                self.account.send_preview(len(preview))
 
     # --- what a lost connection and a stop leave behind ---
 

@@ -144,6 +144,10 @@ class CameraConfig(Settings):
         DEFAULT_CODEC, description="codec and its parameters"
     )
     window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unacknowledged frames")
+    preview: bool = Field(
+        False,
+        description="PIXELS LEAVE THE CAMERA: about once a second send the detector a small picture, for its page",
+    )
     realtime: bool = Field(False, description="play a file at its own frame rate, as a live source")
     loop: bool = Field(False, description="start a file again at its end")
     frames: Annotated[int, Field(ge=1)] | None = Field(
@@ -183,6 +187,9 @@ class DetectorConfig(Settings):
     max_packet_mib: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="largest packet in MiB")
     max_tensors_mib: Annotated[int, Field(ge=1, le=4096)] = Field(
         32, description="most decoded float32 tensors of one frame in MiB"
+    )
+    preview: bool = Field(
+        True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
     )
     hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(

@@ -32,7 +32,7 @@ from stream.connection import ConnectionLost, CountingSocket, Link, WireBytes
 from stream.cut import DEFAULT_SPLIT, layout
 from stream.detections import Detections
 from stream.letterbox import Letterbox
-from stream.message import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Hello, Report
+from stream.message import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Hello, Preview, Report
 from stream.nms import detect
 from stream.session import CloseCode, DetectorSession, SessionError
 from stream.split import Tail
@@ -307,11 +307,19 @@ class Detector:
             async for data in camera.link:
                 if isinstance(data, bytes):
                     self._take(camera, data)
-                elif isinstance(report := camera.session.receive_text(data), Report):
-                    camera.stream.take_report(report)
+                else:
+                    self._hear(camera, data)
 
         await accompany(self._stopping.wait(), read())
         camera.received.put_nowait(None)
+
+    def _hear(self, camera: CameraConnection, text: str) -> None:
+        match camera.session.receive_text(text):
+            case Report() as report:
+                camera.stream.take_report(report)
+            case Preview(jpeg=jpeg):
+                camera.session.receive_preview(time.monotonic_ns())
+                camera.stream.preview = jpeg  # passed on as it is, never decoded here
 
     def _take(self, camera: CameraConnection, packet: bytes) -> None:
         camera.session.receive_packet(len(packet))

@@ -40,6 +40,11 @@ def agree(
     graph = network.model.graph
     splits = frozenset([config.split] if config.split else split_points(graph))
     codec = check_hello(hello, network.model.weights_hash, splits, network.name)
+    if hello.preview and not config.preview:
+        raise SessionError(
+            CloseCode.PREVIEW_REFUSED,
+            "this detector takes no pixels (--no-preview): start the camera without --preview",
+        )
     height, width = hello.canvas
     if height % 32 or width % 32 or max(height, width) > config.max_side:
         raise SessionError(

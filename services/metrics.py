@@ -110,6 +110,10 @@ class CameraMetrics(Metrics):
         self.reconnects = self.counter("reconnects", "Times a lost peer was found again", ["peer"])
         self.connected = self.gauge("connected", "1 while the peer is there", ["peer"])
         self.queue = self.gauge("queue_length", "Entries in a queue", ["queue"])
+        self.jpeg_bytes = self.gauge(
+            "jpeg_frame_bytes", "A frame as the head sees it, as JPEG of quality 90; NaN before the first"
+        )
+        self.preview_bytes = self.counter("preview_bytes", "Previews sent, as JPEG")
         for stage in STAGES:
             self.stage.labels(stage)
         for stage, reason in DROPS:

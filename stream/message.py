@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from binascii import Error as BadBase64
+from binascii import a2b_base64
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+
+from stream.preview import check_preview
 
 PROTOCOL_VERSION = 1
 FEATURES_PROTOCOL = "splitcast.features.v1"
@@ -61,6 +76,7 @@ class Hello(_Message):
     codec: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     clock: Clock
     software: Annotated[str, StringConstraints(max_length=64)] = ""
+    preview: bool = False  # previews will come: pixels leave the camera
 
 
 class StageReport(_Message):
@@ -88,6 +104,27 @@ class Report(_Message):
         dict[Annotated[str, StringConstraints(max_length=64)], StageReport], Field(max_length=32)
     ] = {}
     jpeg_bytes: Count | None = None  # size of a frame's canvas as JPEG, which is never sent
+
+
+def _from_base64(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return a2b_base64(value, strict_mode=True)
+    except (BadBase64, ValueError) as error:  # ValueError: beyond ASCII
+        raise ValueError(f"not base64: {error}") from None
+
+
+class Preview(_Message):
+    """A small picture of a frame that was sent, at most about once a second."""
+
+    type: Literal["preview"] = "preview"
+    jpeg: Annotated[
+        bytes,
+        BeforeValidator(_from_base64),
+        AfterValidator(check_preview),
+        PlainSerializer(lambda jpeg: b64encode(jpeg).decode(), return_type=str),
+    ]
 
 
 class Welcome(_Message):
@@ -123,9 +160,9 @@ class KeyframeRequest(_Message):
     type: Literal["keyframe"] = "keyframe"
 
 
-ToDetector: TypeAlias = Annotated[Hello | Report, Field(discriminator="type")]
+ToDetector: TypeAlias = Annotated[Hello | Report | Preview, Field(discriminator="type")]
 ToCamera: TypeAlias = Annotated[Welcome | Ack | Reject | KeyframeRequest, Field(discriminator="type")]
-_TO_DETECTOR: TypeAdapter[Hello | Report] = TypeAdapter(ToDetector)
+_TO_DETECTOR: TypeAdapter[Hello | Report | Preview] = TypeAdapter(ToDetector)
 _TO_CAMERA: TypeAdapter[Welcome | Ack | Reject | KeyframeRequest] = TypeAdapter(ToCamera)
 
 
@@ -137,10 +174,10 @@ def _check_length(text: str) -> None:
 def _describe(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "message"
-    return f"{place}: {first['msg']}"
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def parse_to_detector(text: str) -> Hello | Report:
+def parse_to_detector(text: str) -> Hello | Report | Preview:
     """A camera's message. Raises InvalidMessage, which names the field at fault."""
     _check_length(text)
     try:

@@ -20,6 +20,7 @@ from stream.message import (
     Hello,
     InvalidMessage,
     KeyframeRequest,
+    Preview,
     Reject,
     Report,
     TensorShape,
@@ -37,6 +38,7 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011
     TRY_AGAIN_LATER = 1013
     BAD_MESSAGE = 4400
+    PREVIEW_REFUSED = 4403
     BAD_SUBPROTOCOL = 4406
     HELLO_TIMEOUT = 4408
     STREAM_TAKEN = 4409
@@ -50,10 +52,15 @@ class CloseCode(IntEnum):
     TOO_MANY_STREAMS = 4429
 
 
+# A camera sends about one preview a second; what a stalled link gathers may come at once.
+PREVIEW_INTERVAL_NS = 250_000_000
+PREVIEW_BURST = 16
+
 # Refusals that the same settings will meet again.
 PERMANENT = frozenset(
     {
         CloseCode.BAD_MESSAGE,
+        CloseCode.PREVIEW_REFUSED,
         CloseCode.BAD_SUBPROTOCOL,
         CloseCode.WEIGHTS_DIFFER,
         CloseCode.SPLIT_UNKNOWN,
@@ -234,9 +241,10 @@ class DetectorSession:
         self._max_packet_bytes = 0  # no packet before the welcome
         self._unanswered = 0
         self._keyframe_requested = False
+        self._previews_until_ns = 0  # when those that have come are used up, at one an interval
         self.hello: Hello | None = None
 
-    def receive_text(self, text: str) -> Hello | Report:
+    def receive_text(self, text: str) -> Hello | Report | Preview:
         """What the camera says. Raises SessionError where it breaks the protocol."""
         try:
             message = parse_to_detector(text)
@@ -248,7 +256,17 @@ class DetectorSession:
             self.hello = message
         elif self.hello is None:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the hello")
+        elif isinstance(message, Preview) and not self.hello.preview:
+            raise SessionError(CloseCode.BAD_MESSAGE, "a preview, which the hello did not announce")
         return message
+
+    def receive_preview(self, now_ns: int) -> None:
+        """Book a preview that came at `now_ns`. Raises SessionError if they come too fast."""
+        self._previews_until_ns = max(self._previews_until_ns, now_ns) + PREVIEW_INTERVAL_NS
+        if self._previews_until_ns > now_ns + PREVIEW_BURST * PREVIEW_INTERVAL_NS:
+            raise SessionError(
+                CloseCode.BAD_MESSAGE, f"more than {10**9 // PREVIEW_INTERVAL_NS} previews a second"
+            )
 
     def welcome(self, max_packet_bytes: int, software: str) -> str:
         """Accept the hello; packets of at most `max_packet_bytes` may follow."""

@@ -58,6 +58,17 @@ def test_names_the_setting_at_fault(flags, words):
         CameraConfig.load(flags)
 
 
+def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch):
+    assert not CameraConfig.load({"source": "0"}).preview
+    parser = ArgumentParser()
+    CameraConfig.add_flags(parser)
+    assert "PIXELS LEAVE THE CAMERA" in parser.format_help()
+    assert parser.parse_args(["--preview"]).preview is True
+    assert DetectorConfig.load({}).preview
+    monkeypatch.setenv("SPLITCAST_PREVIEW", "false")
+    assert not DetectorConfig.load({}).preview
+
+
 def test_refuses_an_unknown_key(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text("[detector]\nprot = 1\n")

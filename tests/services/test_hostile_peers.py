@@ -6,8 +6,10 @@ import asyncio
 import json
 import random
 import time
+from base64 import b64encode
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+import cv2
 import numpy as np
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
@@ -16,10 +18,21 @@ from codec.packet import PacketHeader, Stamp
 from codec.spec import CodecSpec
 from stream.connection import ConnectionLost, Link, connect
 from stream.cut import layout
-from stream.message import FEATURES_PROTOCOL, Ack, Clock, Hello, KeyframeRequest, TensorShape, Welcome
+from stream.message import (
+    FEATURES_PROTOCOL,
+    Ack,
+    Clock,
+    Hello,
+    KeyframeRequest,
+    Preview,
+    TensorShape,
+    Welcome,
+)
 from stream.model import load_model
-from stream.session import CloseCode, tensor_shapes
+from stream.session import PREVIEW_BURST, CloseCode, tensor_shapes
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
+
+JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +198,86 @@ async def test_refuses_a_canvas_whose_packets_would_be_too_large(start_detector,
         lost = await closed(link)
     assert lost.code == CloseCode.PACKET_TOO_LARGE
     assert "--max-packet-mib" in lost.reason
+
+
+async def test_a_bad_preview_costs_its_own_connection(start_detector, make_hello, encode, make_camera):
+    promises_gigabytes = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\3" + bytes(9) + b"\xff\xd9"
+    cases = {
+        "not base64": "%%%",
+        "not a whole JPEG": b64encode(b"<html>").decode(),
+        "at most": "A" * 60_000,
+        "65535x65535": b64encode(promises_gigabytes).decode(),
+    }
+    packet = encode(0)
+    async with start_detector() as running:
+        for words, jpeg in cases.items():
+            async with linked(running.url) as link:
+                await link.send(make_hello(stream=f"bad{len(jpeg)}", preview=True).text())
+                await answer(link)
+                await link.send(packet)
+                assert (await answer(link))["type"] == "ack"
+                await link.send(json.dumps({"type": "preview", "jpeg": jpeg}))
+                lost = await closed(link)
+            assert (lost.code, words in lost.reason) == (CloseCode.BAD_MESSAGE, True), lost.reason
+            assert running.detector.streams.get(f"bad{len(jpeg)}").preview is None
+        assert await still_serves(running, make_camera)
+
+
+async def test_refuses_a_preview_that_was_not_announced(start_detector, make_hello):
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello().text())
+        await answer(link)
+        await link.send(Preview(jpeg=JPEG).text())
+        lost = await closed(link)
+    assert (lost.code, "did not announce" in lost.reason) == (CloseCode.BAD_MESSAGE, True)
+
+
+async def test_refuses_a_preview_before_the_hello(start_detector):
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(Preview(jpeg=JPEG).text())
+        assert (await closed(link)).code == CloseCode.BAD_MESSAGE
+
+
+async def test_refuses_a_film_of_previews(start_detector, make_hello, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello(preview=True).text())
+            await answer(link)
+            with suppress(ConnectionLost):
+                for _ in range(10 * PREVIEW_BURST):
+                    await link.send(Preview(jpeg=JPEG).text())
+            lost = await closed(link)
+            assert lost.code in {CloseCode.BAD_MESSAGE, 1006}  # the reset may overtake the reason
+        sample = running.detector.metrics.registry.get_sample_value
+        closed_code = {"code": str(CloseCode.BAD_MESSAGE.value)}
+        assert sample("splitcast_detector_sessions_closed_total", closed_code) == 1
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_preview_is_forgotten_with_its_connection(start_detector, make_hello):
+    async with start_detector() as running, ClientSession() as session:
+        url = f"{running.http}/v1/streams/door"
+
+        async def shown() -> bytes | None:
+            async with session.get(f"{url}/preview.jpg") as answer:
+                assert answer.status in {200, 404}
+                return await answer.read() if answer.status == 200 else None
+
+        async def shows(expected: bytes | None) -> None:
+            async with asyncio.timeout(LIVENESS_S):
+                while await shown() != expected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        for _ in range(2):
+            async with linked(running.url) as link:
+                await link.send(make_hello(preview=True).text())
+                await answer(link)
+                assert await shown() is None
+                await link.send(Preview(jpeg=JPEG).text())
+                await shows(JPEG)
+            await shows(None)
+        async with session.get(url) as told:
+            assert (await told.json())["preview"] is False
 
 
 async def test_refuses_silence(start_detector):

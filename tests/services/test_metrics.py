@@ -51,6 +51,8 @@ async def test_both_services_tell_the_same_story(start_detector, make_camera):
         detector = await scrape(running.http)
     assert value(before, "splitcast_camera_frames_captured_total") == 0
     assert math.isnan(value(before, "splitcast_camera_frame_age_seconds"))
+    assert math.isnan(value(before, "splitcast_camera_jpeg_frame_bytes"))
+    assert value(before, "splitcast_camera_preview_bytes_total") == 0
     for stage, reason in DROPS:
         assert value(before, "splitcast_camera_frames_dropped_total", stage=stage, reason=reason) == 0
     assert value(seen, "splitcast_camera_frames_captured_total") == FRAMES

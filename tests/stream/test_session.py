@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,13 +16,17 @@ from stream.message import (
     Hello,
     InvalidMessage,
     KeyframeRequest,
+    Preview,
     Reject,
     TensorShape,
     Welcome,
     parse_to_detector,
 )
+from stream.preview import MAX_BYTES
 from stream.session import (
     PERMANENT,
+    PREVIEW_BURST,
+    PREVIEW_INTERVAL_NS,
     Accepted,
     Acknowledged,
     CameraSession,
@@ -35,6 +42,7 @@ from stream.session import (
 )
 
 WEIGHTS = "ab" * 32
+JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
 LAYOUT = (TensorSpec("4.cv2", (32, 60, 80)), TensorSpec("4.m", (32, 60, 80)))
 
 
@@ -63,9 +71,9 @@ def ack(sequence: int) -> str:
     return Ack(sequence=sequence, captured_ns=5, detections=2, stages_ns={"tail": 7}).text()
 
 
-def open_detector(window: int = 2) -> DetectorSession:
+def open_detector(window: int = 2, **hello) -> DetectorSession:
     session = DetectorSession(window)
-    session.receive_text(make_hello().text())
+    session.receive_text(make_hello(**hello).text())
     session.welcome(1000, "test")
     return session
 
@@ -213,9 +221,61 @@ class TestDetector:
         with pytest.raises(SessionError):
             DetectorSession(2).receive_text(text)
 
+    def test_takes_previews_that_were_announced(self):
+        session = open_detector(preview=True)
+        assert session.receive_text(Preview(jpeg=JPEG).text()) == Preview(jpeg=JPEG)
+        assert json.loads(Preview(jpeg=JPEG).text()) == {"type": "preview", "jpeg": b64encode(JPEG).decode()}
+
+    def test_refuses_a_preview_that_was_not_announced(self):
+        with pytest.raises(SessionError, match="did not announce") as refusal:
+            open_detector().receive_text(Preview(jpeg=JPEG).text())
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    @pytest.mark.parametrize(
+        ("jpeg", "words"),
+        [
+            ("", "not a whole JPEG"),
+            ("/9j/2", "not base64"),
+            ("/9j/2\n==", "not base64"),
+            (b64encode(JPEG).decode() + "=", "not base64"),
+            ("é", "not base64"),
+            (b64encode(b"<script>").decode(), "not a whole JPEG"),
+            (b64encode(JPEG[:-2] + bytes(40_000) + JPEG[-2:]).decode(), "at most 40000"),
+            (["/9j/2Q=="], "jpeg: "),
+            (7, "jpeg: "),
+            (None, "jpeg: "),
+        ],
+    )
+    def test_refuses_a_preview_that_is_no_small_jpeg(self, jpeg, words):
+        with pytest.raises(SessionError, match=f"preview.jpeg: .*{words}|{words}") as refusal:
+            open_detector(preview=True).receive_text(json.dumps({"type": "preview", "jpeg": jpeg}))
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    def test_the_largest_preview_fits_a_text(self):
+        largest = JPEG[:-2] + bytes(MAX_BYTES - len(JPEG)) + JPEG[-2:]
+        assert len(largest) == MAX_BYTES
+        text = Preview(jpeg=largest).text()
+        assert open_detector(preview=True).receive_text(text).jpeg == largest
+
+    def test_previews_may_come_in_a_burst_but_not_for_ever(self):
+        session = open_detector(preview=True)
+        for _ in range(PREVIEW_BURST):
+            session.receive_preview(5 * 10**9)
+        session.receive_preview(5 * 10**9 + PREVIEW_INTERVAL_NS)
+        with pytest.raises(SessionError, match="more than 4 previews a second") as refusal:
+            session.receive_preview(5 * 10**9 + PREVIEW_INTERVAL_NS)
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    def test_previews_once_a_second_never_are_too_many(self):
+        session = open_detector(preview=True)
+        for second in range(1000):
+            session.receive_preview(second * 10**9)
+
     @pytest.mark.parametrize(
         "changes",
         [
+            {"preview": 1},
+            {"preview": "yes"},
             {"stream": "../etc"},
             {"stream": ""},
             {"stream": "x" * 65},
