@@ -227,12 +227,12 @@ class VirtualCamera:
 
     @cached_property
     def _noise(self) -> NDArray[np.float32]:
-        """One long run of noise, of which each frame shows another part: drawing anew would take ten times as long."""
+        """One long run of noise, of which each frame shows another part: drawing it anew would cost more than all else."""
         width, height = self.size
-        generator = np.random.default_rng(self.seed)
-        return generator.standard_normal(NOISE_OFFSETS + height * width * 3, np.float32) * np.float32(
-            self.noise
+        noise = np.random.default_rng(self.seed).standard_normal(
+            NOISE_OFFSETS + height * width * 3, np.float32
         )
+        return noise * np.float32(self.noise)
 
     @cached_property
     def _course(self) -> dict[str, Wander]:
@@ -250,9 +250,10 @@ class VirtualCamera:
 
     @cached_property
     def _scaled(self) -> list[tuple[Image, float, float]]:
-        """Each shot's photograph, made so small that taking every pixel once neither skips nor repeats many.
+        """Each shot's photograph, with the exact scale of its width and height.
 
-        With it the exact scale of its width and of its height. Scaled to the middle of the range of zoom.
+        Scaled to a frame's resolution at the middle of the zoom, as the warp takes four pixels for one of the
+        frame, and from a larger picture that would leave some out: fine patterns would flicker.
         """
         return [self._scale(shot) for shot in SCENES[self.scene]]
 
@@ -285,7 +286,8 @@ def photograph(name: str) -> Image:
 def _largest_step(shot: Shot, size: tuple[int, int]) -> float:
     """Size of a frame's pixel in the photograph's where the frame shows as much of it as it can."""
     height, width = photograph(shot.photograph).shape[:2]
-    return min(float(width / size[0]), float(height / size[1]))
+    step: float = min(width / size[0], height / size[1])
+    return step
 
 
 def _between(ends: Range, course: float) -> float:
