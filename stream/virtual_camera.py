@@ -227,11 +227,10 @@ class VirtualCamera:
 
     @cached_property
     def _noise(self) -> NDArray[np.float32]:
-        """One long run of noise, of which each frame shows another part: drawing it anew would cost more than all else."""
+        """One long run of noise, of which each frame shows another part: drawing anew would cost more than all else."""
         width, height = self.size
-        noise = np.random.default_rng(self.seed).standard_normal(
-            NOISE_OFFSETS + height * width * 3, np.float32
-        )
+        samples = NOISE_OFFSETS + height * width * 3
+        noise = np.random.default_rng(self.seed).standard_normal(samples, np.float32)
         return noise * np.float32(self.noise)
 
     @cached_property
