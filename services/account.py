@@ -26,6 +26,8 @@ class Totals:
     encoded_bytes: int = 0
     detections: int = 0
     latency_ns: int = 0  # of all frames detected
+    jpegs: int = 0  # frames that were measured as a JPEG
+    jpeg_bytes: int = 0
     first_captured_ns: int = 0
     last_acknowledged_ns: int = 0
 
@@ -108,6 +110,8 @@ class Account:
     def measure_jpeg(self, size: int) -> None:
         """The newest frame would take so many bytes as a JPEG, which is not sent."""
         self.jpeg_bytes = size
+        self.totals.jpegs += 1
+        self.totals.jpeg_bytes += size
         self.metrics.jpeg_bytes.set(size)
 
     def send_preview(self, size: int) -> None:

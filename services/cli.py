@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
 from importlib.metadata import version
@@ -117,13 +117,23 @@ def build_parser() -> ArgumentParser:
     watch.add_argument("--count", type=int, help="stop after so many messages")
 
     demo = add("demo", _demo, "camera and detector on this machine, over a real loopback WebSocket")
-    demo.add_argument("--source", help="webcam number, rtsp://..., file or folder (default: sample pictures)")
-    demo.add_argument("--model", help="network by name or path (default: yolov5n)")
+    demo.add_argument(
+        "--source",
+        default="demo",
+        help="webcam number, rtsp://..., file, folder, or the virtual camera demo:scene=bus (default: demo)",
+    )
+    demo.add_argument("--model", default="demo", help="network by name or path (default: the embedded one)")
     demo.add_argument("--size", default="640", help="network input (default: %(default)s)")
     demo.add_argument("--codec", default=DEFAULT_CODEC, help="codec (default: %(default)s)")
     demo.add_argument("--seconds", type=float, default=30.0, help="how long; 0: until Ctrl-C (default: 30)")
     demo.add_argument("--threads", type=int, default=1, help="torch threads of each process (default: 1)")
     demo.add_argument("--device", default="auto", help="torch device (default: auto)")
+    demo.add_argument("--preview", action="store_true", help="show small pictures on the page, too")
+    demo.add_argument(
+        "--open",
+        action=BooleanOptionalAction,
+        help="open the live page in a browser (default: where there is a screen)",
+    )
     demo.add_argument("--json", type=Path, metavar="OUT", help="write the summary there too")
 
     points = add("points", _points, "list the split points of a network")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
+import sys
 import time
+import webbrowser
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -18,8 +21,9 @@ from rich.text import Text
 
 from services.camera import Camera
 from services.cli import run_service
-from services.config import CameraConfig, DetectorConfig
+from services.config import DEFAULT_PORT, CameraConfig, DetectorConfig
 from services.loopback import local_detector
+from services.preview import REFERENCE_QUALITY
 from services.watch import detections_url, messages
 from stream.companions import accompany
 from stream.redact import redact_url
@@ -27,23 +31,27 @@ from stream.weights import find_weights
 
 REFRESH_S = 0.5
 STREAM = "demo"
+JPEG = f"JPEG, quality {REFERENCE_QUALITY}"
 
 
 async def demo(options: Namespace) -> int:
     """Run until the source ends or the time is over; print what happened and return the number of detections."""
     console = Console()
-    model = str(find_weights(options.model or _sample("weights/yolov5n.pt") or "yolov5n"))
-    source = options.source or _sample("clips/one-by-one-person-detection.mp4") or _pictures()
+    model = str(find_weights(options.model))
     shared: dict[str, Any] = {"model": model, "threads": options.threads, "device": options.device}
     shared |= {"log_format": "text", "log_level": "error"}
-    console.print(f"source    {redact_url(source)}")
-    console.print(f"network   {Path(model).name}, split at 4.m, {options.codec}")
-    classes: Counter[str] = Counter()
+    console.print(f"source    {redact_url(options.source)}", highlight=False)
+    console.print(f"network   {Path(model).name}, split at 4.m, {options.codec}", highlight=False)
     console.print("starting the detector")
-    async with local_detector(DetectorConfig.load({"port": 0, **shared})) as url:
-        console.print(f"detector  {url.replace('ws', 'http', 1)}/v1/streams, /metrics")
-        config = {"source": source, "detector": url, "stream": STREAM, "size": options.size}
-        config |= {"codec": options.codec, "metrics_port": 0, "loop": not options.source, **shared}
+    classes: Counter[str] = Counter()
+    async with local_detector(DetectorConfig.load({"port": free_port(), **shared})) as url:
+        page = url.replace("ws", "http", 1) + "/"
+        console.print(f"live page {page}", style="bold", highlight=False)
+        console.print(f"metrics   {page}metrics", highlight=False)
+        if _can_open() if options.open is None else options.open:
+            await asyncio.to_thread(webbrowser.open, page)
+        config = {"source": options.source, "detector": url, "stream": STREAM, "size": options.size}
+        config |= {"codec": options.codec, "preview": options.preview, "metrics_port": 0, **shared}
         camera = Camera(CameraConfig.load(config))
         subscription = _count_classes(url, classes)
         running = accompany(
@@ -55,6 +63,23 @@ async def demo(options: Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps(summary, indent=2) + "\n")
     return camera.account.totals.detections
+
+
+def free_port() -> int:
+    """The usual port, so that the page's address is the same each time, or 0 for any where that one is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
+        except OSError:
+            return 0
+    return DEFAULT_PORT
+
+
+def _can_open() -> bool:
+    """Whether a person sits before a screen here; without one a text browser would take the terminal."""
+    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.stdout.isatty() and bool(screen)
 
 
 def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
@@ -74,6 +99,7 @@ def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
         "frames_per_second": round(camera.account.frames_per_second, 3),
         "kb_per_frame": round(totals.encoded_bytes / packets / 1e3, 3),
         "raw_kb_per_frame": round(totals.raw_bytes / packets / 1e3, 3),
+        "jpeg_kb_per_frame": round(totals.jpeg_bytes / totals.jpegs / 1e3, 3) if totals.jpegs else None,
         "wire_kb_per_frame": round(camera.account.wire.sent / packets / 1e3, 3),
         "keyframes": dict(camera.account.keyframes),
         "latency_ms": {
@@ -128,13 +154,16 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(title="split detection over loopback", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    ratio = summary["raw_kb_per_frame"] / summary["kb_per_frame"] if summary["kb_per_frame"] else 0
+    kilobytes = summary["kb_per_frame"]
     table.add_row("frames detected", f"{summary['frames']} of {summary['captured']}")
     for cause, count in summary["dropped"].items():
         table.add_row(f"  dropped: {cause}", str(count))
     table.add_row("frames/s", f"{summary['frames_per_second']:.1f}")
-    table.add_row("kB/frame", f"{summary['kb_per_frame']:.1f}")
-    table.add_row("raw tensors, kB/frame", f"{summary['raw_kb_per_frame']:.1f} ({ratio:.1f} times more)")
+    table.add_row("kB/frame", f"{kilobytes:.1f}")
+    for name, key in (("raw tensors", "raw_kb_per_frame"), (JPEG, "jpeg_kb_per_frame")):
+        if summary[key] and kilobytes:
+            share = f"{summary[key] / kilobytes:.2f} times as much"
+            table.add_row(f"  as {name}, kB/frame", f"{summary[key]:.1f} ({share})")
     keyframes = ", ".join(f"{count} {reason}" for reason, count in summary["keyframes"].items())
     table.add_row("keyframes", keyframes)
     table.add_section()
@@ -146,16 +175,3 @@ def _table(summary: dict[str, Any]) -> Table:
     for name, count in summary["detections_by_class"].items():
         table.add_row(f"  {name}", str(count))
     return table
-
-
-def _sample(name: str) -> str | None:
-    """A file of the development data, where there is one."""
-    path = Path(os.environ.get("SPLITCAST_SHARED", "../shared")) / "data" / name
-    return str(path) if path.is_file() else None
-
-
-def _pictures() -> str:
-    """The photographs that the ultralytics package installs."""
-    from ultralytics.utils import ASSETS
-
-    return str(ASSETS)
