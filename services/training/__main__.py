@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from argparse import ArgumentParser, Namespace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,16 +14,33 @@ from tqdm import tqdm
 
 from services.training.losses import feature_loss, head_logits, initialize, label_loss, output_loss
 from services.training.pictures import CLASSES, COCO_IDS, Batch, Batches, clips, coco, photographs
-from stream.graph import INPUT, run
+from stream.graph import INPUT, Graph, Node, run
 from stream.model import Model, Trainable, load_model, trainable
 from stream.safe_checkpoint import write_checkpoint
 from stream.yolov5 import AnchorDetect
 
-FEATURES = ("4", "6", "9", "17", "20", "23")  # layers that are taught
-PEAK_RATE, LAST_RATE, WARM_UP = 2e-3, 2e-5, 200
+# The network's blocks, in order: the layers that each reads, and the one that it makes. The teacher has the same.
+BLOCKS = (
+    ((INPUT,), "2"),
+    (("2",), "4"),
+    (("4",), "6"),
+    (("6",), "9"),
+    (("9",), "10"),
+    (("10", "6"), "13"),
+    (("13",), "14"),
+    (("14", "4"), "17"),
+    (("17", "14"), "20"),
+    (("20", "10"), "23"),
+)
+FEATURES = tuple(name for _, name in BLOCKS)
+
+APART = 0.35  # share of the steps in which each block learns by itself
+PEAK_RATES = (4e-3, 1e-3)  # apart, and then together
+LAST_RATE = 0.01  # of the peak
+WARM_UP = 100
 WEIGHT_DECAY = 0.01
-AVERAGE = 0.999  # of the weights over the steps
-EXPORT_EVERY = 500
+AVERAGE = 0.998  # of the weights over the steps
+EXPORT_EVERY = 250
 
 
 def main() -> None:
@@ -29,7 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with coco/ and clips/")
     parser.add_argument("--teacher", type=Path, required=True, help="COCO-pretrained yolov5n checkpoint")
     parser.add_argument("--output", type=Path, default=Path("stream/weights/demo.safetensors"))
-    parser.add_argument("--steps", type=int, default=9000, help="batches (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5000, help="batches (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     train(parser.parse_args())
@@ -47,31 +66,23 @@ def train(options: Namespace) -> None:
     initialize(student.modules, head, options.seed)
     student.modules.train().to(memory_format=torch.channels_last)
     average = copy.deepcopy(student.modules)
-    decayed = [p for p in student.modules.parameters() if p.ndim > 1]
-    others = [p for p in student.modules.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
-        lr=PEAK_RATE,
-    )
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=WARM_UP),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(options.steps - WARM_UP, 1), LAST_RATE),
-        ],
-        [WARM_UP],
-    )
+    apart = round(APART * options.steps)
+    stages = [(apart, PEAK_RATES[0]), (options.steps - apart, PEAK_RATES[1])]
+    optimizer = torch.optim.AdamW(student.modules.parameters(), lr=1.0, weight_decay=WEIGHT_DECAY)
+    rates = [rate for steps, peak in stages for rate in course(steps, peak)]
     shown: dict[str, float] = {}
     with tqdm(loader, total=options.steps, unit="batch", mininterval=10) as progress:
         for step, batch in enumerate(progress, 1):
-            losses = step_losses(student, head, teacher, batch)
+            losses = losses_apart if step <= apart else losses_together
+            parts = losses(student, head, teacher, batch)
+            for group in optimizer.param_groups:
+                group["lr"] = rates[step - 1]
             optimizer.zero_grad()
-            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(student.modules.parameters(), 10.0)
+            torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(student.modules.parameters(), 100.0)
             optimizer.step()
-            schedule.step()
             follow(average, student.modules, min(AVERAGE, step / (step + 10)))
-            for name, loss in losses.items():
+            for name, loss in parts.items():
                 value = loss.item()
                 shown[name] = 0.98 * shown.get(name, value) + 0.02 * value
             progress.set_postfix({name: f"{mean:.3f}" for name, mean in shown.items()}, refresh=False)
@@ -79,22 +90,60 @@ def train(options: Namespace) -> None:
                 write_checkpoint(options.output, "yolov5n", CLASSES, average.state_dict())
 
 
-def step_losses(
+def course(steps: int, peak: float) -> list[float]:
+    """Learning rate of each step: up in a line, down in a cosine."""
+    return [
+        peak
+        * min(1.0, (step + 1) / WARM_UP)
+        * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * step / steps)) / 2)
+        for step in range(steps)
+    ]
+
+
+def losses_apart(
     student: Trainable, head: AnchorDetect, teacher: Teacher, batch: Batch
 ) -> dict[str, torch.Tensor]:
-    """The losses of one batch, each a scalar, ready to be added."""
-    pictures = batch.images.float().div_(255).to(memory_format=torch.channels_last)
-    levels = student.graph.nodes[-1].inputs
+    """Each block reads the teacher's features, so that none waits until those before it are good."""
+    pictures = as_input(batch.images)
+    expected, wanted = teacher(pictures)
+    known = {INPUT: pictures, **expected}
+    ours: dict[str, torch.Tensor] = {}
+    with torch.autocast("cpu", torch.bfloat16):
+        for reads, makes in BLOCKS:
+            ours |= run(block(student.graph, makes), {name: known[name] for name in reads}, (makes,))
+    logits = head_logits(head, [expected[name].float() for name in student.graph.nodes[-1].inputs])
+    return {"feature": feature_loss(ours, expected), "output": 0.1 * output_loss(logits, wanted)}
+
+
+def losses_together(
+    student: Trainable, head: AnchorDetect, teacher: Teacher, batch: Batch
+) -> dict[str, torch.Tensor]:
+    """The whole network: the teacher's features and outputs, and what is better known from labels."""
+    pictures = as_input(batch.images)
     with torch.autocast("cpu", torch.bfloat16):
         features = run(student.graph.nodes[:-1], {INPUT: pictures}, FEATURES)
-    logits = head_logits(head, [features[name].float() for name in levels])
+    logits = head_logits(head, [features[name].float() for name in student.graph.nodes[-1].inputs])
     taught = batch.distilled
     expected, wanted = teacher(pictures[taught])
     return {
-        "label": label_loss(head, logits, batch.targets, batch.labelled),
-        "output": output_loss([level[taught] for level in logits], wanted),
-        "feature": 4.0 * feature_loss({name: value[taught] for name, value in features.items()}, expected),
+        "feature": feature_loss({name: value[taught] for name, value in features.items()}, expected),
+        "output": 0.1 * output_loss([level[taught] for level in logits], wanted),
+        "label": 0.1 * label_loss(head, logits, batch.targets, batch.labelled),
     }
+
+
+def as_input(images: torch.Tensor) -> torch.Tensor:
+    """Pictures uint8 (B, 3, H, W) as the network reads them."""
+    return images.float().div_(255).to(memory_format=torch.channels_last)
+
+
+@cache
+def block(graph: Graph, makes: str) -> tuple[Node, ...]:
+    """The nodes of the block that makes a layer."""
+    names = [node.name for node in graph.nodes]
+    before = FEATURES.index(makes) - 1
+    first = names.index(FEATURES[before]) + 1 if before >= 0 else 0
+    return graph.nodes[first : names.index(makes) + 1]
 
 
 class Teacher:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits
 from ultralytics.utils.metrics import bbox_iou
 
 from stream.yolov5 import AnchorDetect
@@ -104,12 +104,18 @@ def output_loss(logits: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor])
 
 
 def feature_loss(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Squared distance from the teacher's features in units of their variance, mean over layers."""
-    losses = [
-        mse_loss(ours[name].float(), theirs[name].float()) / theirs[name].float().var().clamp(min=1e-6)
-        for name in theirs
-    ]
-    return torch.stack(losses).mean()
+    """Squared distance from the teacher's features (B, C, h, w), in units of each channel's variance.
+
+    The mean over channels, summed over the layers of `ours`. A channel that hardly varies counts as if it did.
+    """
+    total = torch.zeros(())
+    for name, feature in ours.items():
+        target = theirs[name].float()
+        variance = target.var((0, 2, 3))
+        variance = torch.maximum(variance, 0.05 * variance.mean()) + 1e-6
+        distance = (feature.float() - target).square().mean((0, 2, 3))
+        total = total + (distance / variance).mean()
+    return total
 
 
 def initialize(modules: nn.Module, head: AnchorDetect, seed: int) -> None:

@@ -1,0 +1,83 @@
+"""Counts what a network finds on the demo's own scenes, where what a person sees is known by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ultralytics.utils.metrics import box_iou
+
+from services.training.pictures import CLASSES, PHOTOGRAPHS
+from stream.detections import Detections
+from stream.virtual_camera import VirtualCamera
+
+CLEARLY_VISIBLE = 0.5  # share of an object inside the frame from which on it has to be found
+HARDLY_VISIBLE = 0.05  # share below which finding it is as good as finding nothing
+SAME = 0.5  # intersection over union of a detection and the visible part of its object
+BESIDE = 0.2  # the same for an object of which too little is visible to say where it ends
+
+
+@dataclass(frozen=True, slots=True)
+class SceneCount:
+    """What was found on frames of a scene."""
+
+    frames: int
+    complete: int  # frames in which every clearly visible object was found
+    false: int  # detections of what is not there, doubles included
+    objects: int  # clearly visible, over all frames
+    found: int
+
+    def __add__(self, other: SceneCount) -> SceneCount:
+        return SceneCount(
+            self.frames + other.frames,
+            self.complete + other.complete,
+            self.false + other.false,
+            self.objects + other.objects,
+            self.found + other.found,
+        )
+
+
+def count(
+    detect: Callable[[NDArray[np.uint8]], Detections], camera: VirtualCamera, frames: Iterable[int]
+) -> SceneCount:
+    """Compares detections of the demo's classes with what the frames show.
+
+    An object that is partly outside the frame may be found or not, with any box that overlaps it.
+    """
+    total = SceneCount(0, 0, 0, 0, 0)
+    for number in frames:
+        kinds, boxes, visible = objects_in(camera, number)
+        found = detect(camera.render(number))
+        same = (found.class_id[:, None] == kinds) * box_iou(
+            torch.from_numpy(found.boxes), torch.from_numpy(boxes)
+        ).numpy()
+        taken = np.zeros(len(kinds), bool)
+        false = 0
+        for row in same:  # the most confident first
+            needed = np.where(visible >= CLEARLY_VISIBLE, SAME, BESIDE)
+            fits = np.flatnonzero((row >= needed) & ~taken)
+            if len(fits):
+                taken[fits[row[fits].argmax()]] = True
+            else:
+                false += 1
+        clear = visible >= CLEARLY_VISIBLE
+        total += SceneCount(1, bool(taken[clear].all()), false, int(clear.sum()), int(taken[clear].sum()))
+    return total
+
+
+def objects_in(
+    camera: VirtualCamera, number: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
+    """What frame `number` shows: class (N,), visible box (N, 4) in pixels of the frame, share that is visible (N,)."""
+    view = camera.view(number)
+    rows = PHOTOGRAPHS[f"{view.photograph}.jpg"]
+    corners = np.array([row[1:] for row in rows], np.float64).reshape(-1, 2)
+    whole = (corners @ view.matrix[:, :2].T + view.matrix[:, 2]).reshape(-1, 4)
+    cut = whole.clip(0, [*camera.size, *camera.size])
+    visible = (cut[:, 2:] - cut[:, :2]).prod(1) / (whole[:, 2:] - whole[:, :2]).prod(1)
+    keep = visible >= HARDLY_VISIBLE
+    kinds = np.array([CLASSES.index(row[0]) for row in rows], np.int64)
+    return kinds[keep], cut[keep].astype(np.float32), visible[keep]
