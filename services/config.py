@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     )
 
     model: str = Field(
-        "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu...) or path of a .pt"
+        "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu..., demo) or path of a .pt"
     )
     cache: Path | None = Field(None, description="folder of downloaded weights (default: ~/.cache/splitcast)")
     device: str = Field(
@@ -127,7 +127,8 @@ class CameraConfig(Settings):
     """Settings of `splitcast camera`."""
 
     source: str = Field(
-        min_length=1, description="0 (webcam), rtsp://..., a video file or a folder of images"
+        min_length=1,
+        description="0 (webcam), rtsp://..., a video file, a folder of images, or demo (a virtual camera)",
     )
     detector: Annotated[str, AfterValidator(_websocket)] = Field(
         f"ws://127.0.0.1:{DEFAULT_PORT}", description="address of the detector"
@@ -190,6 +191,9 @@ class DetectorConfig(Settings):
     )
     preview: bool = Field(
         True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
+    )
+    allow_origin: str = Field(
+        "", description="other sites whose pages may subscribe in a browser, separated by commas; *: any"
     )
     hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(

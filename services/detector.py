@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from codec.errors import BitstreamError, MissingReference
 from codec.interface import DecodedFrame, Decoder
@@ -25,7 +26,7 @@ from services.history import INTERVAL_S
 from services.metrics import VERSION, DetectorMetrics, WireMeter
 from services.network import LoadedModel, load_network
 from services.streams import Stream, Streams
-from services.web import Readiness, Web, load_page
+from services.web import Readiness, Web, foreign_origins_refused, load_page
 from stream.broadcast import Broadcast
 from stream.companions import accompany
 from stream.connection import ConnectionLost, CountingSocket, Link, WireBytes
@@ -155,7 +156,9 @@ class Detector:
             self.streams.sample(time.monotonic_ns(), time.time())
 
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[self._note_request])
+        app = web.Application(
+            middlewares=[self._note_request, foreign_origins_refused(self.config.allow_origin)]
+        )
         app.router.add_get("/v1/features", self._tracked(self._features))
         app.router.add_get("/v1/detections", self._tracked(self._detections))
         app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._detections))
@@ -166,9 +169,7 @@ class Detector:
     # --- connections ---
 
     @web.middleware
-    async def _note_request(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _note_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if connection := self._connection(request):
             connection.asked = True
         return await handler(request)

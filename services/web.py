@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Literal, TypeAlias
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from services.streams import Stream, Streams
 
@@ -67,6 +68,26 @@ def load_page(folder: Traversable | None = None) -> Mapping[str, Asset]:
         for file in folder.iterdir()
         if file.is_file() and (content_type := _CONTENT_TYPES.get(PurePath(file.name).suffix))
     }
+
+
+def foreign_origins_refused(allowed: str) -> Middleware:
+    """A middleware that keeps pages of other sites from opening WebSockets here, as a browser would let them.
+
+    `allowed` lists the origins that may, such as https://dash.example, separated by commas; * stands for all. What
+    is no browser sends no Origin and is let in.
+    """
+    known = {origin.strip().rstrip("/").lower() for origin in allowed.split(",")}
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin and "Upgrade" in request.headers and "*" not in known:
+            same = origin.lower().partition("://")[2] == request.headers.get("Host", "").lower()
+            if not same and origin.lower() not in known:
+                raise web.HTTPForbidden(text="a page of another site; see --allow-origin\n")
+        return await handler(request)
+
+    return check
 
 
 class Web:

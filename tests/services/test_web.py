@@ -7,7 +7,7 @@ import re
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, WSServerHandshakeError, web
 from yarl import URL
 
 from services.streams import Streams
@@ -157,3 +157,28 @@ async def test_a_stream_is_told_with_its_history(start_detector, make_camera):
         "detections",
     }
     assert len({len(values) for values in history.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("allow", "origin", "allowed"),
+    [
+        ("", None, True),  # no browser
+        ("", "{http}", True),
+        ("", "https://elsewhere.example", False),
+        ("", "null", False),  # a page in a sandbox, or a file
+        ("https://dash.example, https://elsewhere.example/", "https://elsewhere.example", True),
+        ("https://dash.example", "https://dash.example.evil.example", False),
+        ("*", "https://elsewhere.example", True),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/detections", "/v1/streams/door/detections", "/v1/features"])
+async def test_pages_of_other_sites_open_no_websocket(start_detector, allow, origin, allowed, path):
+    async with start_detector(allow_origin=allow) as running, ClientSession() as session:
+        origin = origin and origin.format(http=running.http)
+        if allowed:
+            async with session.ws_connect(running.http + path, origin=origin) as ws:
+                assert not ws.closed
+        else:
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await session.ws_connect(running.http + path, origin=origin)
+            assert refused.value.status == 403
