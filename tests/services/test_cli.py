@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import numpy as np
 import pytest
 
 from services.cli import Exit, main
+from services.config import DEFAULT_PORT
+from services.demo import free_port
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
 
 COMMAND = [sys.executable, "-m", "services.cli"]
@@ -227,6 +230,35 @@ def test_demo_shows_and_writes_its_figures(weights, video, tmp_path):
     stages = {stage: ms for stage, ms in figures["latency_ms"].items() if not stage.startswith("total")}
     assert figures["latency_ms"]["total"] == pytest.approx(sum(stages.values()), rel=0.02)
     assert "frames/s" in shown.stdout
+
+
+def test_demo_needs_nothing_but_what_is_installed(tmp_path):
+    """The embedded network on the virtual camera: people and a bus, beside what raw tensors and JPEG would take."""
+    target, browser = tmp_path / "demo.json", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{tmp_path}/opened\n')
+    browser.chmod(0o755)
+    shown = run("demo", "--seconds", "8", "--json", target, "--open", BROWSER=f"{browser} %s")
+    figures = json.loads(target.read_text())
+    assert shown.returncode == Exit.OK, shown.stderr
+    page = re.search(r"live page (http://127\.0\.0\.1:\d+/)", shown.stdout)
+    assert page
+    assert figures["frames"] > 0
+    assert figures["detections"] > 0
+    assert set(figures["detections_by_class"]) >= {"person", "bus"}
+    assert figures["raw_kb_per_frame"] == pytest.approx(1228.8)
+    assert 10 < figures["jpeg_kb_per_frame"] < 300
+    for text in ("as raw tensors", "as JPEG, quality 90", "person", "bus", "tail, ms"):
+        assert text in shown.stdout
+    assert page[1] in (tmp_path / "opened").read_text()
+
+
+def test_demo_takes_its_usual_port_only_where_it_is_free():
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # taken by something else on this machine, which is as good
+            taken.bind(("127.0.0.1", DEFAULT_PORT))
+            taken.listen()
+        assert free_port() == 0
 
 
 def test_demo_without_a_camera_says_so_and_ends(weights):
