@@ -11,7 +11,7 @@ from aiohttp import ClientSession, WSServerHandshakeError, web
 from yarl import URL
 
 from services.streams import Streams
-from services.web import Web, load_page
+from services.web import Web, foreign_origins_refused, load_page
 from tests.services.conftest import FRAMES, LIVENESS_S
 
 
@@ -27,10 +27,18 @@ def folder(tmp_path):
     return live
 
 
+async def accept(request: web.Request) -> web.WebSocketResponse:
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    await ws.receive()
+    return ws
+
+
 @asynccontextmanager
-async def serving(folder, readiness: str = "ready"):
-    """The address of a server that answers what `Web` does, and its streams."""
-    app = web.Application()
+async def serving(folder, readiness: str = "ready", middlewares=()):
+    """The address of a server that answers what `Web` does, and a WebSocket at /socket."""
+    app = web.Application(middlewares=middlewares)
+    app.router.add_get("/socket", accept)
     Web(load_page(folder), Streams(), lambda: readiness).add_routes(app.router)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -171,14 +179,23 @@ async def test_a_stream_is_told_with_its_history(start_detector, make_camera):
         ("*", "https://elsewhere.example", True),
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/detections", "/v1/streams/door/detections", "/v1/features"])
-async def test_pages_of_other_sites_open_no_websocket(start_detector, allow, origin, allowed, path):
-    async with start_detector(allow_origin=allow) as running, ClientSession() as session:
-        origin = origin and origin.format(http=running.http)
+async def test_pages_of_other_sites_open_no_websocket(folder, allow, origin, allowed):
+    middleware = foreign_origins_refused(allow)
+    async with serving(folder, middlewares=[middleware]) as (session, http):
+        origin = origin and origin.format(http=http)
         if allowed:
-            async with session.ws_connect(running.http + path, origin=origin) as ws:
+            async with session.ws_connect(http + "/socket", origin=origin) as ws:
                 assert not ws.closed
         else:
             with pytest.raises(WSServerHandshakeError) as refused:
-                await session.ws_connect(running.http + path, origin=origin)
+                await session.ws_connect(http + "/socket", origin=origin)
             assert refused.value.status == 403
+
+
+async def test_a_detector_keeps_them_from_all_its_websockets(start_detector):
+    async with start_detector() as running, ClientSession() as session:
+        for path in ("/v1/detections", "/v1/streams/door/detections", "/v1/features"):
+            with pytest.raises(WSServerHandshakeError):
+                await session.ws_connect(running.http + path, origin="https://elsewhere.example")
+            async with session.ws_connect(running.http + path, origin=running.http):
+                pass
