@@ -1,7 +1,9 @@
 // The last minutes of one series as a small curve, with the same told in words.
 
+import { duration } from "./format.js";
+
 const NAMESPACE = "http://www.w3.org/2000/svg";
-const WINDOW_S = 180;
+const SHORTEST_S = 60; // of the time axis, which then grows with the history
 const HEIGHT = 32;
 
 /**
@@ -11,7 +13,6 @@ const HEIGHT = 32;
  */
 export function drawSparkline(svg, times, values, label, format) {
   const known = values.filter(Number.isFinite);
-  svg.setAttribute("viewBox", `0 0 ${WINDOW_S} ${HEIGHT}`);
   if (!known.length) {
     svg.setAttribute("aria-label", `${label}: no history yet`);
     svg.replaceChildren();
@@ -19,14 +20,16 @@ export function drawSparkline(svg, times, values, label, format) {
   }
   const most = known.reduce((a, b) => Math.max(a, b));
   const least = known.reduce((a, b) => Math.min(a, b));
+  const newest = times.at(-1);
+  const span = Math.max(SHORTEST_S, newest - times[0]);
+  svg.setAttribute("viewBox", `0 0 ${span.toFixed(1)} ${HEIGHT}`);
   svg.setAttribute(
     "aria-label",
-    `${label}, last ${WINDOW_S / 60} minutes: lowest ${format(least)}, highest ${format(most)}`,
+    `${label} in the last ${duration(span)}: lowest ${format(least)}, highest ${format(most)}`,
   );
   const top = most > 0 ? most * 1.1 : 1;
-  const newest = times.at(-1);
   const place = (i) => [
-    (WINDOW_S - (newest - times[i])).toFixed(1),
+    (span - (newest - times[i])).toFixed(1),
     (HEIGHT - (Math.max(0, values[i]) / top) * (HEIGHT - 1)).toFixed(2),
   ];
   let line = "";

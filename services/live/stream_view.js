@@ -2,7 +2,7 @@
 
 import { BoxPainter } from "./boxes.js";
 import { follow, make, write } from "./dom.js";
-import { bitRate, duration, measure, milliseconds, NONE, number, plural } from "./format.js";
+import { bitRate, measure, milliseconds, NONE, number, plural } from "./format.js";
 import { colourOf } from "./palette.js";
 import { drawSparkline } from "./sparkline.js";
 import { drawStages } from "./stages.js";
@@ -16,6 +16,7 @@ export class StreamView {
   #painter;
   #due = false;
   #subscription = null;
+  #classes = new Map(); // of the latest frame: name → { count, class_id }
 
   constructor(root) {
     this.#root = root;
@@ -31,6 +32,7 @@ export class StreamView {
     this.#subscription?.close();
     this.#subscription = subscription;
     this.#painter.clear();
+    this.#listClasses([]);
     this.redraw();
   }
 
@@ -44,6 +46,7 @@ export class StreamView {
       this.#painter.add(frames);
       this.#fit();
       this.#painter.paint();
+      if (frames.length) this.#listClasses(frames.at(-1).predictions);
     });
   }
 
@@ -53,6 +56,21 @@ export class StreamView {
     const ratio = String(Math.min(WIDEST, Math.max(NARROWEST, width / height)));
     const stage = this.#find(".stage");
     if (stage.style.getPropertyValue("--ratio") !== ratio) stage.style.setProperty("--ratio", ratio);
+  }
+
+  /** The boxes of a frame by class: the legend of the colours, and what a screen reader hears of the canvas. */
+  #listClasses(predictions) {
+    this.#classes = new Map();
+    for (const { class: name, class_id } of predictions) {
+      const known = this.#classes.get(name) ?? { count: 0, class_id };
+      known.count += 1;
+      this.#classes.set(name, known);
+    }
+    const sorted = [...this.#classes].sort(([, a], [, b]) => a.class_id - b.class_id);
+    follow(this.#find(".classes"), sorted, newClass, (item, { count, class_id }) => {
+      item.firstElementChild.style.backgroundColor = colourOf(class_id);
+      write(item.lastElementChild, number(count));
+    });
   }
 
   /** Take a preview's picture, or null where there is none. */
@@ -68,7 +86,6 @@ export class StreamView {
     write(this.#find("h2"), stream.name);
     this.#find(".state .dot").dataset.state = state;
     write(this.#find(".state .words"), words);
-    write(this.#find(".route"), `${stream.model}, split at ${stream.split}`);
     this.#tellScene(stream, state);
     this.#tellRates(stream);
     this.#tellStages(stream);
@@ -79,20 +96,9 @@ export class StreamView {
   }
 
   #tellScene(stream, state) {
-    const predictions = this.#painter.latest?.predictions ?? [];
-    const classes = new Map();
-    for (const { class: name, class_id } of predictions) {
-      const known = classes.get(name) ?? { count: 0, class_id };
-      known.count += 1;
-      classes.set(name, known);
-    }
-    const ranked = [...classes].sort(([, a], [, b]) => b.count - a.count || a.class_id - b.class_id);
-    follow(this.#find(".classes"), ranked, newClass, (item, { count, class_id }) => {
-      item.firstElementChild.style.backgroundColor = colourOf(class_id);
-      write(item.lastElementChild, number(count));
-    });
-    const inventory = ranked.slice(0, 12).map(([name, { count }]) => `${count} ${name}`).join(", ");
-    const told = this.#painter.latest ? inventory || "nothing detected" : "no detections yet";
+    // Once a second is often enough for a text alternative.
+    const inventory = [...this.#classes].map(([name, { count }]) => `${count} ${name}`).slice(0, 12);
+    const told = this.#painter.latest ? inventory.join(", ") || "nothing detected" : "no detections yet";
     this.#find("canvas").setAttribute("aria-label", `Boxes of the latest frame: ${told}`);
 
     this.#find(".preview-mark").hidden = !stream.preview;
@@ -201,11 +207,10 @@ export class StreamView {
     const facts = {
       source: camera?.source ?? NONE,
       state: camera ? [camera.source_state, times(reconnects.source, "reopened")].join("") : NONE,
-      model: stream.model,
-      split: stream.split,
+      model: `${stream.model}, split at ${stream.split}`,
       codec: stream.codec,
       canvas: frame ? `${size(canvas)}, from ${size(frame)}` : size(canvas),
-      connection: `${stream.state}${times(stream.connections - 1, "reconnected")}`,
+      link: `${stream.state}${times(stream.connections - 1, "reconnected")}`,
     };
     for (const [fact, text] of Object.entries(facts)) write(this.#find(`[data-fact="${fact}"]`), text);
   }

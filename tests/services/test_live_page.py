@@ -169,7 +169,9 @@ async def test_boxes_and_numbers_follow_a_camera(start_detector, make_camera, br
         for series in ("frames_per_second", "kbit_per_second", "latency_ms", "detections"):
             tile = page.locator(f'.tile[data-series="{series}"]')
             await expect(tile.locator("b")).to_have_text(re.compile(r"^[\d,]+(\.\d)?$"))
-            await expect(tile.get_by_role("img", name=re.compile("last 3 minutes: lowest"))).to_be_visible()
+            await expect(
+                tile.get_by_role("img", name=re.compile(r"in the last \d+ (s|min): lowest"))
+            ).to_be_visible()
             await expect(tile.locator("svg .line")).to_have_attribute("d", re.compile(r"^M.+L"))
         stages = page.get_by_role("region", name="Where the time goes")
         for stage in STAGES:
@@ -252,7 +254,7 @@ async def test_a_stream_that_stops_is_lost_and_comes_back(start_detector, make_c
             await expect(page.get_by_text("Stream lost")).to_be_hidden()
             await expect(page.locator("canvas")).to_have_css("opacity", "1")
             await until_told(page, told + 5)
-            await expect(page.locator('[data-fact="connection"]')).to_have_text("connected, reconnected once")
+            await expect(page.locator('[data-fact="link"]')).to_have_text("connected, reconnected once")
 
 
 async def test_a_second_stream_is_opened_by_keyboard_and_by_its_link(start_detector, make_camera, browse):
@@ -422,13 +424,13 @@ async def test_a_screen_reader_finds_names_and_roles(start_detector, make_camera
                       - img /Boxes of the latest frame/
                       - list "Objects in the latest frame"
                     - heading "Frame rate" [level=3]
-                    - img /Frame rate, last 3 minutes/
+                    - img /Frame rate in the last/
                     - heading "Bandwidth" [level=3]
-                    - img /Bandwidth, last 3 minutes/
+                    - img /Bandwidth in the last/
                     - heading "Latency" [level=3]
-                    - img /Latency, last 3 minutes/
+                    - img /Latency in the last/
                     - heading "Detections" [level=3]
-                    - img /Detections, last 3 minutes/
+                    - img /Detections in the last/
                     - region "Where the time goes":
                       - list
                     - region "A frame on the wire":
