@@ -9,13 +9,15 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff, ruff format --check, mypy --strict"
 	@echo "make bench   time the codec against zlib and zstd"
+	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
+	@echo "make screenshot   take the README's picture of the live page"
 
 $(VENV)/.ok: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +41,17 @@ format: $(VENV)/.ok
 
 bench: $(VENV)/.ok
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+
+# Needs COCO images with labels, clips and the official yolov5n.pt, which do not come with the project.
+DATA    ?= $(or $(SPLITCAST_SHARED),../shared)/data
+TEACHER ?= $(DATA)/weights/yolov5n.pt
+
+train-demo: $(VENV)/.ok
+	$(BIN)/python -m services.training --data $(DATA) --teacher $(TEACHER)
+	$(BIN)/python -m services.training.assess $(DATA)/coco/images/val2017
+
+screenshot: $(VENV)/.ok
+	$(BIN)/python -m tests.services.screenshot docs/images/live.png
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis build dist *.egg-info
