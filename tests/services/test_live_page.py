@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from aiohttp import ClientSession, web
 from playwright.async_api import Page, expect
 
 from services.camera import Camera
 from services.detector import Detector
+from stream.message import DETECTIONS_PROTOCOL
 from stream.stages import STAGES
 from tests.services.browser import CHROMIUM, open_browser
 from tests.services.conftest import LIVENESS_S, SIZE
@@ -566,6 +568,51 @@ async def test_the_page_finds_a_detector_that_comes_back(start_detector, make_ca
                 await until(lambda: len(again.detector.broadcast))
                 await wait_for_colours(page, 200)
             await opened.aclose()
+
+
+@asynccontextmanager
+async def reverse_proxy(upstream: str, prefix: str) -> AsyncIterator[str]:
+    """Address of a server that passes all below a path on, sockets too."""
+
+    async def passes(request: web.Request) -> web.StreamResponse:
+        url = f"{upstream}/{request.match_info['path']}"
+        if request.headers.get("Upgrade") != "websocket":
+            async with session.get(url) as answer:
+                return web.Response(
+                    body=await answer.read(), status=answer.status, content_type=answer.content_type
+                )
+        ws = web.WebSocketResponse(protocols=[DETECTIONS_PROTOCOL])
+        await ws.prepare(request)
+        async with session.ws_connect(url, protocols=[DETECTIONS_PROTOCOL]) as detector:
+            async for message in detector:
+                if ws.closed:
+                    break
+                await ws.send_str(message.data)
+        return ws
+
+    app = web.Application()
+    app.router.add_get(f"/{prefix}/{{path:.*}}", passes)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    async with ClientSession() as session:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}/{prefix}/"
+        finally:
+            await runner.cleanup()
+
+
+async def test_a_proxy_may_put_a_path_before_the_page(start_detector, make_camera, browse):
+    async with (
+        start_detector() as running,
+        reverse_proxy(running.http, "cams/north") as url,
+        browse(url) as page,
+    ):
+        command = f"--detector {url.replace('http', 'ws', 1).rstrip('/')}"
+        await expect(page.locator("code", has_text=command).first).to_be_visible()
+        async with playing(make_camera(running.url, **LIVE)):
+            await until_told_any(page)
+            await wait_for_colours(page, 200)
 
 
 async def test_a_page_too_many_says_so_and_waits(start_detector, make_camera, browse):
