@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,22 +20,31 @@ from stream.model import Model, Trainable, load_model, trainable
 from stream.safe_checkpoint import write_checkpoint
 from stream.yolov5 import AnchorDetect
 
-# The network's blocks, in order: the layers that each reads, and the one that it makes. The teacher has the same.
-BLOCKS = (
-    ((INPUT,), "2"),
-    (("2",), "4"),
-    (("4",), "6"),
-    (("6",), "9"),
-    (("9",), "10"),
-    (("10", "6"), "13"),
-    (("13",), "14"),
-    (("14", "4"), "17"),
-    (("17", "14"), "20"),
-    (("20", "10"), "23"),
-)
-FEATURES = tuple(name for _, name in BLOCKS)
+# What each layer that is taught by itself reads. The teacher has the same layers; those left out only join others.
+BLOCKS = {
+    "0": (INPUT,),
+    "1": ("0",),
+    "2": ("1",),
+    "3": ("2",),
+    "4": ("3",),
+    "5": ("4",),
+    "6": ("5",),
+    "7": ("6",),
+    "8": ("7",),
+    "9": ("8",),
+    "10": ("9",),
+    "13": ("10", "6"),
+    "14": ("13",),
+    "17": ("14", "4"),
+    "18": ("17",),
+    "20": ("18", "14"),
+    "21": ("20",),
+    "23": ("21", "10"),
+}
+SHALLOW = ("0", "1", "2", "3", "4")  # these see so many places that a quarter of a batch says enough
+TOGETHER = ("2", "4", "6", "9", "13", "17", "20", "23")  # layers that the whole network has to match
 
-APART = 0.35  # share of the steps in which each block learns by itself
+APART = 0.45  # share of the steps in which each layer learns by itself
 PEAK_RATES = (4e-3, 1e-3)  # apart, and then together
 LAST_RATE = 0.01  # of the peak
 WARM_UP = 100
@@ -103,14 +113,15 @@ def course(steps: int, peak: float) -> list[float]:
 def losses_apart(
     student: Trainable, head: AnchorDetect, teacher: Teacher, batch: Batch
 ) -> dict[str, torch.Tensor]:
-    """Each block reads the teacher's features, so that none waits until those before it are good."""
+    """Each layer reads the teacher's features, so that none waits until those before it are good."""
     pictures = as_input(batch.images)
-    expected, wanted = teacher(pictures)
+    expected, wanted = teacher(pictures, tuple(BLOCKS))
     known = {INPUT: pictures, **expected}
     ours: dict[str, torch.Tensor] = {}
     with torch.autocast("cpu", torch.bfloat16):
-        for reads, makes in BLOCKS:
-            ours |= run(block(student.graph, makes), {name: known[name] for name in reads}, (makes,))
+        for makes, reads in BLOCKS.items():
+            views = slice(0, max(2, len(pictures) // 4) if makes in SHALLOW else len(pictures))
+            ours |= run(block(student.graph, makes), {name: known[name][views] for name in reads}, (makes,))
     logits = head_logits(head, [expected[name].float() for name in student.graph.nodes[-1].inputs])
     return {"feature": feature_loss(ours, expected), "output": 0.1 * output_loss(logits, wanted)}
 
@@ -121,10 +132,10 @@ def losses_together(
     """The whole network: the teacher's features and outputs, and what is better known from labels."""
     pictures = as_input(batch.images)
     with torch.autocast("cpu", torch.bfloat16):
-        features = run(student.graph.nodes[:-1], {INPUT: pictures}, FEATURES)
+        features = run(student.graph.nodes[:-1], {INPUT: pictures}, TOGETHER)
     logits = head_logits(head, [features[name].float() for name in student.graph.nodes[-1].inputs])
     taught = batch.distilled
-    expected, wanted = teacher(pictures[taught])
+    expected, wanted = teacher(pictures[taught], TOGETHER)
     return {
         "feature": feature_loss({name: value[taught] for name, value in features.items()}, expected),
         "output": 0.1 * output_loss([level[taught] for level in logits], wanted),
@@ -139,10 +150,11 @@ def as_input(images: torch.Tensor) -> torch.Tensor:
 
 @cache
 def block(graph: Graph, makes: str) -> tuple[Node, ...]:
-    """The nodes of the block that makes a layer."""
+    """The nodes of one of BLOCKS."""
     names = [node.name for node in graph.nodes]
-    before = FEATURES.index(makes) - 1
-    first = names.index(FEATURES[before]) + 1 if before >= 0 else 0
+    layers = list(BLOCKS)
+    before = layers.index(makes) - 1
+    first = names.index(layers[before]) + 1 if before >= 0 else 0
     return graph.nodes[first : names.index(makes) + 1]
 
 
@@ -156,10 +168,12 @@ class Teacher:
         self._columns = [0, 1, 2, 3, 4, *(5 + kind for kind in COCO_IDS)]
 
     @torch.no_grad()
-    def __call__(self, pictures: torch.Tensor) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-        """Features of the taught layers, and the head's logits for the demo's classes."""
+    def __call__(
+        self, pictures: torch.Tensor, layers: Sequence[str]
+    ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        """Features of those layers, which include all that the head reads, and its logits for the demo's classes."""
         with torch.autocast("cpu", torch.bfloat16):
-            features = run(self._model.graph.nodes[:-1], {INPUT: pictures}, FEATURES)
+            features = run(self._model.graph.nodes[:-1], {INPUT: pictures}, layers)
         levels = [features[name].float() for name in self._model.graph.nodes[-1].inputs]
         return features, [level[..., self._columns] for level in head_logits(self._head, levels)]
 

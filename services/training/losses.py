@@ -106,11 +106,12 @@ def output_loss(logits: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor])
 def feature_loss(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Squared distance from the teacher's features (B, C, h, w), in units of each channel's variance.
 
-    The mean over channels, summed over the layers of `ours`. A channel that hardly varies counts as if it did.
+    The mean over channels, summed over the layers of `ours`, which may have fewer pictures: the first ones. A channel
+    that hardly varies counts as if it did.
     """
     total = torch.zeros(())
     for name, feature in ours.items():
-        target = theirs[name].float()
+        target = theirs[name][: len(feature)].float()
         variance = target.var((0, 2, 3))
         variance = torch.maximum(variance, 0.05 * variance.mean()) + 1e-6
         distance = (feature.float() - target).square().mean((0, 2, 3))

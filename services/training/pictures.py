@@ -243,6 +243,8 @@ def disturb(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     curve = (levels ** np.exp(rng.normal(0, 0.15)) * rng.uniform(0.6, 1.3)).clip(0, 1)
     image = np.asarray(cv2.LUT(image, (curve * 255).astype(np.uint8)), np.uint8)
     if rng.random() < 0.6:
-        noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (rng.uniform(0.5, 8),) * 3)
+        # Now and then far more than a sensor's: fine detail is rare in pictures, and filters are to be learnt for it.
+        strength = rng.uniform(0.5, 8) if rng.random() < 0.8 else rng.uniform(8, 50)
+        noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (strength,) * 3)
         image = cv2.add(image, noise, dtype=cv2.CV_8U)
     return image
