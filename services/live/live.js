@@ -82,7 +82,8 @@ function open(name) {
 function tell({ streams, name, stream, picture }) {
   open(stream ? name : null);
   tellStatus("live", "following the detector");
-  listStreams(streams);
+  // The open stream's own answer is the newer one, and the page must not contradict itself.
+  listStreams(streams.map((each) => (each.name === stream?.name ? stream : each)));
   if (!stream) {
     write(find("#_unknown"), `No stream named ${name}`);
     showPart(name ? "unknown" : "empty");
@@ -97,6 +98,9 @@ function tell({ streams, name, stream, picture }) {
 function tellAway() {
   tellStatus("lost", "the detector does not answer, trying again");
   find("article.stream").dataset.state = "lost";
+  // What was true of the streams need not be so any more.
+  for (const dot of document.querySelectorAll(".layout .dot")) dot.dataset.state = "unknown";
+  for (const words of document.querySelectorAll(".layout .words")) write(words, "unknown while the detector is away");
 }
 
 // --- following the detector ---

@@ -560,6 +560,7 @@ async def test_the_page_finds_a_detector_that_comes_back(start_detector, make_ca
     async with opened:
         await expect(status).to_have_text("the detector does not answer, trying again")
         await expect(page.locator("canvas")).to_have_css("opacity", "0.35")
+        await expect(stream_link(page, "door")).to_contain_text("unknown while the detector is away")
         async with start_detector(port=running.port) as again:
             await expect(status).to_have_text("following the detector")
             await expect(page.get_by_role("heading", name="No stream named door")).to_be_visible()
