@@ -38,6 +38,7 @@ from stream.nms import detect
 from stream.session import CloseCode, DetectorSession, SessionError
 from stream.split import Tail
 from stream.stages import StageClock
+from stream.weights import DEMO, MODELS
 from stream.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -163,7 +164,8 @@ class Detector:
         app.router.add_get("/v1/detections", self._tracked(self._detections))
         app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._detections))
         app.router.add_get("/metrics", self.metrics.handle)
-        Web(load_page(), self.streams, self._readiness).add_routes(app.router)
+        model = self.config.model if self.config.model in (DEMO, *MODELS) else None
+        Web(load_page(), self.streams, self._readiness, model).add_routes(app.router)
         return app
 
     # --- connections ---

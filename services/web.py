@@ -94,9 +94,14 @@ class Web:
     """Handlers that read what the detector knows and change nothing."""
 
     def __init__(
-        self, page: Mapping[str, Asset], streams: Streams, readiness: Callable[[], Readiness]
+        self,
+        page: Mapping[str, Asset],
+        streams: Streams,
+        readiness: Callable[[], Readiness],
+        model: str | None,
     ) -> None:
         self._page, self._streams, self._readiness = page, streams, readiness
+        self._model = model  # by which a camera may ask for the same network; None where it is a file
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Let the router know every path that is answered here."""
@@ -122,7 +127,7 @@ class Web:
         return asset.response() if asset else web.Response(status=204)
 
     async def _list(self, _request: web.Request) -> web.Response:
-        return web.json_response({"streams": self._streams.describe()}, headers=_LIVE)
+        return web.json_response({"model": self._model, "streams": self._streams.describe()}, headers=_LIVE)
 
     async def _detail(self, request: web.Request) -> web.Response:
         stream = self._find(request)

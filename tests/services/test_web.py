@@ -39,7 +39,7 @@ async def serving(folder, readiness: str = "ready", middlewares=()):
     """The address of a server that answers what `Web` does, and a WebSocket at /socket."""
     app = web.Application(middlewares=middlewares)
     app.router.add_get("/socket", accept)
-    Web(load_page(folder), Streams(), lambda: readiness).add_routes(app.router)
+    Web(load_page(folder), Streams(), lambda: readiness, "demo").add_routes(app.router)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -129,6 +129,20 @@ async def test_the_package_has_all_that_its_page_names():
     named = set(re.findall(r'(?:(?:src|href)="live|(?:from|import) "\.)/([\w.-]+)"', text))
     assert named, "the page is made of files"
     assert named <= page.keys()
+
+
+async def test_the_network_is_told_by_its_name(folder):
+    async with serving(folder) as (session, http), session.get(http + "/v1/streams") as answer:
+        assert await answer.json() == {"model": "demo", "streams": []}
+
+
+async def test_the_path_of_a_network_is_nobodys_business(start_detector, weights):
+    async with (
+        start_detector(model=str(weights)) as running,
+        ClientSession() as session,
+        session.get(running.http + "/v1/streams") as answer,
+    ):
+        assert (await answer.json())["model"] is None
 
 
 @pytest.mark.parametrize(("readiness", "status"), [("starting", 503), ("ready", 200), ("stopping", 503)])
