@@ -134,8 +134,10 @@ export class StreamView {
       format: (value) => bitRate(value).join(" "),
     });
     this.#tile("latency_ms", history, {
-      value: milliseconds(live ? camera?.latency?.mean_ms : null),
-      note: camera?.latency ? `95 % within ${milliseconds(camera.latency.p95_ms)} ms` : NONE,
+      value: milliseconds(live ? (lastKnown(history.latency_ms) ?? camera?.latency?.mean_ms) : null),
+      note: camera?.latency
+        ? `mean ${milliseconds(camera.latency.mean_ms)}, p95 ${milliseconds(camera.latency.p95_ms)} ms`
+        : NONE,
       format: (value) => `${milliseconds(value)} ms`,
     });
     this.#tile("detections", history, {

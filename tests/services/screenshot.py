@@ -17,7 +17,7 @@ from services.loopback import local_detector
 from stream.companions import accompany
 from tests.services.browser import open_browser
 
-ANSWER_S = 30.0  # for a page on a busy machine to show the first frame
+ANSWER_S = 60.0  # for the first frame on a busy machine, and for a class to come into view
 
 
 async def take(options: Namespace) -> None:
@@ -38,6 +38,7 @@ async def take(options: Namespace) -> None:
             await page.goto(url.replace("ws", "http", 1))
             await expect(page.locator(".tile b").first).to_contain_text(".", timeout=ANSWER_S * 1000)
             await asyncio.sleep(options.seconds)
+            await expect(page.locator(".classes")).to_contain_text(options.showing, timeout=ANSWER_S * 1000)
             await page.screenshot(path=options.out)
             camera.stop()
 
@@ -53,6 +54,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--codec", default=CameraConfig.model_fields["codec"].default, help="of the camera")
     parser.add_argument("--stream", default="street", help="name of the stream")
     parser.add_argument("--seconds", type=float, default=60.0, help="history to wait for")
+    parser.add_argument("--showing", default="", help="class to wait for then", metavar="CLASS")
     parser.add_argument("--viewport", default="1280x960", help="WIDTHxHEIGHT in CSS pixels")
     parser.add_argument("--scale", type=float, default=1.0, help="device pixels for a CSS pixel")
     parser.add_argument("--scheme", choices=("light", "dark"), default="light", help="colours")
