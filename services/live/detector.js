@@ -19,11 +19,11 @@ function get(path, signal) {
 export const ADDRESS = webSocketUrl("").replace(/\/+$/, "");
 export const IS_LOCAL = ["localhost", "127.0.0.1", "[::1]"].includes(BASE.hostname);
 
-/** All streams. Rejects where the detector does not answer, as all of these do. */
+/** The network's name and all streams. Rejects where the detector does not answer, as all of these do. */
 export async function fetchStreams(signal) {
   const response = await get("v1/streams", signal);
   if (!response.ok) throw new Error(`v1/streams: ${response.status}`);
-  return (await response.json()).streams;
+  return response.json();
 }
 
 /** One stream with its history; null if it has been forgotten since it was listed. */

@@ -79,12 +79,13 @@ function open(name) {
   document.title = name === null ? "Splitcast" : `${name} – Splitcast`;
 }
 
-function tell({ streams, name, stream, picture }) {
+function tell({ model, streams, name, stream, picture }) {
   open(stream ? name : null);
   tellStatus("live", "following the detector");
   // The open stream's own answer is the newer one, and the page must not contradict itself.
   listStreams(streams.map((each) => (each.name === stream?.name ? stream : each)));
   if (!stream) {
+    tellCommands(model);
     write(find("#_unknown"), `No stream named ${name}`);
     showPart(name ? "unknown" : "empty");
     return;
@@ -107,12 +108,12 @@ function tellAway() {
 
 /** All that the page tells once. Rejects where the detector does not answer. */
 async function ask(signal) {
-  const streams = await fetchStreams(signal);
+  const { model, streams } = await fetchStreams(signal);
   const name = choose(streams);
   const listed = streams.some((stream) => stream.name === name);
   const stream = listed ? await fetchStream(name, signal) : null;
   const picture = stream?.preview ? await fetchPreview(name, signal) : null;
-  return { streams, name, stream, picture };
+  return { model, streams, name, stream, picture };
 }
 
 function sleep(ms, signal) {
@@ -160,6 +161,16 @@ document.addEventListener("visibilitychange", () => {
 
 // --- how to connect a camera ---
 
+/** The commands that connect a camera with the detector's network; `model` is null where that is a file. */
+function tellCommands(model) {
+  for (const code of document.querySelectorAll(".command code")) {
+    const { source } = code.dataset;
+    const words = ["splitcast camera --model", model ?? "WEIGHTS", "--source", source, "--detector", ADDRESS];
+    write(code, words.join(" "));
+  }
+  find(".aside.weights").hidden = model !== null;
+}
+
 /** Copy an element's text, also on a page without https, where there is no clipboard. */
 async function copy(element) {
   try {
@@ -172,7 +183,6 @@ async function copy(element) {
 
 for (const command of document.querySelectorAll(".command")) {
   const [code, button] = command.children;
-  write(code, `splitcast camera --source ${code.dataset.source} --detector ${ADDRESS}`);
   button.addEventListener("click", async () => {
     await copy(code);
     write(button, "Copied");

@@ -295,7 +295,7 @@ async def test_an_empty_detector_tells_how_to_connect_a_camera(start_detector, m
         await expect(page.get_by_role("heading", name="No camera yet")).to_be_visible()
         await expect(page.get_by_role("navigation")).to_have_count(0)
         for number, source in enumerate(("0", "demo")):
-            command = f"splitcast camera --source {source} --detector {running.url}"
+            command = f"splitcast camera --model WEIGHTS --source {source} --detector {running.url}"
             await expect(page.get_by_text(command, exact=True)).to_be_visible()
             button = page.get_by_role("button").nth(number)
             await button.focus()
@@ -321,8 +321,16 @@ async def test_a_command_is_copied_without_the_clipboards_interface(start_detect
         await expect(page.get_by_role("button").first).to_have_text("Copied")
         assert (
             await page.evaluate("navigator.clipboard.readText()")
-            == f"splitcast camera --source 0 --detector {running.url}"
+            == f"splitcast camera --model WEIGHTS --source 0 --detector {running.url}"
         )
+
+
+@pytest.mark.parametrize(("model", "given"), [("demo", "demo"), (None, "WEIGHTS")])
+async def test_the_commands_name_the_detectors_network(start_detector, browse, model, given):
+    async with start_detector() as running, browse(running.http) as page:
+        await page.route("**/v1/streams", lambda route: route.fulfill(json={"model": model, "streams": []}))
+        await expect(page.locator(".command code").first).to_contain_text(f"--model {given} --source 0")
+        await expect(page.get_by_text("weights from a file")).to_be_visible(visible=model is None)
 
 
 async def test_a_stream_that_is_not_there_yet_opens_when_it_comes(start_detector, make_camera, browse):
