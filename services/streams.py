@@ -112,6 +112,7 @@ class Stream:
             "compression_ratio": round(raw / 1e3 / kilobytes, 2) if kilobytes else None,
             "wire_bytes": {"received": self.wire.received, "sent": self.wire.sent},
             "jpeg_kb_per_frame": jpeg_bytes / 1e3 if jpeg_bytes is not None else None,
+            "previews": self.connected and self.hello.preview,
             "preview": self.preview is not None,
             "last_frame_age_s": round(age_ns / 1e9, 3) if age_ns is not None else None,
             "detector_ms": round(sum(stages_ms.values()), 3) if stages_ms else None,

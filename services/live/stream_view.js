@@ -101,10 +101,10 @@ export class StreamView {
     const told = this.#painter.latest ? inventory.join(", ") || "nothing detected" : "no detections yet";
     this.#find("canvas").setAttribute("aria-label", `Boxes of the latest frame: ${told}`);
 
-    this.#find(".preview-mark").hidden = !stream.preview;
+    this.#find(".preview-mark").hidden = !stream.previews;
     write(
       this.#find(".promise"),
-      stream.preview
+      stream.previews
         ? "The small picture is this camera's preview; detection works on features alone."
         : "Boxes only: the camera sends features, and not one pixel reaches this detector.",
     );

@@ -137,7 +137,8 @@ async def test_a_preview_travels(start_detector, live):
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             jpeg = await answer.read()
         async with session.get(f"{running.http}/v1/streams/door") as answer:
-            assert (await answer.json())["preview"] is True
+            told = await answer.json()
+            assert (told["previews"], told["preview"]) == (True, True)
         assert decode(jpeg).shape == (*SIZE, 3)
         await until(lambda: previews_sent(camera) >= 2 * len(jpeg))  # and goes on
         camera.stop()
@@ -165,10 +166,8 @@ async def test_no_picture_leaves_a_camera_unasked(start_detector, live):
             assert "--preview" in (await answer.json())["error"]
         async with session.get(f"{running.http}/v1/streams/door") as answer:
             told_of = await answer.json()
-            assert (told_of["preview"], told_of["jpeg_kb_per_frame"]) == (
-                False,
-                told_of["camera"]["jpeg_bytes"] / 1e3,
-            )
+            assert (told_of["previews"], told_of["preview"]) == (False, False)
+            assert told_of["jpeg_kb_per_frame"] == told_of["camera"]["jpeg_bytes"] / 1e3
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
 
