@@ -6,7 +6,9 @@ import copy
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -17,7 +19,8 @@ from services.training.losses import feature_loss, head_logits, initialize, labe
 from services.training.pictures import CLASSES, COCO_IDS, Batch, Batches, clips, coco, photographs
 from stream.graph import INPUT, Graph, Node, run
 from stream.model import Model, Trainable, load_model, trainable
-from stream.safe_checkpoint import write_checkpoint
+from stream.safe_checkpoint import read_safe_checkpoint, write_checkpoint
+from stream.weights import DEMO, EMBEDDED, SAFETENSORS
 from stream.yolov5 import AnchorDetect
 
 # What each layer that is taught by itself reads. The teacher has the same layers; those left out only join others.
@@ -44,8 +47,24 @@ BLOCKS = {
 SHALLOW = ("0", "1", "2", "3", "4")  # these see so many places that a quarter of a batch says enough
 TOGETHER = ("2", "4", "6", "9", "13", "17", "20", "23")  # layers that the whole network has to match
 
-APART = 0.45  # share of the steps in which each layer learns by itself
-PEAK_RATES = (4e-3, 1e-3)  # apart, and then together
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the training, with an optimizer of its own."""
+
+    share: float  # of the steps
+    apart: bool  # each layer learns by itself, or the whole network
+    rate: float  # peak of the learning rate
+    feature: float  # weights of the losses
+    output: float
+    label: float
+
+
+STAGES = (
+    Stage(0.42, apart=True, rate=4e-3, feature=1.0, output=0.1, label=0.0),
+    Stage(0.14, apart=False, rate=1e-3, feature=1.0, output=0.1, label=0.1),
+    Stage(0.44, apart=False, rate=1e-3, feature=0.5, output=0.1, label=0.5),
+)
 LAST_RATE = 0.01  # of the peak
 WARM_UP = 100
 WEIGHT_DECAY = 0.01
@@ -57,38 +76,45 @@ def main() -> None:
     parser = ArgumentParser(prog="python -m services.training", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with coco/ and clips/")
     parser.add_argument("--teacher", type=Path, required=True, help="COCO-pretrained yolov5n checkpoint")
-    parser.add_argument("--output", type=Path, default=Path("stream/weights/demo.safetensors"))
+    parser.add_argument("--output", type=Path, default=EMBEDDED / f"{DEMO}{SAFETENSORS}")
     parser.add_argument("--steps", type=int, default=5000, help="batches (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--finish", type=Path, metavar="FILE", help="only the last stage, from these weights")
     train(parser.parse_args())
 
 
 def train(options: Namespace) -> None:
     torch.set_num_threads(options.threads)
     examples = coco(options.data / "coco/images/train2017") + clips(options.data / "clips")
-    batches = Batches(examples, photographs(), options.steps, options.seed)
-    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
     teacher = Teacher(load_model(options.teacher))
     student = trainable("yolov5n", CLASSES)
-    head = student.graph.nodes[-1].module
-    assert isinstance(head, AnchorDetect)
-    initialize(student.modules, head, options.seed)
+    initialize(student.modules, detection_head(student.graph), options.seed)
+    if options.finish:
+        student.modules.load_state_dict(read_safe_checkpoint(options.finish).state)
     student.modules.train().to(memory_format=torch.channels_last)
+    ends = [round(options.steps * share) for share in accumulate(stage.share for stage in STAGES)]
+    for stage, first, end in zip(STAGES, (0, *ends), ends, strict=False):
+        if options.finish and stage is not STAGES[-1]:
+            continue
+        batches = Batches(examples, photographs(), range(first, end), options.seed)
+        train_stage(stage, student, teacher, batches, options.output)
+
+
+def train_stage(stage: Stage, student: Trainable, teacher: Teacher, batches: Batches, output: Path) -> None:
+    """Train over the batches; write and leave behind the average of the last weights."""
+    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
     average = copy.deepcopy(student.modules)
-    apart = round(APART * options.steps)
-    stages = [(apart, PEAK_RATES[0]), (options.steps - apart, PEAK_RATES[1])]
     optimizer = torch.optim.AdamW(student.modules.parameters(), lr=1.0, weight_decay=WEIGHT_DECAY)
-    rates = [rate for steps, peak in stages for rate in course(steps, peak)]
+    rates = course(len(batches), stage.rate)
     shown: dict[str, float] = {}
-    with tqdm(loader, total=options.steps, unit="batch", mininterval=10) as progress:
+    with tqdm(loader, total=len(batches), unit="batch", mininterval=10) as progress:
         for step, batch in enumerate(progress, 1):
-            losses = losses_apart if step <= apart else losses_together
-            parts = losses(student, head, teacher, batch)
+            parts = (losses_apart if stage.apart else losses_together)(student, teacher, batch)
             for group in optimizer.param_groups:
                 group["lr"] = rates[step - 1]
             optimizer.zero_grad()
-            torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack([getattr(stage, name) * loss for name, loss in parts.items()]).sum().backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(student.modules.parameters(), 100.0)
             optimizer.step()
             follow(average, student.modules, min(AVERAGE, step / (step + 10)))
@@ -96,8 +122,9 @@ def train(options: Namespace) -> None:
                 value = loss.item()
                 shown[name] = 0.98 * shown.get(name, value) + 0.02 * value
             progress.set_postfix({name: f"{mean:.3f}" for name, mean in shown.items()}, refresh=False)
-            if step % EXPORT_EVERY == 0 or step == options.steps:
-                write_checkpoint(options.output, "yolov5n", CLASSES, average.state_dict())
+            if step % EXPORT_EVERY == 0 or step == len(batches):
+                write_checkpoint(output, "yolov5n", CLASSES, average.state_dict())
+    student.modules.load_state_dict(average.state_dict())
 
 
 def course(steps: int, peak: float) -> list[float]:
@@ -110,9 +137,7 @@ def course(steps: int, peak: float) -> list[float]:
     ]
 
 
-def losses_apart(
-    student: Trainable, head: AnchorDetect, teacher: Teacher, batch: Batch
-) -> dict[str, torch.Tensor]:
+def losses_apart(student: Trainable, teacher: Teacher, batch: Batch) -> dict[str, torch.Tensor]:
     """Each layer reads the teacher's features, so that none waits until those before it are good."""
     pictures = as_input(batch.images)
     expected, wanted = teacher(pictures, tuple(BLOCKS))
@@ -122,25 +147,31 @@ def losses_apart(
         for makes, reads in BLOCKS.items():
             views = slice(0, max(2, len(pictures) // 4) if makes in SHALLOW else len(pictures))
             ours |= run(block(student.graph, makes), {name: known[name][views] for name in reads}, (makes,))
-    logits = head_logits(head, [expected[name].float() for name in student.graph.nodes[-1].inputs])
-    return {"feature": feature_loss(ours, expected), "output": 0.1 * output_loss(logits, wanted)}
+    levels = [expected[name].float() for name in student.graph.nodes[-1].inputs]
+    logits = head_logits(detection_head(student.graph), levels)
+    return {"feature": feature_loss(ours, expected), "output": output_loss(logits, wanted)}
 
 
-def losses_together(
-    student: Trainable, head: AnchorDetect, teacher: Teacher, batch: Batch
-) -> dict[str, torch.Tensor]:
+def losses_together(student: Trainable, teacher: Teacher, batch: Batch) -> dict[str, torch.Tensor]:
     """The whole network: the teacher's features and outputs, and what is better known from labels."""
     pictures = as_input(batch.images)
     with torch.autocast("cpu", torch.bfloat16):
         features = run(student.graph.nodes[:-1], {INPUT: pictures}, TOGETHER)
+    head = detection_head(student.graph)
     logits = head_logits(head, [features[name].float() for name in student.graph.nodes[-1].inputs])
     taught = batch.distilled
     expected, wanted = teacher(pictures[taught], TOGETHER)
     return {
         "feature": feature_loss({name: value[taught] for name, value in features.items()}, expected),
-        "output": 0.1 * output_loss([level[taught] for level in logits], wanted),
-        "label": 0.1 * label_loss(head, logits, batch.targets, batch.labelled),
+        "output": output_loss([level[taught] for level in logits], wanted),
+        "label": label_loss(head, logits, batch.targets, batch.labelled),
     }
+
+
+def detection_head(graph: Graph) -> AnchorDetect:
+    head = graph.nodes[-1].module
+    assert isinstance(head, AnchorDetect)
+    return head
 
 
 def as_input(images: torch.Tensor) -> torch.Tensor:
@@ -162,9 +193,7 @@ class Teacher:
     """A network of the same layers, which knows COCO's classes."""
 
     def __init__(self, model: Model) -> None:
-        head = model.graph.nodes[-1].module
-        assert isinstance(head, AnchorDetect)
-        self._model, self._head = model, head
+        self._model, self._head = model, detection_head(model.graph)
         self._columns = [0, 1, 2, 3, 4, *(5 + kind for kind in COCO_IDS)]
 
     @torch.no_grad()

@@ -109,21 +109,22 @@ class Batches(Dataset["Batch"]):
     """Batches of random views; batch n is the same for the same examples, seed and n."""
 
     def __init__(
-        self, examples: Sequence[Example], photographs: Sequence[Example], count: int, seed: int
+        self, examples: Sequence[Example], photographs: Sequence[Example], numbers: range, seed: int
     ) -> None:
         self._pools = {
             labelled: [e for e in examples if (e.boxes is not None) == labelled] for labelled in (True, False)
         }
         self._photographs = photographs
-        self._count, self._seed = count, seed
+        self._numbers, self._seed = numbers, seed
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._numbers)
 
     def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng((self._seed, index))
+        number = self._numbers[index]
+        rng = np.random.default_rng((self._seed, number))
         cv2.setRNGSeed(int(rng.integers(1 << 31)))
-        canvas, own, others = CANVASES[index % len(CANVASES)]
+        canvas, own, others = CANVASES[number % len(CANVASES)]
         images, rows, labelled, distilled = [], [], [], []
         for position in range(own + others):
             if position < own:

@@ -42,7 +42,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("plain")
 def test_boxes_follow_their_objects():
     example = square([(2, 100, 60, 180, 140)])
-    batches = Batches([example], [example], 40, seed=0)
+    batches = Batches([example], [example], range(40), seed=0)
     seen = 0
     for index in range(len(batches)):
         batch = batches[index]
@@ -63,8 +63,8 @@ def test_boxes_follow_their_objects():
 
 def test_batches_are_the_same_for_the_same_seed():
     examples = [square([(0, 10, 10, 90, 90)]), square(None)]
-    first, again = (Batches(examples, examples[:1], 4, seed=3) for _ in range(2))
-    other = Batches(examples, examples[:1], 4, seed=4)
+    first, again = (Batches(examples, examples[:1], range(4), seed=3) for _ in range(2))
+    other = Batches(examples, examples[:1], range(4), seed=4)
     for index in range(4):
         assert torch.equal(first[index].images, again[index].images)
         assert torch.equal(first[index].targets, again[index].targets)
@@ -72,7 +72,7 @@ def test_batches_are_the_same_for_the_same_seed():
 
 
 def test_photographs_are_labelled_but_not_distilled():
-    batch = Batches([square(None)], photographs(), 2, seed=0)[0]
+    batch = Batches([square(None)], photographs(), range(2), seed=0)[0]
     own = batch.labelled.tolist().count(True)
     assert own == 3
     assert batch.labelled.tolist() == (~batch.distilled).tolist()
@@ -187,14 +187,20 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_trains_from_a_folder_to_a_file_that_loads(data, tmp_path):
+def test_trains_from_a_folder_to_a_file_that_loads(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "CANVASES", (((64, 64), 1, 3), ((64, 96), 1, 1)))
     teacher = legacy.save(legacy.Model(legacy.description("n", 80)), tmp_path / "teacher.pt")
     hashes = []
     for seed in (0, 0, 1):
         output = tmp_path / f"demo-{len(hashes)}.safetensors"
-        train(Namespace(data=data, teacher=teacher, output=output, steps=2, seed=seed, threads=1))
+        train(
+            Namespace(data=data, teacher=teacher, output=output, steps=4, seed=seed, threads=1, finish=None)
+        )
         assert output.stat().st_size <= 4e6
         model = load_model(output)
         assert model.names == CLASSES
         hashes.append(model.weights_hash)
     assert hashes[0] == hashes[1] != hashes[2]
+    finish = tmp_path / "demo-0.safetensors"
+    train(Namespace(data=data, teacher=teacher, output=output, steps=4, seed=0, threads=1, finish=finish))
+    assert load_model(output).weights_hash not in hashes
