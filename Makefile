@@ -43,10 +43,11 @@ bench: $(VENV)/.ok
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
 
 # Needs COCO images with labels, clips and the official yolov5n.pt, which do not come with the project.
-DATA    ?= $(or $(SPLITCAST_SHARED),../shared)/data
+DATA    ?= $(SPLITCAST_SHARED)/data
 TEACHER ?= $(DATA)/weights/yolov5n.pt
 
 train-demo: $(VENV)/.ok
+	@test -d "$(DATA)" || { echo "make train-demo DATA=FOLDER, with coco/, clips/ and weights/"; exit 2; }
 	$(BIN)/python -m services.training --data $(DATA) --teacher $(TEACHER)
 	$(BIN)/python -m services.training.assess $(DATA)/coco/images/val2017
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
@@ -125,7 +126,9 @@ def build_parser() -> ArgumentParser:
     demo.add_argument("--model", default="demo", help="network by name or path (default: the embedded one)")
     demo.add_argument("--size", default="640", help="network input (default: %(default)s)")
     demo.add_argument("--codec", default=DEFAULT_CODEC, help="codec (default: %(default)s)")
-    demo.add_argument("--seconds", type=float, default=30.0, help="how long; 0: until Ctrl-C (default: 30)")
+    demo.add_argument(
+        "--seconds", type=_seconds, default=30.0, help="how long; 0: until Ctrl-C (default: 30)"
+    )
     demo.add_argument("--threads", type=int, default=1, help="torch threads of each process (default: 1)")
     demo.add_argument("--device", default="auto", help="torch device (default: auto)")
     demo.add_argument("--preview", action="store_true", help="show small pictures on the page, too")
@@ -176,6 +179,16 @@ def build_parser() -> ArgumentParser:
 
     _add_bench(add("bench", lambda _: Exit.USAGE, "measure the pipeline on this machine"))
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError
+    return seconds
+
+
+_seconds.__name__ = "number of seconds"  # what argparse calls a wrong one
 
 
 def _add_bench(bench: ArgumentParser) -> None:
@@ -274,7 +287,10 @@ def _demo(options: Namespace) -> int:
     from services.demo import demo
 
     configure_logs("auto", "error")
-    detections = asyncio.run(demo(options))
+    try:
+        detections = asyncio.run(demo(options))
+    except KeyboardInterrupt:  # before there was a camera to stop
+        return Exit.NOTHING_DETECTED
     return Exit.OK if detections else Exit.NOTHING_DETECTED
 
 

@@ -7,11 +7,11 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import webbrowser
 from argparse import Namespace
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,10 +23,13 @@ from services.camera import Camera
 from services.cli import run_service
 from services.config import DEFAULT_PORT, CameraConfig, DetectorConfig
 from services.loopback import local_detector
+from services.network import choose_device
 from services.preview import REFERENCE_QUALITY
 from services.watch import detections_url, messages
 from stream.companions import accompany
+from stream.cut import DEFAULT_SPLIT
 from stream.redact import redact_url
+from stream.sources import open_source
 from stream.weights import find_weights
 
 REFRESH_S = 0.5
@@ -37,22 +40,31 @@ JPEG = f"JPEG, quality {REFERENCE_QUALITY}"
 async def demo(options: Namespace) -> int:
     """Run until the source ends or the time is over; print what happened and return the number of detections."""
     console = Console()
-    model = str(find_weights(options.model))
-    shared: dict[str, Any] = {"model": model, "threads": options.threads, "device": options.device}
-    shared |= {"log_format": "text", "log_level": "error"}
+    # What is wrong with the settings is said before anything starts.
+    find_weights(options.model)
+    choose_device(options.device)
+    async with open_source(options.source):
+        pass
+    if options.json:
+        options.json.touch()
+    shared: dict[str, Any] = {"model": options.model, "threads": options.threads, "device": options.device}
+    shared |= {"log_format": "text", "log_level": "error", "split": DEFAULT_SPLIT}
+    ours = {"source": options.source, "stream": STREAM, "size": options.size, "codec": options.codec}
+    ours |= {"preview": options.preview, "metrics_port": 0, **shared}
+    CameraConfig.load(ours)
+    theirs = DetectorConfig.load({"host": "127.0.0.1", "port": free_port(), "preview": True, **shared})
     console.print(f"source    {redact_url(options.source)}", highlight=False)
-    console.print(f"network   {Path(model).name}, split at 4.m, {options.codec}", highlight=False)
+    console.print(f"network   {options.model}, split at {DEFAULT_SPLIT}, {options.codec}", highlight=False)
     console.print("starting the detector")
     classes: Counter[str] = Counter()
-    async with local_detector(DetectorConfig.load({"port": free_port(), **shared})) as url:
+    async with local_detector(theirs) as url:
         page = url.replace("ws", "http", 1) + "/"
         console.print(f"live page {page}", style="bold", highlight=False)
         console.print(f"metrics   {page}metrics", highlight=False)
         if _can_open() if options.open is None else options.open:
-            await asyncio.to_thread(webbrowser.open, page)
-        config = {"source": options.source, "detector": url, "stream": STREAM, "size": options.size}
-        config |= {"codec": options.codec, "preview": options.preview, "metrics_port": 0, **shared}
-        camera = Camera(CameraConfig.load(config))
+            # A text browser holds whoever opens it until it is closed.
+            threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
+        camera = Camera(CameraConfig.load({"detector": url, **ours}))
         subscription = _count_classes(url, classes)
         running = accompany(
             camera.run(), subscription, _show(camera, console), _stop_after(camera, options.seconds)

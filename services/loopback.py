@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
@@ -24,15 +25,25 @@ class DetectorFailed(Exception):
 async def local_detector(config: DetectorConfig) -> AsyncIterator[str]:
     """Address (ws://host:port) of a detector that is ready; it ends with the context, or with this process.
 
-    Raises DetectorFailed.
+    Raises DetectorFailed. To be called on the main thread.
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(config, theirs), name="splitcast-detector", daemon=True)
-    process.start()
+    # A terminal sends Ctrl-C to both processes; this one decides. Ignored from the child's first moment on.
+    told = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, told)
     theirs.close()
     try:
-        yield f"ws://127.0.0.1:{await asyncio.to_thread(_await_port, ours)}"
+        try:
+            port = await asyncio.to_thread(_await_port, ours)
+        except BaseException:
+            process.kill()  # there is nothing to drain yet, and the thread that waits has to end
+            raise
+        yield f"ws://127.0.0.1:{port}"
     finally:
         ours.close()
         await asyncio.to_thread(process.join, STOP_TIMEOUT_S)
@@ -58,10 +69,8 @@ def _serve(config: DetectorConfig, pipe: Connection) -> None:
     configure_logs(config.log_format, config.log_level)
     try:
         asyncio.run(_run_until_eof(config, pipe))
-    except KeyboardInterrupt:
-        pass  # the terminal sends it to both processes; the parent decides
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
+        pipe.send(str(error) or type(error).__name__)
         raise SystemExit(1) from None
 
 

@@ -108,7 +108,12 @@ class Link:
         self._closing = False
 
     async def send(self, data: bytes | str) -> None:
-        """Send a packet or a text. Raises ConnectionLost, also where the peer takes nothing for too long."""
+        """Send a packet or a text. Raises ConnectionLost, also where the peer takes nothing for too long.
+
+        After `close` nobody reads, and nothing is sent.
+        """
+        if self._closing:
+            return
         try:
             async with asyncio.timeout(self._send_timeout_s):
                 if isinstance(data, str):

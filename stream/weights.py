@@ -71,13 +71,11 @@ def find_weights(model: str, cache: Path | None = None, base_url: str | None = N
     released one.
     Raises UnknownModel, MissingWeights, DownloadFailed.
     """
-    path = Path(model).expanduser()
+    path = EMBEDDED / f"{DEMO}{SAFETENSORS}" if model == DEMO else Path(model).expanduser()
     if path.suffix in (".pt", SAFETENSORS) or len(path.parts) > 1:
         if not path.is_file():
             raise MissingWeights(path)
         return path
-    if model == DEMO:
-        return EMBEDDED / f"{DEMO}{SAFETENSORS}"
     if model not in MODELS:
         raise UnknownModel(model)
     folder = cache or Path(pooch.os_cache("splitcast"))

@@ -15,6 +15,7 @@ class Proxy:
         self.to_server = 0
         self.to_client = 0
         self.connections = 0
+        self.answers_late_s = 0.0  # by which what the server sends is held back
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -42,6 +43,7 @@ class Proxy:
                     self.to_server += len(data)
                 else:
                     self.to_client += len(data)
+                    await asyncio.sleep(self.answers_late_s)
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()

@@ -252,6 +252,95 @@ def test_demo_needs_nothing_but_what_is_installed(tmp_path):
     assert page[1] in (tmp_path / "opened").read_text()
 
 
+def test_demo_ends_by_ctrl_c_without_a_loss(weights, video):
+    """A terminal sends it to every process of the demo; the detector has to outlive the camera."""
+    with demo_in_a_terminal("--model", weights, "--source", "demo:size=96x64", "--size", "64x96") as shown:
+        assert shown.stdout
+        for line in shown.stdout:
+            if "frames/s" in line:
+                break
+        os.killpg(shown.pid, signal.SIGINT)
+        summary, noise = shown.communicate(timeout=LIVENESS_S)
+    assert shown.returncode in {Exit.OK, Exit.NOTHING_DETECTED}
+    assert "frames detected" in summary
+    assert "connection_lost" not in summary
+    assert noise == ""
+
+
+def test_demo_that_is_stopped_before_its_camera_has_detected_nothing(weights):
+    with demo_in_a_terminal("--model", weights) as shown:
+        assert shown.stdout
+        for line in shown.stdout:
+            if "starting the detector" in line:
+                break
+        os.killpg(shown.pid, signal.SIGINT)
+        shown.communicate(timeout=LIVENESS_S)
+    assert shown.returncode == Exit.NOTHING_DETECTED
+
+
+@contextmanager
+def demo_in_a_terminal(*arguments: str | Path):
+    """The demo until it is stopped, in a process group of its own as a shell gives it one."""
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--seconds", "0", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--codec", "foo"], Exit.USAGE, "foo"),
+        (["--size", "0"], Exit.USAGE, "size"),
+        (["--source", "absent.mp4"], Exit.SOURCE, "absent.mp4"),
+        (["--source", "demo:fps=0"], Exit.SOURCE, "fps"),
+        (["--model", "absent.pt"], Exit.WEIGHTS, "absent.pt"),
+        (["--device", "toaster"], Exit.USAGE, "toaster"),
+        (["--json", "absent/demo.json"], Exit.FAILURE, "absent"),
+    ],
+)
+def test_demo_tells_what_is_wrong_before_it_starts(weights, capsys, flags, code, message):
+    assert main(["demo", "--model", str(weights), *flags]) == code
+    told = capsys.readouterr()
+    assert "starting" not in told.out
+    assert message in told.err
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_demo_takes_only_times_that_end(seconds):
+    with pytest.raises(SystemExit) as refused:
+        main(["demo", "--seconds", seconds])
+    assert refused.value.code == Exit.USAGE
+
+
+def test_demo_takes_its_settings_from_flags_alone(weights, video, tmp_path):
+    shown = run(
+        *("demo", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}", "--seconds", "0"),
+        *("--preview", "--json", tmp_path / "demo.json"),
+        **{"SPLITCAST_HOST": "192.0.2.1", "SPLITCAST_SPLIT": "2", "SPLITCAST_PREVIEW": "false"},
+    )
+    assert json.loads((tmp_path / "demo.json").read_text())["frames"] == FRAMES, shown.stderr
+
+
+def test_nothing_asks_the_internet_on_import():
+    program = "import services.agreement, ultralytics.utils; print(ultralytics.utils.ONLINE)"
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "YOLO_OFFLINE"}
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert told.stdout == "False\n"
+
+
 def test_demo_takes_its_usual_port_only_where_it_is_free():
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

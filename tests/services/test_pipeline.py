@@ -401,3 +401,13 @@ async def test_readiness_follows_the_network(weights, start_detector):
         running.detector.ready.clear()
         async with session.get(running.http + "/readyz") as answer:
             assert (answer.status, await answer.text()) == (503, "starting\n")
+
+
+async def test_a_camera_that_has_finished_says_no_more(start_detector, make_camera):
+    """Where the detector's close takes long to come, a report in between would be an error, and connect again."""
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        proxy.answers_late_s = 1.5
+        camera = make_camera(proxy.url, window=32)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        assert proxy.connections == 1
+        assert camera.account.ledger.detected == FRAMES
