@@ -15,7 +15,14 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from services.training.losses import feature_loss, head_logits, initialize, label_loss, output_loss
+from services.training.losses import (
+    feature_loss,
+    head_logits,
+    initialize,
+    label_loss,
+    output_loss,
+    range_loss,
+)
 from services.training.pictures import CLASSES, COCO_IDS, Batch, Batches, clips, coco, photographs
 from stream.graph import INPUT, Graph, Node, run
 from stream.model import Model, Trainable, load_model, trainable
@@ -45,6 +52,7 @@ BLOCKS = {
     "23": ("21", "10"),
 }
 SHALLOW = ("0", "1", "2", "3", "4")  # these see so many places that a quarter of a batch says enough
+CROSSING = ("4.cv2", "4.m")  # what a camera sends
 TOGETHER = ("2", "4", "6", "9", "13", "17", "20", "23")  # layers that the whole network has to match
 
 
@@ -58,12 +66,13 @@ class Stage:
     feature: float  # weights of the losses
     output: float
     label: float
+    range: float
 
 
 STAGES = (
-    Stage(0.42, apart=True, rate=4e-3, feature=1.0, output=0.1, label=0.0),
-    Stage(0.14, apart=False, rate=1e-3, feature=1.0, output=0.1, label=0.1),
-    Stage(0.44, apart=False, rate=1e-3, feature=0.5, output=0.1, label=0.5),
+    Stage(0.42, apart=True, rate=4e-3, feature=1.0, output=0.1, label=0.0, range=0.0),
+    Stage(0.14, apart=False, rate=1e-3, feature=1.0, output=0.1, label=0.1, range=1.0),
+    Stage(0.44, apart=False, rate=1e-3, feature=0.5, output=0.1, label=0.5, range=1.0),
 )
 LAST_RATE = 0.01  # of the peak
 WARM_UP = 100
@@ -156,7 +165,8 @@ def losses_together(student: Trainable, teacher: Teacher, batch: Batch) -> dict[
     """The whole network: the teacher's features and outputs, and what is better known from labels."""
     pictures = as_input(batch.images)
     with torch.autocast("cpu", torch.bfloat16):
-        features = run(student.graph.nodes[:-1], {INPUT: pictures}, TOGETHER)
+        features = run(student.graph.nodes[:-1], {INPUT: pictures}, (*TOGETHER, *CROSSING))
+    crossing = [features.pop(name) for name in CROSSING]
     head = detection_head(student.graph)
     logits = head_logits(head, [features[name].float() for name in student.graph.nodes[-1].inputs])
     taught = batch.distilled
@@ -165,6 +175,7 @@ def losses_together(student: Trainable, teacher: Teacher, batch: Batch) -> dict[
         "feature": feature_loss({name: value[taught] for name, value in features.items()}, expected),
         "output": output_loss([level[taught] for level in logits], wanted),
         "label": label_loss(head, logits, batch.targets, batch.labelled),
+        "range": range_loss(crossing),
     }
 
 

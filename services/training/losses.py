@@ -11,6 +11,7 @@ from ultralytics.utils.metrics import bbox_iou
 
 from stream.yolov5 import AnchorDetect
 
+USUAL_RANGE = 6.0  # of what crosses the default split in the official network, nearly always
 LARGEST_RATIO = 4.0  # of an object's side to an anchor's for the anchor to answer for it
 
 
@@ -117,6 +118,15 @@ def feature_loss(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Te
         distance = (feature.float() - target).square().mean((0, 2, 3))
         total = total + (distance / variance).mean()
     return total
+
+
+def range_loss(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What a picture's tensors (B, C, h, w) have beyond USUAL_RANGE, in sum.
+
+    A quantizer with few levels spreads them over the range: a handful of outliers takes the levels of all the rest.
+    """
+    beyond = [(tensor.float().abs() - USUAL_RANGE).clamp(min=0).sum() / len(tensor) for tensor in tensors]
+    return torch.stack(beyond).sum() / 1000
 
 
 def initialize(modules: nn.Module, head: AnchorDetect, seed: int) -> None:

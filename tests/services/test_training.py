@@ -11,7 +11,7 @@ import torch
 
 from services.training import pictures
 from services.training.__main__ import train
-from services.training.losses import assign, head_logits, initialize, label_loss, output_loss
+from services.training.losses import assign, head_logits, initialize, label_loss, output_loss, range_loss
 from services.training.pictures import CLASSES, COCO_IDS, Batches, Example, demo_boxes, photographs
 from stream.detections import Detections
 from stream.graph import INPUT, run
@@ -171,6 +171,14 @@ def test_nothing_is_lost_where_the_teacher_is_matched():
         for level in moved:
             level[..., channel] += 0.5
         assert output_loss(moved, teacher) > output_loss(teacher, teacher)
+
+
+def test_only_what_is_beyond_the_usual_range_is_held_back():
+    tensor = torch.tensor([0.0, 5.9, -6.5, 60.0]).view(1, 1, 2, 2).requires_grad_()
+    loss = range_loss([tensor, torch.zeros(1, 3, 4, 4)])
+    loss.backward()
+    assert loss.item() == pytest.approx((0.5 + 54) / 1000)
+    assert tensor.grad.flatten().sign().tolist() == [0, 0, -1, 1]
 
 
 @pytest.fixture
