@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 MAX_BYTES = 40_000  # as base64 it fits a text
 MAX_SIDE = 320  # pixels
 
 # What a viewer has to decode is bounded by more than bytes: a header may promise gigabytes of pixels, and the
-# many scans of a progressive JPEG cost a decoder minutes.
+# many scans of a progressive JPEG cost a decoder minutes. Decoders must find the very frame header that was checked:
+# they read some markers without a length and skip stray bytes, so only what all of them read alike may stand in the
+# file, and no metadata, which may hold another picture. ITU-T T.81, tables B.1 and B.2.
 _BASELINE = 0xC0
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # ITU-T T.81, table B.1
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_TABLES = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE})  # DHT, DQT, DRI; APP0 (JFIF), APP14 (Adobe), COM
 _SCAN = 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # in a scan: neither a stuffed byte nor a restart
 
 
 class InvalidPreview(ValueError):
@@ -17,7 +23,7 @@ class InvalidPreview(ValueError):
 
 
 def check_preview(jpeg: bytes) -> bytes:
-    """The same bytes, if they are framed as a small baseline JPEG. What is in its scan is not looked at.
+    """The same bytes, if they are framed as a small baseline JPEG of one scan. What is in the scan is not looked at.
 
     Raises InvalidPreview.
     """
@@ -25,20 +31,43 @@ def check_preview(jpeg: bytes) -> bytes:
         raise InvalidPreview(f"{len(jpeg)} bytes; at most {MAX_BYTES}")
     if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
         raise InvalidPreview("not a whole JPEG: it has to start with SOI and end with EOI")
-    height, width = _frame_size(jpeg)
+    frame, scan = _headers(jpeg)
+    after = _MARKER.search(jpeg, scan + 2)
+    if after is None or after.start() != len(jpeg) - 2:
+        raise InvalidPreview("only one scan is taken, and nothing behind it")
+    height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise InvalidPreview(f"a picture of {width}x{height} pixels; sides must be 1 to {MAX_SIDE}")
     return jpeg
 
 
-def _frame_size(jpeg: bytes) -> tuple[int, int]:
-    """(H, W) of the frame header, which has to come before the scan."""
+def _headers(jpeg: bytes) -> tuple[bytes, int]:
+    """What the one frame header says, and where the scan begins."""
+    frame = b""
     at = 2
-    while at + 9 <= len(jpeg) and jpeg[at] == 0xFF and jpeg[at + 1] != _SCAN:
-        marker = jpeg[at + 1]
+    while (marker := _marker(jpeg, at)) != _SCAN:
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+        segment = jpeg[at + 4 : end]
         if marker in _FRAME_HEADERS:
             if marker != _BASELINE:
                 raise InvalidPreview("only baseline JPEGs are taken")
-            return int.from_bytes(jpeg[at + 5 : at + 7]), int.from_bytes(jpeg[at + 7 : at + 9])
-        at += 2 + max(2, int.from_bytes(jpeg[at + 2 : at + 4]))
-    raise InvalidPreview("not a JPEG: it has no frame header")
+            if frame:
+                raise InvalidPreview("it has two frame headers")
+            if len(segment) < 6 or len(segment) != 6 + 3 * segment[5]:
+                raise InvalidPreview("its frame header is malformed")
+            frame = segment
+        elif marker not in _TABLES:
+            raise InvalidPreview(f"marker {marker:02x} may not stand before the scan")
+        if not at + 4 <= end <= len(jpeg):
+            raise InvalidPreview("a segment is malformed")
+        at = end
+    if not frame:
+        raise InvalidPreview("it has no frame header before its scan")
+    return frame, at
+
+
+def _marker(jpeg: bytes, at: int) -> int:
+    """The marker at a place where one has to be."""
+    if at + 2 > len(jpeg) or jpeg[at] != 0xFF:
+        raise InvalidPreview("not a JPEG: no marker where a segment ends")
+    return jpeg[at + 1]
