@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,8 @@ _MAX_FILE_BYTES = 1 << 30
 _MAX_CLASSES = 4096
 _MAX_NAME = 200
 _MAX_NAMES_TEXT = 1 << 20
+_MAX_TENSORS = 20_000
+_FLOATS = frozenset({"F16", "BF16", "F32", "F64"})  # as safetensors names them
 
 
 def read_safe_checkpoint(path: Path) -> Checkpoint:
@@ -29,13 +32,11 @@ def read_safe_checkpoint(path: Path) -> Checkpoint:
             raise UnreadableCheckpoint(f"{path} is larger than any network")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            names = _names(metadata.get("names", ""), path)
+            network = _network(metadata.get("network", ""), path)
+            state = {name: file.get_tensor(name) for name in _tensors(file, path)}
     except (OSError, SafetensorError) as error:
         raise UnreadableCheckpoint(f"{path} is no safetensors file ({error})") from error
-    names = _names(metadata.get("names", ""), path)
-    network = metadata.get("network", "")
-    if network not in {f"yolov5{scale}" for scale in SCALES}:
-        raise UnreadableCheckpoint(f"{path} names no network that Splitcast knows (metadata 'network')")
     return Checkpoint(description(network[-1], len(names)), names, state, activations={})
 
 
@@ -59,6 +60,26 @@ def write_checkpoint(
     unfinished.replace(path)
 
 
+def _network(name: str, path: Path) -> str:
+    if name not in {f"yolov5{scale}" for scale in SCALES}:
+        raise UnreadableCheckpoint(f"{path} names no network that Splitcast knows (metadata 'network')")
+    return name
+
+
+def _tensors(file: Any, path: Path) -> list[str]:
+    """Names of the tensors in an open file, once it is known from its header that a network may have them."""
+    names: list[str] = file.keys()
+    if len(names) > _MAX_TENSORS:
+        raise UnreadableCheckpoint(f"{path} has {len(names)} tensors; at most {_MAX_TENSORS}")
+    for name in names:
+        dtype = file.get_slice(name).get_dtype()
+        if dtype not in _FLOATS and not name.endswith(".num_batches_tracked"):
+            raise UnreadableCheckpoint(
+                f"{path}: tensor {name[:_MAX_NAME]!r} is of type {dtype}, not floating point"
+            )
+    return names
+
+
 def _names(text: str, path: Path) -> tuple[str, ...]:
     try:
         names = json.loads(text[:_MAX_NAMES_TEXT])
@@ -67,7 +88,9 @@ def _names(text: str, path: Path) -> tuple[str, ...]:
     if (
         not isinstance(names, list)
         or not 0 < len(names) <= _MAX_CLASSES
-        or not all(isinstance(name, str) and 0 < len(name) <= _MAX_NAME for name in names)
+        or not all(
+            isinstance(name, str) and 0 < len(name) <= _MAX_NAME and name.isprintable() for name in names
+        )
     ):
         raise UnreadableCheckpoint(f"{path} does not name its classes (metadata 'names')")
     return tuple(names)

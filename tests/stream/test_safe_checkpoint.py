@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stream.checkpoint import CheckpointError, UnreadableCheckpoint, read_checkpoint
@@ -66,6 +67,11 @@ def test_refuses_every_truncation(saved, tmp_path):
         ({**METADATA, "names": '[1, "b", "c"]'}, "classes"),
         ({**METADATA, "names": "[" * 100_000}, "classes"),
         ({**METADATA, "names": json.dumps(["a", "b", "c" * 201])}, "classes"),
+        ({**METADATA, "names": json.dumps(["a", "b\x1b[2J", "c"])}, "classes"),
+        (
+            {**METADATA, "names": '["a", "\\ud800", "c"]'},
+            "classes",
+        ),  # half a character, which no UTF-8 can hold
         ({**METADATA, "names": '["a", "b"]'}, "do not fit"),
         ({"names": METADATA["names"]}, "network"),
         ({**METADATA, "network": "yolov5t"}, "network"),
@@ -92,6 +98,50 @@ def test_refuses_other_tensors(saved, tmp_path, change):
     save_file(state, tmp_path / "other.safetensors", METADATA)
     with pytest.raises(CheckpointError):
         load_model(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_refuses_weights_that_are_no_common_floating_point(saved, tmp_path, dtype):
+    state = load_file(saved)
+    state["model.3.bn.bias"] = state["model.3.bn.bias"].to(dtype)
+    save_file(state, tmp_path / "other.safetensors", METADATA)
+    with pytest.raises(UnreadableCheckpoint, match=r"'model\.3\.bn\.bias' is of type"):
+        load_model(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("count", "metadata", "message"),
+    [
+        (20_001, METADATA, "20001 tensors; at most 20000"),
+        (1, {}, "classes"),
+        (1, {"names": '["a"]'}, "network"),
+    ],
+)
+def test_reads_no_tensor_before_the_header_is_known_to_fit(tmp_path, monkeypatch, count, metadata, message):
+    path = tmp_path / "many.safetensors"
+    save_file({f"model.{n}.bias": torch.zeros(0) for n in range(count)}, path, metadata)
+    read: list[str] = []
+
+    class Watched:
+        def __init__(self, *arguments, **keywords):
+            self._context = safe_open(*arguments, **keywords)
+
+        def __enter__(self):
+            self._file = self._context.__enter__()
+            return self
+
+        def __exit__(self, *error):
+            return self._context.__exit__(*error)
+
+        def __getattr__(self, name):
+            if name.startswith("get_"):
+                read.append(name)
+            return getattr(self._file, name)
+
+    monkeypatch.setattr("stream.safe_checkpoint.safe_open", Watched)
+    with pytest.raises(UnreadableCheckpoint, match=message):
+        read_safe_checkpoint(path)
+    assert not read
 
 
 def test_refuses_what_is_no_safetensors_file(original, tmp_path):
