@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -35,6 +36,7 @@ SEED_RANGE = (0, 2**32 - 1)
 
 GAIN_RANGE = (0.75, 1.2)
 WHITE_BALANCE = 0.03  # most by which red gains and blue loses, or the other way round
+MAX_SHOWN = 80  # characters of a bad setting that its refusal repeats
 NOISE_OFFSETS = 1 << 20  # places in the noise at which a frame's own may begin
 
 
@@ -125,15 +127,13 @@ class VirtualCamera:
         """The camera that `demo:setting=value,...` stands for; settings left out have their defaults."""
         kind, _, settings = text.partition(":")
         if kind != "demo":
-            raise BadVirtualCamera(f"{redact_url(text)!r} is no virtual camera; begin with demo:")
+            raise BadVirtualCamera(f"{_shown(text)} is no virtual camera; begin with demo:")
         values: dict[str, Any] = {}
         for setting in settings.split(",") if settings else ():
             name, _, value = setting.partition("=")
             if name not in _SETTINGS:
                 known = ", ".join(_SETTINGS)
-                raise BadVirtualCamera(
-                    f"the virtual camera has no setting {redact_url(name)!r}; there are {known}"
-                )
+                raise BadVirtualCamera(f"the virtual camera has no setting {_shown(name)}; there are {known}")
             if name in values:
                 raise BadVirtualCamera(f"the virtual camera's {name} is given twice")
             try:
@@ -312,14 +312,33 @@ def _within(limits: tuple[int, int]) -> Callable[[float], bool]:
     return lambda value: limits[0] <= value <= limits[1]
 
 
+# Python's own numbers may have underscores, white space and digits of any script.
+_INTEGER = re.compile("-?[0-9]+")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+
+
+def _parse_integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError("no whole number")
+    return int(text)
+
+
+def _parse_number(text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("no number")
+    return float(text)
+
+
 def _parse_size(text: str) -> tuple[int, int]:
     width, height = text.split("x")
-    return int(width), int(height)
+    return _parse_integer(width), _parse_integer(height)
 
 
 _SETTINGS = {
     "scene": _Setting(f"one of {', '.join(SCENES)}", str, SCENES.__contains__, str),
-    "fps": _Setting("a number from {} to {}".format(*FPS_RANGE), float, _within(FPS_RANGE), "{:.15g}".format),
+    "fps": _Setting(
+        "a number from {} to {}".format(*FPS_RANGE), _parse_number, _within(FPS_RANGE), "{:.15g}".format
+    ),
     "size": _Setting(
         "WIDTHxHEIGHT, each from {} to {} pixels".format(*SIDE_RANGE),
         _parse_size,
@@ -327,13 +346,21 @@ _SETTINGS = {
         lambda size: f"{size[0]}x{size[1]}",
     ),
     "noise": _Setting(
-        "grey levels, from {} to {}".format(*NOISE_RANGE), float, _within(NOISE_RANGE), "{:.15g}".format
+        "grey levels, from {} to {}".format(*NOISE_RANGE),
+        _parse_number,
+        _within(NOISE_RANGE),
+        "{:.15g}".format,
     ),
-    "seed": _Setting("a whole number from {} to {}".format(*SEED_RANGE), int, _within(SEED_RANGE), str),
+    "seed": _Setting(
+        "a whole number from {} to {}".format(*SEED_RANGE), _parse_integer, _within(SEED_RANGE), str
+    ),
 }
 
 
 def _refused(name: str, value: object) -> BadVirtualCamera:
-    return BadVirtualCamera(
-        f"the virtual camera's {name} is {redact_url(repr(value))}; give {_SETTINGS[name].wanted}"
-    )
+    return BadVirtualCamera(f"the virtual camera's {name} is {_shown(value)}; give {_SETTINGS[name].wanted}")
+
+
+def _shown(value: object) -> str:
+    """A value as a message may repeat it: short, and without a password that went astray."""
+    return redact_url(repr(value))[:MAX_SHOWN]

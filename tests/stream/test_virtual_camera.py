@@ -234,6 +234,7 @@ def test_settings_left_out_have_their_defaults():
         VirtualCamera("bus", 29.97, (1920, 1080), 0.0, 2**32 - 1),
         VirtualCamera("zidane", 1, (64, 64), 64, 7),
         VirtualCamera("tripod", 120, (65, 1919), 0.1, 1),
+        VirtualCamera(noise=1e-05),
     ],
 )
 def test_settings_can_be_written_and_read(camera):
@@ -251,6 +252,12 @@ def test_settings_can_be_written_and_read(camera):
         ("demo:fps=inf", "from 1 to 120"),
         ("demo:fps=fast", "fps is 'fast'; give"),
         ("demo:fps", "fps is ''; give"),
+        ("demo:fps=1_5", "fps is '1_5'; give"),
+        ("demo:fps=\u0661\u0665", "a number from 1 to 120"),  # 15 in Arabic digits
+        ("demo:fps= 15", "fps is ' 15'; give"),
+        ("demo:size=6_40x480", "give WIDTHxHEIGHT"),
+        ("demo:seed=\u0661", "a whole number"),
+        ("demo:noise=1_0", "grey levels"),
         ("demo:size=640", "size is '640'; give WIDTHxHEIGHT, each from 64 to 1920 pixels"),
         ("demo:size=640x", "give WIDTHxHEIGHT"),
         ("demo:size=640x480x3", "give WIDTHxHEIGHT"),
@@ -275,6 +282,13 @@ def test_refuses_bad_settings(text, advice):
     with pytest.raises(BadVirtualCamera) as refused:
         VirtualCamera.parse(text)
     assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["demo:scene=#", "demo:#=1", "#", "demo:seed=#", "demo:seed=9#"])
+def test_a_refusal_repeats_little_of_what_was_given(text):
+    with pytest.raises(BadVirtualCamera) as refused:
+        VirtualCamera.parse(text.replace("#", "9" * 4000))
+    assert len(str(refused.value)) < 250
 
 
 @pytest.mark.parametrize("text", ["demo:rtsp://admin:hunter2@cam", "demo:scene=rtsp://admin:hunter2@cam"])
