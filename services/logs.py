@@ -28,6 +28,28 @@ def redact_json(_logger: Any, _method: str, line: str) -> str:
     return _JSON_STRING.sub(lambda string: json.dumps(redact_url(json.loads(string[0]))), line)
 
 
+class MalformedRequests(logging.Filter):
+    """Makes what aiohttp says of a request that is not HTTP a line at level debug, without a traceback.
+
+    Whoever reaches the port could otherwise fill the logs with errors.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        from aiohttp.http import (
+            HttpProcessingError,
+        )  # which has this record made; commands without it start sooner
+
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            record.msg, record.args = f"malformed request: {error.message!r:.200}", ()
+            record.exc_info = record.exc_text = None
+        return logging.getLogger(record.name).isEnabledFor(record.levelno)
+
+
+_MALFORMED_REQUESTS = MalformedRequests()
+
+
 def configure_logs(style: str, level: str) -> None:
     """Send all logs of the process to standard error. `style` is auto, text or json."""
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
@@ -62,4 +84,5 @@ def configure_logs(style: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_MALFORMED_REQUESTS)
     logging.captureWarnings(True)

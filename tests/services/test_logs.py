@@ -78,6 +78,55 @@ def test_a_traceback_is_written_whole():
     assert entry["exception"].endswith(f"ValueError: cannot open {SHOWN}")
 
 
+SERVER = """
+import asyncio
+from aiohttp import web
+
+async def ask(request):
+    async def fail_at_home(_):
+        raise ValueError("a defect of ours")
+    app = web.Application()
+    app.router.add_get("/", fail_at_home)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0])
+    writer.write(request)
+    print((await reader.readline()).decode())
+    writer.close()
+    await runner.cleanup()
+
+"""
+MALFORMED = [
+    b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: here\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: here\r\nContent-Length: \x1b[2Jnone\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("request_", MALFORMED, ids=["long URL", "no Host", "bad header", "TLS"])
+def test_a_malformed_request_writes_no_traceback(request_):
+    ask = [*SERVER.splitlines(), f"asyncio.run(ask({request_!r}))"]
+    assert written("text", *ask) == ""
+    output = written("json", "logging.getLogger().setLevel(logging.DEBUG)", *ask)
+    (entry,) = [
+        entry for entry in map(json.loads, output.splitlines()) if entry["logger"] == "aiohttp.server"
+    ]
+    assert entry["level"] == "debug"
+    assert entry["event"].startswith("malformed request: ")
+    assert len(entry["event"]) < 300
+    assert entry["event"].isprintable()
+    assert "exception" not in entry
+
+
+def test_a_defect_in_a_handler_writes_its_traceback():
+    request = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+    entry = json.loads(written("json", *SERVER.splitlines(), f"asyncio.run(ask({request!r}))"))
+    assert entry["level"] == "error"
+    assert "a defect of ours" in entry["exception"]
+
+
 def test_text_is_for_people():
     output = written("text", "log.info('source open', width=320)")
     assert "source open" in output
