@@ -49,6 +49,15 @@ def _websocket(url: str) -> str:
     return url.rstrip("/")
 
 
+def _origins(text: str) -> str:
+    for origin in filter(None, map(str.strip, text.lower().split(","))):
+        parts = urlsplit(origin)
+        bare = f"{parts.scheme}://{parts.netloc}" == origin.rstrip("/") and len(origin.split()) == 1
+        if origin != "*" and not (bare and parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("must be origins such as https://dash.example, separated by commas, or *")
+    return text
+
+
 class Settings(BaseSettings):
     """What every service shares. Each field is a flag, a variable SPLITCAST_FIELD and a key of the TOML table."""
 
@@ -192,8 +201,10 @@ class DetectorConfig(Settings):
     preview: bool = Field(
         True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
     )
-    allow_origin: str = Field(
-        "", description="other sites whose pages may subscribe in a browser, separated by commas; *: any"
+    allow_origin: Annotated[str, AfterValidator(_origins)] = Field(
+        "",
+        description="sites whose pages may read this detector in a browser, and under whose names it may be asked: "
+        "https://dash.example, separated by commas; *: any",
     )
     hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(

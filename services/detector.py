@@ -26,7 +26,7 @@ from services.history import INTERVAL_S
 from services.metrics import VERSION, DetectorMetrics, WireMeter
 from services.network import LoadedModel, load_network
 from services.streams import Stream, Streams
-from services.web import Readiness, Web, foreign_origins_refused, load_page
+from services.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
 from stream.broadcast import Broadcast
 from stream.companions import accompany
 from stream.connection import ConnectionLost, CountingSocket, Link, WireBytes
@@ -47,7 +47,9 @@ WARM_UP_CANVAS = (384, 640)  # 16:9 at the default size
 
 
 CLEANUP_S = 0.5  # for connections that are still open after the drain
-EXTRA_CONNECTIONS = 16  # handshakes, scrapes and requests beside cameras and subscribers
+EXTRA_SESSIONS = 16  # cameras that say hello beside those that stream
+# Scrapes, and requests of browsers beside the cameras and subscribers: a page holds up to six connections open.
+EXTRA_CONNECTIONS = EXTRA_SESSIONS + 48
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +160,11 @@ class Detector:
 
     def _application(self) -> web.Application:
         app = web.Application(
-            middlewares=[self._note_request, foreign_origins_refused(self.config.allow_origin)]
+            middlewares=[
+                self._note_request,
+                errors_as_json,
+                foreign_pages_refused(self.config.allow_origin, self.config.host),
+            ]
         )
         app.router.add_get("/v1/features", self._tracked(self._features))
         app.router.add_get("/v1/detections", self._tracked(self._detections))
@@ -231,7 +237,7 @@ class Detector:
         try:
             if ws.ws_protocol != FEATURES_PROTOCOL:
                 raise SessionError(CloseCode.BAD_SUBPROTOCOL, f"subprotocol must be {FEATURES_PROTOCOL}")
-            if self._sessions > self.config.max_streams + EXTRA_CONNECTIONS:
+            if self._sessions > self.config.max_streams + EXTRA_SESSIONS:
                 raise SessionError(CloseCode.TRY_AGAIN_LATER, "too many connections")
             await self._serve(await self._handshake(link, meter))
             raise SessionError(CloseCode.GOING_AWAY, "detector stops")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from ipaddress import ip_address
 from pathlib import PurePath
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -38,6 +41,9 @@ _PAGE = _SAFE | {
     "Cache-Control": "no-cache",  # an updated detector brings its own page
 }
 _LIVE = _SAFE | {"Cache-Control": "no-store"}
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+_LOCAL_SUFFIXES = (".localhost", ".local", ".lan", ".home.arpa", ".internal")  # which no registry sells
+_MAX_HOST = 255
 # Pictures of a camera are nobody's to show on a site of their own.
 _PICTURE = _LIVE | {"Cross-Origin-Resource-Policy": "same-origin"}
 
@@ -70,24 +76,71 @@ def load_page(folder: Traversable | None = None) -> Mapping[str, Asset]:
     }
 
 
-def foreign_origins_refused(allowed: str) -> Middleware:
-    """A middleware that keeps pages of other sites from opening WebSockets here, as a browser would let them.
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware that tells what is wrong with a request as {"error": "..."}."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        reason = (error.text or "").removeprefix(f"{error.status}: ")
+        kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return web.json_response({"error": reason}, status=error.status, headers=_LIVE | kept)
 
-    `allowed` lists the origins that may, such as https://dash.example, separated by commas; * stands for all. What
-    is no browser sends no Origin and is let in.
+
+def foreign_pages_refused(allowed: str, host: str = "") -> Middleware:
+    """A middleware that keeps pages of other sites, open in a browser here, from reading this detector.
+
+    A page may open a WebSocket to any address: where the browser tells its origin, that has to be this server's own.
+    And a page's own name may be made to lead here (DNS rebinding), which is then its own origin: so a browser must
+    have asked by a name that nobody can have registered to that end, or that `host` or `allowed` has. `allowed` lists
+    origins, such as https://dash.example, separated by commas; * stands for all.
+
+    Over HTTP a browser cannot be told from other clients, so names count for all of them; but a WebSocket without
+    Origin is no browser's, and probes tell nothing that is worth it.
     """
-    known = {origin.strip().rstrip("/").lower() for origin in allowed.split(",")}
+    origins = {origin.strip().rstrip("/").lower() for origin in allowed.split(",")}
+    names = {_name(urlsplit(origin).netloc) for origin in origins} | {
+        socket.gethostname().lower(),
+        host.lower(),
+    }
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin and "Upgrade" in request.headers and "*" not in known:
-            same = origin.lower().partition("://")[2] == request.headers.get("Host", "").lower()
-            if not same and origin.lower() not in known:
-                raise web.HTTPForbidden(text="a page of another site; see --allow-origin\n")
+        asked, origin = request.headers.get("Host", "").lower(), request.headers.get("Origin", "").lower()
+        if "Upgrade" in request.headers:
+            browser = bool(origin)
+            if browser and origin.partition("://")[2] != asked and not origins & {origin, "*"}:
+                raise web.HTTPForbidden(text="a page of another site; see --allow-origin")
+            passed = not browser or origin in origins
+        else:
+            passed = request.path in PROBES
+        if not (passed or "*" in origins or _is_private(_name(asked)) or _name(asked) in names):
+            raise web.HTTPForbidden(
+                text=f"asked as {asked[:_MAX_HOST]}, a name that this detector does not know; "
+                f"if it is the detector's own, start it with --allow-origin http://{asked[:_MAX_HOST]}"
+            )
         return await handler(request)
 
     return check
+
+
+def _name(host: str) -> str:
+    """The host in what a Host header says, without port, brackets and the dot that may end it."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return host
+
+
+def _is_private(name: str) -> bool:
+    """Whether nobody can have registered the name: an address, a name in a local network, or none."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return "." not in name or name.endswith(_LOCAL_SUFFIXES)
+    return True
 
 
 class Web:
@@ -119,7 +172,9 @@ class Web:
 
     async def _asset(self, request: web.Request) -> web.Response:
         asset = self._page.get(request.match_info["file"])
-        return asset.response() if asset else _missing("no such file")
+        if asset is None:
+            raise web.HTTPNotFound(text="no such file")
+        return asset.response()
 
     async def _favicon(self, _request: web.Request) -> web.Response:
         """Browsers ask for this one unbidden."""
@@ -131,16 +186,12 @@ class Web:
 
     async def _detail(self, request: web.Request) -> web.Response:
         stream = self._find(request)
-        if stream is None:
-            return _missing("no such stream")
         return web.json_response({**stream.describe(), "history": stream.history.describe()}, headers=_LIVE)
 
     async def _preview(self, request: web.Request) -> web.Response:
         stream = self._find(request)
-        if stream is None:
-            return _missing("no such stream")
         if stream.preview is None:
-            return _missing("this stream has no preview; cameras send one with --preview")
+            raise web.HTTPNotFound(text="this stream has no preview; cameras send one with --preview")
         return web.Response(body=stream.preview, content_type="image/jpeg", headers=_PICTURE)
 
     async def _livez(self, _request: web.Request) -> web.Response:
@@ -150,9 +201,8 @@ class Web:
         readiness = self._readiness()
         return web.Response(text=f"{readiness}\n", status=200 if readiness == "ready" else 503)
 
-    def _find(self, request: web.Request) -> Stream | None:
-        return self._streams.get(request.match_info["name"])
-
-
-def _missing(reason: str) -> web.Response:
-    return web.json_response({"error": reason}, status=404, headers=_LIVE)
+    def _find(self, request: web.Request) -> Stream:
+        stream = self._streams.get(request.match_info["name"])
+        if stream is None:
+            raise web.HTTPNotFound(text="no such stream")
+        return stream

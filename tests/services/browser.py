@@ -22,11 +22,13 @@ FLAGS = [
 
 
 @asynccontextmanager
-async def open_browser() -> AsyncIterator[Browser]:
-    """A headless browser of its own; needs CHROMIUM."""
+async def open_browser(*flags: str) -> AsyncIterator[Browser]:
+    """A headless browser of its own, with flags beside the usual ones; needs CHROMIUM."""
     assert CHROMIUM, "no chromium"
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(headless=True, executable_path=CHROMIUM, args=FLAGS)
+        browser = await playwright.chromium.launch(
+            headless=True, executable_path=CHROMIUM, args=[*FLAGS, *flags]
+        )
         try:
             yield browser
         finally:

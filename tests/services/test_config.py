@@ -86,6 +86,22 @@ def test_refuses_a_broken_file(tmp_path, content):
         DetectorConfig.load({}, tmp_path / "none.toml")
 
 
+@pytest.mark.parametrize(
+    "origins", ["", "*", "https://dash.example", "HTTPS://a.example/ , http://[::1]:8765,"]
+)
+def test_takes_origins(origins):
+    assert DetectorConfig.load({"allow_origin": origins}).allow_origin == origins
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["dash.example", "ws://dash.example", "https://", "https://a.example/path", "https://a b", "http://["],
+)
+def test_refuses_what_is_no_origin(origins):
+    with pytest.raises(ConfigError, match="--allow-origin: "):
+        DetectorConfig.load({"allow_origin": f"https://good.example,{origins}"})
+
+
 @pytest.mark.parametrize("settings", [CameraConfig, DetectorConfig])
 def test_every_field_is_a_flag_with_help(settings):
     parser = ArgumentParser()

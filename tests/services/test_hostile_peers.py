@@ -16,6 +16,7 @@ from aiohttp import ClientSession, WSMsgType, web
 
 from codec.packet import PacketHeader, Stamp
 from codec.spec import CodecSpec
+from services.detector import EXTRA_CONNECTIONS
 from stream.connection import ConnectionLost, Link, connect
 from stream.cut import layout
 from stream.message import (
@@ -382,7 +383,8 @@ async def test_refuses_tensors_larger_than_allowed(start_detector, make_hello, m
 async def test_silent_connections_make_way(start_detector, make_camera):
     """TCP connections that ask for nothing are closed after a while, and do not keep cameras out for ever."""
     async with start_detector(max_streams=1, max_subscribers=1, hello_timeout_s=0.5) as running:
-        silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(40)]
+        count = EXTRA_CONNECTIONS + 24
+        silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(count)]
         half = silent[0][1]
         half.write(b"GET /live")
         listening = running.detector._listening
@@ -393,6 +395,18 @@ async def test_silent_connections_make_way(start_detector, make_camera):
         assert await still_serves(running, make_camera)
         assert len(listening.accepted) <= 2
         for _, writer in silent:
+            writer.close()
+
+
+async def test_browsers_that_keep_connections_leave_room(start_detector, make_camera):
+    """Eight of them, each with the six connections that a browser keeps to a server."""
+    async with start_detector(max_streams=1, max_subscribers=1) as running, asyncio.timeout(LIVENESS_S):
+        kept = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8 * 6)]
+        for reader, writer in kept:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: nas\r\n\r\n")
+            assert await reader.readuntil(b"live\n")
+        assert await still_serves(running, make_camera)
+        for _, writer in kept:
             writer.close()
 
 
