@@ -124,6 +124,7 @@ def test_an_image_runs_without_privileges(name):
     )
     for variable in ("NUMBA_CACHE_DIR", "YOLO_CONFIG_DIR"):
         assert Path(stage.env[variable]).is_relative_to(cache)
+    assert stage.env["YOLO_OFFLINE"] == "true"  # nothing is looked up on the internet
     assert set(stage.stages) <= set(STAGES)
 
 

@@ -29,3 +29,5 @@ def test_the_command_is_one_of_ours(path):
     final = {int(code) for code in unit["Service"]["RestartPreventExitStatus"].split()}
     assert {Exit.USAGE, Exit.WEIGHTS} <= final
     assert Exit.REFUSED not in final  # the detector's side may be mended
+    environment = dict(pair.split("=", 1) for pair in shlex.split(unit["Service"]["Environment"]))
+    assert environment["YOLO_OFFLINE"] == "true"  # nothing is looked up on the internet
