@@ -202,7 +202,7 @@ async def test_refuses_a_canvas_whose_packets_would_be_too_large(start_detector,
 
 
 async def test_a_bad_preview_costs_its_own_connection(start_detector, make_hello, encode, make_camera):
-    promises_gigabytes = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\3" + bytes(9) + b"\xff\xd9"
+    promises_gigabytes = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\3" + bytes(9) + b"\xff\xda\xff\xd9"
     cases = {
         "not base64": "%%%",
         "not a whole JPEG": b64encode(b"<html>").decode(),
