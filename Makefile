@@ -50,6 +50,7 @@ train-demo: $(VENV)/.ok
 	@test -d "$(DATA)" || { echo "make train-demo DATA=FOLDER, with coco/, clips/ and weights/"; exit 2; }
 	$(BIN)/python -m services.training --data $(DATA) --teacher $(TEACHER)
 	$(BIN)/python -m services.training.assess $(DATA)/coco/images/val2017
+	$(BIN)/python -m services.training.scenes
 
 screenshot: $(VENV)/.ok
 	$(BIN)/python -m tests.services.screenshot docs/images/live.png

@@ -70,7 +70,7 @@ SCENES: dict[str, tuple[Shot, ...]] = {
     "tour": (
         Shot("bus", zoom=(1.05, 1.2), across=(0, 1), down=(0.4, 0.5), shake=2, seconds=6),
         Shot("zidane", zoom=(1.05, 1.2), across=(0.45, 0.75), down=(0, 0.5), shake=4, seconds=5),
-        Shot("bus", zoom=(1.4, 1.6), across=(0, 0.2), down=(0.42, 0.52), shake=3, seconds=5),
+        Shot("bus", zoom=(1.25, 1.4), across=(0, 0.2), down=(0.42, 0.52), shake=3, seconds=5),
         Shot("zidane", zoom=(1.3, 1.6), across=(0.3, 0.8), down=(0, 0.4), shake=3, seconds=4),
     ),
 }

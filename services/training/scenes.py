@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 from ultralytics.utils.metrics import box_iou
 
+from codec.packet import Stamp
+from codec.spec import CodecSpec
+from services.config import DEFAULT_CODEC, DetectorConfig
 from services.training.pictures import CLASSES, PHOTOGRAPHS
 from stream.detections import Detections
-from stream.virtual_camera import VirtualCamera
+from stream.letterbox import Letterbox
+from stream.model import Model, load_model
+from stream.nms import detect
+from stream.split import Head, Tail
+from stream.virtual_camera import SCENES, VirtualCamera
+from stream.weights import DEMO, find_weights
 
 CLEARLY_VISIBLE = 0.5  # share of an object inside the frame from which on it has to be found
 HARDLY_VISIBLE = 0.05  # share below which finding it is as good as finding nothing
 SAME = 0.5  # intersection over union of a detection and the visible part of its object
 BESIDE = 0.2  # the same for an object of which too little is visible to say where it ends
+
+
+class SplitDetector:
+    """Camera and detector without the wire between them, with the settings that both have by default."""
+
+    def __init__(self, network: Model, canvas: tuple[int, int] = (480, 640)) -> None:
+        settings = DetectorConfig.load({})
+        self.letterbox = Letterbox(canvas, canvas)
+        self.head, self.tail = Head(network, size=canvas), Tail(network)
+        codec = CodecSpec.parse(DEFAULT_CODEC)
+        self.encoder, self.decoder = codec.encoder(self.head.layout), codec.decoder(self.head.layout)
+        self.confidence, self.iou = settings.confidence, settings.iou
+        self.frames = 0
+
+    def __call__(self, image: NDArray[np.uint8]) -> Detections:
+        """The objects on a picture of the canvas's size; pictures follow one another as in a video."""
+        packet = self.encoder.encode(self.head(image), Stamp(self.frames, 0, *self.letterbox.frame))
+        self.frames += 1
+        prediction = self.tail(self.decoder.decode(packet.data).tensors)
+        return detect(prediction, self.letterbox, conf=self.confidence, iou=self.iou)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +72,7 @@ class SceneCount:
 
 
 def count(
-    detect: Callable[[NDArray[np.uint8]], Detections], camera: VirtualCamera, frames: Iterable[int]
+    look: Callable[[NDArray[np.uint8]], Detections], camera: VirtualCamera, frames: Iterable[int]
 ) -> SceneCount:
     """Compares detections of the demo's classes with what the frames show.
 
@@ -50,7 +81,7 @@ def count(
     total = SceneCount(0, 0, 0, 0, 0)
     for number in frames:
         kinds, boxes, visible = objects_in(camera, number)
-        found = detect(camera.render(number))
+        found = look(camera.render(number))
         same = (found.class_id[:, None] == kinds) * box_iou(
             torch.from_numpy(found.boxes), torch.from_numpy(boxes)
         ).numpy()
@@ -81,3 +112,26 @@ def objects_in(
     keep = visible >= HARDLY_VISIBLE
     kinds = np.array([CLASSES.index(row[0]) for row in rows], np.int64)
     return kinds[keep], cut[keep].astype(np.float32), visible[keep]
+
+
+def main() -> None:
+    parser = ArgumentParser(prog="python -m services.training.scenes", description=__doc__)
+    parser.add_argument("--model", default=DEMO, help="network of the demo's classes (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=120, help="of each scene (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=11, help="only every n-th frame (default: %(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    network = load_model(find_weights(options.model))
+    table = Table("scene", "frames", "complete", "objects", "found", "false")
+    for scene in SCENES:
+        total = SceneCount(0, 0, 0, 0, 0)
+        for seed in (0, 11):
+            frames = range(0, options.frames // 2 * options.every, options.every)
+            total += count(SplitDetector(network), VirtualCamera(scene=scene, seed=seed), frames)
+        figures = total.frames, total.complete, total.objects, total.found, total.false
+        table.add_row(scene, *map(str, figures))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from codec.packet import Stamp
-from codec.spec import CodecSpec
-from services.config import DEFAULT_CODEC, DetectorConfig
 from services.training.pictures import CLASSES
-from services.training.scenes import count, objects_in
+from services.training.scenes import SplitDetector, count, objects_in
 from stream.detections import Detections
-from stream.letterbox import Letterbox
 from stream.model import Model, load_model
-from stream.nms import detect
-from stream.split import Head, Tail
 from stream.virtual_camera import SCENES, VirtualCamera
 from stream.weights import DEMO, find_weights
 
@@ -24,25 +18,6 @@ from stream.weights import DEMO, find_weights
 def network() -> Model:
     torch.set_num_threads(1)
     return load_model(find_weights(DEMO))
-
-
-class SplitDetector:
-    """Camera and detector without the wire between them, with the settings that both have by default."""
-
-    def __init__(self, network: Model, canvas: tuple[int, int] = (480, 640)) -> None:
-        settings = DetectorConfig.load({})
-        self.letterbox = Letterbox(canvas, canvas)
-        self.head, self.tail = Head(network, size=canvas), Tail(network)
-        codec = CodecSpec.parse(DEFAULT_CODEC)
-        self.encoder, self.decoder = codec.encoder(self.head.layout), codec.decoder(self.head.layout)
-        self.thresholds = {"conf": settings.confidence, "iou": settings.iou}
-        self.frames = 0
-
-    def __call__(self, image) -> Detections:
-        packet = self.encoder.encode(self.head(image), Stamp(self.frames, 0, *self.letterbox.frame))
-        self.frames += 1
-        prediction = self.tail(self.decoder.decode(packet.data).tensors)
-        return detect(prediction, self.letterbox, **self.thresholds)
 
 
 def test_is_small_and_knows_people_and_vehicles(network):
