@@ -182,11 +182,11 @@ class Web:
         return asset.response() if asset else web.Response(status=204)
 
     async def _list(self, _request: web.Request) -> web.Response:
-        return web.json_response({"model": self._model, "streams": self._streams.describe()}, headers=_LIVE)
+        return _told({"model": self._model, "streams": self._streams.describe()})
 
     async def _detail(self, request: web.Request) -> web.Response:
         stream = self._find(request)
-        return web.json_response({**stream.describe(), "history": stream.history.describe()}, headers=_LIVE)
+        return _told({**stream.describe(), "history": stream.history.describe()})
 
     async def _preview(self, request: web.Request) -> web.Response:
         stream = self._find(request)
@@ -206,3 +206,10 @@ class Web:
         if stream is None:
             raise web.HTTPNotFound(text="no such stream")
         return stream
+
+
+def _told(facts: Mapping[str, object]) -> web.Response:
+    """JSON, compressed where the client takes it: a page asks every second, perhaps over a thin link."""
+    response = web.json_response(facts, headers=_LIVE)
+    response.enable_compression()
+    return response

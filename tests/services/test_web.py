@@ -138,6 +138,14 @@ async def test_the_network_is_told_by_its_name(folder):
         assert await answer.json() == {"model": "demo", "streams": []}
 
 
+async def test_answers_are_compressed_for_those_who_take_it(folder):
+    async with serving(folder) as (session, http):
+        for accepted, given in (("gzip", "gzip"), ("identity", None)):
+            async with session.get(http + "/v1/streams", headers={"Accept-Encoding": accepted}) as answer:
+                assert answer.headers.get("Content-Encoding") == given
+                assert (await answer.json())["streams"] == []
+
+
 async def test_the_path_of_a_network_is_nobodys_business(start_detector, weights):
     async with (
         start_detector(model=str(weights)) as running,
