@@ -3,9 +3,12 @@
 import { colourOf } from "./palette.js";
 
 const TRAIL_NS = 2e9;
+const OUTLINE_NS = 3e8; // between the outlines of a trail
+const OUTLINED = 24; // boxes of a frame; of more, outlines would be a thicket
 const TRAIL_DOTS = 1500; // enough for any scene a person can read, few enough for any machine to draw
 const LABELS = 48; // of the most certain boxes; more would only cover each other
 const LARGEST_SIDE = 4096; // device pixels
+const OUTSIDE = "#05080b"; // of the frame, where it does not fill the canvas
 const STAGE = "#10161d";
 const GRID = "#1b242e";
 const INK = "#10161d";
@@ -58,11 +61,13 @@ export class BoxPainter {
     const context = this.#context;
     const { width, height } = this.#canvas;
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = STAGE;
+    context.fillStyle = OUTSIDE;
     context.fillRect(0, 0, width, height);
     const size = this.latest?.image ?? this.#picture ?? { width, height };
     const scale = Math.min(width / size.width, height / size.height);
     context.translate((width - size.width * scale) / 2, (height - size.height * scale) / 2);
+    context.fillStyle = STAGE;
+    context.fillRect(0, 0, size.width * scale, size.height * scale);
     if (this.#picture) {
       context.drawImage(this.#picture, 0, 0, size.width * scale, size.height * scale);
     } else {
@@ -90,6 +95,8 @@ export class BoxPainter {
     const context = this.#context;
     const now = this.latest.captured_ns;
     let dots = 0;
+    let outlined = now;
+    context.lineWidth = this.#density;
     for (const { captured_ns: then, predictions } of this.#frames.slice(0, -1).reverse()) {
       dots += predictions.length;
       if (dots > TRAIL_DOTS) break;
@@ -101,6 +108,13 @@ export class BoxPainter {
         context.beginPath();
         context.arc(x * scale, y * scale, radius, 0, 7);
         context.fill();
+      }
+      if (outlined - then < OUTLINE_NS || predictions.length > OUTLINED) continue;
+      outlined = then;
+      context.globalAlpha = 0.3 * rest;
+      for (const { x, y, width, height, class_id } of predictions) {
+        context.strokeStyle = colourOf(class_id);
+        context.strokeRect((x - width / 2) * scale, (y - height / 2) * scale, width * scale, height * scale);
       }
     }
     context.globalAlpha = 1;
@@ -129,7 +143,7 @@ export class BoxPainter {
 
   #paintLabel({ x, y, width, height, confidence, class: name, class_id }, scale, density) {
     const context = this.#context;
-    const text = `${name.slice(0, 32)} ${Math.round(confidence * 100)}`;
+    const text = `${name.slice(0, 32)} ${Math.round(confidence * 100)} %`;
     const key = `${density} ${text}`;
     if (!this.#labels.has(key)) {
       if (this.#labels.size > 4096) this.#labels.clear();

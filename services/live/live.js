@@ -2,6 +2,7 @@
 
 import { ADDRESS, fetchPreview, fetchStream, fetchStreams, IS_LOCAL } from "./detector.js";
 import { follow, make, write } from "./dom.js";
+import { NONE } from "./format.js";
 import { stateOf } from "./stream_state.js";
 import { StreamView } from "./stream_view.js";
 import { Subscription } from "./subscription.js";
@@ -15,6 +16,7 @@ const find = (selector) => document.querySelector(selector);
 const view = new StreamView(find("article.stream"));
 let subscription = null;
 let opened = null; // name of the open stream
+let chosen = null; // name that the page itself put into the hash
 let turn = new AbortController(); // aborted to have the next poll now
 
 /** Name in the URL's hash; empty for none. */
@@ -29,10 +31,14 @@ function named() {
 
 /** Name of the stream to open: the hash's, else the first connected one, which then gets the hash. */
 function choose(streams) {
-  if (named()) return named();
+  const name = named();
+  // A name that nobody asked for makes way once it is gone, as after a restart of the detector.
+  if (name && (name !== chosen || streams.some((stream) => stream.name === name))) return name;
   const first = streams.find((stream) => stream.state === "connected");
-  if (first) window.history.replaceState(null, "", `#${encodeURIComponent(first.name)}`);
-  return (first ?? streams[0])?.name ?? "";
+  if (!first) return name || (streams[0]?.name ?? "");
+  chosen = first.name;
+  window.history.replaceState(null, "", `#${encodeURIComponent(chosen)}`);
+  return chosen;
 }
 
 // --- what is shown ---
@@ -88,9 +94,10 @@ function tell({ model, streams, name, stream, picture }) {
     tellCommands(model);
     write(find("#_unknown"), `No stream named ${name}`);
     showPart(name ? "unknown" : "empty");
+    if (!streams.length) find("section.empty").hidden = false; // a name of yesterday must not hide what to do
     return;
   }
-  subscription.keep();
+  subscription.keep(stream.frames);
   showPart("stream");
   view.showPicture(picture);
   view.update(stream);
@@ -102,17 +109,20 @@ function tellAway() {
   // What was true of the streams need not be so any more.
   for (const dot of document.querySelectorAll(".layout .dot")) dot.dataset.state = "unknown";
   for (const words of document.querySelectorAll(".layout .words")) write(words, "unknown while the detector is away");
+  for (const told of document.querySelectorAll(".tile b, [data-fact=state], [data-fact=link]")) write(told, NONE);
 }
 
 // --- following the detector ---
 
 /** All that the page tells once. Rejects where the detector does not answer. */
 async function ask(signal) {
-  const { model, streams } = await fetchStreams(signal);
+  // A deadline each: on a thin link all of it together may take longer.
+  const within = () => AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]);
+  const { model, streams } = await fetchStreams(within());
   const name = choose(streams);
   const listed = streams.some((stream) => stream.name === name);
-  const stream = listed ? await fetchStream(name, signal) : null;
-  const picture = stream?.preview ? await fetchPreview(name, signal) : null;
+  const stream = listed ? await fetchStream(name, within()) : null;
+  const picture = stream?.preview ? await fetchPreview(name, within()).catch(() => null) : null;
   return { model, streams, name, stream, picture };
 }
 
@@ -135,7 +145,7 @@ async function followDetector() {
     await visible();
     turn = new AbortController();
     const { signal } = turn;
-    const answer = await ask(AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)])).catch(() => null);
+    const answer = await ask(signal).catch(() => null);
     if (signal.aborted) continue;
     if (answer) {
       wait = POLL_MS;

@@ -8,14 +8,16 @@ import { drawSparkline } from "./sparkline.js";
 import { drawStages } from "./stages.js";
 import { stateOf } from "./stream_state.js";
 
-const WIDEST = 2.4; // of the stage; a frame of another shape is centred on it
-const NARROWEST = 0.75;
+const WIDEST = 4; // of the stage; a frame of another shape is centred on it
+const NARROWEST = 0.5;
+const ALIKE = 0.05; // sizes that differ by less are told as the same
 
 export class StreamView {
   #root;
   #painter;
   #due = false;
   #subscription = null;
+  #frame = null; // [height, width], as the detector tells, also where no box has come yet
   #classes = new Map(); // of the latest frame: name → { count, class_id }
 
   constructor(root) {
@@ -51,7 +53,8 @@ export class StreamView {
   }
 
   #fit() {
-    const { width, height } = this.#painter.latest?.image ?? {};
+    const [h, w] = this.#frame ?? [];
+    const { width, height } = this.#painter.latest?.image ?? { width: w, height: h };
     if (!(width > 0 && height > 0)) return;
     const ratio = String(Math.min(WIDEST, Math.max(NARROWEST, width / height)));
     const stage = this.#find(".stage");
@@ -86,8 +89,9 @@ export class StreamView {
     write(this.#find("h2"), stream.name);
     this.#find(".state .dot").dataset.state = state;
     write(this.#find(".state .words"), words);
+    this.#frame = stream.frame;
     this.#tellScene(stream, state);
-    this.#tellRates(stream);
+    this.#tellRates(stream, state);
     this.#tellStages(stream);
     this.#tellSizes(stream);
     this.#tellCounts(".drops .counts", stream.camera?.dropped, "none");
@@ -102,6 +106,7 @@ export class StreamView {
     this.#find("canvas").setAttribute("aria-label", `Boxes of the latest frame: ${told}`);
 
     this.#find(".preview-mark").hidden = !stream.previews;
+    this.#find(".no-pixels-mark").hidden = stream.previews;
     write(
       this.#find(".promise"),
       stream.previews
@@ -109,18 +114,23 @@ export class StreamView {
         : "Boxes only: the camera sends features, and not one pixel reaches this detector.",
     );
     const notice = this.#find(".notice");
-    notice.hidden = state !== "lost" && !this.#subscription?.refused;
-    write(
-      notice,
-      state === "lost"
-        ? "Stream lost: these are its last boxes."
-        : "The detector has as many viewers as it allows. Trying again.",
-    );
+    const text = this.#notice(state);
+    notice.hidden = !text;
+    write(notice, text);
   }
 
-  #tellRates(stream) {
+  #notice(state) {
+    const last = this.#painter.latest ? "these are its last boxes" : "its boxes are gone";
+    if (state === "lost") return `Stream lost: ${last}.`;
+    if (this.#subscription?.refused) return "The detector has as many viewers as it allows. Trying again.";
+    if (this.#subscription?.blocked) return "Boxes do not get through: the WebSocket is refused. Behind a proxy the detector needs --allow-origin.";
+    if (state === "silent" && this.#painter.latest) return "No new frames: these are the last boxes.";
+    return "";
+  }
+
+  #tellRates(stream, state) {
     const { camera, history } = stream;
-    const live = stream.state === "connected";
+    const live = state === "live";
     this.#tile("frames_per_second", history, {
       value: number(live ? stream.frames_per_second : null, 1),
       note: `${plural(stream.frames, "frame")} so far`,
@@ -165,7 +175,7 @@ export class StreamView {
     write(
       this.#find(".latency .aside"),
       reported.length
-        ? "Mean milliseconds a frame, from its capture to the answer."
+        ? "Mean milliseconds a frame, of the last 1,024, from capture to the answer."
         : "The detector's own part, in mean milliseconds a frame; the camera has not reported yet.",
     );
   }
@@ -174,22 +184,22 @@ export class StreamView {
     const features = recentKilobytes(stream);
     const jpeg = stream.camera?.jpeg_bytes;
     const sizes = [["features", { label: "features, as sent", kilobytes: features }]];
+    if (!stream.previews) sizes.push(["pixels", { label: "pixels", kilobytes: 0 }]);
     if (Number.isFinite(jpeg)) sizes.push(["jpeg", { label: "JPEG of the same frames", kilobytes: jpeg / 1e3 }]);
     sizes.push(["raw", { label: "tensors, uncompressed", kilobytes: stream.raw_kb_per_frame }]);
     follow(this.#find(".sizes"), sizes, newSize, (item, { label, kilobytes }) => {
       const [name, value, bar] = item.children;
       write(name, label);
-      write(value, `${measure(kilobytes)} kB`);
+      write(value, kilobytes === 0 ? "0 kB" : `${measure(kilobytes)} kB`);
       bar.style.setProperty("--share", Math.min(1, kilobytes / stream.raw_kb_per_frame || 0));
     });
+    write(this.#find(".ratio"), `${number(stream.raw_kb_per_frame / features, 1)}×`);
     const against = [`${number(stream.raw_kb_per_frame / features, 1)} times smaller than the raw tensors`];
     if (jpeg > 0 && features > 0) {
       const ratio = jpeg / 1e3 / features;
-      against.push(
-        ratio >= 1
-          ? `${number(ratio, 1)} times smaller than JPEG (quality 90)`
-          : `${number(1 / ratio, 1)} times larger than JPEG (quality 90)`,
-      );
+      if (Math.abs(ratio - 1) < ALIKE) against.push("as large as JPEG (quality 90)");
+      else if (ratio > 1) against.push(`${number(ratio, 1)} times smaller than JPEG (quality 90)`);
+      else against.push(`${number(1 / ratio, 1)} times larger than JPEG (quality 90)`);
     }
     write(this.#find(".size .aside"), features > 0 ? `${against.join(", ")}.` : NONE);
   }

@@ -6,6 +6,7 @@ const TEXTS_KEPT = 8; // of those that come between two paints; what a slow disp
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15000;
 const TRY_AGAIN_LATER = 1013;
+const DEAF_MS = 10000; // without a message while frames are published
 
 export class Subscription {
   #name;
@@ -14,6 +15,8 @@ export class Subscription {
   #texts = [];
   #waitMs = FIRST_WAIT_MS;
   #retryAt = 0;
+  #frames = null; // of the stream, when it was last told
+  #heardAt = 0;
 
   /** True while the detector has as many subscribers as it allows. */
   refused = false;
@@ -23,13 +26,30 @@ export class Subscription {
     this.#onArrival = onArrival;
   }
 
-  /** Open the socket unless it is open, or was closed only a moment ago. */
-  keep() {
-    if (this.#socket || performance.now() < this.#retryAt) return;
+  /** True where the socket never opened: a proxy or the detector does not let it through. */
+  blocked = false;
+
+  /**
+   * Open the socket unless it is open, or was closed only a moment ago. `frames` counts the stream's frames: a socket
+   * that is mute while they grow is dead without knowing it, as after a sleep or a change of network.
+   */
+  keep(frames) {
+    const now = performance.now();
+    if (frames === this.#frames) this.#heardAt = now; // there was nothing to hear
+    this.#frames = frames;
+    if (this.#socket && now - this.#heardAt > DEAF_MS) this.close();
+    if (this.#socket || now < this.#retryAt) return;
+    this.#heardAt = now;
     const socket = openDetections(this.#name);
     this.#socket = socket;
+    let opened = false;
+    socket.onopen = () => {
+      opened = true;
+      this.blocked = false;
+    };
     socket.onmessage = ({ data }) => {
       if (this.#socket !== socket) return;
+      this.#heardAt = performance.now();
       this.#waitMs = FIRST_WAIT_MS;
       this.refused = false;
       this.#texts.push(data);
@@ -40,6 +60,7 @@ export class Subscription {
       if (this.#socket !== socket) return;
       this.#socket = null;
       this.refused = code === TRY_AGAIN_LATER;
+      this.blocked = !opened;
       this.#retryAt = performance.now() + this.#waitMs;
       this.#waitMs = Math.min(2 * this.#waitMs, LONGEST_WAIT_MS);
     };
@@ -47,7 +68,8 @@ export class Subscription {
 
   /** The newest frames since the last call, oldest first; parsed only now, so that a burst costs no more. */
   take() {
-    return this.#texts.splice(0).map((text) => JSON.parse(text));
+    const messages = this.#texts.splice(0).map((text) => JSON.parse(text));
+    return messages.filter((message) => Array.isArray(message?.predictions) && message.image);
   }
 
   close() {

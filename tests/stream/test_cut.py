@@ -110,5 +110,5 @@ def test_an_unknown_point_names_valid_ones_nearby(split, near):
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(UnknownModel, match="choose one of yolov5n"):
+    with pytest.raises(UnknownModel, match="one of yolov5n"):
         skeleton("yolov8n")
