@@ -333,6 +333,13 @@ async def test_the_commands_name_the_detectors_network(start_detector, browse, m
         await expect(page.get_by_text("weights from a file")).to_be_visible(visible=model is None)
 
 
+async def test_a_name_of_yesterday_does_not_hide_how_to_connect(start_detector, browse):
+    async with start_detector() as running, browse(f"{running.http}/#street") as page:
+        await expect(page.get_by_role("heading", name="No stream named street")).to_be_visible()
+        await expect(page.locator("code", has_text="--source demo")).to_be_visible()
+        await expect(page.get_by_text("never the picture")).to_be_visible()
+
+
 async def test_a_stream_that_is_not_there_yet_opens_when_it_comes(start_detector, make_camera, browse):
     async with start_detector() as running, browse(f"{running.http}/#porch") as page:
         await expect(page.get_by_role("heading", name="No stream named porch")).to_be_visible()
@@ -464,6 +471,7 @@ async def test_a_preview_is_marked_and_its_absence_asks_for_no_picture(start_det
             await until_told_any(page)
             await expect(page.get_by_text("Preview on")).to_be_hidden()
             await expect(page.get_by_text("not one pixel reaches this detector")).to_be_visible()
+            await expect(page.get_by_text("No pixels here")).to_be_visible()
             polled = asked.count("/v1/streams/door")
             await until(lambda: asked.count("/v1/streams/door") > polled + 1)
             assert "/v1/streams/door/preview.jpg" not in asked
@@ -471,6 +479,7 @@ async def test_a_preview_is_marked_and_its_absence_asks_for_no_picture(start_det
             await stream_link(page, "porch").click()
             await expect(page.get_by_text("Preview on: this camera sends pixels")).to_be_visible()
             await expect(page.get_by_text("not one pixel")).to_be_hidden()
+            await expect(page.get_by_text("No pixels here")).to_be_hidden()
             # The scene is noise of all colours; boxes alone are lines on an even stage.
             await page.wait_for_function(
                 f"""() => {{ {COPY_CANVAS}
@@ -638,6 +647,40 @@ async def test_a_page_too_many_says_so_and_waits(start_detector, make_camera, br
             await page.goto("about:blank")
             await expect(second.get_by_text("The detector has as many viewers as it allows.")).to_be_hidden()
             await wait_for_colours(second, 200)
+
+
+async def test_a_socket_that_has_gone_mute_is_opened_again(start_detector, make_camera, browse):
+    """As after a sleep or a change of network: it stays open, and nothing comes any more."""
+    opened: list[object] = []
+
+    def pass_on(ours) -> None:
+        theirs = ours.connect_to_server()
+        opened.append(ours)
+        if len(opened) == 1:
+            theirs.on_message(lambda message: None)
+
+    async with (
+        start_detector() as running,
+        browse(running.http) as page,
+        playing(make_camera(running.url, **LIVE)),
+    ):
+        await page.route_web_socket(re.compile("/detections$"), pass_on)
+        await page.reload()
+        await until(lambda: len(opened) == 2)
+        await wait_for_colours(page, 200)
+
+
+async def test_a_socket_that_is_refused_is_told(start_detector, make_camera, browse):
+    async with (
+        start_detector() as running,
+        browse(running.http) as page,
+        playing(make_camera(running.url, **LIVE)),
+    ):
+        await page.add_init_script(
+            "WebSocket = class { constructor() { setTimeout(() => this.onclose({ code: 1006 })); } close() {} };"
+        )
+        await page.reload()
+        await expect(page.get_by_text("Behind a proxy the detector needs --allow-origin")).to_be_visible()
 
 
 async def test_a_page_that_nobody_sees_asks_for_nothing(start_detector, make_camera, browse):
