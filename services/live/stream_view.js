@@ -106,7 +106,7 @@ export class StreamView {
     this.#find("canvas").setAttribute("aria-label", `Boxes of the latest frame: ${told}`);
 
     this.#find(".preview-mark").hidden = !stream.previews;
-    this.#find(".no-pixels-mark").hidden = stream.previews;
+    this.#find(".no-pixels-mark").hidden = stream.previews || stream.state !== "connected";
     write(
       this.#find(".promise"),
       stream.previews
@@ -184,7 +184,7 @@ export class StreamView {
     const features = recentKilobytes(stream);
     const jpeg = stream.camera?.jpeg_bytes;
     const sizes = [["features", { label: "features, as sent", kilobytes: features }]];
-    if (!stream.previews) sizes.push(["pixels", { label: "pixels", kilobytes: 0 }]);
+    if (!stream.previews && stream.state === "connected") sizes.push(["pixels", { label: "pixels", kilobytes: 0 }]);
     if (Number.isFinite(jpeg)) sizes.push(["jpeg", { label: "JPEG of the same frames", kilobytes: jpeg / 1e3 }]);
     sizes.push(["raw", { label: "tensors, uncompressed", kilobytes: stream.raw_kb_per_frame }]);
     follow(this.#find(".sizes"), sizes, newSize, (item, { label, kilobytes }) => {
@@ -218,7 +218,7 @@ export class StreamView {
     const reconnects = camera?.reconnects ?? {};
     const facts = {
       source: camera?.source ?? NONE,
-      state: camera ? [camera.source_state, times(reconnects.source, "reopened")].join("") : NONE,
+      state: camera && stream.state === "connected" ? [camera.source_state, times(reconnects.source, "reopened")].join("") : NONE,
       model: `${stream.model}, split at ${stream.split}`,
       codec: stream.codec,
       canvas: frame ? `${size(canvas)}, from ${size(frame)}` : size(canvas),

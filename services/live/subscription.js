@@ -68,13 +68,22 @@ export class Subscription {
 
   /** The newest frames since the last call, oldest first; parsed only now, so that a burst costs no more. */
   take() {
-    const messages = this.#texts.splice(0).map((text) => JSON.parse(text));
-    return messages.filter((message) => Array.isArray(message?.predictions) && message.image);
+    return this.#texts.splice(0).flatMap(parse);
   }
 
   close() {
     this.#socket?.close();
     this.#socket = null;
     this.#texts = [];
+  }
+}
+
+/** A message of detections in a list of its own; an empty list for anything else, which a broken proxy may send. */
+function parse(text) {
+  try {
+    const message = JSON.parse(text);
+    return Array.isArray(message.predictions) && message.image ? [message] : [];
+  } catch {
+    return [];
   }
 }

@@ -649,6 +649,24 @@ async def test_a_page_too_many_says_so_and_waits(start_detector, make_camera, br
             await wait_for_colours(second, 200)
 
 
+async def test_what_is_no_detection_is_ignored(start_detector, make_camera, browse):
+    async with (
+        start_detector() as running,
+        browse(running.http) as page,
+        playing(make_camera(running.url, **LIVE)),
+    ):
+        await until_told_any(page)
+        for text in (
+            "null",
+            "{}",
+            '{"predictions": 3}',
+            "not json",
+            detections(1, (48, 32, 20, 20), name="late"),
+        ):
+            running.detector.broadcast.publish("door", text)
+        await wait_for_colours(page, 200)
+
+
 async def test_a_socket_that_has_gone_mute_is_opened_again(start_detector, make_camera, browse):
     """As after a sleep or a change of network: it stays open, and nothing comes any more."""
     opened: list[object] = []
