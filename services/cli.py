@@ -9,7 +9,13 @@ import os
 import signal
 import sys
 import threading
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from argparse import (
+    ArgumentParser,
+    ArgumentTypeError,
+    BooleanOptionalAction,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
 from importlib.metadata import version
@@ -182,13 +188,13 @@ def build_parser() -> ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ValueError
+        raise ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
     return seconds
-
-
-_seconds.__name__ = "number of seconds"  # what argparse calls a wrong one
 
 
 def _add_bench(bench: ArgumentParser) -> None:

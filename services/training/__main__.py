@@ -137,7 +137,7 @@ def train_stage(stage: Stage, student: Trainable, teacher: Teacher, batches: Bat
 
 
 def course(steps: int, peak: float) -> list[float]:
-    """Learning rate of each step: up in a line, down in a cosine."""
+    """Learning rate of each step, at most `peak`: up in a line, down in a cosine."""
     return [
         peak
         * min(1.0, (step + 1) / WARM_UP)
@@ -180,13 +180,14 @@ def losses_together(student: Trainable, teacher: Teacher, batch: Batch) -> dict[
 
 
 def detection_head(graph: Graph) -> AnchorDetect:
+    """The last layer."""
     head = graph.nodes[-1].module
     assert isinstance(head, AnchorDetect)
     return head
 
 
 def as_input(images: torch.Tensor) -> torch.Tensor:
-    """Pictures uint8 (B, 3, H, W) as the network reads them."""
+    """Pictures uint8 (B, 3, H, W), RGB, as the network reads them: float32, 0 to 1."""
     return images.float().div_(255).to(memory_format=torch.channels_last)
 
 
