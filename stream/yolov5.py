@@ -36,15 +36,11 @@ class AnchorDetect(nn.Module):
         times class probability, as ultralytics' anchor-free heads give them, so that one NMS serves both.
         """
         levels = []
-        for feature, convolution, anchors, stride in zip(
-            features, self.m, self.anchors, self.stride, strict=True
-        ):
-            batch, _, height, width = feature.shape
-            raw = convolution(feature).view(batch, len(anchors), 5 + self.classes, height, width)
-            xy, wh, objectness, scores = raw.sigmoid().split((2, 2, 1, self.classes), 2)
+        for raw, anchors, stride in zip(self.logits(features), self.anchors, self.stride, strict=True):
+            xy, wh, objectness, scores = torch.split(raw.sigmoid(), [2, 2, 1, self.classes], 2)
             y, x = torch.meshgrid(
-                torch.arange(height, device=feature.device, dtype=feature.dtype),
-                torch.arange(width, device=feature.device, dtype=feature.dtype),
+                torch.arange(raw.shape[-2], device=raw.device, dtype=raw.dtype),
+                torch.arange(raw.shape[-1], device=raw.device, dtype=raw.dtype),
                 indexing="ij",
             )
             centre = (xy * 2 - 0.5 + torch.stack((x, y))) * stride
@@ -52,3 +48,13 @@ class AnchorDetect(nn.Module):
             level = torch.cat((centre, extent, scores * objectness), 2)
             levels.append(level.transpose(1, 2).flatten(2))
         return torch.cat(levels, 2)
+
+    def logits(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """What the sigmoid has yet to be taken of, (B, anchors, 5 + classes, h, w) per level.
+
+        Along the third axis: centre x and y, width, height, objectness, classes.
+        """
+        return [
+            convolution(feature).unflatten(1, (len(anchors), 5 + self.classes))
+            for feature, convolution, anchors in zip(features, self.m, self.anchors, strict=True)
+        ]

@@ -22,8 +22,16 @@ class AnchorFreeDetect(Detect):  # type: ignore[misc] # ultralytics ships withou
         Rows 0 to 3 are centre x, centre y, width and height in pixels of the canvas, the others class
         probabilities.
         """
+        distances, scores = self.raw(features)
+        points, strides = make_anchors(features, self.stride)  # (N, 2) in cells, (N, 1) in pixels
+        boxes = dist2bbox(distances, points.T[None], xywh=True, dim=1) * strides.T
+        return torch.cat((boxes, scores.sigmoid()), 1)
+
+    def raw(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distances (B, 4, N) in cells, from a cell's centre to left, top, right, bottom; class logits (B, classes, N).
+
+        A distance is the mean of its distribution, and the logits are what the sigmoid has yet to be taken of.
+        """
         sides = torch.cat([head(x).flatten(2) for head, x in zip(self.cv2, features, strict=True)], 2)
         scores = torch.cat([head(x).flatten(2) for head, x in zip(self.cv3, features, strict=True)], 2)
-        points, strides = make_anchors(features, self.stride)  # (N, 2) in cells, (N, 1) in pixels
-        boxes = dist2bbox(self.dfl(sides), points.T[None], xywh=True, dim=1) * strides.T
-        return torch.cat((boxes, scores.sigmoid()), 1)
+        return self.dfl(sides), scores
