@@ -86,3 +86,22 @@ class MissingReference(BitstreamError):
             f"the decoder holds {reference}; ask for a keyframe"
         )
         self.sequence, self.held = sequence, held
+
+
+class StateMismatch(BitstreamError):
+    """A difference from a reference frame that is not the one this decoder holds: ask for a keyframe."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(
+            f"the packet is a difference from a frame with checksum {expected:08x}, the decoder holds one with "
+            f"{found:08x}; ask for a keyframe"
+        )
+        self.expected, self.found = expected, found
+
+
+class UnknownProfile(BadCodecSpec):
+    """A codec specification with a calibration profile that is not at hand."""
+
+    def __init__(self, profile_hash: str) -> None:
+        super().__init__(f"no calibration profile {profile_hash} here; give its file, or calibrate")
+        self.hash = profile_hash

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self, TypeAlias
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -12,12 +12,13 @@ from codec.errors import ShapeMismatch
 from codec.layout import FloatArray, Layout
 from codec.packet import PacketFormat, PacketHeader, Stamp
 
-KeyframeReason: TypeAlias = Literal["first", "requested", "periodic", "smaller"]
+KeyframeReason: TypeAlias = Literal["first", "requested", "periodic", "smaller", "scene"]
 """Why a temporal encoder made a keyframe.
 
 first: no packet with the preceding sequence number was encoded, or encoding it failed.
 requested: force_keyframe was called. periodic: the keyframe interval is over.
-smaller: the difference from the reference frame would not have been smaller.
+smaller: the difference from the reference frame would not have been smaller, or would not fit a packet.
+scene: the frame has little to do with the one before.
 """
 
 
@@ -28,6 +29,7 @@ class EncodedFrame:
     data: bytes
     keyframe: bool
     keyframe_reason: KeyframeReason | None  # None for a difference, and where a codec has only keyframes
+    step: int | None = None  # the quantizer's, 1/16 octave per unit; None where a codec has none to choose
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +51,15 @@ class Encoder(Protocol):
 
     def force_keyframe(self) -> None:
         """Make the next packet a keyframe: a receiver asked for it, or a packet was not sent."""
+
+
+@runtime_checkable
+class Adjustable(Encoder, Protocol):
+    """An encoder whose quantizer step may be set anew before every frame."""
+
+    finest: int
+    coarsest: int
+    step: int  # finest to coarsest, 1/16 octave per unit: 16 more double the step
 
 
 class Decoder(Protocol):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
-from codec.errors import BadCodecSpec, UnsupportedPacket
+from codec.errors import BadCodecSpec, UnknownProfile, UnsupportedPacket
+from codec.feature import Feature
 from codec.interface import Codec, Decoder, Encoder
 from codec.layout import Layout
 from codec.packet import PacketHeader
+from codec.profile import Profile
+from codec.shipped import SHIPPED
 from codec.raw import Raw
 from codec.rle import Rle
 
-CODECS: tuple[type[Codec], ...] = (Raw, Rle)
+CODECS: tuple[type[Codec], ...] = (Raw, Rle, Feature)
+
+Profiles: TypeAlias = Mapping[str, Profile]  # by hash
+Value: TypeAlias = int | bool | Profile | Literal["auto", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +29,16 @@ class CodecSpec:
     codec: Codec
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, profiles: Profiles = SHIPPED) -> Self:
         """The codec that `name:parameter=value,...` stands for; parameters left out have their defaults.
 
-        Raises BadCodecSpec, which lists what there is.
+        `profiles` are those that `profile=HASH` may name. Raises BadCodecSpec, which lists what there is; UnknownProfile
+        is one.
         """
         name, _, parameters = text.partition(":")
         for codec in CODECS:
             if codec.name == name:
-                return cls(codec(**_parse_parameters(codec, parameters)))
+                return cls(codec(**_parse_parameters(codec, parameters, profiles)))
         raise BadCodecSpec(f"no codec {name!r}; there are {', '.join(codec.name for codec in CODECS)}")
 
     @classmethod
@@ -68,9 +76,9 @@ def _defaults(codec: type[Any]) -> dict[str, Any]:
     return {field.name: field.default for field in fields(codec)}
 
 
-def _parse_parameters(codec: type[Codec], text: str) -> dict[str, int | bool]:
+def _parse_parameters(codec: type[Codec], text: str, profiles: Profiles) -> dict[str, Value]:
     defaults = _defaults(codec)
-    values: dict[str, int | bool] = {}
+    values: dict[str, Value] = {}
     for parameter in text.split(",") if text else ():
         name, _, value = parameter.partition("=")
         if name not in defaults:
@@ -78,8 +86,19 @@ def _parse_parameters(codec: type[Codec], text: str) -> dict[str, int | bool]:
             raise BadCodecSpec(f"{codec.name} has no parameter {name!r}; there are {known}")
         if name in values:
             raise BadCodecSpec(f"{codec.name}: {name} is given twice")
-        values[name] = _parse_value(codec, name, value, type(defaults[name]))
+        if name == "profile":
+            values[name] = _parse_profile(value, profiles)
+        else:
+            values[name] = _parse_value(codec, name, value, type(defaults[name]))
     return values
+
+
+def _parse_profile(value: str, profiles: Profiles) -> Value:
+    if value == "auto" or value == "none":
+        return value
+    if value not in profiles:
+        raise UnknownProfile(value)
+    return profiles[value]
 
 
 def _parse_value(codec: type[Codec], name: str, value: str, kind: type) -> int | bool:

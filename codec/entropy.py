@@ -1,0 +1,829 @@
+"""The adaptive binary range coder of the feature codec and the contexts of its levels (docs/bitstream.md).
+
+Decoding is integer arithmetic throughout, so every machine reads the same levels. Kernels that call one
+another share this file because numba's cache only sees a change in the file that a kernel is written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import numba
+import numpy as np
+from numba import boolean, int8, int16, int32, int64, uint8, uint16, uint64, void
+from numba.types import Array, UniTuple
+from numpy.typing import NDArray
+
+Kernel = TypeVar("Kernel", bound=Callable[..., object])
+Bytes: TypeAlias = NDArray[np.uint8]
+Ints: TypeAlias = NDArray[np.int32]
+Probabilities: TypeAlias = NDArray[np.uint16]
+Coder: TypeAlias = NDArray[np.uint64]
+
+CLASSES = 48  # contexts of a magnitude, a quarter of an octave each
+GROUPS = CLASSES // 4
+UNARY = 14  # magnitudes above 1 + UNARY escape to an Exp-Golomb code
+MAX_PREFIX = 14
+MAX_LEVEL = 2**15 - 1
+COEFFICIENT_WEIGHTS = 8
+BLOCK_WEIGHTS = 7
+MAX_CHANGE = 12  # of a block's step from the frame's, in quarters of an octave
+MAX_VECTOR = 8  # of a block, in quarters of a sample, in each direction
+
+# Where each set of contexts starts in the table of probabilities.
+PLANE = 0  # is a component's plane all zero, by the class of its prior
+BLOCK = PLANE + CLASSES
+LAST = BLOCK + CLASSES  # position of the last level of a block: trees of 16
+ZERO_FIRST = LAST + GROUPS * 16  # is the level zero, for the first frequency and for the others
+ZERO = ZERO_FIRST + CLASSES
+ONE = ZERO + CLASSES
+MORE = ONE + CLASSES  # is the magnitude above 2, 3, ...
+SIGN = MORE + GROUPS * UNARY  # of the first frequency, by its neighbours' signs
+STEP = SIGN + 5  # a block's step against the one expected; keyframes, then differences
+SKIP = STEP + 2 * (3 + 1 + 2 * MAX_CHANGE)
+MOTION = SKIP + 3  # does anything move, is a vector its left or its upper neighbour's, and trees of 32
+CONTEXTS = MOTION + 3 + 64
+
+
+def _kernel(signature: object) -> Callable[[Kernel], Kernel]:
+    compiler: Callable[[Kernel], Kernel] = numba.njit(signature, nogil=True, cache=True)
+    return compiler
+
+
+def _inlined(function: Kernel) -> Kernel:
+    compiler: Callable[[Kernel], Kernel] = numba.njit(
+        nogil=True, cache=True, forceinline=True, boundscheck=False
+    )
+    return compiler(function)
+
+
+@_inlined
+def _adapt(probabilities, context, bit):
+    fast = np.int32(probabilities[context, 0])
+    slow = np.int32(probabilities[context, 1])
+    if bit:
+        fast -= fast >> 4
+        slow -= slow >> 7
+    else:
+        fast += (32768 - fast) >> 4
+        slow += (32768 - slow) >> 7
+    probabilities[context, 0] = fast
+    probabilities[context, 1] = slow
+
+
+@_inlined
+def _zero_share(probabilities, context):
+    """P(0) in 1/32768."""
+    share = (np.int32(probabilities[context, 0]) + np.int32(probabilities[context, 1])) >> 1
+    return np.uint64(min(max(share, 32), 32736))
+
+
+@_inlined
+def _flush_word(out, low, size, position):
+    """Four bytes of low that are settled."""
+    if position + 4 <= out.size:
+        out[position] = low >> np.uint64(56)
+        out[position + 1] = (low >> np.uint64(48)) & np.uint64(255)
+        out[position + 2] = (low >> np.uint64(40)) & np.uint64(255)
+        out[position + 3] = (low >> np.uint64(32)) & np.uint64(255)
+    return low << np.uint64(32), size << np.uint64(32), position + 4
+
+
+@_inlined
+def _carry(out, position):
+    i = min(position, out.size) - 1
+    while i >= 0 and out[i] == 255:
+        out[i] = 0
+        i -= 1
+    if i >= 0:
+        out[i] += 1
+
+
+@_inlined
+def _put(bit, context, probabilities, out, low, size, position):
+    below = (size >> np.uint64(15)) * _zero_share(probabilities, context)
+    if bit:
+        moved = low + below
+        if moved < low:
+            _carry(out, position)
+        low = moved
+        size -= below
+    else:
+        size = below
+    _adapt(probabilities, context, bit)
+    if size < np.uint64(1 << 32):
+        low, size, position = _flush_word(out, low, size, position)
+    return low, size, position
+
+
+@_inlined
+def _put_raw(bit, out, low, size, position):
+    """One bit that is as often 0 as 1."""
+    size >>= np.uint64(1)
+    if bit:
+        moved = low + size
+        if moved < low:
+            _carry(out, position)
+        low = moved
+    if size < np.uint64(1 << 32):
+        low, size, position = _flush_word(out, low, size, position)
+    return low, size, position
+
+
+@_inlined
+def _next_word(data, position):
+    word = np.uint64(0)
+    if position + 4 <= data.size:
+        word = (
+            (np.uint64(data[position]) << np.uint64(24))
+            | (np.uint64(data[position + 1]) << np.uint64(16))
+            | (np.uint64(data[position + 2]) << np.uint64(8))
+            | np.uint64(data[position + 3])
+        )
+    else:
+        for i in range(4):
+            word <<= np.uint64(8)
+            if position + i < data.size:
+                word |= np.uint64(data[position + i])
+    return word
+
+
+@_inlined
+def _take(context, probabilities, data, code, size, position):
+    below = (size >> np.uint64(15)) * _zero_share(probabilities, context)
+    bit = code >= below
+    if bit:
+        code -= below
+        size -= below
+    else:
+        size = below
+    _adapt(probabilities, context, bit)
+    if size < np.uint64(1 << 32):
+        code = (code << np.uint64(32)) | _next_word(data, position)
+        size <<= np.uint64(32)
+        position += 4
+    return bit, code, size, position
+
+
+@_inlined
+def _take_raw(data, code, size, position):
+    size >>= np.uint64(1)
+    bit = code >= size
+    if bit:
+        code -= size
+    if size < np.uint64(1 << 32):
+        code = (code << np.uint64(32)) | _next_word(data, position)
+        size <<= np.uint64(32)
+        position += 4
+    return bit, code, size, position
+
+
+@_inlined
+def _class(expected, step):
+    """Context of a magnitude expected to be `expected`/256 units, when the step is 2**(step/16) units."""
+    bounded = np.float32(min(max(expected, 1), (1 << 24) - 1))
+    log = (bounded.view(np.int32) >> 19) - 2032  # 16 log2, linear between powers of two
+    return min(max((log - 128 - step + 112) >> 2, 0), CLASSES - 1)
+
+
+@_inlined
+def _put_magnitude(rest, context, probabilities, out, low, size, position):
+    """Magnitude - 1 of a level that is not zero, `context` being its class."""
+    low, size, position = _put(rest > 0, ONE + context, probabilities, out, low, size, position)
+    if rest == 0:
+        return low, size, position
+    first = MORE + (context >> 2) * UNARY
+    for i in range(UNARY):
+        more = rest - 1 > i
+        low, size, position = _put(more, first + i, probabilities, out, low, size, position)
+        if not more:
+            return low, size, position
+    escaped = rest - UNARY  # from 1
+    width = 0
+    while (escaped >> (width + 1)) != 0:
+        width += 1
+        low, size, position = _put_raw(True, out, low, size, position)
+    low, size, position = _put_raw(False, out, low, size, position)
+    for i in range(width - 1, -1, -1):
+        low, size, position = _put_raw((escaped >> i) & 1 != 0, out, low, size, position)
+    return low, size, position
+
+
+@_inlined
+def _take_magnitude(context, probabilities, data, code, size, position):
+    """Magnitude - 1, or -1 where an escape is longer than any encoder's."""
+    bit, code, size, position = _take(ONE + context, probabilities, data, code, size, position)
+    if not bit:
+        return 0, code, size, position
+    first = MORE + (context >> 2) * UNARY
+    for i in range(UNARY):
+        bit, code, size, position = _take(first + i, probabilities, data, code, size, position)
+        if not bit:
+            return i + 1, code, size, position
+    width = 0
+    bit, code, size, position = _take_raw(data, code, size, position)
+    while bit:
+        width += 1
+        if width > MAX_PREFIX:
+            return -1, code, size, position
+        bit, code, size, position = _take_raw(data, code, size, position)
+    escaped = 1
+    for _ in range(width):
+        bit, code, size, position = _take_raw(data, code, size, position)
+        escaped = (escaped << 1) | np.int64(bit)
+    return UNARY + escaped, code, size, position
+
+
+# Frequencies of a 4x4 block in zigzag order, as (horizontal, vertical).
+ZIGZAG = ((0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0), (3, 0), (2, 1))
+ZIGZAG += ((1, 2), (0, 3), (1, 3), (2, 2), (3, 1), (3, 2), (2, 3), (3, 3))
+_LEFT_OF = np.array([ZIGZAG.index((u - 1, v)) if u else -1 for u, v in ZIGZAG], np.int64)
+_ABOVE = np.array([ZIGZAG.index((u, v - 1)) if v else -1 for u, v in ZIGZAG], np.int64)
+
+
+@_inlined
+def _sign_context(signs, b, stride):
+    return SIGN + 2 + signs[b - 1] + signs[b - stride]
+
+
+@_inlined
+def _beside(inside, f):
+    """Magnitudes at the next lower horizontal and the next lower vertical frequency of the same block."""
+    left, up = _LEFT_OF[f], _ABOVE[f]
+    total = np.int32(0)
+    if left >= 0:
+        total += inside[left]
+    if up >= 0:
+        total += inside[up]
+    return total
+
+
+@_inlined
+def _block_expected(block_weights, prior_sum, block_sum, block_total, energy, now, before, p, stride):
+    return (
+        block_weights[0] * np.int64(prior_sum)
+        + block_weights[1] * np.int64(block_sum[now, p - 1] + block_sum[now, p - stride])
+        + block_weights[2] * np.int64(block_sum[now, p - stride - 1] + block_sum[now, p - stride + 1])
+        + block_weights[3] * np.int64(block_sum[before, p])
+        + block_weights[4] * np.int64(block_total[p])
+        + block_weights[5] * np.int64(block_sum[before, p + 1] + block_sum[before, p + stride])
+        + block_weights[6] * np.int64(energy)
+    ) >> 4
+
+
+@_inlined
+def _expect_block(base, weights, prior, k, magnitude, total, energy, now, before, p, stride):
+    """What each of a block's 16 magnitudes is expected to be by what lies outside of the block."""
+    outside = weights[5, 0] * (energy >> 4)
+    for f in range(16):
+        base[f] = (
+            weights[0, f] * prior[k, f]
+            + weights[1, f] * (magnitude[now, p - 1, f] + magnitude[now, p - stride, f])
+            + weights[2, f] * (magnitude[now, p - stride - 1, f] + magnitude[now, p - stride + 1, f])
+            + weights[3, f] * magnitude[before, p, f]
+            + weights[4, f] * total[p, f]
+            + outside
+        )
+
+
+@_inlined
+def _leave_zero(magnitude, block_sum, now, p):
+    block_sum[now, p] = 0
+    for f in range(16):
+        magnitude[now, p, f] = 0
+
+
+@_inlined
+def _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p):
+    """Remember a block for those that follow."""
+    for f in range(16):
+        value = inside[f] if f <= last else np.int32(0)
+        magnitude[now, p, f] = value
+        total[p, f] = min(total[p, f] + value, 1 << 18)
+    block_sum[now, p] = sum_inside
+    block_total[p] = min(block_total[p] + sum_inside, 1 << 18)
+
+
+_LEVELS = int16[:, :, ::1]
+_LAST = Array(numba.int8, 2, "C")
+_TABLE = Array(int32, 2, "C")
+_ROW = Array(int32, 1, "C")
+
+
+@_kernel(
+    int64(
+        _LEVELS,
+        _LAST,
+        _ROW,
+        _ROW,
+        Array(uint8, 1, "C"),
+        int64,
+        int64,
+        _TABLE,
+        _TABLE,
+        _ROW,
+        _TABLE,
+        uint16[:, ::1],
+        Array(uint8, 1, "C"),
+        Array(uint64, 1, "C"),
+        _TABLE,
+        int64[:, ::1],
+        boolean,
+    )
+)
+def put_levels(
+    levels,
+    lasts,
+    steps,
+    deltas,
+    coded,
+    across,
+    frame_step,
+    prior,
+    weights,
+    block_weights,
+    energy,
+    probabilities,
+    out,
+    coder,
+    sums,
+    counts,
+    count,
+):
+    """Append the levels (K, 16, B) of a frame's blocks; returns 0, or -1 where `out` is too small.
+
+    `lasts` (K, B) is the position of each block's last level that is not zero, -1 if there is none. `energy` (K, B)
+    has the last frame's magnitudes going in, this one's coming out. `sums` (K, 16) gets each coefficient's sum of
+    magnitudes over the blocks.
+    """
+    components, _, blocks = levels.shape
+    down = blocks // across
+    stride = across + 2
+    padded = stride * (down + 2)
+    magnitude = np.zeros((2, padded, 16), np.int32)
+    block_sum = np.zeros((2, padded), np.int32)
+    total = np.zeros((padded, 16), np.int32)
+    block_total = np.zeros(padded, np.int32)
+    signs = np.zeros(padded, np.int8)
+    base = np.zeros(16, np.int32)
+    inside = np.zeros(16, np.int32)
+    low, size, position = coder[0], coder[1], np.int64(coder[2])
+    for k in range(components):
+        now, before = k & 1, (k & 1) ^ 1
+        prior_sum = np.int32(0)
+        for f in range(16):
+            prior_sum += prior[k, f]
+            sums[k, f] = 0
+        empty = True
+        for b in range(blocks):
+            if coded[b] and lasts[k, b] >= 0:
+                empty = False
+                break
+        context = PLANE + _class(np.int64(prior_sum) << 4, frame_step)
+        if count:
+            counts[context, np.int64(empty)] += 1
+        low, size, position = _put(empty, context, probabilities, out, low, size, position)
+        if empty:
+            magnitude[now] = 0
+            block_sum[now] = 0
+            energy[k] = 0
+            continue
+        signs[:] = 0
+        b = -1
+        for y in range(down):
+            p = (y + 1) * stride
+            for _ in range(across):
+                b += 1
+                p += 1
+                if not coded[b]:
+                    _leave_zero(magnitude, block_sum, now, p)
+                    energy[k, b] = 0
+                    continue
+                step = steps[b]
+                context = _class(
+                    _block_expected(
+                        block_weights, prior_sum, block_sum, block_total, energy[k, b], now, before, p, stride
+                    ),
+                    step,
+                )
+                last = np.int64(lasts[k, b])
+                if count:
+                    counts[BLOCK + context, np.int64(last >= 0)] += 1
+                low, size, position = _put(
+                    last >= 0, BLOCK + context, probabilities, out, low, size, position
+                )
+                if last < 0:
+                    _leave_zero(magnitude, block_sum, now, p)
+                    energy[k, b] = 0
+                    continue
+                tree = LAST + (context >> 2) * 16
+                node = 1
+                for i in range(3, -1, -1):
+                    bit = (last >> i) & 1
+                    if count:
+                        counts[tree + node, bit] += 1
+                    low, size, position = _put(bit != 0, tree + node, probabilities, out, low, size, position)
+                    node = 2 * node + bit
+                _expect_block(base, weights, prior, k, magnitude, total, energy[k, b], now, before, p, stride)
+                delta = deltas[b]
+                sum_inside = np.int32(0)
+                for f in range(last + 1):
+                    level = np.int32(levels[k, f, b])
+                    expected = (
+                        np.int64(base[f])
+                        + weights[6, f] * np.int64(_beside(inside, f))
+                        + weights[7, f] * np.int64(sum_inside)
+                    )
+                    context = _class(expected, step)
+                    size_of = abs(level)
+                    if f < last:
+                        zero = (ZERO_FIRST if f == 0 else ZERO) + context
+                        if count:
+                            counts[zero, np.int64(size_of != 0)] += 1
+                        low, size, position = _put(
+                            size_of != 0, zero, probabilities, out, low, size, position
+                        )
+                    if size_of:
+                        if count:
+                            counts[ONE + context, np.int64(size_of > 1)] += 1
+                            for i in range(min(size_of - 1, UNARY)):
+                                counts[MORE + (context >> 2) * UNARY + i, np.int64(size_of - 2 > i)] += 1
+                        low, size, position = _put_magnitude(
+                            size_of - 1, context, probabilities, out, low, size, position
+                        )
+                        if f == 0:
+                            sign = _sign_context(signs, p, stride)
+                            if count:
+                                counts[sign, np.int64(level < 0)] += 1
+                            low, size, position = _put(
+                                level < 0, sign, probabilities, out, low, size, position
+                            )
+                            signs[p] = -1 if level < 0 else 1
+                        else:
+                            low, size, position = _put_raw(level < 0, out, low, size, position)
+                    inside[f] = min(size_of * delta, 65535)
+                    sum_inside += inside[f]
+                    sums[k, f] += inside[f]
+                sum_inside = min(sum_inside, 65535)
+                _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p)
+                energy[k, b] = sum_inside
+    coder[0], coder[1], coder[2] = low, size, position
+    return 0 if position <= out.size else -1
+
+
+@_kernel(
+    int64(
+        _LEVELS,
+        _LAST,
+        _ROW,
+        _ROW,
+        Array(uint8, 1, "C"),
+        int64,
+        int64,
+        _TABLE,
+        _TABLE,
+        _ROW,
+        _TABLE,
+        uint16[:, ::1],
+        Array(uint8, 1, "C", readonly=True),
+        Array(uint64, 1, "C"),
+        _TABLE,
+    )
+)
+def take_levels(
+    levels,
+    lasts,
+    steps,
+    deltas,
+    coded,
+    across,
+    frame_step,
+    prior,
+    weights,
+    block_weights,
+    energy,
+    probabilities,
+    data,
+    coder,
+    sums,
+):
+    """Read what `put_levels` wrote; returns 0, or -1 where it holds what no encoder writes.
+
+    `levels` is filled throughout.
+    """
+    components, _, blocks = levels.shape
+    down = blocks // across
+    stride = across + 2
+    padded = stride * (down + 2)
+    magnitude = np.zeros((2, padded, 16), np.int32)
+    block_sum = np.zeros((2, padded), np.int32)
+    total = np.zeros((padded, 16), np.int32)
+    block_total = np.zeros(padded, np.int32)
+    signs = np.zeros(padded, np.int8)
+    base = np.zeros(16, np.int32)
+    inside = np.zeros(16, np.int32)
+    code, size, position = coder[0], coder[1], np.int64(coder[2])
+    for k in range(components):
+        now, before = k & 1, (k & 1) ^ 1
+        prior_sum = np.int32(0)
+        for f in range(16):
+            prior_sum += prior[k, f]
+            sums[k, f] = 0
+        context = PLANE + _class(np.int64(prior_sum) << 4, frame_step)
+        empty, code, size, position = _take(context, probabilities, data, code, size, position)
+        if empty:
+            magnitude[now] = 0
+            block_sum[now] = 0
+            energy[k] = 0
+            lasts[k] = -1
+            continue
+        levels[k] = 0
+        if position > data.size + 8:
+            return -1
+        signs[:] = 0
+        b = -1
+        for y in range(down):
+            p = (y + 1) * stride
+            for _ in range(across):
+                b += 1
+                p += 1
+                lasts[k, b] = -1
+                if not coded[b]:
+                    _leave_zero(magnitude, block_sum, now, p)
+                    energy[k, b] = 0
+                    continue
+                step = steps[b]
+                context = _class(
+                    _block_expected(
+                        block_weights, prior_sum, block_sum, block_total, energy[k, b], now, before, p, stride
+                    ),
+                    step,
+                )
+                some, code, size, position = _take(BLOCK + context, probabilities, data, code, size, position)
+                if not some:
+                    _leave_zero(magnitude, block_sum, now, p)
+                    energy[k, b] = 0
+                    continue
+                tree = LAST + (context >> 2) * 16
+                node = 1
+                for _ in range(4):
+                    bit, code, size, position = _take(tree + node, probabilities, data, code, size, position)
+                    node = 2 * node + np.int64(bit)
+                last = node - 16
+                lasts[k, b] = last
+                _expect_block(base, weights, prior, k, magnitude, total, energy[k, b], now, before, p, stride)
+                delta = deltas[b]
+                sum_inside = np.int32(0)
+                for f in range(last + 1):
+                    expected = (
+                        np.int64(base[f])
+                        + weights[6, f] * np.int64(_beside(inside, f))
+                        + weights[7, f] * np.int64(sum_inside)
+                    )
+                    context = _class(expected, step)
+                    some = True
+                    if f < last:
+                        zero = (ZERO_FIRST if f == 0 else ZERO) + context
+                        some, code, size, position = _take(zero, probabilities, data, code, size, position)
+                    level = np.int64(0)
+                    if some:
+                        rest, code, size, position = _take_magnitude(
+                            context, probabilities, data, code, size, position
+                        )
+                        if rest < 0 or rest >= MAX_LEVEL:
+                            return -1
+                        level = rest + 1
+                        inside[f] = min(level * delta, 65535)
+                        if f == 0:
+                            sign = _sign_context(signs, p, stride)
+                            negative, code, size, position = _take(
+                                sign, probabilities, data, code, size, position
+                            )
+                            signs[p] = -1 if negative else 1
+                        else:
+                            negative, code, size, position = _take_raw(data, code, size, position)
+                        if negative:
+                            level = -level
+                        sum_inside += inside[f]
+                        sums[k, f] += inside[f]
+                    else:
+                        inside[f] = 0
+                    levels[k, f, b] = level
+                sum_inside = min(sum_inside, 65535)
+                _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p)
+                energy[k, b] = sum_inside
+    coder[0], coder[1], coder[2] = code, size, position
+    return 0
+
+
+def new_writer() -> Coder:
+    """State of an encoder before its first bit."""
+    return np.array([0, 2**64 - 1, 0], np.uint64)
+
+
+@_kernel(int64(Array(uint8, 1, "C"), Array(uint64, 1, "C")))
+def finish(out, coder):
+    """Write what is left, as short as the decoder's zeros allow; returns the number of bytes, or -1."""
+    low, size, position = coder[0], coder[1], np.int64(coder[2])
+    if position + 8 > out.size:
+        return -1
+    for bits in range(63, -1, -1):
+        mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+        value = (low + mask) & ~mask
+        if value - low < size:
+            break
+    if value < low:
+        _carry(out, position)
+    end = position
+    for i in range(8):
+        byte = (value >> np.uint64(56 - 8 * i)) & np.uint64(255)
+        out[position + i] = byte
+        if byte:
+            end = position + i + 1
+    return end
+
+
+@_kernel(void(Array(uint8, 1, "C", readonly=True), Array(uint64, 1, "C")))
+def start(data, coder):
+    """State of a decoder before its first bit."""
+    coder[0] = (_next_word(data, 0) << np.uint64(32)) | _next_word(data, 4)
+    coder[1] = np.uint64(2**64 - 1)
+    coder[2] = 8
+
+
+_CHANGES = Array(int8, 1, "C")
+_VECTORS = Array(int8, 2, "C")
+
+
+@_inlined
+def _expected_change(changes, b, across):
+    """A block's change of step as far as its neighbours tell."""
+    if b % across == 0:
+        return np.int64(changes[b - across]) if b >= across else 0
+    if b < across:
+        return np.int64(changes[b - 1])
+    return (np.int64(changes[b - 1]) + np.int64(changes[b - across]) + 1) >> 1
+
+
+@_kernel(
+    int64(
+        _CHANGES,
+        _CHANGES,
+        Array(uint8, 1, "C"),
+        _VECTORS,
+        int64,
+        boolean,
+        uint16[:, ::1],
+        Array(uint8, 1, "C"),
+        Array(uint64, 1, "C"),
+    )
+)
+def put_blocks(changes, before, coded, vectors, across, keyframe, probabilities, out, coder):
+    """Append what is said of each block: its vector, whether it has levels, its change of step from the frame's.
+
+    In a keyframe all blocks have levels and none moves. `before` (B,) has the changes of the last frame, which stay
+    for blocks without levels. Returns 0, or -1 where `out` is too small.
+    """
+    low, size, position = coder[0], coder[1], np.int64(coder[2])
+    blocks = changes.size
+    moving = False
+    if not keyframe:
+        for b in range(blocks):
+            moving |= vectors[b, 0] != 0 or vectors[b, 1] != 0
+        low, size, position = _put(moving, MOTION, probabilities, out, low, size, position)
+    first = STEP + (0 if keyframe else 4 + 2 * MAX_CHANGE)
+    odd = 0
+    for b in range(blocks):
+        if moving:
+            left = b - 1 if b % across else -1
+            above = b - across
+            left_y, left_x = (np.int64(vectors[left, 0]), np.int64(vectors[left, 1])) if left >= 0 else (0, 0)
+            above_y, above_x = (
+                (np.int64(vectors[above, 0]), np.int64(vectors[above, 1])) if above >= 0 else (0, 0)
+            )
+            y, x = np.int64(vectors[b, 0]), np.int64(vectors[b, 1])
+            same = y == left_y and x == left_x
+            low, size, position = _put(not same, MOTION + 1, probabilities, out, low, size, position)
+            if not same and (left_y != above_y or left_x != above_x):
+                same = y == above_y and x == above_x
+                low, size, position = _put(not same, MOTION + 2, probabilities, out, low, size, position)
+            if not same:
+                for axis in range(2):
+                    value = (y if axis == 0 else x) + MAX_VECTOR
+                    node = 1
+                    for i in range(4, -1, -1):
+                        bit = (value >> i) & 1
+                        low, size, position = _put(
+                            bit != 0, MOTION + 3 + 32 * axis + node, probabilities, out, low, size, position
+                        )
+                        node = 2 * node + bit
+        if not keyframe:
+            context = SKIP
+            if b % across and coded[b - 1]:
+                context += 1
+            if b >= across and coded[b - across]:
+                context += 1
+            low, size, position = _put(coded[b] != 0, context, probabilities, out, low, size, position)
+            if not coded[b]:
+                changes[b] = before[b]
+                continue
+        expected = _expected_change(changes, b, across) if keyframe else np.int64(before[b])
+        off = np.int64(changes[b]) - expected
+        low, size, position = _put(off != 0, first + min(odd, 2), probabilities, out, low, size, position)
+        odd = abs(off)
+        if off:
+            low, size, position = _put(off < 0, first + 3, probabilities, out, low, size, position)
+            for i in range(2 * MAX_CHANGE - 1):
+                more = odd > i + 1
+                low, size, position = _put(more, first + 4 + i, probabilities, out, low, size, position)
+                if not more:
+                    break
+    coder[0], coder[1], coder[2] = low, size, position
+    return 0 if position <= out.size else -1
+
+
+@_kernel(
+    int64(
+        _CHANGES,
+        _CHANGES,
+        Array(uint8, 1, "C"),
+        _VECTORS,
+        int64,
+        boolean,
+        uint16[:, ::1],
+        Array(uint8, 1, "C", readonly=True),
+        Array(uint64, 1, "C"),
+    )
+)
+def take_blocks(changes, before, coded, vectors, across, keyframe, probabilities, data, coder):
+    """Read what `put_blocks` wrote; returns 0, or -1 where it holds what no encoder writes."""
+    code, size, position = coder[0], coder[1], np.int64(coder[2])
+    blocks = changes.size
+    moving = False
+    if not keyframe:
+        moving, code, size, position = _take(MOTION, probabilities, data, code, size, position)
+    first = STEP + (0 if keyframe else 4 + 2 * MAX_CHANGE)
+    odd = 0
+    for b in range(blocks):
+        coded[b] = 1
+        vectors[b, 0], vectors[b, 1] = 0, 0
+        if moving:
+            left = b - 1 if b % across else -1
+            above = b - across
+            left_y, left_x = (np.int64(vectors[left, 0]), np.int64(vectors[left, 1])) if left >= 0 else (0, 0)
+            above_y, above_x = (
+                (np.int64(vectors[above, 0]), np.int64(vectors[above, 1])) if above >= 0 else (0, 0)
+            )
+            y, x = left_y, left_x
+            other, code, size, position = _take(MOTION + 1, probabilities, data, code, size, position)
+            if other and (left_y != above_y or left_x != above_x):
+                y, x = above_y, above_x
+                other, code, size, position = _take(MOTION + 2, probabilities, data, code, size, position)
+            if other:
+                for axis in range(2):
+                    node = 1
+                    for _ in range(5):
+                        bit, code, size, position = _take(
+                            MOTION + 3 + 32 * axis + node, probabilities, data, code, size, position
+                        )
+                        node = 2 * node + np.int64(bit)
+                    value = node - 32 - MAX_VECTOR
+                    if value > MAX_VECTOR:
+                        return -1
+                    if axis == 0:
+                        y = value
+                    else:
+                        x = value
+            vectors[b, 0], vectors[b, 1] = y, x
+        if not keyframe:
+            context = SKIP
+            if b % across and coded[b - 1]:
+                context += 1
+            if b >= across and coded[b - across]:
+                context += 1
+            some, code, size, position = _take(context, probabilities, data, code, size, position)
+            if not some:
+                coded[b] = 0
+                changes[b] = before[b]
+                continue
+        expected = _expected_change(changes, b, across) if keyframe else np.int64(before[b])
+        off = np.int64(0)
+        some, code, size, position = _take(first + min(odd, 2), probabilities, data, code, size, position)
+        if some:
+            negative, code, size, position = _take(first + 3, probabilities, data, code, size, position)
+            off = 1
+            for i in range(2 * MAX_CHANGE - 1):
+                more, code, size, position = _take(first + 4 + i, probabilities, data, code, size, position)
+                if not more:
+                    break
+                off += 1
+            if negative:
+                off = -off
+        odd = abs(off)
+        change = expected + off
+        if abs(change) > MAX_CHANGE:
+            return -1
+        changes[b] = change
+    coder[0], coder[1], coder[2] = code, size, position
+    return 0

@@ -1,0 +1,426 @@
+"""The feature codec: sensitivity-shaped transform coding with closed-loop prediction (docs/bitstream.md)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec import entropy, motion, transform
+from codec.errors import BadCodecSpec, CorruptPacket, MissingReference, StateMismatch, UnsupportedPacket
+from codec.interface import DecodedFrame, EncodedFrame, KeyframeReason, in_layout_order
+from codec.layout import FloatArray, Layout, TensorSpec, raw_bytes
+from codec.packet import PacketFormat, Stamp
+from codec.profile import GroupProfile, Profile, grouped, plane
+from codec.quantize import ValueRange
+from codec.shipped import SHIPPED
+from codec.steps import StepPredictor
+from codec.transform import COARSEST, FINEST, STEPS, block_steps, rounding
+
+MAX_KEYFRAME_INTERVAL = 10**6
+MAX_QUALITY = 10
+PARAMETER_BYTES = 8
+KEYFRAME_FINER = 6
+"""Keyframes are as much finer than differences: what they leave out, no difference brings back for free."""
+
+KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.03
+
+QUALITY: Mapping[int, tuple[int, float]] = {
+    1: (196, 1.25), 2: (188, 1.25), 3: (180, 1.25), 4: (172, 1.25), 5: (164, 1.25), 6: (156, 1.25),
+    7: (148, 1.25), 8: (140, 1.0), 9: (128, 0.75), 10: (108, 0.5),
+}  # fmt: skip
+
+Payload: TypeAlias = NDArray[np.uint8]
+_HEAD = struct.Struct(">B")
+_STATE = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Parameters of the codec. Raises BadCodecSpec if one is out of range."""
+
+    name: ClassVar = "feature"
+    codec_id: ClassVar = 2
+
+    quality: int = 6  # 1 to 10; for the encoder
+    temporal: bool = True  # code differences from the previous frame
+    effort: int = 2  # of the search for motion, 0 to 3; for the encoder
+    keyframe_interval: int = 250  # packets from one keyframe to the next, at most; for the encoder
+    profile: Profile | Literal["auto", "none"] = "auto"  # auto: to be found by whoever knows the network
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= MAX_QUALITY:
+            raise BadCodecSpec(f"feature: quality is {self.quality}, not 1 to {MAX_QUALITY}")
+        if not 0 <= self.effort <= 3:
+            raise BadCodecSpec(f"feature: effort is {self.effort}, not 0 to 3")
+        if not 1 <= self.keyframe_interval <= MAX_KEYFRAME_INTERVAL:
+            raise BadCodecSpec(
+                f"feature: keyframe_interval is {self.keyframe_interval}, not 1 to {MAX_KEYFRAME_INTERVAL}"
+            )
+
+    @classmethod
+    def from_parameters(cls, parameters: bytes) -> Self:
+        """The codec for packets with these parameter bytes: the first eight of the profile's hash, or zeros."""
+        if len(parameters) != PARAMETER_BYTES:
+            raise UnsupportedPacket("feature parameters", f"{PARAMETER_BYTES} bytes", repr(parameters.hex()))
+        if not any(parameters):
+            return cls(profile="none")
+        for profile_hash, profile in SHIPPED.items():
+            if profile_hash.startswith(parameters.hex()):
+                return cls(profile=profile)
+        raise UnsupportedPacket("calibration profile", "one that comes with this software", parameters.hex())
+
+    def packet_format(self, layout: Layout) -> PacketFormat:
+        most = payload_bound(layout)
+        return PacketFormat(
+            self.codec_id,
+            bytes.fromhex(self.profile.hash[: 2 * PARAMETER_BYTES])
+            if isinstance(self.profile, Profile)
+            else bytes(PARAMETER_BYTES),
+            self.temporal,
+            layout,
+            ((_HEAD.size, most), *((0, 0) for _ in layout[1:])),
+        )
+
+    def encoder(self, layout: Layout) -> FeatureEncoder:
+        return FeatureEncoder(self, layout)
+
+    def decoder(self, layout: Layout) -> FeatureDecoder:
+        return FeatureDecoder(self, layout)
+
+
+def payload_bound(layout: Layout) -> int:
+    """Bytes that no payload exceeds: an encoder takes a coarser step before it writes more."""
+    return raw_bytes(layout) + 1024
+
+
+class _Group:
+    """The tensors of one height and width, stacked: what encoder and decoder both hold of them."""
+
+    def __init__(self, specs: list[TensorSpec], profile: GroupProfile) -> None:
+        self.specs, self.profile = specs, profile
+        self.height, self.width = plane(specs[0])
+        self.rows, self.columns = -(-self.height // 4) * 4, -(-self.width // 4) * 4
+        self.across = self.columns // 4
+        self.channels = profile.channels
+        blocks = self.across * self.rows // 4
+        self.levels = np.zeros((self.channels, 16, blocks), np.int16)
+        self.lasts = np.full((self.channels, blocks), -1, np.int8)
+        self.steps = np.zeros(blocks, np.int32)
+        self.deltas = np.ones(blocks, np.int32)
+        self.coded = np.ones(blocks, np.uint8)
+        self.vectors = np.zeros((blocks, 2), np.int8)
+        self.changes = np.zeros(blocks, np.int8)
+        self.before = np.zeros(blocks, np.int8)
+        self.energy = np.zeros((self.channels, blocks), np.int32)
+        self.sums = np.zeros((self.channels, 16), np.int32)
+        self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
+        self.key_prior = profile.prior.astype(np.int32)
+        self.weights = profile.weights.astype(np.int32)
+        self.block_weights = profile.block_weights.astype(np.int32)
+        self.prior = self.key_prior
+        self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
+        self._next_planes = np.zeros_like(self.planes)
+        self._samples = np.zeros((self.rows, self.columns, self.channels), np.int16)
+        self._moved = np.zeros_like(self._samples)
+        self._rows = np.zeros((4, blocks * 4), np.int32)
+        self._coefficients = np.zeros((16, blocks), np.int32)
+
+    def begin(self, keyframe: bool, first_difference: bool) -> None:
+        """Set the contexts for the next frame."""
+        if keyframe:
+            self.planes[:] = 0
+            self.energy[:] = 0
+            self.before[:] = 0
+            self.vectors[:] = 0
+            self.coded[:] = 1
+            self.prior = self.key_prior
+        elif first_difference:
+            self.prior = np.maximum(self.key_prior * 38 >> 8, 1)
+        if keyframe or first_difference:
+            self.probabilities[:] = self.profile.probabilities[int(not keyframe)][:, None]
+
+    def set_steps(self, frame_step: int) -> None:
+        """Each block's step from the frame's and its own change."""
+        self.steps[:] = block_steps(frame_step, self.changes)
+        np.take(STEPS, self.steps, out=self.deltas)
+
+    def predict(self) -> NDArray[np.int16]:
+        """The reference frame moved by the vectors."""
+        if not self.vectors.any():
+            return self.planes
+        motion.components_last(self.planes, self._samples)
+        motion.compensate(self._samples, self.vectors, self._moved)
+        motion.components_first(self._moved, self._next_planes)
+        self.planes, self._next_planes = self._next_planes, self.planes
+        return self.planes
+
+    def reconstruct(self, keyframe: bool) -> None:
+        """Add the levels to the prediction, which then is the next reference frame, and learn from them."""
+        transform.add_inverse(
+            self.levels, self.lasts, self.deltas, self.planes, self._rows, self._coefficients
+        )
+        self.before[:] = self.changes
+        coded = int(np.count_nonzero(self.coded))
+        if not keyframe and coded:
+            self.prior = np.maximum(
+                (3 * coded * self.prior.astype(np.int64) + self.sums) // (4 * coded), 1
+            ).astype(np.int32)
+
+
+def _groups(codec: Feature, layout: Layout) -> list[_Group]:
+    assert isinstance(codec.profile, Profile)
+    codec.profile.check(layout)
+    return [
+        _Group(specs, profile) for specs, profile in zip(grouped(layout), codec.profile.groups, strict=True)
+    ]
+
+
+def _state(groups: list[_Group]) -> int:
+    """Checksum of the reference frame."""
+    return sum(int(motion.checksum(group.planes)) for group in groups) % 2**32
+
+
+class FeatureEncoder:
+    """Codes frames one after the other; owns the reference frame."""
+
+    finest, coarsest = 64, 216
+
+    def __init__(self, codec: Feature, layout: Layout) -> None:
+        self._codec, self._layout = codec, layout
+        self._format = codec.packet_format(layout)
+        self._groups = _groups(codec, layout)
+        self._sources = [_Source(group, codec) for group in self._groups]
+        self._out = np.zeros(payload_bound(layout), np.uint8)
+        self.step, self._beta = QUALITY[codec.quality]
+        if isinstance(codec.profile, Profile):
+            self.step += int(codec.profile.groups[0].step_offset[0])
+        self._sequence: int | None = None  # of the reference frame
+        self._since_keyframe = 0
+        self._requested = False
+
+    def force_keyframe(self) -> None:
+        """Make the next packet a keyframe."""
+        self._requested = True
+
+    def encode(self, tensors: Mapping[str, FloatArray], stamp: Stamp) -> EncodedFrame:
+        """One packet. Raises ShapeMismatch or NonFiniteTensor; the next packet is then a keyframe."""
+        reference, self._sequence = self._sequence, None
+        ordered = dict(zip(self._layout, in_layout_order(tensors, self._layout), strict=True))
+        for spec, coefficients in ordered.items():
+            ValueRange.of(coefficients, spec.name)
+        for source in self._sources:
+            source.take(ordered)
+        reason = self._why_keyframe(reference, stamp)
+        if reason is None and self._codec.effort >= 0:
+            changed = [source.search(self.step) for source in self._sources]
+            if all(changed):
+                reason = "scene"
+        step = self.step
+        size = self._code(reason is not None, step)
+        while size < 0:  # does not fit: rarer than any real frame
+            step += 16
+            reason = reason or "smaller"
+            size = self._code(True, step)
+        sections = [memoryview(self._out[:size]), *(memoryview(b"") for _ in self._layout[1:])]
+        keyframe = reason is not None
+        data = self._format.seal(stamp, keyframe, sections)
+        self._sequence = stamp.sequence
+        if keyframe:
+            self._since_keyframe, self._requested = 0, False
+        self._since_keyframe += 1
+        return EncodedFrame(data, keyframe, reason, step)
+
+    def _code(self, keyframe: bool, step: int) -> int:
+        """Write the payload; returns its size, or -1 if it has no room."""
+        if keyframe:
+            step = max(step - KEYFRAME_FINER, FINEST)
+        head = _HEAD.pack(step)
+        if not keyframe:
+            head += _STATE.pack(_state(self._groups))
+        out = self._out[len(head) :]
+        self._out[: len(head)] = np.frombuffer(head, np.uint8)
+        coder = entropy.new_writer()
+        for group, source in zip(self._groups, self._sources, strict=True):
+            group.begin(keyframe, self._since_keyframe == 1)
+            source.quantize(keyframe, step, self._beta)
+            kind = 0 if keyframe else 1
+            failed = entropy.put_blocks(
+                group.changes, group.before, group.coded, group.vectors, group.across, keyframe,
+                group.probabilities, out, coder,
+            ) or entropy.put_levels(
+                group.levels, group.lasts, group.steps, group.deltas, group.coded, group.across, step, group.prior,
+                group.weights[kind], group.block_weights[kind], group.energy, group.probabilities, out, coder,
+                group.sums, _NO_COUNTS, False,
+            )  # fmt: skip
+            if failed:
+                return -1
+            group.reconstruct(keyframe)
+        size = int(entropy.finish(out, coder))
+        return size if size < 0 else size + len(head)
+
+    def _why_keyframe(self, reference: int | None, stamp: Stamp) -> KeyframeReason | None:
+        if not self._codec.temporal or reference is None or stamp.sequence != _next(reference):
+            return "first"
+        if self._requested:
+            return "requested"
+        if self._since_keyframe >= self._codec.keyframe_interval:
+            return "periodic"
+        return None
+
+
+_NO_COUNTS = np.zeros((0, 2), np.int64)
+
+
+class _Source:
+    """What only the encoder has of a group: the frame to code, and the search for its vectors and steps."""
+
+    def __init__(self, group: _Group, codec: Feature) -> None:
+        self._group, self._effort = group, codec.effort
+        profile = group.profile
+        self._offset = profile.forward @ profile.mean
+        self._stacked = np.zeros((group.channels, group.rows, group.columns), np.float32)
+        self._samples = np.zeros_like(self._stacked)
+        self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
+        self._coefficients = np.zeros((16, group.deltas.size), np.float32)
+        self._predictor = StepPredictor(profile.step_weights, self._offset, group.rows // 4, group.across)
+        compared = min((8, 8, 12, 16)[codec.effort], group.channels)
+        self._current = np.zeros((group.rows, group.columns, compared), np.int16)
+        self._reference = np.zeros_like(self._current)
+
+    def take(self, tensors: Mapping[TensorSpec, FloatArray]) -> None:
+        """The frame's tensors, flat, by spec."""
+        group = self._group
+        first = 0
+        for spec in group.specs:
+            tensor = tensors[spec].reshape(-1, group.height, group.width)
+            self._stacked[first : first + len(tensor), : group.height, : group.width] = tensor
+            first += len(tensor)
+        if group.width < group.columns:
+            self._stacked[:, :, group.width :] = self._stacked[:, :, group.width - 1 : group.width]
+        if group.height < group.rows:
+            self._stacked[:, group.height :] = self._stacked[:, group.height - 1 : group.height]
+        np.matmul(
+            group.profile.forward,
+            self._stacked.reshape(group.channels, -1),
+            out=self._samples.reshape(group.channels, -1),
+        )
+
+    def search(self, step: int) -> bool:
+        """Find each block's vector; tell whether the frame has little to do with the one before."""
+        group = self._group
+        transform.round_samples(self._samples, self._offset, self._current)
+        motion.components_last(group.planes, self._reference)
+        vectors = group.vectors
+        vectors[:] = 0
+        cost = int(STEPS[step]) * 2
+        remaining = motion.search(self._current, self._reference, vectors, cost, self._effort - 1)
+        return bool(remaining > 0.8 * motion.magnitude(self._current))
+
+    def quantize(self, keyframe: bool, step: int, beta: float) -> None:
+        """Set the group's steps, and the levels of the difference from its prediction."""
+        group = self._group
+        wanted = self._predictor.changes(self._samples, beta)
+        if not keyframe:
+            wanted = np.where(np.abs(wanted - group.before) > 2, wanted, group.before)
+        group.changes[:] = wanted
+        group.set_steps(step)
+        prediction = group.predict() if not keyframe else group.planes
+        transform.forward(
+            self._samples, prediction, self._offset, (1 / group.deltas).astype(np.float32),
+            rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA), group.levels, group.lasts, self._rows,
+            self._coefficients,
+        )  # fmt: skip
+        if not keyframe:
+            np.greater_equal(group.lasts.max(0), 0, out=group.coded.view(np.bool_))
+            group.changes[:] = np.where(group.coded, group.changes, group.before)
+
+
+class FeatureDecoder:
+    """Decodes keyframes, and differences from the frame it decoded last."""
+
+    def __init__(self, codec: Feature, layout: Layout) -> None:
+        self._codec, self._layout = codec, layout
+        self._format = codec.packet_format(layout)
+        self._groups = _groups(codec, layout)
+        self._sequence: int | None = None  # of the reference frame
+        self._since_keyframe = 0
+
+    def reset(self) -> None:
+        """Forget the reference frame: the next packet must be a keyframe."""
+        self._sequence = None
+
+    def decode(self, data: bytes) -> DecodedFrame:
+        """Tensors of the agreed layout; raises BitstreamError, and forgets the reference, for anything else."""
+        reference, self._sequence = self._sequence, None
+        packet = self._format.open(data)
+        header = packet.header
+        if not header.keyframe and (reference is None or header.sequence != _next(reference)):
+            raise MissingReference(header.sequence, reference)
+        self._decode(np.frombuffer(packet.sections[0], np.uint8), header.keyframe)
+        self._since_keyframe = 1 if header.keyframe else 2
+        self._sequence = header.sequence
+        tensors: dict[str, FloatArray] = {}
+        for group in self._groups:
+            tensors |= _restore(group)
+        return DecodedFrame(header, {spec.name: tensors[spec.name] for spec in header.layout})
+
+    def _decode(self, payload: Payload, keyframe: bool) -> None:
+        step = int(payload[0])
+        if not FINEST <= step <= COARSEST:
+            raise CorruptPacket(f"step {step} is not {FINEST} to {COARSEST}")
+        at = _HEAD.size
+        if not keyframe:
+            if len(payload) < at + _STATE.size:
+                raise CorruptPacket("it ends before the checksum of its reference")
+            (expected,) = _STATE.unpack(payload[at : at + _STATE.size].tobytes())
+            found = _state(self._groups)
+            if expected != found:
+                raise StateMismatch(expected, found)
+            at += _STATE.size
+        data = payload[at:]
+        coder = np.zeros(3, np.uint64)
+        entropy.start(data, coder)
+        for group in self._groups:
+            group.begin(keyframe, self._since_keyframe == 1)
+            if entropy.take_blocks(
+                group.changes, group.before, group.coded, group.vectors, group.across, keyframe,
+                group.probabilities, data, coder,
+            ):  # fmt: skip
+                raise CorruptPacket("a block's vector or step is out of range")
+            group.set_steps(step)
+            if not keyframe:
+                group.predict()
+            kind = 0 if keyframe else 1
+            if entropy.take_levels(
+                group.levels, group.lasts, group.steps, group.deltas, group.coded, group.across, step, group.prior,
+                group.weights[kind], group.block_weights[kind], group.energy, group.probabilities, data, coder,
+                group.sums,
+            ):  # fmt: skip
+                raise CorruptPacket("a level is out of range, or the payload ends before its levels do")
+            group.reconstruct(keyframe)
+        read = int(coder[2])
+        if not read - 8 <= len(data) <= read:
+            raise CorruptPacket(f"its levels end at byte {read}, its payload at {len(data)}")
+
+
+def _restore(group: _Group) -> dict[str, FloatArray]:
+    """The tensors that the reference frame stands for."""
+    planes = group.planes.reshape(group.channels, -1).astype(np.float32)
+    stacked = group.profile.inverse @ planes
+    stacked += group.profile.mean[:, None]
+    stacked = stacked.reshape(group.channels, group.rows, group.columns)[:, : group.height, : group.width]
+    tensors, first = {}, 0
+    for spec in group.specs:
+        channels = spec.size // (group.height * group.width)
+        tensors[spec.name] = np.ascontiguousarray(stacked[first : first + channels]).reshape(spec.shape)
+        first += channels
+    return tensors
+
+
+def _next(sequence: int) -> int:
+    return (sequence + 1) % 2**32
