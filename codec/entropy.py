@@ -4,6 +4,8 @@ Decoding is integer arithmetic throughout, so every machine reads the same level
 another share this file because numba's cache only sees a change in the file that a kernel is written in.
 """
 
+# ruff: noqa: PLR0912, PLR0915, PLR0917 - a kernel's state travels as numbers, and a call costs more than a line
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,14 +14,25 @@ from typing import TypeAlias, TypeVar
 import numba
 import numpy as np
 from numba import boolean, int8, int16, int32, int64, uint8, uint16, uint64, void
-from numba.types import Array, UniTuple
+from numba.types import Array
 from numpy.typing import NDArray
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int32]
+Levels: TypeAlias = NDArray[np.int16]
+Lasts: TypeAlias = NDArray[np.int8]
+Signs: TypeAlias = NDArray[np.int8]
+Changes: TypeAlias = NDArray[np.int8]
+Vectors: TypeAlias = NDArray[np.int8]
+Counts: TypeAlias = NDArray[np.int64]
 Probabilities: TypeAlias = NDArray[np.uint16]
 Coder: TypeAlias = NDArray[np.uint64]
+Bit: TypeAlias = bool | np.bool_
+Word: TypeAlias = np.uint64
+Writing: TypeAlias = tuple[Word, Word, np.int64]  # low, size and position
+Reading: TypeAlias = tuple[Bit, Word, Word, np.int64]  # a bit, code, size and position
+Int: TypeAlias = int | np.int32 | np.int64  # the same to a kernel
 
 CLASSES = 48  # contexts of a magnitude, a quarter of an octave each
 GROUPS = CLASSES // 4
@@ -59,7 +72,7 @@ def _inlined(function: Kernel) -> Kernel:
 
 
 @_inlined
-def _adapt(probabilities, context, bit):
+def _adapt(probabilities: Probabilities, context: Int, bit: Bit) -> None:
     fast = np.int32(probabilities[context, 0])
     slow = np.int32(probabilities[context, 1])
     if bit:
@@ -73,14 +86,14 @@ def _adapt(probabilities, context, bit):
 
 
 @_inlined
-def _zero_share(probabilities, context):
+def _zero_share(probabilities: Probabilities, context: Int) -> Word:
     """P(0) in 1/32768."""
     share = (np.int32(probabilities[context, 0]) + np.int32(probabilities[context, 1])) >> 1
-    return np.uint64(min(max(share, 32), 32736))
+    return np.uint64(min(max(share, np.int32(32)), np.int32(32736)))
 
 
 @_inlined
-def _flush_word(out, low, size, position):
+def _flush_word(out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
     """Four bytes of low that are settled."""
     if position + 4 <= out.size:
         out[position] = low >> np.uint64(56)
@@ -91,8 +104,8 @@ def _flush_word(out, low, size, position):
 
 
 @_inlined
-def _carry(out, position):
-    i = min(position, out.size) - 1
+def _carry(out: Bytes, position: np.int64) -> None:
+    i = min(position, np.int64(out.size)) - 1
     while i >= 0 and out[i] == 255:
         out[i] = 0
         i -= 1
@@ -101,7 +114,15 @@ def _carry(out, position):
 
 
 @_inlined
-def _put(bit, context, probabilities, out, low, size, position):
+def _put(
+    bit: Bit,
+    context: Int,
+    probabilities: Probabilities,
+    out: Bytes,
+    low: Word,
+    size: Word,
+    position: np.int64,
+) -> Writing:
     below = (size >> np.uint64(15)) * _zero_share(probabilities, context)
     if bit:
         moved = low + below
@@ -118,7 +139,7 @@ def _put(bit, context, probabilities, out, low, size, position):
 
 
 @_inlined
-def _put_raw(bit, out, low, size, position):
+def _put_raw(bit: Bit, out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
     """One bit that is as often 0 as 1."""
     size >>= np.uint64(1)
     if bit:
@@ -132,7 +153,7 @@ def _put_raw(bit, out, low, size, position):
 
 
 @_inlined
-def _next_word(data, position):
+def _next_word(data: Bytes, position: np.int64) -> Word:
     word = np.uint64(0)
     if position + 4 <= data.size:
         word = (
@@ -150,7 +171,9 @@ def _next_word(data, position):
 
 
 @_inlined
-def _take(context, probabilities, data, code, size, position):
+def _take(
+    context: Int, probabilities: Probabilities, data: Bytes, code: Word, size: Word, position: np.int64
+) -> Reading:
     below = (size >> np.uint64(15)) * _zero_share(probabilities, context)
     bit = code >= below
     if bit:
@@ -167,7 +190,7 @@ def _take(context, probabilities, data, code, size, position):
 
 
 @_inlined
-def _take_raw(data, code, size, position):
+def _take_raw(data: Bytes, code: Word, size: Word, position: np.int64) -> Reading:
     size >>= np.uint64(1)
     bit = code >= size
     if bit:
@@ -180,7 +203,7 @@ def _take_raw(data, code, size, position):
 
 
 @_inlined
-def _class(expected, step):
+def _class(expected: Int, step: Int) -> Int:
     """Context of a magnitude expected to be `expected`/256 units, when the step is 2**(step/16) units."""
     bounded = np.float32(min(max(expected, 1), (1 << 24) - 1))
     log = (bounded.view(np.int32) >> 19) - 2032  # 16 log2, linear between powers of two
@@ -188,7 +211,15 @@ def _class(expected, step):
 
 
 @_inlined
-def _put_magnitude(rest, context, probabilities, out, low, size, position):
+def _put_magnitude(
+    rest: Int,
+    context: Int,
+    probabilities: Probabilities,
+    out: Bytes,
+    low: Word,
+    size: Word,
+    position: np.int64,
+) -> Writing:
     """Magnitude - 1 of a level that is not zero, `context` being its class."""
     low, size, position = _put(rest > 0, ONE + context, probabilities, out, low, size, position)
     if rest == 0:
@@ -211,7 +242,9 @@ def _put_magnitude(rest, context, probabilities, out, low, size, position):
 
 
 @_inlined
-def _take_magnitude(context, probabilities, data, code, size, position):
+def _take_magnitude(
+    context: Int, probabilities: Probabilities, data: Bytes, code: Word, size: Word, position: np.int64
+) -> tuple[Int, Word, Word, np.int64]:
     """Magnitude - 1, or -1 where an escape is longer than any encoder's."""
     bit, code, size, position = _take(ONE + context, probabilities, data, code, size, position)
     if not bit:
@@ -228,7 +261,7 @@ def _take_magnitude(context, probabilities, data, code, size, position):
         if width > MAX_PREFIX:
             return -1, code, size, position
         bit, code, size, position = _take_raw(data, code, size, position)
-    escaped = 1
+    escaped = np.int64(1)
     for _ in range(width):
         bit, code, size, position = _take_raw(data, code, size, position)
         escaped = (escaped << 1) | np.int64(bit)
@@ -236,19 +269,19 @@ def _take_magnitude(context, probabilities, data, code, size, position):
 
 
 # Frequencies of a 4x4 block in zigzag order, as (horizontal, vertical).
-ZIGZAG = ((0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0), (3, 0), (2, 1))
+ZIGZAG: tuple[tuple[int, int], ...] = ((0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0), (3, 0), (2, 1))
 ZIGZAG += ((1, 2), (0, 3), (1, 3), (2, 2), (3, 1), (3, 2), (2, 3), (3, 3))
 _LEFT_OF = np.array([ZIGZAG.index((u - 1, v)) if u else -1 for u, v in ZIGZAG], np.int64)
 _ABOVE = np.array([ZIGZAG.index((u, v - 1)) if v else -1 for u, v in ZIGZAG], np.int64)
 
 
 @_inlined
-def _sign_context(signs, b, stride):
-    return SIGN + 2 + signs[b - 1] + signs[b - stride]
+def _sign_context(signs: Signs, b: int, stride: int) -> Int:
+    return SIGN + 2 + np.int64(signs[b - 1] + signs[b - stride])
 
 
 @_inlined
-def _beside(inside, f):
+def _beside(inside: Ints, f: int) -> Int:
     """Magnitudes at the next lower horizontal and the next lower vertical frequency of the same block."""
     left, up = _LEFT_OF[f], _ABOVE[f]
     total = np.int32(0)
@@ -260,8 +293,18 @@ def _beside(inside, f):
 
 
 @_inlined
-def _block_expected(block_weights, prior_sum, block_sum, block_total, energy, now, before, p, stride):
-    return (
+def _block_expected(
+    block_weights: Ints,
+    prior_sum: Int,
+    block_sum: Ints,
+    block_total: Ints,
+    energy: Int,
+    now: int,
+    before: int,
+    p: int,
+    stride: int,
+) -> Int:
+    expected: np.int64 = (
         block_weights[0] * np.int64(prior_sum)
         + block_weights[1] * np.int64(block_sum[now, p - 1] + block_sum[now, p - stride])
         + block_weights[2] * np.int64(block_sum[now, p - stride - 1] + block_sum[now, p - stride + 1])
@@ -270,10 +313,23 @@ def _block_expected(block_weights, prior_sum, block_sum, block_total, energy, no
         + block_weights[5] * np.int64(block_sum[before, p + 1] + block_sum[before, p + stride])
         + block_weights[6] * np.int64(energy)
     ) >> 4
+    return expected
 
 
 @_inlined
-def _expect_block(base, weights, prior, k, magnitude, total, energy, now, before, p, stride):
+def _expect_block(
+    base: Ints,
+    weights: Ints,
+    prior: Ints,
+    k: int,
+    magnitude: Ints,
+    total: Ints,
+    energy: Int,
+    now: int,
+    before: int,
+    p: int,
+    stride: int,
+) -> None:
     """What each of a block's 16 magnitudes is expected to be by what lies outside of the block."""
     outside = weights[5, 0] * (energy >> 4)
     for f in range(16):
@@ -288,14 +344,24 @@ def _expect_block(base, weights, prior, k, magnitude, total, energy, now, before
 
 
 @_inlined
-def _leave_zero(magnitude, block_sum, now, p):
+def _leave_zero(magnitude: Ints, block_sum: Ints, now: int, p: int) -> None:
     block_sum[now, p] = 0
     for f in range(16):
         magnitude[now, p, f] = 0
 
 
 @_inlined
-def _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p):
+def _leave(
+    magnitude: Ints,
+    block_sum: Ints,
+    total: Ints,
+    block_total: Ints,
+    inside: Ints,
+    last: Int,
+    sum_inside: Int,
+    now: int,
+    p: int,
+) -> None:
     """Remember a block for those that follow."""
     for f in range(16):
         value = inside[f] if f <= last else np.int32(0)
@@ -333,24 +399,24 @@ _ROW = Array(int32, 1, "C")
     )
 )
 def put_levels(
-    levels,
-    lasts,
-    steps,
-    deltas,
-    coded,
-    across,
-    frame_step,
-    prior,
-    weights,
-    block_weights,
-    energy,
-    probabilities,
-    out,
-    coder,
-    sums,
-    counts,
-    count,
-):
+    levels: Levels,
+    lasts: Lasts,
+    steps: Ints,
+    deltas: Ints,
+    coded: Bytes,
+    across: int,
+    frame_step: int,
+    prior: Ints,
+    weights: Ints,
+    block_weights: Ints,
+    energy: Ints,
+    probabilities: Probabilities,
+    out: Bytes,
+    coder: Coder,
+    sums: Ints,
+    counts: Counts,
+    count: bool,
+) -> int:
     """Append the levels (K, 16, B) of a frame's blocks; returns 0, or -1 where `out` is too small.
 
     `lasts` (K, B) is the position of each block's last level that is not zero, -1 if there is none. `energy` (K, B)
@@ -418,7 +484,7 @@ def put_levels(
                     energy[k, b] = 0
                     continue
                 tree = LAST + (context >> 2) * 16
-                node = 1
+                node = np.int64(1)
                 for i in range(3, -1, -1):
                     bit = (last >> i) & 1
                     if count:
@@ -447,7 +513,7 @@ def put_levels(
                     if size_of:
                         if count:
                             counts[ONE + context, np.int64(size_of > 1)] += 1
-                            for i in range(min(size_of - 1, UNARY)):
+                            for i in range(min(size_of - 1, np.int32(UNARY))):
                                 counts[MORE + (context >> 2) * UNARY + i, np.int64(size_of - 2 > i)] += 1
                         low, size, position = _put_magnitude(
                             size_of - 1, context, probabilities, out, low, size, position
@@ -465,7 +531,7 @@ def put_levels(
                     inside[f] = min(size_of * delta, 65535)
                     sum_inside += inside[f]
                     sums[k, f] += inside[f]
-                sum_inside = min(sum_inside, 65535)
+                sum_inside = min(sum_inside, np.int32(65535))
                 _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p)
                 energy[k, b] = sum_inside
     coder[0], coder[1], coder[2] = low, size, position
@@ -492,22 +558,22 @@ def put_levels(
     )
 )
 def take_levels(
-    levels,
-    lasts,
-    steps,
-    deltas,
-    coded,
-    across,
-    frame_step,
-    prior,
-    weights,
-    block_weights,
-    energy,
-    probabilities,
-    data,
-    coder,
-    sums,
-):
+    levels: Levels,
+    lasts: Lasts,
+    steps: Ints,
+    deltas: Ints,
+    coded: Bytes,
+    across: int,
+    frame_step: int,
+    prior: Ints,
+    weights: Ints,
+    block_weights: Ints,
+    energy: Ints,
+    probabilities: Probabilities,
+    data: Bytes,
+    coder: Coder,
+    sums: Ints,
+) -> int:
     """Read what `put_levels` wrote; returns 0, or -1 where it holds what no encoder writes.
 
     `levels` is filled throughout.
@@ -566,7 +632,7 @@ def take_levels(
                     energy[k, b] = 0
                     continue
                 tree = LAST + (context >> 2) * 16
-                node = 1
+                node = np.int64(1)
                 for _ in range(4):
                     bit, code, size, position = _take(tree + node, probabilities, data, code, size, position)
                     node = 2 * node + np.int64(bit)
@@ -593,7 +659,7 @@ def take_levels(
                         )
                         if rest < 0 or rest >= MAX_LEVEL:
                             return -1
-                        level = rest + 1
+                        level = np.int64(rest) + 1
                         inside[f] = min(level * delta, 65535)
                         if f == 0:
                             sign = _sign_context(signs, p, stride)
@@ -610,7 +676,7 @@ def take_levels(
                     else:
                         inside[f] = 0
                     levels[k, f, b] = level
-                sum_inside = min(sum_inside, 65535)
+                sum_inside = min(sum_inside, np.int32(65535))
                 _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p)
                 energy[k, b] = sum_inside
     coder[0], coder[1], coder[2] = code, size, position
@@ -623,11 +689,11 @@ def new_writer() -> Coder:
 
 
 @_kernel(int64(Array(uint8, 1, "C"), Array(uint64, 1, "C")))
-def finish(out, coder):
+def finish(out: Bytes, coder: Coder) -> np.int64:
     """Write what is left, as short as the decoder's zeros allow; returns the number of bytes, or -1."""
     low, size, position = coder[0], coder[1], np.int64(coder[2])
     if position + 8 > out.size:
-        return -1
+        return np.int64(-1)
     for bits in range(63, -1, -1):
         mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
         value = (low + mask) & ~mask
@@ -645,9 +711,9 @@ def finish(out, coder):
 
 
 @_kernel(void(Array(uint8, 1, "C", readonly=True), Array(uint64, 1, "C")))
-def start(data, coder):
+def start(data: Bytes, coder: Coder) -> None:
     """State of a decoder before its first bit."""
-    coder[0] = (_next_word(data, 0) << np.uint64(32)) | _next_word(data, 4)
+    coder[0] = (_next_word(data, np.int64(0)) << np.uint64(32)) | _next_word(data, np.int64(4))
     coder[1] = np.uint64(2**64 - 1)
     coder[2] = 8
 
@@ -657,7 +723,7 @@ _VECTORS = Array(int8, 2, "C")
 
 
 @_inlined
-def _expected_change(changes, b, across):
+def _expected_change(changes: Changes, b: int, across: int) -> Int:
     """A block's change of step as far as its neighbours tell."""
     if b % across == 0:
         return np.int64(changes[b - across]) if b >= across else 0
@@ -679,7 +745,17 @@ def _expected_change(changes, b, across):
         Array(uint64, 1, "C"),
     )
 )
-def put_blocks(changes, before, coded, vectors, across, keyframe, probabilities, out, coder):
+def put_blocks(
+    changes: Changes,
+    before: Changes,
+    coded: Bytes,
+    vectors: Vectors,
+    across: int,
+    keyframe: bool,
+    probabilities: Probabilities,
+    out: Bytes,
+    coder: Coder,
+) -> int:
     """Append what is said of each block: its vector, whether it has levels, its change of step from the frame's.
 
     In a keyframe all blocks have levels and none moves. `before` (B,) has the changes of the last frame, which stay
@@ -693,7 +769,7 @@ def put_blocks(changes, before, coded, vectors, across, keyframe, probabilities,
             moving |= vectors[b, 0] != 0 or vectors[b, 1] != 0
         low, size, position = _put(moving, MOTION, probabilities, out, low, size, position)
     first = STEP + (0 if keyframe else 4 + 2 * MAX_CHANGE)
-    odd = 0
+    odd = np.int64(0)
     for b in range(blocks):
         if moving:
             left = b - 1 if b % across else -1
@@ -711,7 +787,7 @@ def put_blocks(changes, before, coded, vectors, across, keyframe, probabilities,
             if not same:
                 for axis in range(2):
                     value = (y if axis == 0 else x) + MAX_VECTOR
-                    node = 1
+                    node = np.int64(1)
                     for i in range(4, -1, -1):
                         bit = (value >> i) & 1
                         low, size, position = _put(
@@ -730,7 +806,9 @@ def put_blocks(changes, before, coded, vectors, across, keyframe, probabilities,
                 continue
         expected = _expected_change(changes, b, across) if keyframe else np.int64(before[b])
         off = np.int64(changes[b]) - expected
-        low, size, position = _put(off != 0, first + min(odd, 2), probabilities, out, low, size, position)
+        low, size, position = _put(
+            off != 0, first + min(odd, np.int64(2)), probabilities, out, low, size, position
+        )
         odd = abs(off)
         if off:
             low, size, position = _put(off < 0, first + 3, probabilities, out, low, size, position)
@@ -756,15 +834,25 @@ def put_blocks(changes, before, coded, vectors, across, keyframe, probabilities,
         Array(uint64, 1, "C"),
     )
 )
-def take_blocks(changes, before, coded, vectors, across, keyframe, probabilities, data, coder):
+def take_blocks(
+    changes: Changes,
+    before: Changes,
+    coded: Bytes,
+    vectors: Vectors,
+    across: int,
+    keyframe: bool,
+    probabilities: Probabilities,
+    data: Bytes,
+    coder: Coder,
+) -> int:
     """Read what `put_blocks` wrote; returns 0, or -1 where it holds what no encoder writes."""
     code, size, position = coder[0], coder[1], np.int64(coder[2])
     blocks = changes.size
-    moving = False
+    moving: Bit = False
     if not keyframe:
         moving, code, size, position = _take(MOTION, probabilities, data, code, size, position)
     first = STEP + (0 if keyframe else 4 + 2 * MAX_CHANGE)
-    odd = 0
+    odd = np.int64(0)
     for b in range(blocks):
         coded[b] = 1
         vectors[b, 0], vectors[b, 1] = 0, 0
@@ -782,7 +870,7 @@ def take_blocks(changes, before, coded, vectors, across, keyframe, probabilities
                 other, code, size, position = _take(MOTION + 2, probabilities, data, code, size, position)
             if other:
                 for axis in range(2):
-                    node = 1
+                    node = np.int64(1)
                     for _ in range(5):
                         bit, code, size, position = _take(
                             MOTION + 3 + 32 * axis + node, probabilities, data, code, size, position
@@ -809,10 +897,12 @@ def take_blocks(changes, before, coded, vectors, across, keyframe, probabilities
                 continue
         expected = _expected_change(changes, b, across) if keyframe else np.int64(before[b])
         off = np.int64(0)
-        some, code, size, position = _take(first + min(odd, 2), probabilities, data, code, size, position)
+        some, code, size, position = _take(
+            first + min(odd, np.int64(2)), probabilities, data, code, size, position
+        )
         if some:
             negative, code, size, position = _take(first + 3, probabilities, data, code, size, position)
-            off = 1
+            off = np.int64(1)
             for i in range(2 * MAX_CHANGE - 1):
                 more, code, size, position = _take(first + 4 + i, probabilities, data, code, size, position)
                 if not more:
