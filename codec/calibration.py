@@ -187,7 +187,6 @@ class _Transformed:
         shrunk = round(-16 * np.log2(scale))
         scale = 2 ** (-shrunk / 16)
         forward = (self._forward * scale).astype(np.float32)
-        channels = len(forward)
         weights = self._regression.solve()
         # Predicted from measures of the scaled samples.
         weights[:-5] /= scale
@@ -313,7 +312,8 @@ def _count(group: GroupProfile, quantized: list[_Quantized]) -> NDArray[np.uint1
             np.empty(0, np.uint8), entropy.new_writer(), np.zeros((components, 16), np.int32), counts, True,
         )  # fmt: skip
     shares = (counts[:, 0] + 0.4) / (counts.sum(1) + 0.8)
-    return np.clip(np.round(shares * 32768), 32, 32736).astype(np.uint16)
+    probabilities: NDArray[np.uint16] = np.clip(np.round(shares * 32768), 32, 32736).astype(np.uint16)
+    return probabilities
 
 
 def _fit(group: GroupProfile, quantized: list[_Quantized]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:

@@ -226,7 +226,7 @@ class FeatureEncoder:
             step += 16
             reason = reason or "smaller"
             size = self._code(True, step)
-        sections = [memoryview(self._out[:size]), *(memoryview(b"") for _ in self._layout[1:])]
+        sections = [self._out[:size].data, *(memoryview(b"") for _ in self._layout[1:])]
         keyframe = reason is not None
         data = self._format.seal(stamp, keyframe, sections)
         self._sequence = stamp.sequence
@@ -332,8 +332,8 @@ class _Source:
         prediction = group.predict() if not keyframe else group.planes
         transform.forward(
             self._samples, prediction, self._offset, (1 / group.deltas).astype(np.float32),
-            rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA), group.levels, group.lasts, self._rows,
-            self._coefficients,
+            rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA),
+            group.levels, group.lasts, self._rows, self._coefficients,
         )  # fmt: skip
         if not keyframe:
             np.greater_equal(group.lasts.max(0), 0, out=group.coded.view(np.bool_))

@@ -5,6 +5,8 @@ Vectors are (y, x) in quarters of a feature sample: one for each block of 4x4 sa
 that a decoder computes is integer arithmetic.
 """
 
+# ruff: noqa: PLR0912, PLR0917 - a kernel's state travels as numbers, and a call costs more than a line
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,15 +14,14 @@ from typing import TypeAlias, TypeVar
 
 import numba
 import numpy as np
-from numba import int8, int16, int32, int64, uint8, uint32, void
+from numba import int8, int16, int64, uint32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
-from codec.entropy import MAX_VECTOR
+from codec.entropy import MAX_VECTOR, Int, Ints, Vectors
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 Samples: TypeAlias = NDArray[np.int16]
-Vectors: TypeAlias = NDArray[np.int8]
 
 # Cubic convolution with a = -1/4 at 0, 1/4, 1/2 and 3/4 of a sample, in 1/256.
 TAPS = np.array([[0, 256, 0, 0], [-9, 219, 49, -3], [-8, 136, 136, -8], [-3, 49, 219, -9]], np.int32)
@@ -36,7 +37,7 @@ _READ = Array(int16, 3, "C", readonly=True)
 
 
 @_kernel(void(_READ, _SAMPLES))
-def components_last(planes, samples):
+def components_last(planes: Samples, samples: Samples) -> None:
     """Copy planes (K, H, W) to samples (H, W, N), the first N components."""
     _, height, width = planes.shape
     components = samples.shape[2]
@@ -48,7 +49,7 @@ def components_last(planes, samples):
 
 
 @_kernel(void(_READ, _SAMPLES))
-def components_first(samples, planes):
+def components_first(samples: Samples, planes: Samples) -> None:
     """Copy samples (H, W, K) to planes (K, H, W)."""
     components, height, width = planes.shape
     for y in range(height):
@@ -59,7 +60,9 @@ def components_first(samples, planes):
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
-def _predict_block(reference, top, left, down, right, rows, block, components):
+def _predict_block(
+    reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints, components: int
+) -> None:
     """Fill `block` (4, 4, K) from the reference moved by (down, right) quarters; the edge samples continue outside."""
     height, width = reference.shape[0], reference.shape[1]
     whole_y, part_y = down >> 2, down & 3
@@ -108,9 +111,9 @@ def _predict_block(reference, top, left, down, right, rows, block, components):
 
 
 @_kernel(void(_READ, Array(int8, 2, "C", readonly=True), _SAMPLES))
-def compensate(reference, vectors, prediction):
+def compensate(reference: Samples, vectors: Vectors, prediction: Samples) -> None:
     """Fill prediction (H, W, K) from the reference, each block moved by its vector."""
-    height, width, components = reference.shape
+    _, width, components = reference.shape
     across = width // 4
     rows = np.empty((7, 4, components), np.int32)
     block = np.empty((4, 4, components), np.int32)
@@ -131,7 +134,9 @@ def compensate(reference, vectors, prediction):
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
-def _distance_whole(current, reference, top, left, down, right):
+def _distance_whole(
+    current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int
+) -> np.int64:
     """Sum of absolute differences of a block from the reference moved by whole samples."""
     height, width, components = reference.shape
     total = np.int32(0)
@@ -145,7 +150,9 @@ def _distance_whole(current, reference, top, left, down, right):
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
-def _distance(current, reference, top, left, down, right, rows, block):
+def _distance(
+    current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
+) -> np.int64:
     components = reference.shape[2]
     _predict_block(reference, top, left, down, right, rows, block, components)
     total = np.int32(0)
@@ -157,7 +164,7 @@ def _distance(current, reference, top, left, down, right, rows, block):
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
-def _vector_cost(down, right, left_vector, above_vector):
+def _vector_cost(down: Int, right: Int, left_vector: Vectors, above_vector: Vectors) -> int:
     """Bits, roughly, of a vector next to those of its neighbours."""
     if (down == left_vector[0] and right == left_vector[1]) or (
         down == above_vector[0] and right == above_vector[1]
@@ -167,13 +174,13 @@ def _vector_cost(down, right, left_vector, above_vector):
 
 
 @_kernel(int64(_READ, _READ, Array(int8, 2, "C"), int64, int64))
-def search(current, reference, vectors, bit_cost, refine):
+def search(current: Samples, reference: Samples, vectors: Vectors, bit_cost: int, refine: int) -> np.int64:
     """Find each block's vector; returns the sum of the differences that remain.
 
     `current` and `reference` (H, W, N) hold the components to compare, `bit_cost` is what a bit weighs in a sum of
     absolute differences. refine: 0 whole samples, 1 halves, 2 quarters.
     """
-    height, width, components = reference.shape
+    _, width, components = reference.shape
     across = width // 4
     rows = np.empty((7, 4, components), np.int32)
     block = np.empty((4, 4, components), np.int32)
@@ -197,16 +204,15 @@ def search(current, reference, vectors, bit_cost, refine):
                 cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
                 if cost < best:
                     best, best_difference, best_down, best_right = cost, difference, down, right
-            for down in range(-2, 3):
-                for right in range(-2, 3):
-                    if down == 0 and right == 0:
+            for i in range(-2, 3):
+                for j in range(-2, 3):
+                    if i == 0 and j == 0:
                         continue
-                    difference = _distance_whole(current, reference, top, left, down, right)
-                    cost = difference + bit_cost * _vector_cost(
-                        4 * down, 4 * right, left_vector, above_vector
-                    )
+                    difference = _distance_whole(current, reference, top, left, i, j)
+                    down, right = np.int64(4 * i), np.int64(4 * j)
+                    cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
                     if cost < best:
-                        best, best_difference, best_down, best_right = cost, difference, 4 * down, 4 * right
+                        best, best_difference, best_down, best_right = cost, difference, down, right
             stride = 2
             for _ in range(refine):
                 middle_down, middle_right = best_down, best_right
@@ -226,7 +232,7 @@ def search(current, reference, vectors, bit_cost, refine):
 
 
 @_kernel(uint32(_READ))
-def checksum(planes):
+def checksum(planes: Samples) -> np.uint32:
     """Sum of every sample, as 16 bits without sign, times twice its place plus one, modulo 2**32."""
     flat = planes.reshape(-1)
     total = np.uint32(0)
@@ -236,7 +242,7 @@ def checksum(planes):
 
 
 @_kernel(int64(_READ))
-def magnitude(samples):
+def magnitude(samples: Samples) -> np.int64:
     """Sum of the magnitudes of samples (H, W, N)."""
     height, width, components = samples.shape
     total = np.int64(0)

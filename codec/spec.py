@@ -12,9 +12,9 @@ from codec.interface import Codec, Decoder, Encoder
 from codec.layout import Layout
 from codec.packet import PacketHeader
 from codec.profile import Profile
-from codec.shipped import SHIPPED
 from codec.raw import Raw
 from codec.rle import Rle
+from codec.shipped import SHIPPED
 
 CODECS: tuple[type[Codec], ...] = (Raw, Rle, Feature)
 
@@ -32,8 +32,8 @@ class CodecSpec:
     def parse(cls, text: str, profiles: Profiles = SHIPPED) -> Self:
         """The codec that `name:parameter=value,...` stands for; parameters left out have their defaults.
 
-        `profiles` are those that `profile=HASH` may name. Raises BadCodecSpec, which lists what there is; UnknownProfile
-        is one.
+        `profiles` are those that `profile=HASH` may name. Raises BadCodecSpec, which lists what there is;
+        UnknownProfile is one.
         """
         name, _, parameters = text.partition(":")
         for codec in CODECS:
@@ -94,8 +94,10 @@ def _parse_parameters(codec: type[Codec], text: str, profiles: Profiles) -> dict
 
 
 def _parse_profile(value: str, profiles: Profiles) -> Value:
-    if value == "auto" or value == "none":
-        return value
+    if value == "auto":
+        return "auto"
+    if value == "none":
+        return "none"
     if value not in profiles:
         raise UnknownProfile(value)
     return profiles[value]

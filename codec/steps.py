@@ -91,7 +91,8 @@ class StepPredictor:
         )
         # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
         changes = np.round(sensitivity * (-beta / 2 * 4 / np.log(2)))
-        return np.clip(changes, -MAX_CHANGE, MAX_CHANGE).astype(np.int8).reshape(-1)
+        bounded: NDArray[np.int8] = np.clip(changes, -MAX_CHANGE, MAX_CHANGE).astype(np.int8)
+        return bounded.reshape(-1)
 
 
 def _mean_around(plane: NDArray[np.float32]) -> NDArray[np.float32]:

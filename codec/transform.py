@@ -4,6 +4,8 @@ The forward transform is the encoder's own affair and computes in float32. The i
 both ends hold the same reference frame, bit for bit, for ever.
 """
 
+# ruff: noqa: PLR0917 - a kernel's buffers are its caller's
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,10 +13,11 @@ from typing import TypeVar
 
 import numba
 import numpy as np
-from numba import float32, int8, int16, int32, int64, uint8, void
+from numba import float32, int8, int16, int32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
+from codec.entropy import Ints, Lasts, Levels
 from codec.layout import FloatArray
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
@@ -49,7 +52,8 @@ def rounding(
     Rounds down where a level that is rarely more than zero costs more bits than the error is worth.
     """
     bits = -np.log2(np.clip(prior / STEPS[frame_step], 1e-3, 0.5))
-    return np.clip(0.5 - weight * bits / 2, 0.3, 0.5).astype(np.float32)
+    added: FloatArray = np.clip(0.5 - weight * bits / 2, 0.3, 0.5).astype(np.float32)
+    return added
 
 
 def _kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
@@ -71,7 +75,17 @@ def _kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
     ),
     fastmath=True,
 )
-def forward(samples, prediction, offset, inverse_deltas, rounding, levels, lasts, rows, coefficients):
+def forward(
+    samples: FloatArray,
+    prediction: NDArray[np.int16],
+    offset: FloatArray,
+    inverse_deltas: FloatArray,
+    rounding: FloatArray,
+    levels: Levels,
+    lasts: Lasts,
+    rows: FloatArray,
+    coefficients: FloatArray,
+) -> None:
     """Levels of the difference between samples (K, H, W) and their prediction.
 
     A sample is `samples` less `offset` (K,). levels (K, 16, B), lasts (K, B). rounding (K, 16): what is added to a
@@ -125,7 +139,14 @@ def forward(samples, prediction, offset, inverse_deltas, rounding, levels, lasts
         Array(int32, 2, "C"),
     )
 )
-def add_inverse(levels, lasts, deltas, samples, rows, coefficients):
+def add_inverse(
+    levels: Levels,
+    lasts: Lasts,
+    deltas: Ints,
+    samples: NDArray[np.int16],
+    rows: Ints,
+    coefficients: Ints,
+) -> None:
     """Add the difference that levels (K, 16, B) stand for to samples (K, H, W), saturating."""
     components, height, width = samples.shape
     blocks = (height // 4) * (width // 4)
@@ -178,7 +199,7 @@ def add_inverse(levels, lasts, deltas, samples, rows, coefficients):
 @_kernel(
     void(Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), Array(int16, 3, "C"))
 )
-def round_samples(planes, offset, samples):
+def round_samples(planes: FloatArray, offset: FloatArray, samples: NDArray[np.int16]) -> None:
     """Copy planes (K, H, W), less their offset, to samples (H, W, N): the first N components, rounded."""
     _, height, width = planes.shape
     components = samples.shape[2]
@@ -204,6 +225,6 @@ def forward_reference(planes: FloatArray) -> FloatArray:
     blocks = planes.reshape(components, height // 4, 4, width // 4, 4)
     spectrum = np.einsum("vi,kyixj,uj->kvuyx", basis, blocks, basis, optimize=True)
     spectrum = spectrum.reshape(components, 16, -1)
-    coefficients = np.empty_like(spectrum)
+    coefficients: FloatArray = np.empty_like(spectrum)
     coefficients[:, _PLACE] = spectrum
     return coefficients
