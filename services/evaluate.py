@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import json
 import platform
-import statistics
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
+import torchvision  # noqa: F401 # ultralytics then takes its compiled NMS: the same boxes, ten times faster here
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from codec.errors import BadCodecSpec
+from codec.feature import Feature
 from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout, raw_bytes
 from codec.packet import Stamp
-from codec.spec import CodecSpec
-from services.agreement import Matches, confident
+from codec.shipped import SHIPPED
+from codec.spec import CODECS, CodecSpec
+from services.agreement import confident
 from services.config import ConfigError
 from services.footage import Footage, read_clip, read_images
+from services.labels import ClassMap, Objects
 from services.network import choose_device
+from services.pixels import FORMATS, Canvas, Coder, PixelCodec
+from services.record import Record, Tally, make_record
+from services.report import report
+from services.summary import print_summary
 from stream.cut import DEFAULT_SPLIT
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for, parse_size
@@ -34,70 +45,43 @@ from stream.split import Head, Tail, Unsplit
 from stream.stages import StageClock
 from stream.weights import find_weights
 
+AnyCodec: TypeAlias = CodecSpec | PixelCodec
+
 # What a codec's name alone stands for: the settings that draw its curve.
-STANDARD_SETS: Mapping[str, Sequence[str]] = {"rle": [f"rle:bits={bits}" for bits in range(2, 9)]}
+STANDARD_SETS: Mapping[str, Sequence[str]] = {
+    "feature": [f"feature:quality={quality}" for quality in range(1, 11)],
+    "raw": ["raw"],
+    "rle": [f"rle:bits={bits}" for bits in range(2, 9)],
+    **{
+        name: [f"{name}:{form.parameter}={value}" for value in form.standard]
+        for name, form in FORMATS.items()
+    },
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What one codec with one setting did on one source. None where a number does not apply.
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One picture as the network is shown it."""
 
-    A kB is 1000 bytes. Times are medians over the frames, each on this machine with the network's thread count.
-    """
-
-    codec: str  # "none": the network unsplit, which is the ceiling
-    setting: str  # every parameter, as in a codec's spec
-    data: str | None  # name of the folder of images, or None
-    clip: str | None  # name of the video file, or None
-    kb_per_frame: float | None  # whole packets, keyframes included
-    raw_kb_per_frame: float | None  # the same coefficients as float32
-    bits_per_coefficient: float | None  # of whole packets
-    map50: float | None  # against the labels, every class counts alike: COCO's mAP
-    map: float | None
-    agreement: float | None  # against the unsplit network's confident detections, every object counts alike
-    agreement50: float | None
-    encode_ms: float | None
-    decode_ms: float | None
-    head_ms: float | None
-    tail_ms: float | None
-    unsplit_ms: float | None  # the whole network at once, like head and tail without NMS
-    frames: int
-    keyframes: int | None
-    objects: int  # confident detections of the unsplit network, which agreement counts
+    canvas: Canvas
+    letterbox: Letterbox
+    labels: Objects | None  # by the network's classes
 
 
-@dataclass(slots=True)
-class Tally:
-    """What came out of one codec, or of the network unsplit, gathered frame by frame."""
-
-    agreement: Matches = field(default_factory=Matches)
-    accuracy: Matches = field(default_factory=Matches)
-    frames: int = 0
-    keyframes: int = 0
-    coded_bytes: int = 0
-    raw_bytes: int = 0
-    durations_ns: dict[str, list[int]] = field(default_factory=dict)
-
-    def judge(self, found: Detections, truth: Detections, labels: Detections | None) -> None:
-        """Book one frame's detections: against the unsplit network's, and against its labels if it has any."""
-        self.frames += 1
-        self.agreement.add(found, truth)
-        if labels is not None:
-            self.accuracy.add(found, labels)
-
-    def time(self, clock: StageClock) -> None:
-        """Book how long one frame's stages took."""
-        for stage, duration_ns in clock.durations_ns.items():
-            self.durations_ns.setdefault(stage, []).append(duration_ns)
-
-    def median_ms(self, stage: str) -> float | None:
-        """Median of a stage over the frames; None if it never ran."""
-        durations_ns = self.durations_ns.get(stage)
-        return round(statistics.median(durations_ns) / 1e6, 3) if durations_ns else None
+def views(footage: Footage, classes: ClassMap, size: int | tuple[int, int]) -> Iterator[View]:
+    """Every picture of the footage on its canvas. Raises SourceError."""
+    for picture in footage.pictures:
+        frame = picture.image.shape[0], picture.image.shape[1]
+        letterbox = Letterbox(frame, canvas_for(size, *frame))
+        labels = None
+        if picture.labels is not None:
+            crowd = classes.translate(picture.crowd) if picture.crowd else None
+            labels = Objects(classes.translate(picture.labels), crowd)
+        yield View(letterbox.apply(picture.image), letterbox, labels)
 
 
 class Course:
-    """One codec on its way along one source."""
+    """One codec of tensors on its way along one source."""
 
     def __init__(self, codec: CodecSpec, consecutive: bool) -> None:
         self.codec = codec
@@ -130,48 +114,131 @@ class Course:
         return prediction
 
 
+class PixelCourse:
+    """One codec of pixels on its way along one source."""
+
+    def __init__(self, codec: PixelCodec, consecutive: bool) -> None:
+        self.codec = codec
+        self.tally = Tally()
+        self._consecutive = consecutive
+
+    def decoded(self, canvases: Iterable[Canvas]) -> Iterator[Canvas]:
+        """The canvases after coding, in their order; one may come out only after others have gone in.
+
+        Consecutive canvases share a coder; any other gets a new one, and so is coded by itself.
+        """
+        coder: Coder | None = None
+        for canvas in canvases:
+            if coder is None or not self._consecutive:
+                coder = self.codec.coder((canvas.shape[0], canvas.shape[1]))
+            yield from self._code(coder, canvas, last=not self._consecutive)
+        if coder and self._consecutive:
+            yield from self._code(coder, None, last=True)
+            if self.codec.format.delayed:
+                self.tally.level_times()
+
+    def _code(self, coder: Coder, canvas: Canvas | None, last: bool) -> list[Canvas]:
+        tally = self.tally
+        clock = StageClock(time.monotonic_ns())
+        packed = [] if canvas is None else coder.encode(canvas)
+        if last:
+            packed += coder.encode(None)
+        clock.lap("encode")
+        decoded = [shown for packet in packed for shown in coder.decode(packet)]
+        if last:
+            decoded += coder.decode(None)
+        clock.lap("decode")
+        if canvas is not None or decoded:
+            tally.time(clock)
+        tally.keyframes += sum(packet.keyframe for packet in packed)
+        tally.coded_bytes += sum(len(packet.data) for packet in packed)
+        return decoded
+
+
 def evaluate(
     model: Model,
-    codecs: Sequence[CodecSpec],
+    codecs: Sequence[AnyCodec],
     footage: Footage,
     split: str = DEFAULT_SPLIT,
     size: int | tuple[int, int] = 640,
+    *,
+    watch: Callable[[str], None] = lambda what: None,
 ) -> list[Record]:
     """A record of the unsplit network and one of every codec, all on the same frames.
 
-    Each frame is read, and run through the network unsplit and through the head, once; the codecs then share the
-    head's tensors. Holds one frame at a time. `size` is what `canvas_for` takes.
+    The footage is read once for the network and all codecs of tensors, which share the head's, and once more for
+    each codec of pixels, whose canvases the unsplit network then sees. Holds one frame at a time, and those that an
+    encoder looks ahead. `size` is what `canvas_for` takes. `watch` is told what runs, once a picture.
     Raises SourceError, UnknownSplitPoint or CodecError.
     """
-    unsplit, tail = Unsplit(model), Tail(model, split)
-    heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
+    unsplit, classes, consecutive = (
+        Unsplit(model),
+        ClassMap(footage.classes, model.names),
+        footage.kind == "clip",
+    )
+    courses = {codec: Course(codec, consecutive) for codec in codecs if isinstance(codec, CodecSpec)}
     ceiling = Tally()
-    courses = [Course(codec, consecutive=footage.kind == "clip") for codec in codecs]
-    for picture in footage.pictures:
-        frame = picture.image.shape[0], picture.image.shape[1]
-        letterbox = Letterbox(frame, canvas_for(size, *frame))
-        canvas = letterbox.apply(picture.image)
+    truths = []
+    tail = Tail(model, split)
+    heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
+    for view in _told(views(footage, classes, size), "features", watch):
+        letterbox = view.letterbox
         if letterbox.canvas not in heads:
             heads[letterbox.canvas] = Head(model, split, letterbox.canvas)
         head = heads[letterbox.canvas]
         clock = StageClock(time.monotonic_ns())
-        prediction = unsplit(canvas).cpu()
+        prediction = unsplit(view.canvas).cpu()
         clock.lap("unsplit")
-        tensors = head(canvas)
+        tensors = head(view.canvas)
         clock.lap("head")
         ceiling.time(clock)
         found = _find(prediction, letterbox)
         truth = confident(found)
-        ceiling.judge(found, truth, picture.labels)
-        for course in courses:
-            prediction = course.predict(tensors, head.layout, frame, tail)
-            course.tally.judge(_find(prediction, letterbox), truth, picture.labels)
-    if not ceiling.frames:
+        truths.append(truth)
+        ceiling.judge(found, truth, view.labels)
+        for course in courses.values():
+            prediction = course.predict(tensors, head.layout, letterbox.frame, tail)
+            course.tally.judge(_find(prediction, letterbox), truth, view.labels)
+    if not truths:
         raise SourceError(f"{footage.name} holds no picture that can be read")
+    tallies = {
+        codec: courses[codec].tally
+        if isinstance(codec, CodecSpec)
+        else _watch_pixels(
+            PixelCourse(codec, consecutive),
+            _told(views(footage, classes, size), str(codec), watch),
+            truths,
+            unsplit,
+        )
+        for codec in codecs
+    }
     return [
-        _record(None, footage, ceiling, ceiling),
-        *(_record(course.codec, footage, course.tally, ceiling) for course in courses),
+        make_record(None, footage, ceiling, ceiling),
+        *(make_record(codec, footage, tally, ceiling) for codec, tally in tallies.items()),
     ]
+
+
+def _told(shown: Iterable[View], what: str, watch: Callable[[str], None]) -> Iterator[View]:
+    for view in shown:
+        watch(what)
+        yield view
+
+
+def _watch_pixels(
+    course: PixelCourse, shown: Iterable[View], truths: Sequence[Detections], unsplit: Unsplit
+) -> Tally:
+    """What the unsplit network finds in canvases after coding, against what it found before."""
+    waiting: deque[View] = deque()
+
+    def canvases() -> Iterator[Canvas]:
+        for view in shown:
+            waiting.append(view)
+            yield view.canvas
+
+    for canvas, truth in zip(course.decoded(canvases()), truths, strict=True):
+        view = waiting.popleft()
+        course.tally.judge(_find(unsplit(canvas), view.letterbox), truth, view.labels)
+    return course.tally
 
 
 def _find(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
@@ -179,112 +246,137 @@ def _find(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
     return detect(prediction, letterbox, conf=0.001, iou=0.6, max_det=300, multi_label=True)
 
 
-def _record(codec: CodecSpec | None, footage: Footage, tally: Tally, ceiling: Tally) -> Record:
-    name, _, setting = str(codec or "none").partition(":")
-    accuracy, agreement = tally.accuracy.over_classes(), tally.agreement.over_objects()
-    sent = codec is not None
-    return Record(
-        codec=name,
-        setting=setting,
-        data=footage.name if footage.kind == "data" else None,
-        clip=footage.name if footage.kind == "clip" else None,
-        kb_per_frame=round(tally.coded_bytes / tally.frames / 1e3, 3) if sent else None,
-        raw_kb_per_frame=round(tally.raw_bytes / tally.frames / 1e3, 3) if sent else None,
-        bits_per_coefficient=round(8 * tally.coded_bytes / (tally.raw_bytes / 4), 4) if sent else None,
-        map50=round(accuracy.ap50, 4) if accuracy else None,
-        map=round(accuracy.ap, 4) if accuracy else None,
-        agreement=round(agreement.ap, 4) if agreement else None,
-        agreement50=round(agreement.ap50, 4) if agreement else None,
-        encode_ms=tally.median_ms("encode"),
-        decode_ms=tally.median_ms("decode"),
-        head_ms=ceiling.median_ms("head") if sent else None,
-        tail_ms=tally.median_ms("tail"),
-        unsplit_ms=ceiling.median_ms("unsplit"),
-        frames=tally.frames,
-        keyframes=tally.keyframes if sent else None,
-        objects=tally.agreement.objects,
-    )
-
-
-def parse_codecs(texts: Iterable[str]) -> list[CodecSpec]:
+def parse_codecs(texts: Iterable[str]) -> list[AnyCodec]:
     """The codecs to evaluate, each once: a name alone stands for its standard set. Raises BadCodecSpec."""
     specs = (spec for text in texts for spec in STANDARD_SETS.get(text, (text,)))
-    return list(dict.fromkeys(CodecSpec.parse(spec) for spec in specs))
+    return list(dict.fromkeys(_parse_codec(spec) for spec in specs))
+
+
+def _parse_codec(text: str) -> AnyCodec:
+    name = text.partition(":")[0]
+    if name in FORMATS:
+        return PixelCodec.parse(text)
+    if name not in {codec.name for codec in CODECS}:
+        known = ", ".join([*(codec.name for codec in CODECS), *FORMATS])
+        raise BadCodecSpec(f"no codec {name[:80]!r}; there are {known}")
+    return CodecSpec.parse(text)
+
+
+def _standard_codecs(notice: Callable[[str], None]) -> list[AnyCodec]:
+    """All standard sets, but for those of codecs that are not to be had here."""
+    codecs: list[AnyCodec] = []
+    for name in STANDARD_SETS:
+        try:
+            codecs += parse_codecs([name])
+        except BadCodecSpec as error:
+            notice(f"left out: {error}")
+    return codecs
+
+
+def _fit(
+    codecs: Iterable[AnyCodec], model: Model, split: str, notice: Callable[[str], None] | None
+) -> list[AnyCodec]:
+    """The codecs with the profiles that they need for this network.
+
+    Those whose profile is not to be had are left out if there is somebody to notice; else raises BadCodecSpec.
+    """
+    fitted: list[AnyCodec] = []
+    told: set[str] = set()
+    for codec in codecs:
+        try:
+            fitted.append(_resolve(codec, model.weights_hash, split))
+        except BadCodecSpec as error:
+            if notice is None:
+                raise
+            if str(error) not in told:
+                notice(f"left out: {error}")
+            told.add(str(error))
+    return fitted
+
+
+def _resolve(codec: AnyCodec, weights_hash: str, split: str) -> AnyCodec:
+    if not (
+        isinstance(codec, CodecSpec) and isinstance(codec.codec, Feature) and codec.codec.profile == "auto"
+    ):
+        return codec
+    profile = SHIPPED.find(weights_hash, split)
+    if profile is None:
+        raise BadCodecSpec(
+            f"feature: no calibration profile for this network, split at {split}, comes with Splitcast"
+        )
+    return CodecSpec(replace(codec.codec, profile=profile))
 
 
 def run_evaluate(options: Namespace) -> None:
-    """Evaluate on all given sources, print a table of each, and write the records to `--json` if it is given.
+    """Evaluate on all given sources, print what came of each, and write `--json` and `--html` if they are given.
 
+    The files are written after every source, so that what is measured is not lost.
     Raises ConfigError, BadCodecSpec, InvalidSize, SourceError, UnknownSplitPoint, WeightsError or CheckpointError.
     """
     if min(options.every, options.threads, 1 if options.max_frames is None else options.max_frames) < 1:
         raise ConfigError("--every, --threads and --max-frames take numbers from 1")
-    codecs, size = parse_codecs(options.codec or STANDARD_SETS), parse_size(options.size)
+    for path in (options.json, options.html):
+        if path and not path.absolute().parent.is_dir():
+            raise ConfigError(f"there is no folder {path.parent} to write {path.name} to")
+    console, notices = Console(), Console(stderr=True)
+    codecs = parse_codecs(options.codec) if options.codec else _standard_codecs(notices.print)
+    size = parse_size(options.size)
+    sources = _sources(options)
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    model = load_model(find_weights(options.model), device)
+    codecs = _fit(codecs, model, options.split, None if options.codec else notices.print)
+    settings = _settings(options, model, device)
+    records: list[Record] = []
+    for footage in sources:
+        with _progress(footage, codecs, notices) as watch:
+            found = evaluate(model, codecs, footage, options.split, size, watch=watch)
+        if found[0].map is not None:
+            settings["labels"] = str(ClassMap(footage.classes, model.names))
+        print_summary(found, console)
+        records += found
+        if options.json:
+            written = {**settings, "records": [asdict(record) for record in records]}
+            options.json.write_text(json.dumps(written, indent=2) + "\n")
+        if options.html:
+            options.html.write_text(report(settings, records))
+
+
+@contextmanager
+def _progress(
+    footage: Footage, codecs: Sequence[AnyCodec], console: Console
+) -> Iterator[Callable[[str], None]]:
+    """A bar that tells what runs, to be told once a picture."""
+    passes = 1 + sum(isinstance(codec, PixelCodec) for codec in codecs)
+    with Progress(console=console) as progress:
+        bar = progress.add_task(footage.name, total=footage.expected * passes or None)
+        yield lambda what: progress.update(bar, advance=1, description=f"{footage.name}: {what}")
+
+
+def _sources(options: Namespace) -> list[Footage]:
     sampling = {"every": options.every, "max_frames": options.max_frames}
-    sources = [read_clip(clip, **sampling) for clip in options.clip or ()]
-    if options.data:
-        sources.insert(0, read_images(options.data, **sampling))
+    if options.labels and not options.data:
+        raise ConfigError("--labels tells what is in the images of --data, which is missing")
+    sources = [read_images(options.data, **sampling, labels=options.labels)] if options.data else []
+    sources += [read_clip(clip, **sampling) for clip in options.clip or ()]
     if not sources:
         raise ConfigError(
             "nothing to evaluate on; give a folder of images with --data, or videos with --clip"
         )
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    model = load_model(find_weights(options.model), device)
-    records: list[Record] = []
-    for footage in sources:
-        with Progress(console=Console(stderr=True)) as progress:
-            pictures = progress.track(footage.pictures, footage.expected or None, description=footage.name)
-            found = evaluate(model, codecs, replace(footage, pictures=iter(pictures)), options.split, size)
-        Console().print(_table(found, footage))
-        records += found
-    if options.json:
-        settings = {
-            "model": Path(options.model).stem,
-            "weights": model.weights_hash,
-            "split": options.split,
-            "size": options.size,
-            **sampling,
-            "threads": options.threads,
-            "device": device,
-            "machine": platform.processor() or platform.machine(),
-        }
-        written = {**settings, "records": [asdict(record) for record in records]}
-        options.json.write_text(json.dumps(written, indent=2) + "\n")
+    return sources
 
 
-def _table(records: Sequence[Record], footage: Footage) -> Table:
-    first = records[0]
-    table = Table(
-        title=f"{footage.name}: {first.frames} frames, {first.objects} confident detections of the unsplit network",
-        caption=(
-            "kB: 1000 bytes. Bits: per coefficient. mAP: AP50-95 against the labels. "
-            "Agreement: AP50-95 against those detections. Times: median ms."
-        ),
-    )
-    table.add_column("codec", overflow="fold")
-    for heading in ("kB/frame", "bits", "mAP", "agreement", "encode", "decode"):
-        table.add_column(heading, justify="right")
-    for record in records:
-        table.add_row(
-            _short_name(record, records),
-            _cell(record.kb_per_frame, 1),
-            _cell(record.bits_per_coefficient, 2),
-            _cell(record.map, 3),
-            _cell(record.agreement, 3),
-            _cell(record.encode_ms, 2),
-            _cell(record.decode_ms, 2),
-        )
-    return table
-
-
-def _short_name(record: Record, records: Sequence[Record]) -> str:
-    """The codec with those of its parameters in which its records differ."""
-    settings = [set(other.setting.split(",")) for other in records if other.codec == record.codec]
-    common = set.intersection(*settings) if len(settings) > 1 else set()
-    parameters = (parameter for parameter in record.setting.split(",") if parameter not in common)
-    return " ".join((record.codec, *parameters)).rstrip()
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _settings(options: Namespace, model: Model, device: str) -> dict[str, Any]:
+    """What the records were made with, for whoever wants to make them again."""
+    return {
+        "model": Path(options.model).stem,
+        "weights": model.weights_hash,
+        "split": options.split,
+        "size": options.size,
+        "every": options.every,
+        "max_frames": options.max_frames,
+        "threads": options.threads,
+        "device": device,
+        "machine": platform.processor() or platform.machine(),
+        "versions": {name: version(name) for name in ("splitcast", "torch", "av", "pillow")},
+    }

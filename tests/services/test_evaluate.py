@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from dataclasses import fields
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 from codec.errors import BadCodecSpec
 from codec.packet import Stamp
 from codec.spec import CodecSpec
+from services import pixels
 from services.agreement import CEILING, Matches, Precision, confident
 from services.config import ConfigError
-from services.evaluate import Record, evaluate, parse_codecs, run_evaluate
+from services.evaluate import evaluate, parse_codecs, run_evaluate
 from services.footage import read_clip, read_images
+from services.pixels import FORMATS, MissingCodec, PixelCodec
+from services.record import Record
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
 from stream.model import load_model
@@ -89,6 +93,31 @@ class TestAgreement:
         twice = detections((*BOX, 0.9, 0), (*BOX, 0.8, 0))
         precision = matches((twice, detections((*BOX, 1, 0), (300, 0, 400, 50, 1, 0)))).over_objects()
         assert precision.ap == pytest.approx(0.5, abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("box", "kind", "ignored"),
+        [
+            ((300, 0, 400, 50), 0, 10),  # all of it in the crowd
+            ((300, 0, 400, 100), 0, 1),  # half of it
+            ((300, 0, 400, 69), 0, 5),  # .72 of it
+            ((300, 0, 400, 110), 0, 0),
+            ((300, 0, 400, 50), 1, 0),  # a crowd of another class
+            ((600, 0, 700, 50), 0, 0),
+        ],
+    )
+    def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(self, box, kind, ignored):
+        """A false detection above the true one halves the precision at every threshold where it counts."""
+        crowd = detections((250, 0, 500, 50, 1, kind))
+        found = Matches()
+        found.add(detections((*box, 0.95, 0), (*BOX, 0.9, 0)), PERSON, crowd)
+        counted = (CEILING * ignored + CEILING / 2 * (10 - ignored)) / 10
+        assert found.over_objects().ap == pytest.approx(counted, abs=0.01)
+
+    def test_an_object_in_a_crowd_is_an_object(self):
+        found = Matches()
+        found.add(PERSON, PERSON, detections((0, 0, 500, 500, 1, 0)))
+        assert found.objects == 1
+        assert found.over_objects().ap == pytest.approx(CEILING)
 
     def test_without_objects_there_is_none(self):
         found = matches((PERSON, NOTHING), (NOTHING, NOTHING))
@@ -164,6 +193,64 @@ class TestClip:
         assert temporal.kb_per_frame == pytest.approx(
             sum(len(packet.data) for packet in packets) / FRAMES / 1e3, abs=1e-3
         )
+
+
+PIXELS = ["jpeg:quality=20", "jpeg:quality=95", "x264:crf=35", "x264:crf=8", "x264-medium:crf=20"]
+
+
+@pytest.fixture(scope="module")
+def pixel_records(model, video):
+    told = []
+    records = evaluate(
+        model, parse_codecs([*PIXELS, "raw"]), read_clip(video, max_frames=10), size=SIZE, watch=told.append
+    )
+    assert told == [what for pass_ in ("features", *PIXELS) for what in [pass_] * 10]
+    return records
+
+
+class TestPixels:
+    def test_records_come_as_the_codecs_were_given(self, pixel_records):
+        assert [record.spec for record in pixel_records] == ["none", *PIXELS, "raw"]
+        assert {(record.frames, record.objects) for record in pixel_records} == {
+            (10, pixel_records[0].objects)
+        }
+
+    def test_higher_quality_costs_more_and_agrees_better(self, pixel_records):
+        for worse, better in (pixel_records[1:3], pixel_records[3:5]):
+            assert 0 < worse.kb_per_frame < better.kb_per_frame
+            assert worse.agreement < better.agreement <= CEILING
+
+    def test_what_belongs_to_tensors_is_left_open(self, pixel_records):
+        for record in pixel_records[1:6]:
+            assert record.raw_kb_per_frame is record.bits_per_coefficient is None
+            assert record.head_ms is record.tail_ms is None
+            assert record.unsplit_ms == pixel_records[0].unsplit_ms
+
+    def test_pictures_are_keyframes_and_clips_have_one(self, pixel_records):
+        assert [record.keyframes for record in pixel_records[1:6]] == [10, 10, 1, 1, 1]
+
+    def test_every_codec_is_timed(self, pixel_records):
+        assert all(min(record.encode_ms, record.decode_ms) > 0 for record in pixel_records[1:])
+
+    def test_sizes_are_those_of_the_packets(self, pixel_records, video):
+        coder = PixelCodec("x264", 8).coder(SIZE)
+        pictures = read_clip(video, max_frames=10).pictures
+        sent = sum(len(packed.data) for picture in pictures for packed in coder.encode(picture.image))
+        assert pixel_records[4].kb_per_frame == pytest.approx(sent / 10 / 1e3, abs=1e-3)
+
+    def test_each_codec_sees_the_decimated_clip_alone(self, model, video):
+        _, record = evaluate(
+            model, parse_codecs(["x264:crf=8"]), read_clip(video, every=5, max_frames=3), size=SIZE
+        )
+        coder = PixelCodec("x264", 8).coder(SIZE)
+        pictures = [picture.image for picture in read_clip(video).pictures][:15:5]
+        sent = sum(len(packed.data) for picture in pictures for packed in coder.encode(picture))
+        assert record.kb_per_frame == pytest.approx(sent / 3 / 1e3, abs=1e-3)
+
+    def test_stills_are_coded_by_themselves(self, model, folder):
+        codecs = parse_codecs(["x264:crf=8", "x264-medium:crf=8", "jpeg:quality=95"])
+        for record in evaluate(model, codecs, read_images(folder), size=96)[1:]:
+            assert record.keyframes == record.frames == 4
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +349,10 @@ def test_a_name_alone_stands_for_its_standard_set():
         "raw",
         *(f"rle:bits={bits}" for bits in (2, 4, 5, 6, 7, 8)),
     ]
-    with pytest.raises(BadCodecSpec, match="no codec 'mp3'"):
+    assert [str(codec) for codec in parse_codecs(["jpeg"])] == [
+        f"jpeg:quality={quality}" for quality in FORMATS["jpeg"].standard
+    ]
+    with pytest.raises(BadCodecSpec, match=r"no codec 'mp3'; there are raw, rle.*, jpeg, webp"):
         parse_codecs(["mp3"])
 
 
@@ -272,6 +362,7 @@ class TestCommand:
         return Namespace(
             model=str(weights),
             data=None,
+            labels=None,
             clip=[video],
             codec=["raw", "rle:bits=3", "rle:bits=4"],
             split="4.m",
@@ -281,7 +372,63 @@ class TestCommand:
             threads=1,
             device="cpu",
             json=tmp_path / "out.json",
+            html=tmp_path / "out.html",
         )
+
+    def test_writes_a_page(self, options, video):
+        run_evaluate(options)
+        page = options.html.read_text()
+        assert video.name in page
+        assert str(video.parent) not in page
+
+    def test_labels_of_coco(self, options, folder, tmp_path):
+        """What the network finds in its own classes, by other numbers, is all there is: full marks."""
+        model = load_model(Path(options.model))
+        images, annotations = [], []
+        for number, path in enumerate(sorted(folder.iterdir())):
+            images.append({"id": number, "file_name": path.name})
+            truth = confident(find(model, cv2.imread(str(path)), 96))
+            for kind, box in zip(truth.class_id.tolist(), truth.boxes.tolist(), strict=True):
+                corners = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+                annotations.append({"image_id": number, "category_id": 10 + kind, "bbox": corners})
+        categories = [{"id": 10 + number, "name": name} for number, name in enumerate(model.names)]
+        path = tmp_path / "labels.json"
+        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+        options.clip, options.data, options.labels = None, folder, path
+        options.size, options.codec, options.max_frames = "96", ["raw", "jpeg:quality=20"], None
+        run_evaluate(options)
+        written = json.loads(options.json.read_text())
+        none, raw, jpeg = written["records"]
+        assert none["map"] == raw["map"] == pytest.approx(CEILING, abs=1e-3)
+        assert jpeg["map"] < none["map"]
+        assert written["labels"] == "The network knows all 3 classes of the labels."
+
+    def test_labels_need_images(self, options, tmp_path):
+        options.labels = tmp_path / "labels.json"
+        with pytest.raises(ConfigError, match="--data"):
+            run_evaluate(options)
+
+    @pytest.mark.parametrize("flag", ["json", "html"])
+    def test_says_at_once_that_it_cannot_write(self, options, flag, tmp_path):
+        setattr(options, flag, tmp_path / "absent" / "out")
+        with pytest.raises(ConfigError, match=r"there is no folder .*absent"):
+            run_evaluate(options)
+
+    def test_by_default_it_measures_every_codec_there_is(self, options, capsys, monkeypatch):
+        monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
+        options.codec, options.max_frames = None, 1
+        run_evaluate(options)
+        measured = {record["codec"] for record in json.loads(options.json.read_text())["records"]}
+        assert {"raw", "rle", "jpeg", "webp"} < measured
+        assert "avif" not in measured
+        error = " ".join(capsys.readouterr().err.split())
+        assert "left out: avif cannot be measured here" in error
+
+    def test_a_codec_asked_for_by_name_has_to_be_there(self, options, monkeypatch):
+        monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
+        options.codec = ["avif"]
+        with pytest.raises(MissingCodec, match="installed Pillow"):
+            run_evaluate(options)
 
     def test_writes_records_and_prints_a_table(self, options, model, video, capsys):
         run_evaluate(options)
@@ -296,7 +443,15 @@ class TestCommand:
         assert str(options.json.parent) not in text
         output = capsys.readouterr()
         assert "rle bits=3" in output.out
+        assert "At an agreement of" in output.out
         assert video.name in output.err
+
+    def test_every_key_is_documented(self, options):
+        run_evaluate(options)
+        written = json.loads(options.json.read_text())
+        documented = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text().partition("## JSON")[2]
+        for key in (*written, *written["records"][0]):
+            assert f"`{key}`" in documented
 
     def test_needs_a_source(self, options):
         options.clip = None
