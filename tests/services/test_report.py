@@ -90,7 +90,7 @@ async def test_it_fits_the_screen_and_says_what_a_point_is(width, tmp_path):
         page = await browser.new_page(viewport={"width": width, "height": 800})
         asked, errors = [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(error))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         await page.goto(path.as_uri())
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         assert (
