@@ -150,29 +150,7 @@ def build_parser() -> ArgumentParser:
     points.add_argument("--size", default="640x640", help="network input HEIGHTxWIDTH (default: %(default)s)")
     points.add_argument("--json", action="store_true", help="JSON instead of a table")
 
-    evaluate = add("evaluate", _evaluate, "measure what codecs cost in bytes and in detections")
-    evaluate.add_argument("--model", default="yolov5n", help="network by name or path (default: %(default)s)")
-    evaluate.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="folder of images; YOLO labels beside it are used"
-    )
-    evaluate.add_argument(
-        "--clip", type=Path, action="append", metavar="FILE", help="video file; may be repeated"
-    )
-    evaluate.add_argument(
-        "--codec",
-        action="append",
-        metavar="SPEC",
-        help="codec; may be repeated; a name alone stands for its standard set (default: rle)",
-    )
-    evaluate.add_argument("--split", default="4.m", help="split point (default: %(default)s)")
-    evaluate.add_argument("--size", default="640", help="network input (default: %(default)s)")
-    evaluate.add_argument("--max-frames", type=int, metavar="N", help="at most so many frames of each source")
-    evaluate.add_argument(
-        "--every", type=int, default=1, metavar="N", help="only every n-th frame or image (default: 1)"
-    )
-    evaluate.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
-    evaluate.add_argument("--device", default="auto", help="torch device (default: auto)")
-    evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the records there")
+    _add_evaluate(add("evaluate", _evaluate, "measure what codecs cost in bytes and in detections"))
 
     encode = add("encode", _encode, "encode tensors of an .npz file, arrays named by layer")
     encode.add_argument("input", type=Path, metavar="IN.npz")
@@ -195,6 +173,34 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
     return seconds
+
+
+def _add_evaluate(evaluate: ArgumentParser) -> None:
+    evaluate.add_argument("--model", default="yolov5n", help="network by name or path (default: %(default)s)")
+    evaluate.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder of images; YOLO labels beside it are used"
+    )
+    evaluate.add_argument("--labels", type=Path, metavar="FILE", help="COCO's labels of those images, a JSON")
+    evaluate.add_argument(
+        "--clip", type=Path, action="append", metavar="FILE", help="video file; may be repeated"
+    )
+    evaluate.add_argument(
+        "--codec",
+        action="append",
+        metavar="SPEC",
+        help="codec, of features (feature, rle, raw) or pixels (jpeg, webp, avif, x264, x264-medium, x265, svt-av1); "
+        "may be repeated; a name alone stands for its standard set (default: all of them)",
+    )
+    evaluate.add_argument("--split", default="4.m", help="split point (default: %(default)s)")
+    evaluate.add_argument("--size", default="640", help="network input (default: %(default)s)")
+    evaluate.add_argument("--max-frames", type=int, metavar="N", help="at most so many frames of each source")
+    evaluate.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only every n-th frame or image (default: 1)"
+    )
+    evaluate.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    evaluate.add_argument("--device", default="auto", help="torch device (default: auto)")
+    evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the records there")
+    evaluate.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots and words there")
 
 
 def _add_bench(bench: ArgumentParser) -> None:
