@@ -62,7 +62,8 @@ tbody th { font-weight: 400; }
 .settings th { text-align: left; vertical-align: top; }
 tr.reference { font-weight: 600; }
 figure { margin: 1rem 0; padding: .75rem; background: var(--surface); border: 1px solid var(--line);
-  border-radius: 6px; }
+  border-radius: 6px; overflow-x: auto; }
+figure > svg { min-width: 34rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: .25rem 0 0; padding: 0; list-style: none;
   max-width: none; font-size: .9rem; }
 .legend svg { width: 22px; height: 12px; margin-right: .35rem; vertical-align: -1px; }
