@@ -151,6 +151,8 @@ def build_parser() -> ArgumentParser:
     points.add_argument("--json", action="store_true", help="JSON instead of a table")
 
     _add_evaluate(add("evaluate", _evaluate, "measure what codecs cost in bytes and in detections"))
+    _add_calibrate(add("calibrate", _calibrate, "fit the feature codec to a network on sample images"))
+    _add_profile(add("profile", lambda _: Exit.USAGE, "calibration profiles of the feature codec"))
 
     encode = add("encode", _encode, "encode tensors of an .npz file, arrays named by layer")
     encode.add_argument("input", type=Path, metavar="IN.npz")
@@ -201,6 +203,44 @@ def _add_evaluate(evaluate: ArgumentParser) -> None:
     evaluate.add_argument("--device", default="auto", help="torch device (default: auto)")
     evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the records there")
     evaluate.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots and words there")
+
+
+def _add_calibrate(calibrate: ArgumentParser) -> None:
+    calibrate.add_argument(
+        "--model", default="yolov5n", help="network by name or path (default: %(default)s)"
+    )
+    calibrate.add_argument("--split", default="4.m", help="split point (default: %(default)s)")
+    calibrate.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="FOLDER|LIST",
+        help="folder of images, or text file with one path a line; 16 images or more, as the cameras will see",
+    )
+    calibrate.add_argument("--size", default="640", help="network input (default: %(default)s)")
+    calibrate.add_argument("--max-images", type=int, metavar="N", help="only the first N images")
+    calibrate.add_argument(
+        "--draws",
+        type=int,
+        default=3,
+        help="random samples of the sensitivity an image (default: %(default)s)",
+    )
+    calibrate.add_argument("--seed", type=int, default=0, help="of those samples (default: %(default)s)")
+    calibrate.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    calibrate.add_argument("--device", default="auto", help="torch device (default: auto)")
+    calibrate.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PROFILE", help="write the profile there"
+    )
+
+
+def _add_profile(profile: ArgumentParser) -> None:
+    actions = profile.add_subparsers(title="actions", required=True, metavar="ACTION")
+    text = "print what a profile was made from and holds"
+    show = actions.add_parser("show", help=text, description=text)
+    show.set_defaults(run=_profile_show)
+    show.add_argument(
+        "profile", metavar="FILE|HASH", help="a profile's file, or the hash of one that is shipped"
+    )
 
 
 def _add_bench(bench: ArgumentParser) -> None:
@@ -319,6 +359,20 @@ def _evaluate(options: Namespace) -> int:
     from services.evaluate import run_evaluate
 
     run_evaluate(options)
+    return Exit.OK
+
+
+def _calibrate(options: Namespace) -> int:
+    from services.calibrate import run_calibrate
+
+    run_calibrate(options)
+    return Exit.OK
+
+
+def _profile_show(options: Namespace) -> int:
+    from services.describe import print_profile
+
+    print_profile(options.profile)
     return Exit.OK
 
 
