@@ -19,19 +19,17 @@ from codec.entropy import BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS, ZIGZAG
 from codec.errors import CodecError
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.profile import MAX_WEIGHT, GroupProfile, Metadata, Profile, grouped, stack
-from codec.steps import StepPredictor, block_features
+from codec.steps import MEASURES, StepNetwork, StepPredictor, measure
 
 MIN_SAMPLES = 16
 UNIT = 2.0**-15
 """Change of the detections, in standard deviations of their logits, that a step of one unit stands for."""
 
 LARGEST = 28_000.0  # of the transformed samples of all pictures; 32767 saturates
+LEAST_SENSITIVITY = 1e-9  # of a block: keeps its logarithm finite
 FLOOR = 1e-3  # least eigenvalue of the Fisher information, as a share of the greatest
-RIDGE = 0.2  # against overfitting of the step predictor, as a share of a feature's variance
 TRAINING_PICTURES = 32
 TRAINING_STEPS = (140, 156, 172)  # what the contexts are trained for: the middle of the range of qualities
-PREVIOUS_BLOCK = 60  # weight of a block's magnitudes in the last frame, which no still picture tells
-PREVIOUS_LEVEL = 60
 
 Array64: TypeAlias = NDArray[np.float64]
 
@@ -48,18 +46,41 @@ class Sample:
     gradients: Sequence[Mapping[str, FloatArray]]  # one per draw: names and shapes of the tensors
 
 
-def calibrate(samples: Callable[[], Iterable[Sample]], metadata: Metadata, seed: int = 0) -> Profile:
+@dataclass(frozen=True, slots=True, eq=False)
+class SensitivityExample:
+    """How sensitive the detections are to each block of one picture, and what an encoder sees of it."""
+
+    measures: FloatArray  # (3 K, down, across), of the components: codec/steps.py
+    log_sensitivity: FloatArray  # (down, across)
+
+
+Trainer: TypeAlias = Callable[[Sequence[SensitivityExample], int], StepNetwork]
+"""Fits the network that foresees sensitivities, from examples and a seed."""
+
+
+def calibrate(
+    samples: Callable[[], Iterable[Sample]],
+    train: Trainer,
+    metadata: Metadata,
+    seed: int = 0,
+    variants: Iterable[Sample] = (),
+) -> Profile:
     """The profile for tensors like those of the samples, each call of which has to yield the same ones again.
 
-    They are gone through twice. Raises CalibrationError: fewer than 16 samples, samples without gradients, of
+    They are gone through twice. `variants`, scaled or mirrored pictures, only teach `train` what is sensitive.
+    Raises CalibrationError: fewer than 16 samples, samples without gradients, of
     different tensors, or not finite.
     """
     first = _gather(samples())
     groups = [_Transformed(moments, seed) for moments in first]
-    for stacked in _checked(samples(), [moments.channels for moments in first]):
+    channels = [moments.channels for moments in first]
+    for stacked in _checked(samples(), channels):
         for group, (tensors, gradients) in zip(groups, stacked, strict=True):
             group.add(tensors, gradients)
-    return Profile(tuple(group.profile() for group in groups), metadata)
+    for stacked in _checked(variants, channels):
+        for group, (tensors, gradients) in zip(groups, stacked, strict=True):
+            group.learn_sensitivity(tensors, gradients)
+    return Profile(tuple(group.profile(train) for group in groups), metadata)
 
 
 def _layout(sample: Sample) -> Layout:
@@ -154,24 +175,34 @@ class _Transformed:
         self._magnitudes = np.zeros((moments.channels, 16))
         self._blocks = 0
         self._largest = 0.0
-        self._regression = _Regression()
+        self._seed = seed
+        self._examples: list[SensitivityExample] = []
         self._planes: list[FloatArray] = []  # a few pictures, to train the contexts on
         self._seen = 0
 
     def add(self, tensors: FloatArray, gradients: list[FloatArray]) -> None:
+        planes = self.learn_sensitivity(tensors, gradients)
+        centred = planes - self._offset[:, None, None]
+        coefficients = transform.forward_reference(centred)
+        self._magnitudes += np.abs(coefficients).sum(2)
+        self._blocks += coefficients.shape[2]
+        self._largest = max(self._largest, float(np.abs(centred).max()))
+        self._keep(planes)
+
+    def learn_sensitivity(self, tensors: FloatArray, gradients: list[FloatArray]) -> FloatArray:
+        """Remember how sensitive each block is; returns the transformed samples."""
         planes = _transformed(self._forward, tensors)
-        slopes = sum(
+        information = sum(
             (_transformed(self._inverse.T, _pad_zeros(gradient)).astype(np.float64) ** 2).sum(0)
             for gradient in gradients
         )
         down, across = planes.shape[1] // 4, planes.shape[2] // 4
-        information = np.asarray(slopes).reshape(down, 4, across, 4).sum((1, 3)) / len(gradients)
-        self._regression.add(block_features(planes, self._offset), np.log(information.reshape(-1) + 1e-9))
-        coefficients = transform.forward_reference(planes - self._offset[:, None, None])
-        self._magnitudes += np.abs(coefficients).sum(2)
-        self._blocks += coefficients.shape[2]
-        self._largest = max(self._largest, float(np.abs(planes - self._offset[:, None, None]).max()))
-        self._keep(planes)
+        by_block = np.asarray(information).reshape(down, 4, across, 4).sum((1, 3)) / len(gradients)
+        measures = np.empty((len(planes), MEASURES, down * across), np.float32)
+        measure(planes, self._offset, measures)
+        log_sensitivity = np.log(by_block + LEAST_SENSITIVITY).astype(np.float32)
+        self._examples.append(SensitivityExample(measures.reshape(-1, down, across), log_sensitivity))
+        return planes
 
     def _keep(self, planes: FloatArray) -> None:
         """Keep a random choice of the pictures, whatever their number will be."""
@@ -181,15 +212,12 @@ class _Transformed:
         elif (place := int(self._random.integers(self._seen))) < TRAINING_PICTURES:
             self._planes[place] = planes
 
-    def profile(self) -> GroupProfile:
+    def profile(self, train: Trainer) -> GroupProfile:
         """The group's part of the profile."""
         scale = min(1.0, LARGEST / self._largest)
         shrunk = round(-16 * np.log2(scale))
         scale = 2 ** (-shrunk / 16)
         forward = (self._forward * scale).astype(np.float32)
-        weights = self._regression.solve()
-        # Predicted from measures of the scaled samples.
-        weights[:-5] /= scale
         group = GroupProfile(
             mean=self._mean.astype(np.float32),
             forward=forward,
@@ -198,38 +226,12 @@ class _Transformed:
             weights=np.zeros((2, COEFFICIENT_WEIGHTS, 16), np.uint16),
             block_weights=np.zeros((2, BLOCK_WEIGHTS), np.uint16),
             probabilities=np.full((2, CONTEXTS), 16384, np.uint16),
-            step_weights=weights.astype(np.float32),
+            step_network=train(self._examples, self._seed).scaled(scale),
             step_offset=np.array([-shrunk], np.int16),
         )
         return _train(
             group, [planes * np.float32(scale) for planes in self._planes], self._offset * np.float32(scale)
         )
-
-
-class _Regression:
-    """Ridge regression on standardised features, from moments gathered picture by picture."""
-
-    def __init__(self) -> None:
-        self._products: Array64 | None = None
-        self._count = 0
-
-    def add(self, features: FloatArray, targets: Array64) -> None:
-        rows = np.column_stack((features.astype(np.float64), np.ones(len(features)), targets))
-        products = rows.T @ rows
-        self._products = products if self._products is None else self._products + products
-        self._count += len(rows)
-
-    def solve(self) -> Array64:
-        """Weights of the features and a constant, which predict targets less their mean."""
-        assert self._products is not None
-        moments = self._products / self._count
-        mean, target = moments[-2, :-2], moments[-2, -1]
-        covariance = moments[:-2, :-2] - np.outer(mean, mean)
-        spread = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
-        correlation = covariance / np.outer(spread, spread)
-        with_target = (moments[:-2, -1] - mean * target) / spread
-        weights = np.linalg.solve(correlation + RIDGE * np.eye(len(mean)), with_target) / spread
-        return np.append(weights, -(mean @ weights))
 
 
 def _transformed(matrix: Array64, tensors: FloatArray) -> FloatArray:
@@ -273,9 +275,9 @@ def _train(group: GroupProfile, pictures: list[FloatArray], offset: FloatArray) 
     ]
     weights, block_weights = _fit(group, quantized)
     temporal = weights.copy()
-    temporal[5] = PREVIOUS_LEVEL
+    temporal[5] = entropy.PREVIOUS_LEVEL
     temporal_blocks = block_weights.copy()
-    temporal_blocks[6] = PREVIOUS_BLOCK
+    temporal_blocks[6] = entropy.PREVIOUS_BLOCK
     group = replace(
         group, weights=np.stack((weights, temporal)), block_weights=np.stack((block_weights, temporal_blocks))
     )
@@ -286,7 +288,7 @@ def _train(group: GroupProfile, pictures: list[FloatArray], offset: FloatArray) 
 def _quantize(group: GroupProfile, planes: FloatArray, offset: FloatArray, frame_step: int) -> _Quantized:
     components, height, width = planes.shape
     down, across = height // 4, width // 4
-    changes = StepPredictor(group.step_weights, offset, down, across).changes(planes, 1.25)
+    changes = StepPredictor(group.step_network, offset, down, across).changes(planes, 1.25)
     steps = transform.block_steps(frame_step, changes)
     deltas = transform.STEPS[steps]
     levels = np.zeros((components, 16, down * across), np.int16)

@@ -41,6 +41,8 @@ MAX_PREFIX = 14
 MAX_LEVEL = 2**15 - 1
 COEFFICIENT_WEIGHTS = 8
 BLOCK_WEIGHTS = 7
+PREVIOUS_LEVEL = 60  # weights of a block's magnitudes in the last frame, which no still picture tells
+PREVIOUS_BLOCK = 60
 MAX_CHANGE = 12  # of a block's step from the frame's, in quarters of an octave
 MAX_VECTOR = 8  # of a block, in quarters of a sample, in each direction
 
@@ -681,6 +683,20 @@ def take_levels(
                 energy[k, b] = sum_inside
     coder[0], coder[1], coder[2] = code, size, position
     return 0
+
+
+def default_probabilities() -> NDArray[np.uint16]:
+    """P(0) of each context, in 1/32768, where nothing was measured: levels with a geometric distribution."""
+    shares = np.full(CONTEXTS, 0.5)
+    means = 2.0 ** ((4 * np.arange(CLASSES) + 2 - 112) / 16)  # of each class, in steps
+    zero = 1 / (1 + means)
+    shares[PLANE : PLANE + CLASSES] = 1 - zero**4
+    shares[BLOCK : BLOCK + CLASSES] = zero**4
+    shares[ZERO_FIRST : ZERO_FIRST + CLASSES] = zero
+    shares[ZERO : ZERO + CLASSES] = zero
+    shares[ONE : ONE + CLASSES] = zero
+    shares[MORE : MORE + GROUPS * UNARY] = np.repeat(zero[2::4], UNARY)
+    return np.clip(np.round(shares * 32768), 32, 32736).astype(np.uint16)
 
 
 def new_writer() -> Coder:

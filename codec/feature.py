@@ -10,10 +10,17 @@ from typing import ClassVar, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from codec import entropy, motion, transform
-from codec.errors import BadCodecSpec, CorruptPacket, MissingReference, StateMismatch, UnsupportedPacket
+from codec import entropy, kernels, motion, transform
+from codec.errors import (
+    BadCodecSpec,
+    BadLayout,
+    CorruptPacket,
+    MissingReference,
+    StateMismatch,
+    UnsupportedPacket,
+)
 from codec.interface import DecodedFrame, EncodedFrame, KeyframeReason, in_layout_order
-from codec.layout import FloatArray, Layout, TensorSpec, raw_bytes
+from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import PacketFormat, Stamp
 from codec.profile import GroupProfile, Profile, grouped, plane
 from codec.quantize import ValueRange
@@ -24,6 +31,14 @@ from codec.transform import COARSEST, FINEST, STEPS, block_steps, rounding
 MAX_KEYFRAME_INTERVAL = 10**6
 MAX_QUALITY = 10
 PARAMETER_BYTES = 8
+MAX_SIDE = 512
+MAX_CHANNELS = 4096
+MAX_SAMPLES = 2**24
+"""Limits of a layout: extents of a plane, channels and samples of all tensors, sides rounded up to whole blocks.
+
+They bound memory and time, and keep every sum over the blocks of a plane within 32 bits.
+"""
+
 KEYFRAME_FINER = 6
 """Keyframes are as much finer than differences: what they leave out, no difference brings back for free."""
 
@@ -75,6 +90,7 @@ class Feature:
         raise UnsupportedPacket("calibration profile", "one that comes with this software", parameters.hex())
 
     def packet_format(self, layout: Layout) -> PacketFormat:
+        _check(layout)
         most = payload_bound(layout)
         return PacketFormat(
             self.codec_id,
@@ -94,8 +110,28 @@ class Feature:
 
 
 def payload_bound(layout: Layout) -> int:
-    """Bytes that no payload exceeds: an encoder takes a coarser step before it writes more."""
-    return raw_bytes(layout) + 1024
+    """Bytes that no payload exceeds: four for each sample, and some for a start. The longest level has 31 bits."""
+    return 4 * _samples(layout) + 1024
+
+
+def _samples(layout: Layout) -> int:
+    return sum(spec.size // (h * w) * _whole(h) * _whole(w) for spec in layout for h, w in [plane(spec)])
+
+
+def _whole(side: int) -> int:
+    return -(-side // 4) * 4
+
+
+def _check(layout: Layout) -> None:
+    """Raise BadLayout if a layout is beyond what the format allows."""
+    for spec in layout:
+        if max(plane(spec)) > MAX_SIDE:
+            raise BadLayout(f"feature: tensor {spec} has planes larger than {MAX_SIDE}x{MAX_SIDE}")
+    channels = sum(spec.size // (h * w) for spec in layout for h, w in [plane(spec)])
+    if channels > MAX_CHANNELS:
+        raise BadLayout(f"feature: the tensors have {channels} channels, the limit is {MAX_CHANNELS}")
+    if (samples := _samples(layout)) > MAX_SAMPLES:
+        raise BadLayout(f"feature: the tensors have {samples} samples, the limit is {MAX_SAMPLES}")
 
 
 class _Group:
@@ -104,7 +140,7 @@ class _Group:
     def __init__(self, specs: list[TensorSpec], profile: GroupProfile) -> None:
         self.specs, self.profile = specs, profile
         self.height, self.width = plane(specs[0])
-        self.rows, self.columns = -(-self.height // 4) * 4, -(-self.width // 4) * 4
+        self.rows, self.columns = _whole(self.height), _whole(self.width)
         self.across = self.columns // 4
         self.channels = profile.channels
         blocks = self.across * self.rows // 4
@@ -199,6 +235,7 @@ class FeatureEncoder:
         self.step, self._beta = QUALITY[codec.quality]
         if isinstance(codec.profile, Profile):
             self.step += int(codec.profile.groups[0].step_offset[0])
+            self.step = min(max(self.step, self.finest), self.coarsest)
         self._sequence: int | None = None  # of the reference frame
         self._since_keyframe = 0
         self._requested = False
@@ -223,7 +260,8 @@ class FeatureEncoder:
         step = self.step
         size = self._code(reason is not None, step)
         while size < 0:  # does not fit: rarer than any real frame
-            step += 16
+            assert step < COARSEST, "levels of the coarsest step do not fit the bound"
+            step = min(step + 16, COARSEST)
             reason = reason or "smaller"
             size = self._code(True, step)
         sections = [self._out[:size].data, *(memoryview(b"") for _ in self._layout[1:])]
@@ -233,7 +271,7 @@ class FeatureEncoder:
         if keyframe:
             self._since_keyframe, self._requested = 0, False
         self._since_keyframe += 1
-        return EncodedFrame(data, keyframe, reason, step)
+        return EncodedFrame(data, keyframe, reason if self._codec.temporal else None, step)
 
     def _code(self, keyframe: bool, step: int) -> int:
         """Write the payload; returns its size, or -1 if it has no room."""
@@ -287,7 +325,7 @@ class _Source:
         self._samples = np.zeros_like(self._stacked)
         self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
-        self._predictor = StepPredictor(profile.step_weights, self._offset, group.rows // 4, group.across)
+        self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
         compared = min((8, 8, 12, 16)[codec.effort], group.channels)
         self._current = np.zeros((group.rows, group.columns, compared), np.int16)
         self._reference = np.zeros_like(self._current)
@@ -304,11 +342,13 @@ class _Source:
             self._stacked[:, :, group.width :] = self._stacked[:, :, group.width - 1 : group.width]
         if group.height < group.rows:
             self._stacked[:, group.height :] = self._stacked[:, group.height - 1 : group.height]
-        np.matmul(
-            group.profile.forward,
-            self._stacked.reshape(group.channels, -1),
-            out=self._samples.reshape(group.channels, -1),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.matmul(
+                group.profile.forward,
+                self._stacked.reshape(group.channels, -1),
+                out=self._samples.reshape(group.channels, -1),
+            )
+        _cut_off(self._samples)
 
     def search(self, step: int) -> bool:
         """Find each block's vector; tell whether the frame has little to do with the one before."""
@@ -338,6 +378,17 @@ class _Source:
         if not keyframe:
             np.greater_equal(group.lasts.max(0), 0, out=group.coded.view(np.bool_))
             group.changes[:] = np.where(group.coded, group.changes, group.before)
+
+
+_FAR = np.float32(2**20)
+
+
+def _cut_off(samples: FloatArray) -> None:
+    """Bound samples far beyond the 16 bits of a reference frame: finite tensors may overflow their transform."""
+    least, greatest = kernels.order_range(samples.reshape(-1).view(np.int32))
+    far = int(_FAR.view(np.int32))
+    if least < ~far or greatest > far:
+        np.clip(np.nan_to_num(samples), -_FAR, _FAR, out=samples)
 
 
 class FeatureDecoder:

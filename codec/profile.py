@@ -8,7 +8,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self, TypeAlias
+from math import prod
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from codec.entropy import BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
 from codec.errors import CodecError
 from codec.layout import FloatArray, Layout, TensorSpec
-from codec.steps import MEASURES, POSITIONS
+from codec.steps import StepNetwork
 
 MAGIC = b"SPCP"
 VERSION = 1
@@ -54,7 +55,7 @@ class GroupProfile:
     weights: NDArray[np.uint16]  # (2, 8, 16): keyframes and differences, of a level's neighbours, in 1/256
     block_weights: NDArray[np.uint16]  # (2, 7): of a block's neighbours, in 1/256
     probabilities: NDArray[np.uint16]  # (2, CONTEXTS): P(0) of each context at the start, in 1/32768
-    step_weights: FloatArray  # (6 C + 5,): predict a block's log sensitivity, for the encoder only
+    step_network: StepNetwork  # predicts how sensitive each block is, for the encoder only
 
     step_offset: NDArray[
         np.int16
@@ -62,7 +63,7 @@ class GroupProfile:
 
     def __post_init__(self) -> None:
         for name, (dtype, shape) in _arrays(self.channels).items():
-            array = getattr(self, name)
+            array = self.array(name)
             if array.dtype != dtype or array.shape != shape:
                 raise ProfileError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
             if array.dtype == np.float32 and not np.isfinite(array).all():
@@ -73,6 +74,11 @@ class GroupProfile:
             raise ProfileError(f"a context weight is above {MAX_WEIGHT}")
         if not (self.probabilities.min() >= 32 and self.probabilities.max() <= 32736):
             raise ProfileError("a probability is not 32 to 32736")
+
+    def array(self, name: str) -> NDArray[Any]:
+        """An array of the file by its name; those of the step network begin with `step_network.`."""
+        owner, _, own_name = name.rpartition(".")
+        return cast(NDArray[Any], getattr(self.step_network if owner else self, own_name))
 
     @property
     def channels(self) -> int:
@@ -94,7 +100,7 @@ class Profile:
         parts += [_GROUP.pack(group.channels) for group in self.groups]
         for group in self.groups:
             for name, (dtype, _) in _arrays(group.channels).items():
-                parts.append(getattr(group, name).astype(np.dtype(dtype).newbyteorder("<")).tobytes())
+                parts.append(group.array(name).astype(np.dtype(dtype).newbyteorder("<")).tobytes())
         return b"".join(parts)
 
     @classmethod
@@ -125,13 +131,14 @@ class Profile:
             raise ProfileError(f"{len(data)} bytes, not the {needed} that it declares")
         groups = []
         for channels in sizes:
-            arrays = {}
+            own: dict[str, NDArray[Any]] = {}
+            of_network: dict[str, NDArray[Any]] = {}
             for name, (dtype, shape) in _arrays(channels).items():
-                count = int(np.prod(shape))
-                stored = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), count, at)
-                arrays[name] = stored.astype(dtype).reshape(shape)
+                stored = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), prod(shape), at)
+                owner, _, own_name = name.rpartition(".")
+                (of_network if owner else own)[own_name] = stored.astype(dtype).reshape(shape)
                 at += stored.nbytes
-            groups.append(GroupProfile(**arrays))
+            groups.append(GroupProfile(**own, step_network=StepNetwork(**of_network)))
         profile = cls(tuple(groups), metadata)
         if profile.pack() != data:
             raise ProfileError("its metadata is not in canonical form")
@@ -207,13 +214,16 @@ def _arrays(channels: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]
         "weights": (np.uint16, (2, COEFFICIENT_WEIGHTS, 16)),
         "block_weights": (np.uint16, (2, BLOCK_WEIGHTS)),
         "probabilities": (np.uint16, (2, CONTEXTS)),
-        "step_weights": (np.float32, (2 * MEASURES * channels + POSITIONS + 1,)),
         "step_offset": (np.int16, (1,)),
+        **{
+            f"step_network.{name}": (np.float32, shape)
+            for name, shape in StepNetwork.shapes(channels).items()
+        },
     }
 
 
 def _group_bytes(channels: int) -> int:
-    return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in _arrays(channels).values())
+    return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in _arrays(channels).values())
 
 
 def _parse_metadata(text: bytes) -> dict[str, str | int]:

@@ -1,12 +1,13 @@
 """How finely each block has to be quantized: a prediction, by the encoder, of what the detections depend on.
 
 A block's sensitivity is the Fisher information of its samples (codec/calibration.py). Only the back pass through the
-network could tell it; its logarithm is predicted from the block itself and from its neighbourhood, linearly.
+network could tell it; a small convolutional network predicts its logarithm from the block and what is around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numba
@@ -21,7 +22,8 @@ from codec.layout import FloatArray
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 MEASURES = 3  # of each component in a block: mean, magnitude of the mean, standard deviation
-POSITIONS = 4  # of a block: x, y from -1 to 1, and their squares
+MIXED = 32  # planes that the measures are mixed to
+HIDDEN = 16  # planes of each convolution
 
 
 def _kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
@@ -29,11 +31,12 @@ def _kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
     return compiler
 
 
-_PLANES = Array(float32, 3, "C", readonly=True)
-_MATRIX = Array(float32, 2, "C")
-
-
-@_kernel(void(_PLANES, Array(float32, 1, "C", readonly=True), Array(float32, 3, "C")), fastmath=True)
+@_kernel(
+    void(
+        Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), Array(float32, 3, "C")
+    ),
+    fastmath=True,
+)
 def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray) -> None:
     """Fill measures (K, 3, B) of each block of planes (K, H, W), less their offset (K,)."""
     components, height, width = planes.shape
@@ -53,55 +56,96 @@ def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray) -> Non
                 mean = (sums[4 * x] + sums[4 * x + 1] + sums[4 * x + 2] + sums[4 * x + 3]) / np.float32(16)
                 square = squares[4 * x] + squares[4 * x + 1] + squares[4 * x + 2] + squares[4 * x + 3]
                 variance = max(square / np.float32(16) - mean * mean, np.float32(0))
-                b = y * across + x
-                measures[k, 0, b] = mean
-                measures[k, 1, b] = abs(mean)
-                measures[k, 2, b] = np.sqrt(variance)
+                block = y * across + x
+                measures[k, 0, block] = mean
+                measures[k, 1, block] = abs(mean)
+                measures[k, 2, block] = np.sqrt(variance)
 
 
-def block_features(planes: FloatArray, offset: FloatArray) -> FloatArray:
-    """What a block's sensitivity is predicted from, (B, 6 K + 4): its measures, those around it, its place."""
-    components, height, width = planes.shape
-    down, across = height // 4, width // 4
-    measures = np.empty((components, MEASURES, down * across), np.float32)
-    measure(np.ascontiguousarray(planes), offset, measures)
-    own = measures.reshape(-1, down, across)
-    around = np.stack([_mean_around(plane) for plane in own])
-    features = np.concatenate((own, around, _positions(down, across))).reshape(-1, down * across)
-    return np.ascontiguousarray(features.T)
+@dataclass(frozen=True, slots=True, eq=False)
+class StepNetwork:
+    """Weights of the network that predicts each block's log sensitivity, less its mean.
+
+    Measures are mixed to planes, rectified, convolved twice with 3x3 filters and rectifiers, and summed; two more
+    mixtures are added as they are, one of the block itself and one of the mean of the block and its neighbours. Edges
+    are continued outside.
+    """
+
+    mix: FloatArray  # (34, 3 K)
+    mix_bias: FloatArray  # (34,)
+    first: FloatArray  # (16, 32, 3, 3)
+    first_bias: FloatArray  # (16,)
+    second: FloatArray  # (16, 16, 3, 3)
+    second_bias: FloatArray  # (16,)
+    output: FloatArray  # (16,)
+
+    @staticmethod
+    def shapes(components: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each array, by name."""
+        return {
+            "mix": (MIXED + 2, MEASURES * components),
+            "mix_bias": (MIXED + 2,),
+            "first": (HIDDEN, MIXED, 3, 3),
+            "first_bias": (HIDDEN,),
+            "second": (HIDDEN, HIDDEN, 3, 3),
+            "second_bias": (HIDDEN,),
+            "output": (HIDDEN,),
+        }
+
+    @classmethod
+    def flat(cls, components: int) -> StepNetwork:
+        """The network for which all blocks are the same."""
+        return cls(**{name: np.zeros(shape, np.float32) for name, shape in cls.shapes(components).items()})
+
+    def scaled(self, scale: float) -> StepNetwork:
+        """The same predictions from measures `scale` times as large."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return StepNetwork(**arrays | {"mix": (self.mix / scale).astype(np.float32)})
+
+    def predict(self, measures: FloatArray) -> FloatArray:
+        """Log sensitivity (down, across) from measures (3 K, down, across)."""
+        count, down, across = measures.shape
+        mixed = self.mix @ measures.reshape(count, -1) + self.mix_bias[:, None]
+        mixed = mixed.reshape(-1, down, across)
+        planes = np.maximum(mixed[:MIXED], 0)
+        planes = _convolved(planes, self.first, self.first_bias)
+        planes = _convolved(planes, self.second, self.second_bias)
+        predicted = (
+            np.tensordot(self.output, planes, 1) + mixed[MIXED] + _neighbourhoods(mixed[-1:]).mean(1)[0]
+        )
+        return np.asarray(predicted, np.float32)
 
 
 class StepPredictor:
-    """Each block's change of step, (B,) int8 in quarters of an octave; negative is finer."""
+    """Each block's change of step, for planes of one size."""
 
-    def __init__(self, weights: FloatArray, offset: FloatArray, down: int, across: int) -> None:
-        components = len(offset)
-        own, around, place = np.split(weights[:-1], [MEASURES * components, 2 * MEASURES * components])
-        self._weights = np.stack((own, around))
-        self._place = np.tensordot(place, _positions(down, across), 1) + weights[-1]
-        self._offset = offset
-        self._measures = np.empty((components, MEASURES, down * across), np.float32)
+    def __init__(self, network: StepNetwork, offset: FloatArray, down: int, across: int) -> None:
+        self._network, self._offset = network, offset
+        self._measures = np.empty((len(offset), MEASURES, down * across), np.float32)
+        self._shape = MEASURES * len(offset), down, across
 
     def changes(self, planes: FloatArray, beta: float) -> NDArray[np.int8]:
-        """For planes (K, H, W) before their offset is taken away. beta: 0 for equal steps, 1 as predicted."""
+        """(B,) in quarters of an octave, negative is finer; for planes (K, H, W) that still have their offset.
+
+        beta: 0 for equal steps, 1 as predicted.
+        """
         measure(planes, self._offset, self._measures)
-        own, around = self._weights @ self._measures.reshape(self._weights.shape[1], -1)
-        sensitivity = (
-            own.reshape(self._place.shape) + _mean_around(around.reshape(self._place.shape)) + self._place
-        )
+        sensitivity = self._network.predict(self._measures.reshape(self._shape))
         # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
         changes = np.round(sensitivity * (-beta / 2 * 4 / np.log(2)))
-        bounded: NDArray[np.int8] = np.clip(changes, -MAX_CHANGE, MAX_CHANGE).astype(np.int8)
-        return bounded.reshape(-1)
+        np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
+        return np.asarray(changes.reshape(-1), np.int8)
 
 
-def _mean_around(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean over each block and its eight neighbours; the edge continues outside."""
-    padded = np.pad(plane, 1, mode="edge")
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9, np.float32)
+def _convolved(planes: FloatArray, filters: FloatArray, bias: FloatArray) -> FloatArray:
+    neighbourhoods = _neighbourhoods(planes).reshape(filters[0].size, -1)
+    sums = filters.reshape(len(filters), -1) @ neighbourhoods + bias[:, None]
+    np.maximum(sums, 0, out=sums)
+    return np.asarray(sums, np.float32).reshape(len(filters), *planes.shape[1:])
 
 
-def _positions(down: int, across: int) -> NDArray[np.float32]:
-    y, x = np.meshgrid(np.linspace(-1, 1, down), np.linspace(-1, 1, across), indexing="ij")
-    return np.stack((x, y, x * x, y * y)).astype(np.float32)
+def _neighbourhoods(planes: FloatArray) -> FloatArray:
+    """(C, 9, down, across): each place with its eight neighbours, row by row."""
+    padded = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    _, down, across = planes.shape
+    return np.stack([padded[:, y : y + down, x : x + across] for y in range(3) for x in range(3)], 1)
