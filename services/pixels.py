@@ -27,10 +27,9 @@ Canvas: TypeAlias = NDArray[np.uint8]  # (H, W, 3), BGR
 # SVT-AV1 writes a page to stderr for every encoder, unless its own variable says that only errors matter.
 os.environ.setdefault("SVT_LOG", "1")
 
-# swscale's defaults cost 2 dB of a photograph before any codec has touched it: chroma taken from one pixel of four
-# and repeated for all four. That would be blamed on the codec.
+# swscale's default takes chroma from rough sums, and the same quality then costs up to 6 % more bytes. The way back is
+# its default, as every player's: bicubic chroma is closer to the original in PSNR, and no better for the network.
 _TO_CHROMA = Interpolation.AREA | Interpolation.ACCURATE_RND
-_FROM_CHROMA = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 _ENDLESS = 2**20  # frames from one intra frame to the next: longer than any clip
 _RATE = 25  # frames per second that encoders are told; at constant quality it changes next to nothing
@@ -203,9 +202,7 @@ class _VideoCoder:
                 f"{self._form.decoder} gives frame {frame.pts} where {self._returned} is due; measure without it"
             )
         self._returned += 1
-        picture = self._from_chroma.reformat(
-            frame, format="bgr24", src_colorspace=Colorspace.ITU601, interpolation=_FROM_CHROMA
-        )
+        picture = self._from_chroma.reformat(frame, format="bgr24", src_colorspace=Colorspace.ITU601)
         return np.asarray(picture.to_ndarray(), np.uint8)
 
 
