@@ -78,10 +78,10 @@ def _adapt(probabilities: Probabilities, context: Int, bit: Bit) -> None:
     fast = np.int32(probabilities[context, 0])
     slow = np.int32(probabilities[context, 1])
     if bit:
-        fast -= fast >> 4
+        fast -= fast >> 5
         slow -= slow >> 7
     else:
-        fast += (32768 - fast) >> 4
+        fast += (32768 - fast) >> 5
         slow += (32768 - slow) >> 7
     probabilities[context, 0] = fast
     probabilities[context, 1] = slow

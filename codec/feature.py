@@ -22,11 +22,12 @@ from codec.errors import (
 from codec.interface import DecodedFrame, EncodedFrame, KeyframeReason, in_layout_order
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import PacketFormat, Stamp
-from codec.profile import GroupProfile, Profile, grouped, plane
+from codec.profile import GroupProfile, Profile, channels_of, grouped, plane
 from codec.quantize import ValueRange
 from codec.shipped import SHIPPED
 from codec.steps import StepPredictor
 from codec.transform import COARSEST, FINEST, STEPS, block_steps, rounding
+from codec.uncalibrated import channel_ranges, parse_ranges, profile_of
 
 MAX_KEYFRAME_INTERVAL = 10**6
 MAX_QUALITY = 10
@@ -137,12 +138,12 @@ def _check(layout: Layout) -> None:
 class _Group:
     """The tensors of one height and width, stacked: what encoder and decoder both hold of them."""
 
-    def __init__(self, specs: list[TensorSpec], profile: GroupProfile) -> None:
-        self.specs, self.profile = specs, profile
+    def __init__(self, specs: list[TensorSpec], profile: GroupProfile | None) -> None:
+        self.specs, self.calibrated = specs, profile is not None
         self.height, self.width = plane(specs[0])
         self.rows, self.columns = _whole(self.height), _whole(self.width)
         self.across = self.columns // 4
-        self.channels = profile.channels
+        self.channels = sum(channels_of(spec) for spec in specs)
         blocks = self.across * self.rows // 4
         self.levels = np.zeros((self.channels, 16, blocks), np.int16)
         self.lasts = np.full((self.channels, blocks), -1, np.int8)
@@ -155,16 +156,21 @@ class _Group:
         self.energy = np.zeros((self.channels, blocks), np.int32)
         self.sums = np.zeros((self.channels, 16), np.int32)
         self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
-        self.key_prior = profile.prior.astype(np.int32)
-        self.weights = profile.weights.astype(np.int32)
-        self.block_weights = profile.block_weights.astype(np.int32)
-        self.prior = self.key_prior
+        self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
         self._next_planes = np.zeros_like(self.planes)
         self._samples = np.zeros((self.rows, self.columns, self.channels), np.int16)
         self._moved = np.zeros_like(self._samples)
         self._rows = np.zeros((4, blocks * 4), np.int32)
         self._coefficients = np.zeros((16, blocks), np.int32)
+
+    def use(self, profile: GroupProfile) -> None:
+        """Code from the next keyframe on with this profile."""
+        self.profile = profile
+        self.key_prior = profile.prior.astype(np.int32)
+        self.weights = profile.weights.astype(np.int32)
+        self.block_weights = profile.block_weights.astype(np.int32)
+        self.prior = self.key_prior
 
     def begin(self, keyframe: bool, first_difference: bool) -> None:
         """Set the contexts for the next frame."""
@@ -209,11 +215,11 @@ class _Group:
 
 
 def _groups(codec: Feature, layout: Layout) -> list[_Group]:
-    assert isinstance(codec.profile, Profile)
+    groups = grouped(layout)
+    if not isinstance(codec.profile, Profile):
+        return [_Group(specs, None) for specs in groups]
     codec.profile.check(layout)
-    return [
-        _Group(specs, profile) for specs, profile in zip(grouped(layout), codec.profile.groups, strict=True)
-    ]
+    return [_Group(specs, profile) for specs, profile in zip(groups, codec.profile.groups, strict=True)]
 
 
 def _state(groups: list[_Group]) -> int:
@@ -251,12 +257,18 @@ class FeatureEncoder:
         for spec, coefficients in ordered.items():
             ValueRange.of(coefficients, spec.name)
         for source in self._sources:
-            source.take(ordered)
+            source.stack(ordered)
         reason = self._why_keyframe(reference, stamp)
-        if reason is None and self._codec.effort >= 0:
+        if reason is None:
+            for source in self._sources:
+                source.transform()
             changed = [source.search(self.step) for source in self._sources]
             if all(changed):
                 reason = "scene"
+        if reason is not None:
+            for source in self._sources:
+                source.begin_keyframe()
+                source.transform()
         step = self.step
         size = self._code(reason is not None, step)
         while size < 0:  # does not fit: rarer than any real frame
@@ -277,9 +289,9 @@ class FeatureEncoder:
         """Write the payload; returns its size, or -1 if it has no room."""
         if keyframe:
             step = max(step - KEYFRAME_FINER, FINEST)
-        head = _HEAD.pack(step)
-        if not keyframe:
-            head += _STATE.pack(_state(self._groups))
+            head = _HEAD.pack(step) + b"".join(source.ranges for source in self._sources)
+        else:
+            head = _HEAD.pack(step) + _STATE.pack(_state(self._groups))
         out = self._out[len(head) :]
         self._out[: len(head)] = np.frombuffer(head, np.uint8)
         coder = entropy.new_writer()
@@ -319,19 +331,31 @@ class _Source:
 
     def __init__(self, group: _Group, codec: Feature) -> None:
         self._group, self._effort = group, codec.effort
-        profile = group.profile
-        self._offset = profile.forward @ profile.mean
         self._stacked = np.zeros((group.channels, group.rows, group.columns), np.float32)
         self._samples = np.zeros_like(self._stacked)
         self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
-        self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
         compared = min((8, 8, 12, 16)[codec.effort], group.channels)
         self._current = np.zeros((group.rows, group.columns, compared), np.int16)
         self._reference = np.zeros_like(self._current)
+        self.ranges = b""  # what a keyframe says where there is no calibration
+        self._use(group.profile)
 
-    def take(self, tensors: Mapping[TensorSpec, FloatArray]) -> None:
-        """The frame's tensors, flat, by spec."""
+    def _use(self, profile: GroupProfile) -> None:
+        group = self._group
+        self._offset = profile.forward @ profile.mean
+        self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
+
+    def begin_keyframe(self) -> None:
+        """Without calibration, take the ranges of this frame for it and for the differences that follow."""
+        if not self._group.calibrated:
+            ranges = channel_ranges(self._stacked)
+            self.ranges = ranges.astype(">f2").tobytes()
+            self._group.use(profile_of(ranges))
+            self._use(self._group.profile)
+
+    def stack(self, tensors: Mapping[TensorSpec, FloatArray]) -> None:
+        """Take the frame's tensors, flat, by spec."""
         group = self._group
         first = 0
         for spec in group.specs:
@@ -342,6 +366,10 @@ class _Source:
             self._stacked[:, :, group.width :] = self._stacked[:, :, group.width - 1 : group.width]
         if group.height < group.rows:
             self._stacked[:, group.height :] = self._stacked[:, group.height - 1 : group.height]
+
+    def transform(self) -> None:
+        """Components of the frame, which still have their offset."""
+        group = self._group
         with np.errstate(over="ignore", invalid="ignore"):
             np.matmul(
                 group.profile.forward,
@@ -433,6 +461,12 @@ class FeatureDecoder:
             if expected != found:
                 raise StateMismatch(expected, found)
             at += _STATE.size
+        else:
+            for group in self._groups:
+                if not group.calibrated:
+                    ranges = payload[at : at + 4 * group.channels].tobytes()
+                    at += 4 * group.channels
+                    group.use(profile_of(parse_ranges(ranges, group.channels)))
         data = payload[at:]
         coder = np.zeros(3, np.uint64)
         entropy.start(data, coder)
@@ -467,7 +501,7 @@ def _restore(group: _Group) -> dict[str, FloatArray]:
     stacked = stacked.reshape(group.channels, group.rows, group.columns)[:, : group.height, : group.width]
     tensors, first = {}, 0
     for spec in group.specs:
-        channels = spec.size // (group.height * group.width)
+        channels = channels_of(spec)
         tensors[spec.name] = np.ascontiguousarray(stacked[first : first + channels]).reshape(spec.shape)
         first += channels
     return tensors

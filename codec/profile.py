@@ -172,7 +172,7 @@ class Profile:
 
     def check(self, layout: Layout) -> None:
         """Raise ProfileMismatch unless the profile is for these tensors, of whatever height and width."""
-        found = [sum(_channels(spec) for spec in group) for group in grouped(layout)]
+        found = [sum(channels_of(spec) for spec in group) for group in grouped(layout)]
         wanted = [group.channels for group in self.groups]
         if found != wanted:
             raise ProfileMismatch(
@@ -199,7 +199,8 @@ def stack(tensors: Mapping[str, FloatArray], specs: Sequence[TensorSpec]) -> Flo
     return np.concatenate([tensors[spec.name].reshape(-1, *plane(spec)) for spec in specs])
 
 
-def _channels(spec: TensorSpec) -> int:
+def channels_of(spec: TensorSpec) -> int:
+    """Number of a tensor's planes."""
     height, width = plane(spec)
     return spec.size // (height * width)
 

@@ -31,6 +31,8 @@ def channel_ranges(stacked: FloatArray) -> Ranges:
 
 def parse_ranges(data: bytes, channels: int) -> Ranges:
     """Ranges as a keyframe says them, big-endian. Raises CorruptPacket."""
+    if len(data) != 4 * channels:
+        raise CorruptPacket("it ends before the ranges of its channels")
     ranges = np.frombuffer(data, ">f2").astype(np.float16).reshape(2, channels)
     if not np.isfinite(ranges).all() or (ranges[0] > ranges[1]).any():
         raise CorruptPacket("a channel's range is none")
