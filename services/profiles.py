@@ -1,0 +1,48 @@
+"""Finds the calibration profile that a codec needs for a network and a split point."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from codec.feature import Feature
+from codec.profile import Profile
+from codec.shipped import SHIPPED
+from codec.spec import CodecSpec
+from services.config import ConfigError
+
+log = structlog.get_logger(__name__)
+
+
+def resolve(codec: CodecSpec, weights_hash: str, split: str, file: Path | None = None) -> CodecSpec:
+    """The codec with the profile in `file`, or the shipped one; without calibration where there is neither.
+
+    Any codec that names its profile, or has none, stays as it is. Raises ConfigError or ProfileError.
+    """
+    if not isinstance(codec.codec, Feature):
+        if file is not None:
+            raise ConfigError(f"a calibration profile is for the feature codec, not for {codec.codec.name}")
+        return codec
+    if file is not None:
+        return CodecSpec(replace(codec.codec, profile=read_profile(file)))
+    if codec.codec.profile != "auto":
+        return codec
+    profile = SHIPPED.find(weights_hash, split)
+    if profile is None:
+        log.warning(
+            "no calibration profile for these weights: features are coded without statistics, several times larger; "
+            "make one with `splitcast calibrate`",
+            weights=weights_hash,
+            split=split,
+        )
+    return CodecSpec(replace(codec.codec, profile=profile or "none"))
+
+
+def read_profile(file: Path) -> Profile:
+    """The profile in a file. Raises ConfigError where it cannot be read, ProfileError where it is none."""
+    try:
+        return Profile.parse(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"--profile: cannot read {file} ({error.strerror})") from None
