@@ -193,6 +193,12 @@ def _add_evaluate(evaluate: ArgumentParser) -> None:
         help="codec, of features (feature, rle, raw) or pixels (jpeg, webp, avif, x264, x264-medium, x265, svt-av1); "
         "may be repeated; a name alone stands for its standard set (default: all of them)",
     )
+    evaluate.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="calibration profile of the feature codec (default: shipped)",
+    )
     evaluate.add_argument("--split", default="4.m", help="split point (default: %(default)s)")
     evaluate.add_argument("--size", default="640", help="network input (default: %(default)s)")
     evaluate.add_argument("--max-frames", type=int, metavar="N", help="at most so many frames of each source")
@@ -358,6 +364,7 @@ def _points(options: Namespace) -> int:
 def _evaluate(options: Namespace) -> int:
     from services.evaluate import run_evaluate
 
+    configure_logs("text", "warning")
     run_evaluate(options)
     return Exit.OK
 

@@ -24,7 +24,6 @@ from codec.feature import Feature
 from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout, raw_bytes
 from codec.packet import Stamp
-from codec.shipped import SHIPPED
 from codec.spec import CODECS, CodecSpec
 from services.agreement import confident
 from services.config import ConfigError
@@ -32,6 +31,7 @@ from services.footage import Footage, read_clip, read_images
 from services.labels import ClassMap, Objects
 from services.network import choose_device
 from services.pixels import FORMATS, Canvas, Coder, PixelCodec
+from services.profiles import resolve
 from services.record import Record, Tally, make_record
 from services.report import report
 from services.summary import print_summary
@@ -273,45 +273,38 @@ def _standard_codecs(notice: Callable[[str], None]) -> list[AnyCodec]:
     return codecs
 
 
-def _fit(
-    codecs: Iterable[AnyCodec], model: Model, split: str, notice: Callable[[str], None] | None
-) -> list[AnyCodec]:
-    """The codecs with the profiles that they need for this network.
+def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Path | None) -> list[AnyCodec]:
+    """The codecs with the network's calibration profile where they need one, which is looked for once.
 
-    Those whose profile is not to be had are left out if there is somebody to notice; else raises BadCodecSpec.
+    Raises ConfigError or ProfileError.
     """
-    fitted: list[AnyCodec] = []
-    told: set[str] = set()
-    for codec in codecs:
-        try:
-            fitted.append(_resolve(codec, model.weights_hash, split))
-        except BadCodecSpec as error:
-            if notice is None:
-                raise
-            if str(error) not in told:
-                notice(f"left out: {error}")
-            told.add(str(error))
-    return fitted
-
-
-def _resolve(codec: AnyCodec, weights_hash: str, split: str) -> AnyCodec:
-    if not (
-        isinstance(codec, CodecSpec) and isinstance(codec.codec, Feature) and codec.codec.profile == "auto"
-    ):
-        return codec
-    profile = SHIPPED.find(weights_hash, split)
-    if profile is None:
-        raise BadCodecSpec(
-            f"feature: no calibration profile for this network, split at {split}, comes with Splitcast"
-        )
-    return CodecSpec(replace(codec.codec, profile=profile))
+    needy = {
+        codec: codec.codec
+        for codec in codecs
+        if isinstance(codec, CodecSpec)
+        and isinstance(codec.codec, Feature)
+        and (file is not None or codec.codec.profile == "auto")
+    }
+    if not needy:
+        if file is not None:
+            raise ConfigError("--profile is for the feature codec, and none is to be measured")
+        return list(codecs)
+    found = resolve(next(iter(needy)), model.weights_hash, split, file).codec
+    assert isinstance(found, Feature)
+    return [
+        CodecSpec(replace(needy[codec], profile=found.profile))
+        if isinstance(codec, CodecSpec) and codec in needy
+        else codec
+        for codec in codecs
+    ]
 
 
 def run_evaluate(options: Namespace) -> None:
     """Evaluate on all given sources, print what came of each, and write `--json` and `--html` if they are given.
 
     The files are written after every source, so that what is measured is not lost.
-    Raises ConfigError, BadCodecSpec, InvalidSize, SourceError, UnknownSplitPoint, WeightsError or CheckpointError.
+    Raises ConfigError, BadCodecSpec, InvalidSize, SourceError, UnknownSplitPoint, ProfileError, WeightsError or
+    CheckpointError.
     """
     if min(options.every, options.threads, 1 if options.max_frames is None else options.max_frames) < 1:
         raise ConfigError("--every, --threads and --max-frames take numbers from 1")
@@ -325,7 +318,7 @@ def run_evaluate(options: Namespace) -> None:
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     model = load_model(find_weights(options.model), device)
-    codecs = _fit(codecs, model, options.split, None if options.codec else notices.print)
+    codecs = _with_profile(codecs, model, options.split, options.profile)
     settings = _settings(options, model, device)
     records: list[Record] = []
     for footage in sources:

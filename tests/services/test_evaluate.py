@@ -17,7 +17,7 @@ from codec.spec import CodecSpec
 from services import pixels
 from services.agreement import CEILING, Matches, Precision, confident
 from services.config import ConfigError
-from services.evaluate import evaluate, parse_codecs, run_evaluate
+from services.evaluate import STANDARD_SETS, evaluate, parse_codecs, run_evaluate
 from services.footage import read_clip, read_images
 from services.pixels import FORMATS, MissingCodec, PixelCodec
 from services.record import Record
@@ -365,6 +365,7 @@ class TestCommand:
             labels=None,
             clip=[video],
             codec=["raw", "rle:bits=3", "rle:bits=4"],
+            profile=None,
             split="4.m",
             size="64x96",
             max_frames=3,
@@ -415,14 +416,38 @@ class TestCommand:
             run_evaluate(options)
 
     def test_by_default_it_measures_every_codec_there_is(self, options, capsys, monkeypatch):
+        """Of each codec the first of its standard settings, to save time."""
         monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
+        firsts = {name: settings[:1] for name, settings in STANDARD_SETS.items()}
+        monkeypatch.setattr("services.evaluate.STANDARD_SETS", firsts)
         options.codec, options.max_frames = None, 1
         run_evaluate(options)
         measured = {record["codec"] for record in json.loads(options.json.read_text())["records"]}
-        assert {"raw", "rle", "jpeg", "webp"} < measured
+        assert {"feature", "raw", "rle", "jpeg", "webp"} < measured
         assert "avif" not in measured
         error = " ".join(capsys.readouterr().err.split())
         assert "left out: avif cannot be measured here" in error
+
+    def test_the_feature_codec_takes_the_profile_of_the_network(self, options, monkeypatch):
+        """None is shipped for random weights: it does without, and says so once."""
+        asked = []
+        monkeypatch.setattr("services.profiles.log.warning", lambda text, **facts: asked.append(facts))
+        options.codec = ["feature:quality=2", "feature:quality=9", "raw"]
+        run_evaluate(options)
+        _, worse, better, _ = json.loads(options.json.read_text())["records"]
+        assert [facts["split"] for facts in asked] == ["4.m"]
+        assert "profile=none" in worse["setting"]
+        assert worse["kb_per_frame"] < better["kb_per_frame"]
+        assert worse["agreement"] < better["agreement"]
+        assert (worse["keyframes"], worse["frames"]) == (1, 3)
+
+    def test_a_profile_is_for_the_feature_codec(self, options, tmp_path):
+        options.profile = tmp_path / "absent.profile"
+        with pytest.raises(ConfigError, match="feature codec"):
+            run_evaluate(options)
+        options.codec = ["raw", "feature"]
+        with pytest.raises(ConfigError, match="cannot read"):
+            run_evaluate(options)
 
     def test_a_codec_asked_for_by_name_has_to_be_there(self, options, monkeypatch):
         monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
