@@ -1,0 +1,91 @@
+"""Packets of the feature codec that no encoder of ours makes: every decision is the test's."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from itertools import repeat
+
+import numpy as np
+
+from codec.feature import Feature
+from codec.layout import Layout
+from codec.packet import PacketHeader, Stamp
+from codec.profile import grouped, plane
+from tests.codec import reference_feature as reference
+from tests.codec.reference_feature import DIFFERENCE, KEY, Refused
+
+Choose = Callable[[int | None], int]
+"""A bit for a context, by its place in the table; None for bits that have no context."""
+
+
+class Forger:
+    """Writes packets and keeps the state of a decoder that takes them."""
+
+    def __init__(self, codec: Feature, layout: Layout) -> None:
+        self._format = codec.packet_format(layout)
+        groups, _ = reference.parse_profile(codec.profile.pack())
+        self.states = [
+            reference.State(len(group.mean), *plane(specs[0]), group)
+            for specs, group in zip(grouped(layout), groups, strict=True)
+        ]
+        self.sequence = 0
+        self._last = None
+        self.refused = False
+
+    def packet(self, choose: Choose, kind: int = KEY, step: int = 150, tail: bytes = b"") -> bytes:
+        """A packet; `refused` tells whether a decoder must refuse it.
+
+        The choices end where a decoder would refuse them. Nothing but the ends of groups is checked here.
+        """
+        head = bytes((step,))
+        if kind == DIFFERENCE:
+            head += struct.pack(">I", reference.checksum(self.states))
+        contexts: dict[int, int] = {}
+        writer = reference.RangeWriter(lambda context: choose(contexts.get(id(context))))
+        self.refused = False
+        try:
+            for state in self.states:
+                # Known by their places: begin() makes new contexts, which read_group would do too late.
+                state.begin(kind, self._last == KEY)
+                contexts.clear()
+                contexts |= {id(context): place for place, context in enumerate(state.contexts)}
+                reference.read_group(writer, state, kind, step)
+        except Refused:
+            self.refused = True
+        self._last = kind
+        packet = self.seal(head + writer.finish() + tail, kind)
+        self.sequence += 1
+        return packet
+
+    def seal(self, payload: bytes, kind: int = KEY) -> bytes:
+        """The packet around a payload."""
+        sections = [memoryview(payload), *repeat(memoryview(b""), len(self._format.layout) - 1)]
+        return self._format.seal(Stamp(self.sequence, 0), kind == KEY, sections)
+
+
+def random_choice(rng: np.random.Generator, ones: float = 0.5, even_ones: float = 0.3) -> Choose:
+    """Bits that are 1 with these probabilities."""
+    return lambda place: int(rng.random() < (even_ones if place is None else ones))
+
+
+def reseal(packet: bytes) -> bytes:
+    """The packet with the checksum that its bytes have, so that a decoder looks behind it."""
+    return packet[:-4] + struct.pack(">I", zlib.crc32(packet[:-4]))
+
+
+def payload_of(packet: bytes) -> bytes:
+    """The section of the first tensor, which is the payload."""
+    header = PacketHeader.parse(packet)
+    return packet[header.header_bytes : header.header_bytes + header.section_bytes[0]]
+
+
+def with_payload(packet: bytes, payload: bytes) -> bytes:
+    """The packet with another payload, of whatever length, and everything else right."""
+    header = PacketHeader.parse(packet)
+    changed = PacketHeader(
+        header.codec_id, header.parameters, header.keyframe, header.sequence, header.captured_ns,
+        header.frame_height, header.frame_width, header.layout, (len(payload), *header.section_bytes[1:]),
+    ).pack()  # fmt: skip
+    return changed + payload + struct.pack(">I", zlib.crc32(changed + payload))
