@@ -130,7 +130,9 @@ class StepPredictor:
         beta: 0 for equal steps, 1 as predicted.
         """
         measure(planes, self._offset, self._measures)
-        sensitivity = self._network.predict(self._measures.reshape(self._shape))
+        # What lies far from all that the network was trained on may overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            sensitivity = np.nan_to_num(self._network.predict(self._measures.reshape(self._shape)))
         # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
         changes = np.round(sensitivity * (-beta / 2 * 4 / np.log(2)))
         np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
