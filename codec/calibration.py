@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import entropy, transform
-from codec.entropy import BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS, ZIGZAG
+from codec.entropy import (
+    ALPHABETS,
+    BLOCK_WEIGHTS,
+    CLASSES,
+    COEFFICIENT_WEIGHTS,
+    CONTEXTS,
+    SYMBOLS,
+    ZIGZAG,
+)
 from codec.errors import CodecError
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.profile import MAX_WEIGHT, GroupProfile, Metadata, Profile, grouped, stack
@@ -225,7 +233,8 @@ class _Transformed:
             prior=np.clip(np.round(self._magnitudes / self._blocks * scale), 1, 65535).astype(np.uint16),
             weights=np.zeros((2, COEFFICIENT_WEIGHTS, 16), np.uint16),
             block_weights=np.zeros((2, BLOCK_WEIGHTS), np.uint16),
-            probabilities=np.full((2, CONTEXTS), 16384, np.uint16),
+            probabilities=entropy.default_probabilities(),
+            distributions=entropy.default_distributions(),
             step_network=train(self._examples, self._seed).scaled(scale),
             step_offset=np.array([-shrunk], np.int16),
         )
@@ -274,15 +283,14 @@ def _train(group: GroupProfile, pictures: list[FloatArray], offset: FloatArray) 
         for planes, step in product(pictures, TRAINING_STEPS)
     ]
     weights, block_weights = _fit(group, quantized)
-    temporal = weights.copy()
-    temporal[5] = entropy.PREVIOUS_LEVEL
-    temporal_blocks = block_weights.copy()
-    temporal_blocks[6] = entropy.PREVIOUS_BLOCK
+    temporal, temporal_blocks = weights.copy(), block_weights.copy()
+    temporal[4] = entropy.PREVIOUS_LEVEL
+    temporal_blocks[5] = entropy.PREVIOUS_BLOCK
     group = replace(
         group, weights=np.stack((weights, temporal)), block_weights=np.stack((block_weights, temporal_blocks))
     )
-    probabilities = _count(group, quantized)
-    return replace(group, probabilities=np.stack((probabilities, probabilities)))
+    probabilities, distributions = _count(group, quantized)
+    return replace(group, probabilities=probabilities, distributions=distributions)
 
 
 def _quantize(group: GroupProfile, planes: FloatArray, offset: FloatArray, frame_step: int) -> _Quantized:
@@ -301,21 +309,27 @@ def _quantize(group: GroupProfile, planes: FloatArray, offset: FloatArray, frame
     return _Quantized(levels, lasts, steps, deltas, across, frame_step)
 
 
-def _count(group: GroupProfile, quantized: list[_Quantized]) -> NDArray[np.uint16]:
-    """Share of zeros of each context, in 1/32768."""
-    counts = np.zeros((CONTEXTS, 2), np.int64)
-    start = np.full((CONTEXTS, 2), 16384, np.uint16)
+def _count(group: GroupProfile, quantized: list[_Quantized]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Where each binary context and each alphabet should start."""
+    bits = np.zeros((CONTEXTS, 2), np.int64)
+    symbols = np.zeros((ALPHABETS, SYMBOLS), np.int64)
     for frame in quantized:
         components, _, blocks = frame.levels.shape
         entropy.put_levels(
             frame.levels, frame.lasts, frame.steps, frame.deltas, np.ones(blocks, np.uint8), frame.across,
             frame.frame_step, group.prior.astype(np.int32), group.weights[0].astype(np.int32),
-            group.block_weights[0].astype(np.int32), np.zeros((components, blocks), np.int32), start.copy(),
-            np.empty(0, np.uint8), entropy.new_writer(), np.zeros((components, 16), np.int32), counts, True,
+            group.block_weights[0].astype(np.int32), np.zeros((components, blocks), np.int32),
+            np.full((CONTEXTS, 2), 16384, np.uint16), entropy.default_distributions().astype(np.int32),
+            np.empty(0, np.uint8), entropy.new_writer(), np.zeros((components, 16), np.int32), bits, symbols, True,
         )  # fmt: skip
-    shares = (counts[:, 0] + 0.4) / (counts.sum(1) + 0.8)
-    probabilities: NDArray[np.uint16] = np.clip(np.round(shares * 32768), 32, 32736).astype(np.uint16)
-    return probabilities
+    shares = (bits[:, 0] + 0.4) / (bits.sum(1) + 0.8)
+    probabilities = np.clip(np.round(shares * 32768), 32, 32736).astype(np.uint16)
+    # A class hardly met borrows from those beside it.
+    by_class = symbols.reshape(-1, CLASSES, SYMBOLS).astype(np.float64)
+    padded = np.pad(by_class, ((0, 0), (1, 1), (0, 0)), mode="edge")
+    smooth = by_class + 0.02 * (padded[:, :-2] + padded[:, 2:])
+    usual = np.diff(entropy.default_distributions().astype(np.float64), axis=1, append=32768) / 32768
+    return probabilities, entropy.cumulative_shares(smooth.reshape(-1, SYMBOLS) + 4 * usual)
 
 
 def _fit(group: GroupProfile, quantized: list[_Quantized]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
@@ -330,30 +344,22 @@ def _fit(group: GroupProfile, quantized: list[_Quantized]) -> tuple[NDArray[np.u
         before = _shifted(block_sums)
         around = _shifted(_right_and_below(block_sums))
         prior = np.broadcast_to(group.prior.sum(1, dtype=np.float64)[:, None, None], block_sums.shape)
-        total = np.cumsum(block_sums, 0) - block_sums
         of_blocks.append(
-            _rows((prior, left, corner, before, total, around), block_sums, deltas, block_sums >= 0, 16)
+            _rows((prior, left, corner, before, around), block_sums, deltas, block_sums >= 0, 16)
         )
         lasts = frame.lasts.reshape(block_sums.shape)
         left, corner = _neighbours(magnitudes)
         before = _shifted(magnitudes)
-        total = np.cumsum(magnitudes, 0) - magnitudes
-        inside = np.cumsum(magnitudes, 1) - magnitudes
-        for f, (u, v) in enumerate(ZIGZAG):
-            beside = np.zeros(block_sums.shape)
-            if u:
-                beside = beside + magnitudes[:, ZIGZAG.index((u - 1, v))]
-            if v:
-                beside = beside + magnitudes[:, ZIGZAG.index((u, v - 1))]
+        for f in range(16):
             prior = np.broadcast_to(group.prior[:, f, None, None].astype(np.float64), block_sums.shape)
-            rows = (prior, left[:, f], corner[:, f], before[:, f], total[:, f], beside, inside[:, f])
+            rows = (prior, left[:, f], corner[:, f], before[:, f])
             by_band[_BANDS[f]].append(_rows(rows, magnitudes[:, f], deltas, lasts >= f, 1))
     block_weights = np.zeros(BLOCK_WEIGHTS, np.uint16)
-    block_weights[:6] = _regress(of_blocks)
+    block_weights[:5] = _regress(of_blocks)
     weights = np.zeros((COEFFICIENT_WEIGHTS, 16), np.uint16)
     fitted = {band: _regress(rows) for band, rows in by_band.items()}
     for f, band in enumerate(_BANDS):
-        weights[[0, 1, 2, 3, 4, 6, 7], f] = fitted[band]
+        weights[:4, f] = fitted[band]
     return weights, block_weights
 
 

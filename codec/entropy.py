@@ -27,6 +27,7 @@ Changes: TypeAlias = NDArray[np.int8]
 Vectors: TypeAlias = NDArray[np.int8]
 Counts: TypeAlias = NDArray[np.int64]
 Probabilities: TypeAlias = NDArray[np.uint16]
+Distributions: TypeAlias = NDArray[np.int32]
 Coder: TypeAlias = NDArray[np.uint64]
 Bit: TypeAlias = bool | np.bool_
 Word: TypeAlias = np.uint64
@@ -35,30 +36,41 @@ Reading: TypeAlias = tuple[Bit, Word, Word, np.int64]  # a bit, code, size and p
 Int: TypeAlias = int | np.int32 | np.int64  # the same to a kernel
 
 CLASSES = 48  # contexts of a magnitude, a quarter of an octave each
-GROUPS = CLASSES // 4
-UNARY = 14  # magnitudes above 1 + UNARY escape to an Exp-Golomb code
-MAX_PREFIX = 14
+SYMBOLS = 16  # of an alphabet: a level's position, or a magnitude, the last standing for all that are larger
+MAX_PREFIX = 14  # of the Exp-Golomb code of larger magnitudes
 MAX_LEVEL = 2**15 - 1
-COEFFICIENT_WEIGHTS = 8
-BLOCK_WEIGHTS = 7
+COEFFICIENT_WEIGHTS = 5
+BLOCK_WEIGHTS = 6
 PREVIOUS_LEVEL = 60  # weights of a block's magnitudes in the last frame, which no still picture tells
 PREVIOUS_BLOCK = 60
 MAX_CHANGE = 12  # of a block's step from the frame's, in quarters of an octave
 MAX_VECTOR = 8  # of a block, in quarters of a sample, in each direction
 
-# Where each set of contexts starts in the table of probabilities.
+# Where each set of binary contexts starts in the table of probabilities.
 PLANE = 0  # is a component's plane all zero, by the class of its prior
-BLOCK = PLANE + CLASSES
-LAST = BLOCK + CLASSES  # position of the last level of a block: trees of 16
-ZERO_FIRST = LAST + GROUPS * 16  # is the level zero, for the first frequency and for the others
-ZERO = ZERO_FIRST + CLASSES
-ONE = ZERO + CLASSES
-MORE = ONE + CLASSES  # is the magnitude above 2, 3, ...
-SIGN = MORE + GROUPS * UNARY  # of the first frequency, by its neighbours' signs
+BLOCK = PLANE + CLASSES  # does a block have levels
+SIGN = BLOCK + CLASSES  # of the first frequency, by its neighbours' signs
 STEP = SIGN + 5  # a block's step against the one expected; keyframes, then differences
 SKIP = STEP + 2 * (3 + 1 + 2 * MAX_CHANGE)
 MOTION = SKIP + 3  # does anything move, is a vector its left or its upper neighbour's, and trees of 32
 CONTEXTS = MOTION + 3 + 64
+
+# Where each set of alphabets starts in the table of distributions.
+LAST = 0  # position of the last level of a block
+FIRST = LAST + CLASSES  # magnitude at the first frequency
+OTHER = FIRST + CLASSES  # at the others
+END = OTHER + CLASSES  # magnitude less one of the last level
+ALPHABETS = END + CLASSES
+
+LEAST_SHARE = 8  # of a symbol, in 1/32768
+_TARGETS = np.array(
+    [
+        [i * LEAST_SHARE + (32768 - SYMBOLS * LEAST_SHARE if i > symbol else 0) for i in range(SYMBOLS)]
+        for symbol in range(SYMBOLS)
+    ],
+    np.int32,
+)
+"""What the shares of smaller symbols tend to while one symbol is met."""
 
 
 def _kernel(signature: object) -> Callable[[Kernel], Kernel]:
@@ -75,16 +87,12 @@ def _inlined(function: Kernel) -> Kernel:
 
 @_inlined
 def _adapt(probabilities: Probabilities, context: Int, bit: Bit) -> None:
+    # Without branches, since which bit comes is what a processor cannot foresee.
+    target = np.int32(32768) & (np.int32(bit) - np.int32(1))
     fast = np.int32(probabilities[context, 0])
     slow = np.int32(probabilities[context, 1])
-    if bit:
-        fast -= fast >> 5
-        slow -= slow >> 7
-    else:
-        fast += (32768 - fast) >> 5
-        slow += (32768 - slow) >> 7
-    probabilities[context, 0] = fast
-    probabilities[context, 1] = slow
+    probabilities[context, 0] = fast + ((target - fast) >> np.int32(5))
+    probabilities[context, 1] = slow + ((target - slow) >> np.int32(7))
 
 
 @_inlined
@@ -126,14 +134,12 @@ def _put(
     position: np.int64,
 ) -> Writing:
     below = (size >> np.uint64(15)) * _zero_share(probabilities, context)
-    if bit:
-        moved = low + below
-        if moved < low:
-            _carry(out, position)
-        low = moved
-        size -= below
-    else:
-        size = below
+    mask = np.uint64(0) - np.uint64(bit)  # all bits set, or none
+    moved = low + (below & mask)
+    if moved < low:
+        _carry(out, position)
+    low = moved
+    size = below + ((size - below - below) & mask)
     _adapt(probabilities, context, bit)
     if size < np.uint64(1 << 32):
         low, size, position = _flush_word(out, low, size, position)
@@ -144,11 +150,10 @@ def _put(
 def _put_raw(bit: Bit, out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
     """One bit that is as often 0 as 1."""
     size >>= np.uint64(1)
-    if bit:
-        moved = low + size
-        if moved < low:
-            _carry(out, position)
-        low = moved
+    moved = low + (size & (np.uint64(0) - np.uint64(bit)))
+    if moved < low:
+        _carry(out, position)
+    low = moved
     if size < np.uint64(1 << 32):
         low, size, position = _flush_word(out, low, size, position)
     return low, size, position
@@ -178,11 +183,9 @@ def _take(
 ) -> Reading:
     below = (size >> np.uint64(15)) * _zero_share(probabilities, context)
     bit = code >= below
-    if bit:
-        code -= below
-        size -= below
-    else:
-        size = below
+    mask = np.uint64(0) - np.uint64(bit)  # all bits set, or none
+    code -= below & mask
+    size = below + ((size - below - below) & mask)
     _adapt(probabilities, context, bit)
     if size < np.uint64(1 << 32):
         code = (code << np.uint64(32)) | _next_word(data, position)
@@ -195,8 +198,7 @@ def _take(
 def _take_raw(data: Bytes, code: Word, size: Word, position: np.int64) -> Reading:
     size >>= np.uint64(1)
     bit = code >= size
-    if bit:
-        code -= size
+    code -= size & (np.uint64(0) - np.uint64(bit))
     if size < np.uint64(1 << 32):
         code = (code << np.uint64(32)) | _next_word(data, position)
         size <<= np.uint64(32)
@@ -205,76 +207,131 @@ def _take_raw(data: Bytes, code: Word, size: Word, position: np.int64) -> Readin
 
 
 @_inlined
-def _class(expected: Int, step: Int) -> Int:
-    """Context of a magnitude expected to be `expected`/256 units, when the step is 2**(step/16) units."""
-    bounded = np.float32(min(max(expected, 1), (1 << 24) - 1))
-    log = (bounded.view(np.int32) >> 19) - 2032  # 16 log2, linear between powers of two
-    return min(max((log - 128 - step + 112) >> 2, 0), CLASSES - 1)
+def _adapt_alphabet(distributions: Distributions, alphabet: Int, symbol: Int) -> None:
+    # The range of a variable, here and below, keeps numba from unrolling a loop that vector instructions do better.
+    for i in range(distributions.shape[1]):
+        distributions[alphabet, i] += (_TARGETS[symbol, i] - distributions[alphabet, i]) >> np.int32(5)
 
 
 @_inlined
-def _put_magnitude(
-    rest: Int,
-    context: Int,
-    probabilities: Probabilities,
+def _put_symbol(
+    symbol: Int,
+    alphabet: Int,
+    distributions: Distributions,
     out: Bytes,
     low: Word,
     size: Word,
     position: np.int64,
 ) -> Writing:
-    """Magnitude - 1 of a level that is not zero, `context` being its class."""
-    low, size, position = _put(rest > 0, ONE + context, probabilities, out, low, size, position)
-    if rest == 0:
-        return low, size, position
-    first = MORE + (context >> 2) * UNARY
-    for i in range(UNARY):
-        more = rest - 1 > i
-        low, size, position = _put(more, first + i, probabilities, out, low, size, position)
-        if not more:
-            return low, size, position
-    escaped = rest - UNARY  # from 1
+    first = distributions[alphabet, symbol]
+    end = distributions[alphabet, symbol + 1] if symbol < SYMBOLS - 1 else np.int32(32768)
+    unit = size >> np.uint64(15)
+    moved = low + unit * np.uint64(first)
+    if moved < low:
+        _carry(out, position)
+    low = moved
+    size = unit * np.uint64(end - first)
+    _adapt_alphabet(distributions, alphabet, symbol)
+    if size < np.uint64(1 << 32):
+        low, size, position = _flush_word(out, low, size, position)
+    return low, size, position
+
+
+@_inlined
+def _take_symbol(
+    alphabet: Int,
+    distributions: Distributions,
+    data: Bytes,
+    code: Word,
+    size: Word,
+    position: np.int64,
+) -> tuple[np.int64, Word, Word, np.int64]:
+    # One after the other, since most symbols are small: a processor foresees the rest while it checks.
+    unit = size >> np.uint64(15)
+    symbol = np.int64(0)
+    first = np.uint64(0)
+    end = unit * np.uint64(distributions[alphabet, 1])
+    while code >= end and symbol < SYMBOLS - 1:
+        symbol += 1
+        first = end
+        end = unit * np.uint64(distributions[alphabet, symbol + 1] if symbol < SYMBOLS - 1 else 32768)
+    code -= first
+    size = end - first
+    _adapt_alphabet(distributions, alphabet, symbol)
+    if size < np.uint64(1 << 32):
+        code = (code << np.uint64(32)) | _next_word(data, position)
+        size <<= np.uint64(32)
+        position += 4
+    return symbol, code, size, position
+
+
+@_inlined
+def _put_bits(value: Int, bits: Int, out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
+    """Up to 16 bits, each as often 0 as 1."""
+    size >>= np.uint64(bits)
+    moved = low + np.uint64(value) * size
+    if moved < low:
+        _carry(out, position)
+    low = moved
+    if size < np.uint64(1 << 32):
+        low, size, position = _flush_word(out, low, size, position)
+    return low, size, position
+
+
+@_inlined
+def _take_bits(
+    bits: Int, data: Bytes, code: Word, size: Word, position: np.int64
+) -> tuple[np.int64, Word, Word, np.int64]:
+    size >>= np.uint64(bits)
+    value = min(code // size, (np.uint64(1) << np.uint64(bits)) - np.uint64(1))
+    code -= value * size
+    if size < np.uint64(1 << 32):
+        code = (code << np.uint64(32)) | _next_word(data, position)
+        size <<= np.uint64(32)
+        position += 4
+    return np.int64(value), code, size, position
+
+
+@_inlined
+def _class(expected: Int, step: Int) -> np.int32:
+    """Context of a magnitude expected to be `expected`/256 units, when the step is 2**(step/16) units."""
+    bounded = np.float32(min(max(np.int32(expected), np.int32(1)), np.int32((1 << 24) - 1)))
+    log = (bounded.view(np.int32) >> np.int32(19)) - np.int32(2032)  # 16 log2, linear between powers of two
+    found = (log - np.int32(16) - np.int32(step)) >> np.int32(2)
+    return np.int32(min(max(found, np.int32(0)), np.int32(CLASSES - 1)))
+
+
+@_inlined
+def _put_escaped(rest: Int, out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
+    """What a magnitude is more than the largest symbol, from 0, in an Exp-Golomb code."""
+    escaped = rest + 1
     width = 0
     while (escaped >> (width + 1)) != 0:
         width += 1
         low, size, position = _put_raw(True, out, low, size, position)
     low, size, position = _put_raw(False, out, low, size, position)
-    for i in range(width - 1, -1, -1):
-        low, size, position = _put_raw((escaped >> i) & 1 != 0, out, low, size, position)
-    return low, size, position
+    return _put_bits(escaped - (1 << width), width, out, low, size, position)
 
 
 @_inlined
-def _take_magnitude(
-    context: Int, probabilities: Probabilities, data: Bytes, code: Word, size: Word, position: np.int64
-) -> tuple[Int, Word, Word, np.int64]:
-    """Magnitude - 1, or -1 where an escape is longer than any encoder's."""
-    bit, code, size, position = _take(ONE + context, probabilities, data, code, size, position)
-    if not bit:
-        return 0, code, size, position
-    first = MORE + (context >> 2) * UNARY
-    for i in range(UNARY):
-        bit, code, size, position = _take(first + i, probabilities, data, code, size, position)
-        if not bit:
-            return i + 1, code, size, position
+def _take_escaped(
+    data: Bytes, code: Word, size: Word, position: np.int64
+) -> tuple[np.int64, Word, Word, np.int64]:
+    """What a magnitude is more than the largest symbol, or -1 where that is longer than any encoder's."""
     width = 0
     bit, code, size, position = _take_raw(data, code, size, position)
     while bit:
         width += 1
         if width > MAX_PREFIX:
-            return -1, code, size, position
+            return np.int64(-1), code, size, position
         bit, code, size, position = _take_raw(data, code, size, position)
-    escaped = np.int64(1)
-    for _ in range(width):
-        bit, code, size, position = _take_raw(data, code, size, position)
-        escaped = (escaped << 1) | np.int64(bit)
-    return UNARY + escaped, code, size, position
+    value, code, size, position = _take_bits(width, data, code, size, position)
+    return value + (1 << width) - 1, code, size, position
 
 
 # Frequencies of a 4x4 block in zigzag order, as (horizontal, vertical).
 ZIGZAG: tuple[tuple[int, int], ...] = ((0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0), (3, 0), (2, 1))
 ZIGZAG += ((1, 2), (0, 3), (1, 3), (2, 2), (3, 1), (3, 2), (2, 3), (3, 3))
-_LEFT_OF = np.array([ZIGZAG.index((u - 1, v)) if u else -1 for u, v in ZIGZAG], np.int64)
-_ABOVE = np.array([ZIGZAG.index((u, v - 1)) if v else -1 for u, v in ZIGZAG], np.int64)
 
 
 @_inlined
@@ -283,94 +340,56 @@ def _sign_context(signs: Signs, b: int, stride: int) -> Int:
 
 
 @_inlined
-def _beside(inside: Ints, f: int) -> Int:
-    """Magnitudes at the next lower horizontal and the next lower vertical frequency of the same block."""
-    left, up = _LEFT_OF[f], _ABOVE[f]
-    total = np.int32(0)
-    if left >= 0:
-        total += inside[left]
-    if up >= 0:
-        total += inside[up]
-    return total
-
-
-@_inlined
-def _block_expected(
-    block_weights: Ints,
-    prior_sum: Int,
-    block_sum: Ints,
-    block_total: Ints,
-    energy: Int,
-    now: int,
-    before: int,
-    p: int,
-    stride: int,
-) -> Int:
-    expected: np.int64 = (
-        block_weights[0] * np.int64(prior_sum)
-        + block_weights[1] * np.int64(block_sum[now, p - 1] + block_sum[now, p - stride])
-        + block_weights[2] * np.int64(block_sum[now, p - stride - 1] + block_sum[now, p - stride + 1])
-        + block_weights[3] * np.int64(block_sum[before, p])
-        + block_weights[4] * np.int64(block_total[p])
-        + block_weights[5] * np.int64(block_sum[before, p + 1] + block_sum[before, p + stride])
-        + block_weights[6] * np.int64(energy)
-    ) >> 4
-    return expected
-
-
-@_inlined
 def _expect_block(
-    base: Ints,
+    weights: Ints, prior: Int, block_sum: Ints, energy: Int, now: Int, before: Int, p: Int, stride: Int
+) -> np.int32:
+    """What the magnitudes of a block are expected to be in the mean, in 1/256."""
+    return np.int32(
+        (
+            weights[0] * np.int64(prior)
+            + weights[1] * np.int64(block_sum[now, p - 1] + block_sum[now, p - stride])
+            + weights[2] * np.int64(block_sum[now, p - stride - 1] + block_sum[now, p - stride + 1])
+            + weights[3] * np.int64(block_sum[before, p])
+            + weights[4] * np.int64(block_sum[before, p + 1] + block_sum[before, p + stride])
+            + weights[5] * np.int64(energy)
+        )
+        >> 4
+    )
+
+
+@_inlined
+def _classify_levels(
+    classes: Ints,
     weights: Ints,
     prior: Ints,
-    k: int,
+    k: Int,
     magnitude: Ints,
-    total: Ints,
     energy: Int,
-    now: int,
-    before: int,
-    p: int,
-    stride: int,
+    step: Int,
+    now: Int,
+    before: Int,
+    p: Int,
+    stride: Int,
 ) -> None:
-    """What each of a block's 16 magnitudes is expected to be by what lies outside of the block."""
-    outside = weights[5, 0] * (energy >> 4)
-    for f in range(16):
-        base[f] = (
+    """Class of each of a block's 16 magnitudes, by its neighbours, the component before and the last frame."""
+    outside = np.int32(energy) >> np.int32(4)
+    for f in range(classes.size):
+        classes[f] = _class(
             weights[0, f] * prior[k, f]
             + weights[1, f] * (magnitude[now, p - 1, f] + magnitude[now, p - stride, f])
             + weights[2, f] * (magnitude[now, p - stride - 1, f] + magnitude[now, p - stride + 1, f])
             + weights[3, f] * magnitude[before, p, f]
-            + weights[4, f] * total[p, f]
-            + outside
+            + weights[4, f] * outside,
+            step,
         )
 
 
 @_inlined
-def _leave_zero(magnitude: Ints, block_sum: Ints, now: int, p: int) -> None:
+def _leave_zero(magnitude: Ints, block_sum: Ints, energy: Ints, k: Int, b: Int, now: Int, p: Int) -> None:
+    energy[k, b] = 0
     block_sum[now, p] = 0
-    for f in range(16):
+    for f in range(magnitude.shape[2]):
         magnitude[now, p, f] = 0
-
-
-@_inlined
-def _leave(
-    magnitude: Ints,
-    block_sum: Ints,
-    total: Ints,
-    block_total: Ints,
-    inside: Ints,
-    last: Int,
-    sum_inside: Int,
-    now: int,
-    p: int,
-) -> None:
-    """Remember a block for those that follow."""
-    for f in range(16):
-        value = inside[f] if f <= last else np.int32(0)
-        magnitude[now, p, f] = value
-        total[p, f] = min(total[p, f] + value, 1 << 18)
-    block_sum[now, p] = sum_inside
-    block_total[p] = min(block_total[p] + sum_inside, 1 << 18)
 
 
 _LEVELS = int16[:, :, ::1]
@@ -379,27 +398,20 @@ _TABLE = Array(int32, 2, "C")
 _ROW = Array(int32, 1, "C")
 
 
+_FLAGS = Array(uint8, 1, "C")
+_OUT = Array(uint8, 1, "C")
+_DATA = Array(uint8, 1, "C", readonly=True)
+_CODER = Array(uint64, 1, "C")
+_CONTEXTS = Array(uint16, 2, "C")
+_COUNTS = Array(int64, 2, "C")
+
+
 @_kernel(
     int64(
-        _LEVELS,
-        _LAST,
-        _ROW,
-        _ROW,
-        Array(uint8, 1, "C"),
-        int64,
-        int64,
-        _TABLE,
-        _TABLE,
-        _ROW,
-        _TABLE,
-        uint16[:, ::1],
-        Array(uint8, 1, "C"),
-        Array(uint64, 1, "C"),
-        _TABLE,
-        int64[:, ::1],
-        boolean,
+        _LEVELS, _LAST, _ROW, _ROW, _FLAGS, int64, int64, _TABLE, _TABLE, _ROW, _TABLE, _CONTEXTS, _TABLE, _OUT,
+        _CODER, _TABLE, _COUNTS, _COUNTS, boolean,
     )
-)
+)  # fmt: skip
 def put_levels(
     levels: Levels,
     lasts: Lasts,
@@ -413,17 +425,19 @@ def put_levels(
     block_weights: Ints,
     energy: Ints,
     probabilities: Probabilities,
+    distributions: Distributions,
     out: Bytes,
     coder: Coder,
     sums: Ints,
-    counts: Counts,
+    bit_counts: Counts,
+    symbol_counts: Counts,
     count: bool,
 ) -> int:
     """Append the levels (K, 16, B) of a frame's blocks; returns 0, or -1 where `out` is too small.
 
     `lasts` (K, B) is the position of each block's last level that is not zero, -1 if there is none. `energy` (K, B)
     has the last frame's magnitudes going in, this one's coming out. `sums` (K, 16) gets each coefficient's sum of
-    magnitudes over the blocks.
+    magnitudes over the blocks. With `count` the bits and symbols of each context are counted.
     """
     components, _, blocks = levels.shape
     down = blocks // across
@@ -431,11 +445,8 @@ def put_levels(
     padded = stride * (down + 2)
     magnitude = np.zeros((2, padded, 16), np.int32)
     block_sum = np.zeros((2, padded), np.int32)
-    total = np.zeros((padded, 16), np.int32)
-    block_total = np.zeros(padded, np.int32)
     signs = np.zeros(padded, np.int8)
-    base = np.zeros(16, np.int32)
-    inside = np.zeros(16, np.int32)
+    classes = np.zeros(16, np.int32)
     low, size, position = coder[0], coder[1], np.int64(coder[2])
     for k in range(components):
         now, before = k & 1, (k & 1) ^ 1
@@ -448,9 +459,9 @@ def put_levels(
             if coded[b] and lasts[k, b] >= 0:
                 empty = False
                 break
-        context = PLANE + _class(np.int64(prior_sum) << 4, frame_step)
+        context = PLANE + _class(prior_sum << np.int32(4), frame_step)
         if count:
-            counts[context, np.int64(empty)] += 1
+            bit_counts[context, np.int64(empty)] += 1
         low, size, position = _put(empty, context, probabilities, out, low, size, position)
         if empty:
             magnitude[now] = 0
@@ -465,76 +476,74 @@ def put_levels(
                 b += 1
                 p += 1
                 if not coded[b]:
-                    _leave_zero(magnitude, block_sum, now, p)
-                    energy[k, b] = 0
+                    _leave_zero(magnitude, block_sum, energy, k, b, now, p)
                     continue
                 step = steps[b]
-                context = _class(
-                    _block_expected(
-                        block_weights, prior_sum, block_sum, block_total, energy[k, b], now, before, p, stride
-                    ),
-                    step,
+                expected = _expect_block(
+                    block_weights, prior_sum, block_sum, energy[k, b], now, before, p, stride
                 )
+                context = _class(expected, step)
                 last = np.int64(lasts[k, b])
                 if count:
-                    counts[BLOCK + context, np.int64(last >= 0)] += 1
+                    bit_counts[BLOCK + context, np.int64(last >= 0)] += 1
                 low, size, position = _put(
                     last >= 0, BLOCK + context, probabilities, out, low, size, position
                 )
                 if last < 0:
-                    _leave_zero(magnitude, block_sum, now, p)
-                    energy[k, b] = 0
+                    _leave_zero(magnitude, block_sum, energy, k, b, now, p)
                     continue
-                tree = LAST + (context >> 2) * 16
-                node = np.int64(1)
-                for i in range(3, -1, -1):
-                    bit = (last >> i) & 1
-                    if count:
-                        counts[tree + node, bit] += 1
-                    low, size, position = _put(bit != 0, tree + node, probabilities, out, low, size, position)
-                    node = 2 * node + bit
-                _expect_block(base, weights, prior, k, magnitude, total, energy[k, b], now, before, p, stride)
+                if count:
+                    symbol_counts[LAST + context, last] += 1
+                low, size, position = _put_symbol(
+                    last, LAST + context, distributions, out, low, size, position
+                )
+                _classify_levels(
+                    classes, weights, prior, k, magnitude, energy[k, b], step, now, before, p, stride
+                )
                 delta = deltas[b]
                 sum_inside = np.int32(0)
+                negatives = np.int64(0)
+                signed = np.int64(0)
                 for f in range(last + 1):
                     level = np.int32(levels[k, f, b])
-                    expected = (
-                        np.int64(base[f])
-                        + weights[6, f] * np.int64(_beside(inside, f))
-                        + weights[7, f] * np.int64(sum_inside)
-                    )
-                    context = _class(expected, step)
                     size_of = abs(level)
                     if f < last:
-                        zero = (ZERO_FIRST if f == 0 else ZERO) + context
-                        if count:
-                            counts[zero, np.int64(size_of != 0)] += 1
-                        low, size, position = _put(
-                            size_of != 0, zero, probabilities, out, low, size, position
+                        alphabet = (FIRST if f == 0 else OTHER) + classes[f]
+                        coded_size = size_of
+                    else:
+                        alphabet = END + classes[f]
+                        coded_size = size_of - np.int32(1)
+                    symbol = min(coded_size, np.int32(SYMBOLS - 1))
+                    if count:
+                        symbol_counts[alphabet, symbol] += 1
+                    low, size, position = _put_symbol(
+                        symbol, alphabet, distributions, out, low, size, position
+                    )
+                    if symbol == SYMBOLS - 1:
+                        low, size, position = _put_escaped(
+                            np.int64(coded_size - symbol), out, low, size, position
                         )
                     if size_of:
-                        if count:
-                            counts[ONE + context, np.int64(size_of > 1)] += 1
-                            for i in range(min(size_of - 1, np.int32(UNARY))):
-                                counts[MORE + (context >> 2) * UNARY + i, np.int64(size_of - 2 > i)] += 1
-                        low, size, position = _put_magnitude(
-                            size_of - 1, context, probabilities, out, low, size, position
-                        )
                         if f == 0:
                             sign = _sign_context(signs, p, stride)
                             if count:
-                                counts[sign, np.int64(level < 0)] += 1
+                                bit_counts[sign, np.int64(level < 0)] += 1
                             low, size, position = _put(
                                 level < 0, sign, probabilities, out, low, size, position
                             )
                             signs[p] = -1 if level < 0 else 1
                         else:
-                            low, size, position = _put_raw(level < 0, out, low, size, position)
-                    inside[f] = min(size_of * delta, 65535)
-                    sum_inside += inside[f]
-                    sums[k, f] += inside[f]
+                            negatives = (negatives << 1) | np.int64(level < 0)
+                            signed += 1
+                    scaled = min(size_of * delta, np.int32(65535))
+                    magnitude[now, p, f] = scaled
+                    sum_inside += scaled
+                    sums[k, f] += scaled
+                for f in range(last + 1, magnitude.shape[2]):
+                    magnitude[now, p, f] = 0
+                low, size, position = _put_bits(negatives, signed, out, low, size, position)
                 sum_inside = min(sum_inside, np.int32(65535))
-                _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p)
+                block_sum[now, p] = sum_inside
                 energy[k, b] = sum_inside
     coder[0], coder[1], coder[2] = low, size, position
     return 0 if position <= out.size else -1
@@ -542,23 +551,10 @@ def put_levels(
 
 @_kernel(
     int64(
-        _LEVELS,
-        _LAST,
-        _ROW,
-        _ROW,
-        Array(uint8, 1, "C"),
-        int64,
-        int64,
-        _TABLE,
-        _TABLE,
-        _ROW,
-        _TABLE,
-        uint16[:, ::1],
-        Array(uint8, 1, "C", readonly=True),
-        Array(uint64, 1, "C"),
-        _TABLE,
+        _LEVELS, _LAST, _ROW, _ROW, _FLAGS, int64, int64, _TABLE, _TABLE, _ROW, _TABLE, _CONTEXTS, _TABLE, _DATA,
+        _CODER, _TABLE,
     )
-)
+)  # fmt: skip
 def take_levels(
     levels: Levels,
     lasts: Lasts,
@@ -572,13 +568,14 @@ def take_levels(
     block_weights: Ints,
     energy: Ints,
     probabilities: Probabilities,
+    distributions: Distributions,
     data: Bytes,
     coder: Coder,
     sums: Ints,
 ) -> int:
     """Read what `put_levels` wrote; returns 0, or -1 where it holds what no encoder writes.
 
-    `levels` is filled throughout.
+    `levels` is filled in all components but those that are empty, which `lasts` tells.
     """
     components, _, blocks = levels.shape
     down = blocks // across
@@ -586,11 +583,8 @@ def take_levels(
     padded = stride * (down + 2)
     magnitude = np.zeros((2, padded, 16), np.int32)
     block_sum = np.zeros((2, padded), np.int32)
-    total = np.zeros((padded, 16), np.int32)
-    block_total = np.zeros(padded, np.int32)
     signs = np.zeros(padded, np.int8)
-    base = np.zeros(16, np.int32)
-    inside = np.zeros(16, np.int32)
+    classes = np.zeros(16, np.int32)
     code, size, position = coder[0], coder[1], np.int64(coder[2])
     for k in range(components):
         now, before = k & 1, (k & 1) ^ 1
@@ -598,7 +592,7 @@ def take_levels(
         for f in range(16):
             prior_sum += prior[k, f]
             sums[k, f] = 0
-        context = PLANE + _class(np.int64(prior_sum) << 4, frame_step)
+        context = PLANE + _class(prior_sum << np.int32(4), frame_step)
         empty, code, size, position = _take(context, probabilities, data, code, size, position)
         if empty:
             magnitude[now] = 0
@@ -618,85 +612,102 @@ def take_levels(
                 p += 1
                 lasts[k, b] = -1
                 if not coded[b]:
-                    _leave_zero(magnitude, block_sum, now, p)
-                    energy[k, b] = 0
+                    _leave_zero(magnitude, block_sum, energy, k, b, now, p)
                     continue
                 step = steps[b]
-                context = _class(
-                    _block_expected(
-                        block_weights, prior_sum, block_sum, block_total, energy[k, b], now, before, p, stride
-                    ),
-                    step,
+                expected = _expect_block(
+                    block_weights, prior_sum, block_sum, energy[k, b], now, before, p, stride
                 )
+                context = _class(expected, step)
                 some, code, size, position = _take(BLOCK + context, probabilities, data, code, size, position)
                 if not some:
-                    _leave_zero(magnitude, block_sum, now, p)
-                    energy[k, b] = 0
+                    _leave_zero(magnitude, block_sum, energy, k, b, now, p)
                     continue
-                tree = LAST + (context >> 2) * 16
-                node = np.int64(1)
-                for _ in range(4):
-                    bit, code, size, position = _take(tree + node, probabilities, data, code, size, position)
-                    node = 2 * node + np.int64(bit)
-                last = node - 16
+                last, code, size, position = _take_symbol(
+                    LAST + context, distributions, data, code, size, position
+                )
                 lasts[k, b] = last
-                _expect_block(base, weights, prior, k, magnitude, total, energy[k, b], now, before, p, stride)
+                _classify_levels(
+                    classes, weights, prior, k, magnitude, energy[k, b], step, now, before, p, stride
+                )
                 delta = deltas[b]
                 sum_inside = np.int32(0)
+                signed = np.int64(0)
                 for f in range(last + 1):
-                    expected = (
-                        np.int64(base[f])
-                        + weights[6, f] * np.int64(_beside(inside, f))
-                        + weights[7, f] * np.int64(sum_inside)
+                    kind = END if f == last else FIRST if f == 0 else OTHER
+                    alphabet = kind + classes[f]
+                    size_of, code, size, position = _take_symbol(
+                        alphabet, distributions, data, code, size, position
                     )
-                    context = _class(expected, step)
-                    some = True
-                    if f < last:
-                        zero = (ZERO_FIRST if f == 0 else ZERO) + context
-                        some, code, size, position = _take(zero, probabilities, data, code, size, position)
-                    level = np.int64(0)
-                    if some:
-                        rest, code, size, position = _take_magnitude(
-                            context, probabilities, data, code, size, position
-                        )
-                        if rest < 0 or rest >= MAX_LEVEL:
+                    if size_of == SYMBOLS - 1:
+                        more, code, size, position = _take_escaped(data, code, size, position)
+                        if more < 0:
                             return -1
-                        level = np.int64(rest) + 1
-                        inside[f] = min(level * delta, 65535)
+                        size_of += more
+                    if f == last:
+                        size_of += 1
+                    if size_of > MAX_LEVEL:
+                        return -1
+                    scaled = np.int32(min(size_of * delta, np.int64(65535)))
+                    magnitude[now, p, f] = scaled
+                    sum_inside += scaled
+                    sums[k, f] += scaled
+                    if size_of:
                         if f == 0:
                             sign = _sign_context(signs, p, stride)
                             negative, code, size, position = _take(
                                 sign, probabilities, data, code, size, position
                             )
                             signs[p] = -1 if negative else 1
+                            levels[k, 0, b] = -size_of if negative else size_of
                         else:
-                            negative, code, size, position = _take_raw(data, code, size, position)
-                        if negative:
-                            level = -level
-                        sum_inside += inside[f]
-                        sums[k, f] += inside[f]
-                    else:
-                        inside[f] = 0
-                    levels[k, f, b] = level
+                            signed += 1
+                            levels[k, f, b] = size_of
+                for f in range(last + 1, magnitude.shape[2]):
+                    magnitude[now, p, f] = 0
+                negatives, code, size, position = _take_bits(signed, data, code, size, position)
+                for f in range(last, 0, -1):
+                    if levels[k, f, b]:
+                        if negatives & 1:
+                            levels[k, f, b] = -levels[k, f, b]
+                        negatives >>= 1
                 sum_inside = min(sum_inside, np.int32(65535))
-                _leave(magnitude, block_sum, total, block_total, inside, last, sum_inside, now, p)
+                block_sum[now, p] = sum_inside
                 energy[k, b] = sum_inside
     coder[0], coder[1], coder[2] = code, size, position
     return 0
 
 
 def default_probabilities() -> NDArray[np.uint16]:
-    """P(0) of each context, in 1/32768, where nothing was measured: levels with a geometric distribution."""
+    """P(0) of each binary context, in 1/32768, where nothing was measured: levels with a geometric distribution."""
     shares = np.full(CONTEXTS, 0.5)
-    means = 2.0 ** ((4 * np.arange(CLASSES) + 2 - 112) / 16)  # of each class, in steps
-    zero = 1 / (1 + means)
+    zero = 1 / (1 + _class_means())
     shares[PLANE : PLANE + CLASSES] = 1 - zero**4
     shares[BLOCK : BLOCK + CLASSES] = zero**4
-    shares[ZERO_FIRST : ZERO_FIRST + CLASSES] = zero
-    shares[ZERO : ZERO + CLASSES] = zero
-    shares[ONE : ONE + CLASSES] = zero
-    shares[MORE : MORE + GROUPS * UNARY] = np.repeat(zero[2::4], UNARY)
     return np.clip(np.round(shares * 32768), 32, 32736).astype(np.uint16)
+
+
+def default_distributions() -> NDArray[np.uint16]:
+    """Shares of smaller symbols (ALPHABETS, 16), in 1/32768, where nothing was measured."""
+    magnitudes = (1 - 1 / (1 + _class_means()))[:, None] ** np.arange(SYMBOLS)
+    counts = np.ones((ALPHABETS, SYMBOLS))
+    counts[FIRST:] = np.tile(magnitudes, (3, 1))
+    return cumulative_shares(counts)
+
+
+def cumulative_shares(counts: NDArray[np.float64] | Counts) -> NDArray[np.uint16]:
+    """Share of all smaller symbols, for each symbol of each row, in 1/32768: no symbol has less than LEAST_SHARE."""
+    shares = (counts + 1e-9) / (counts + 1e-9).sum(1, keepdims=True)
+    starts = np.cumsum(shares, 1) - shares
+    return (np.floor(starts * (32768 - SYMBOLS * LEAST_SHARE)) + np.arange(SYMBOLS) * LEAST_SHARE).astype(
+        np.uint16
+    )
+
+
+def _class_means() -> NDArray[np.float64]:
+    """Magnitude that each class stands for, in steps."""
+    means: NDArray[np.float64] = 2.0 ** ((4 * np.arange(CLASSES) + 2 - 112) / 16)
+    return means
 
 
 def new_writer() -> Coder:

@@ -43,7 +43,7 @@ They bound memory and time, and keep every sum over the blocks of a plane within
 KEYFRAME_FINER = 6
 """Keyframes are as much finer than differences: what they leave out, no difference brings back for free."""
 
-KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.03
+KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
 
 QUALITY: Mapping[int, tuple[int, float]] = {
     1: (196, 1.25), 2: (188, 1.25), 3: (180, 1.25), 4: (172, 1.25), 5: (164, 1.25), 6: (156, 1.25),
@@ -158,6 +158,7 @@ class _Group:
         self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
+        self.distributions = np.empty((entropy.ALPHABETS, entropy.SYMBOLS), np.int32)
         self._next_planes = np.zeros_like(self.planes)
         self._samples = np.zeros((self.rows, self.columns, self.channels), np.int16)
         self._moved = np.zeros_like(self._samples)
@@ -184,7 +185,8 @@ class _Group:
         elif first_difference:
             self.prior = np.maximum(self.key_prior * 38 >> 8, 1)
         if keyframe or first_difference:
-            self.probabilities[:] = self.profile.probabilities[int(not keyframe)][:, None]
+            self.probabilities[:] = self.profile.probabilities[:, None]
+            self.distributions[:] = self.profile.distributions
 
     def set_steps(self, frame_step: int) -> None:
         """Each block's step from the frame's and its own change."""
@@ -304,8 +306,8 @@ class FeatureEncoder:
                 group.probabilities, out, coder,
             ) or entropy.put_levels(
                 group.levels, group.lasts, group.steps, group.deltas, group.coded, group.across, step, group.prior,
-                group.weights[kind], group.block_weights[kind], group.energy, group.probabilities, out, coder,
-                group.sums, _NO_COUNTS, False,
+                group.weights[kind], group.block_weights[kind], group.energy, group.probabilities,
+                group.distributions, out, coder, group.sums, _NO_COUNTS, _NO_COUNTS, False,
             )  # fmt: skip
             if failed:
                 return -1
@@ -483,8 +485,8 @@ class FeatureDecoder:
             kind = 0 if keyframe else 1
             if entropy.take_levels(
                 group.levels, group.lasts, group.steps, group.deltas, group.coded, group.across, step, group.prior,
-                group.weights[kind], group.block_weights[kind], group.energy, group.probabilities, data, coder,
-                group.sums,
+                group.weights[kind], group.block_weights[kind], group.energy, group.probabilities,
+                group.distributions, data, coder, group.sums,
             ):  # fmt: skip
                 raise CorruptPacket("a level is out of range, or the payload ends before its levels do")
             group.reconstruct(keyframe)

@@ -14,7 +14,14 @@ from typing import Any, Self, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.entropy import BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
+from codec.entropy import (
+    ALPHABETS,
+    BLOCK_WEIGHTS,
+    COEFFICIENT_WEIGHTS,
+    CONTEXTS,
+    LEAST_SHARE,
+    SYMBOLS,
+)
 from codec.errors import CodecError
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.steps import StepNetwork
@@ -26,6 +33,7 @@ MAX_METADATA_BYTES = 4096
 MAX_GROUPS = 16
 MAX_CHANNELS = 2048
 MAX_WEIGHT = 1023  # of a context, in 1/256: keeps every sum within 31 bits
+MAX_MAGNITUDE = 2.0**48  # of a float: no decoded coefficient can then overflow
 
 Metadata: TypeAlias = Mapping[str, str | int]
 
@@ -52,28 +60,34 @@ class GroupProfile:
     forward: FloatArray  # (C, C): from channels less their mean to components, most important first
     inverse: FloatArray  # (C, C)
     prior: NDArray[np.uint16]  # (C, 16): mean magnitude of each component's DCT coefficients, from 1
-    weights: NDArray[np.uint16]  # (2, 8, 16): keyframes and differences, of a level's neighbours, in 1/256
-    block_weights: NDArray[np.uint16]  # (2, 7): of a block's neighbours, in 1/256
-    probabilities: NDArray[np.uint16]  # (2, CONTEXTS): P(0) of each context at the start, in 1/32768
+    weights: NDArray[np.uint16]  # (2, 5, 16): keyframes and differences, of a level's neighbours, in 1/256
+    block_weights: NDArray[np.uint16]  # (2, 6): of a block's neighbours, in 1/256
+    probabilities: NDArray[np.uint16]  # (CONTEXTS,): P(0) of each binary context at the start, in 1/32768
+    distributions: NDArray[np.uint16]  # (ALPHABETS, 16): share of smaller symbols at the start, in 1/32768
     step_network: StepNetwork  # predicts how sensitive each block is, for the encoder only
 
-    step_offset: NDArray[
-        np.int16
-    ]  # (1,): what the steps of a quality are off here, as the units had to be larger
+    # (1,): what the steps of a quality are off here, as the units had to be larger
+    step_offset: NDArray[np.int16]
 
     def __post_init__(self) -> None:
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise ProfileError(f"a group has {self.channels} channels, not 1 to {MAX_CHANNELS}")
         for name, (dtype, shape) in _arrays(self.channels).items():
             array = self.array(name)
             if array.dtype != dtype or array.shape != shape:
                 raise ProfileError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
-            if array.dtype == np.float32 and not np.isfinite(array).all():
-                raise ProfileError(f"{name} holds NaN or an infinity")
+            # False for NaN too
+            if array.dtype == np.float32 and not np.abs(array).max() <= MAX_MAGNITUDE:
+                raise ProfileError(f"{name} holds NaN, or a value beyond {MAX_MAGNITUDE:.0e}")
         if not self.prior.all():
             raise ProfileError("a prior is 0; the least is 1")
         if max(self.weights.max(), self.block_weights.max()) > MAX_WEIGHT:
             raise ProfileError(f"a context weight is above {MAX_WEIGHT}")
         if not (self.probabilities.min() >= 32 and self.probabilities.max() <= 32736):
             raise ProfileError("a probability is not 32 to 32736")
+        bounds = np.pad(self.distributions.astype(np.int32), ((0, 0), (0, 1)), constant_values=32768)
+        if bounds[:, 0].any() or np.diff(bounds, axis=1).min() < LEAST_SHARE:
+            raise ProfileError(f"a symbol has a share of less than {LEAST_SHARE}/32768")
 
     def array(self, name: str) -> NDArray[Any]:
         """An array of the file by its name; those of the step network begin with `step_network.`."""
@@ -88,14 +102,24 @@ class GroupProfile:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Profile:
-    """What calibration learned. Equal profiles have equal hashes."""
+    """What calibration learned. Equal profiles have equal hashes.
+
+    Raises ProfileError if the metadata are anything but some short texts and integers.
+    """
 
     groups: tuple[GroupProfile, ...]  # in the order in which their first tensors cross
     metadata: Metadata = field(default_factory=dict)  # for people: network, weights, split, images
 
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.groups) <= MAX_GROUPS:
+            raise ProfileError(f"{len(self.groups)} groups, not 1 to {MAX_GROUPS}")
+        _check_metadata(self.metadata)
+        if (size := len(_metadata_text(self.metadata))) > MAX_METADATA_BYTES:
+            raise ProfileError(f"{size} bytes of metadata; a profile has at most {MAX_METADATA_BYTES}")
+
     def pack(self) -> bytes:
         """The profile as bytes: always the same for the same content."""
-        text = json.dumps(dict(self.metadata), sort_keys=True, separators=(",", ":")).encode()
+        text = _metadata_text(self.metadata)
         parts = [_HEAD.pack(MAGIC, VERSION, len(self.groups), len(text)), text]
         parts += [_GROUP.pack(group.channels) for group in self.groups]
         for group in self.groups:
@@ -214,7 +238,8 @@ def _arrays(channels: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]
         "prior": (np.uint16, (channels, 16)),
         "weights": (np.uint16, (2, COEFFICIENT_WEIGHTS, 16)),
         "block_weights": (np.uint16, (2, BLOCK_WEIGHTS)),
-        "probabilities": (np.uint16, (2, CONTEXTS)),
+        "probabilities": (np.uint16, (CONTEXTS,)),
+        "distributions": (np.uint16, (ALPHABETS, SYMBOLS)),
         "step_offset": (np.int16, (1,)),
         **{
             f"step_network.{name}": (np.float32, shape)
@@ -232,9 +257,20 @@ def _parse_metadata(text: bytes) -> dict[str, str | int]:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ProfileError(f"its metadata is no JSON ({type(error).__name__})") from None
-    if not isinstance(metadata, dict) or not all(
-        isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
-        for value in metadata.values()
-    ):
-        raise ProfileError("its metadata is not a flat object of texts and integers")
+    if not isinstance(metadata, dict):
+        raise ProfileError("its metadata is no JSON object")
+    _check_metadata(metadata)
     return metadata
+
+
+def _check_metadata(metadata: Mapping[Any, Any]) -> None:
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str | int) or isinstance(value, bool):
+            raise ProfileError("its metadata is not a flat object of texts and integers")
+        # They end up in log lines and on terminals.
+        if not name.isprintable() or not str(value).isprintable():
+            raise ProfileError("its metadata holds characters that cannot be printed")
+
+
+def _metadata_text(metadata: Metadata) -> bytes:
+    return json.dumps(dict(metadata), sort_keys=True, separators=(",", ":")).encode()

@@ -16,8 +16,8 @@ Ranges = NDArray[np.float16]  # (2, C): least and greatest of each channel
 
 SPAN = 8192.0  # what a channel's range is stretched to, in units of the transformed samples
 
-_WEIGHTS = (160, 20, 4, 20, 0, 0, 12, 3)  # about what calibration finds for YOLOv5, in 1/256
-_BLOCK_WEIGHTS = (20, 60, 5, 90, 0, 12, 0)
+_WEIGHTS = (160, 24, 4, 24, 0)  # about what calibration finds for YOLOv5, in 1/256
+_BLOCK_WEIGHTS = (20, 60, 5, 90, 12, 0)
 
 
 def channel_ranges(stacked: FloatArray) -> Ranges:
@@ -47,8 +47,8 @@ def profile_of(ranges: Ranges) -> GroupProfile:
     prior = [max(1, round(SPAN * (0.5 if u + v == 0 else 0.2 / (1 + u + v)))) for u, v in ZIGZAG]
     weights = np.repeat(np.array(_WEIGHTS, np.uint16)[:, None], 16, 1)
     temporal = weights.copy()
-    temporal[5] = entropy.PREVIOUS_LEVEL
-    temporal_blocks = np.array((*_BLOCK_WEIGHTS[:6], entropy.PREVIOUS_BLOCK), np.uint16)
+    temporal[4] = entropy.PREVIOUS_LEVEL
+    temporal_blocks = np.array((*_BLOCK_WEIGHTS[:5], entropy.PREVIOUS_BLOCK), np.uint16)
     return GroupProfile(
         mean=low,
         forward=np.diag(np.float32(SPAN) / span),
@@ -56,7 +56,8 @@ def profile_of(ranges: Ranges) -> GroupProfile:
         prior=np.tile(np.array(prior, np.uint16), (channels, 1)),
         weights=np.stack((weights, temporal)),
         block_weights=np.stack((np.array(_BLOCK_WEIGHTS, np.uint16), temporal_blocks)),
-        probabilities=np.tile(entropy.default_probabilities(), (2, 1)),
+        probabilities=entropy.default_probabilities(),
+        distributions=entropy.default_distributions(),
         step_network=StepNetwork.flat(channels),
         step_offset=np.zeros(1, np.int16),
     )
