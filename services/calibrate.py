@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,8 @@ from services.config import ConfigError
 from services.footage import read_images
 from services.network import choose_device
 from services.sensitivity import fisher_samples
-from stream.letterbox import Letterbox, canvas_for, parse_size
+from services.step_network import train_step_network
+from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.model import Model, load_model
 from stream.source import SourceError
 from stream.weights import find_weights
@@ -35,8 +37,8 @@ def run_calibrate(options: Namespace) -> None:
     """
     if min(options.draws, options.threads, 1 if options.max_images is None else options.max_images) < 1:
         raise ConfigError("--draws, --threads and --max-images take numbers from 1")
-    if options.seed < 0:
-        raise ConfigError("--seed takes a number from 0")
+    if min(options.seed, options.variants) < 0:
+        raise ConfigError("--seed and --variants take numbers from 0")
     if not options.output.absolute().parent.is_dir():
         raise ConfigError(f"--output: there is no folder {options.output.absolute().parent}")
     size = parse_size(options.size)
@@ -53,19 +55,27 @@ def run_calibrate(options: Namespace) -> None:
         "size": options.size,
         "images": images,
         "draws": options.draws,
+        "variants": options.variants,
         "seed": options.seed,
         "software": f"splitcast {version('splitcast')}",
     }
+    sampler = Sampler(model, options.split, size, options.draws, options.seed)
     with Progress(console=Console(stderr=True)) as progress:
         whole = progress.add_task("calibrating", total=None)
         passes = count(1)
 
-        def samples() -> Iterable[Sample]:
-            _, pictures = open_images(options.images, options.max_images)
-            drawn = draw_samples(model, options.split, pictures, size, draws=options.draws, seed=options.seed)
-            return progress.track(drawn, images, description=f"pass {next(passes)}")
+        def pictures() -> Iterator[NDArray[np.uint8]]:
+            return open_images(options.images, options.max_images)[1]
 
-        profile = calibrate(samples, metadata, options.seed)  # fits for some time after the last pass
+        def samples() -> Iterable[Sample]:
+            return progress.track(sampler.of(pictures()), images, description=f"pass {next(passes)}")
+
+        variants: Iterable[Sample] = ()
+        if options.variants:
+            drawn = sampler.of_variants(pictures(), options.variants)
+            variants = progress.track(drawn, images * options.variants, description="variants")
+        # This goes on for some time after the last picture.
+        profile = calibrate(samples, train_step_network, metadata, options.seed, variants)
         progress.update(whole, total=1, completed=1)
     packed = profile.pack()
     _write(options.output, packed)
@@ -106,24 +116,52 @@ def _read(path: Path, source: Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-def draw_samples(
-    model: Model,
-    split: str,
-    pictures: Iterable[NDArray[np.uint8]],
-    size: int | tuple[int, int],
-    *,
-    draws: int,
-    seed: int,
-) -> Iterator[Sample]:
-    """Samples of pictures, each letterboxed as for inference; `size` is what `canvas_for` takes.
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Draws samples of pictures, one picture at a time.
 
     A picture's draws depend on the seed and its place alone, so that every pass gives the same samples.
-    Holds one picture at a time.
     """
-    for place, picture in enumerate(pictures):
+
+    model: Model
+    split: str
+    size: int | tuple[int, int]  # as `canvas_for` takes it
+    draws: int
+    seed: int
+
+    def of(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Sample]:
+        """A sample of each picture, letterboxed as for inference."""
+        for place, picture in enumerate(pictures):
+            yield self._sample(picture, np.random.default_rng((self.seed, place)))
+
+    def of_variants(self, pictures: Iterable[NDArray[np.uint8]], variants: int) -> Iterator[Sample]:
+        """Samples of so many variants of each picture."""
+        for place, picture in enumerate(pictures):
+            for number in range(1, variants + 1):  # not from 0, which would seed as the picture itself does
+                rng = np.random.default_rng((self.seed, place, number))
+                yield self._sample(vary(picture, rng), rng)
+
+    def _sample(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> Sample:
         frame = picture.shape[0], picture.shape[1]
-        canvas = Letterbox(frame, canvas_for(size, *frame)).apply(picture)
-        yield fisher_samples(model, split, canvas, draws, np.random.default_rng((seed, place)))
+        canvas = Letterbox(frame, canvas_for(self.size, *frame)).apply(picture)
+        return fisher_samples(self.model, self.split, canvas, self.draws, rng)
+
+
+def vary(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The picture from half to twice as near and, as often as not, mirrored: uint8 (H, W, 3) as before.
+
+    What is nearer is cut off at random, what is farther stands in grey at random.
+    """
+    height, width = picture.shape[:2]
+    scale = 2 ** rng.uniform(-1, 1)
+    left, top = rng.uniform() * (1 - scale) * width, rng.uniform() * (1 - scale) * height
+    if rng.integers(2):
+        picture = picture[:, ::-1]
+    matrix = np.array([[scale, 0, left], [0, scale, top]])
+    varied = cv2.warpAffine(
+        np.ascontiguousarray(picture), matrix, (width, height), borderValue=(PADDING,) * 3
+    )
+    return np.asarray(varied, np.uint8)
 
 
 def _write(target: Path, data: bytes) -> None:

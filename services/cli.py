@@ -231,7 +231,13 @@ def _add_calibrate(calibrate: ArgumentParser) -> None:
         default=3,
         help="random samples of the sensitivity an image (default: %(default)s)",
     )
-    calibrate.add_argument("--seed", type=int, default=0, help="of those samples (default: %(default)s)")
+    calibrate.add_argument(
+        "--variants",
+        type=int,
+        default=3,
+        help="other views of an image, nearer, farther or mirrored (default: %(default)s)",
+    )
+    calibrate.add_argument("--seed", type=int, default=0, help="of all that is random (default: %(default)s)")
     calibrate.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     calibrate.add_argument("--device", default="auto", help="torch device (default: auto)")
     calibrate.add_argument(

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from codec.profile import MAX_PROFILE_BYTES, Profile, ProfileError
 from codec.shipped import SHIPPED
 
 
 def print_profile(name: str) -> None:
-    """Print a profile as a table: the shipped one with that hash, or the one in a file.
+    """Print what a profile is, a line for each fact: of the shipped one with that hash, or of the one in a file.
 
     Raises ProfileError or OSError.
     """
-    table = Table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in (SHIPPED.get(name) or read_profile(Path(name))).describe():
-        table.add_row(*map(_plain, row))
-    Console().print(table)
+    rows = (SHIPPED.get(name) or read_profile(Path(name))).describe()
+    width = max(len(fact) for fact, _ in rows)
+    for fact, value in rows:  # no table of rich's: it would fold the hashes, which people copy and search for
+        print(f"{fact:<{width}}  {value}")
 
 
 def read_profile(path: Path) -> Profile:
@@ -33,8 +27,3 @@ def read_profile(path: Path) -> Profile:
         return Profile.parse(data)
     except ProfileError as error:
         raise ProfileError(f"{path} is no profile: {error}") from None
-
-
-def _plain(text: str) -> Text:
-    """Text that cannot steer the terminal: a profile's words may come from anywhere."""
-    return Text("".join(character if character.isprintable() else "\ufffd" for character in text))

@@ -12,9 +12,10 @@ import pytest
 
 from codec.calibration import MIN_SAMPLES
 from codec.profile import Profile, ProfileMismatch
-from services import calibrate
-from services.calibrate import draw_samples, open_images
+from services import calibrate, step_network
+from services.calibrate import Sampler, open_images, vary
 from services.cli import Exit, main
+from services.step_network import train_step_network
 from stream.cut import layout
 from stream.model import load_model
 from stream.source import SourceError
@@ -54,8 +55,9 @@ def calls(monkeypatch):
     """What the command gives to `calibrate`, which here goes through the samples twice and finds a fixed profile."""
     found = []
 
-    def fake(samples, metadata, seed):
-        found.append(([list(samples()), list(samples())], metadata, seed))
+    def fake(samples, train, metadata, seed, variants):
+        assert train is train_step_network
+        found.append(([list(samples()), list(samples()), list(variants)], metadata, seed))
         return FakeProfile()
 
     monkeypatch.setattr(calibrate, "calibrate", fake)
@@ -67,18 +69,9 @@ def run(weights, folder, tmp_path):
     """Runs the command; later flags overrule."""
 
     def run(*flags: object) -> int:
-        common = [
-            "calibrate",
-            "--model",
-            weights,
-            "--images",
-            folder,
-            "--size",
-            "96",
-            "-o",
-            tmp_path / "profile",
-        ]
-        return main([*map(str, (*common, *flags))])
+        common = ["calibrate", "--model", weights, "--images", folder, "--size", "96", "--variants", "1"]
+        output = ["-o", tmp_path / "profile"]
+        return main([*map(str, (*common, *output, *flags))])
 
     return run
 
@@ -98,16 +91,28 @@ class TestCommand:
         assert out == f"{tmp_path / 'profile'}: profile {FakeProfile.hash}, 9 bytes, of 16 images\n"
         assert "pass 1" in err
         assert "pass 2" in err
+        assert "variants" in err
 
     def test_gives_samples_that_are_the_same_in_every_pass(self, run, calls, model, folder):
         assert run("--draws", 2, "--seed", 7) == Exit.OK
-        (((first, second), _, seed),) = calls
+        (((first, second, _), _, seed),) = calls
         assert seed == 7
         assert len(first) == len(second) == IMAGES
         assert all(map(equal, first, second))
         for place, sample in enumerate(first):
             assert len(sample.gradients) == 2
             assert sample.tensors["4.m"].shape == ((32, 8, 12) if place % 2 else (32, 12, 8))
+
+    @pytest.mark.parametrize("count", [0, 2])
+    def test_gives_variants_of_every_image(self, run, calls, count):
+        assert run("--draws", 2, "--variants", count) == Exit.OK
+        (((samples, _, variants), _, _),) = calls
+        assert len(variants) == count * IMAGES
+        for place, variant in enumerate(variants):
+            sample = samples[place // count]
+            assert len(variant.gradients) == 2
+            assert variant.tensors["4.m"].shape == sample.tensors["4.m"].shape
+            assert not np.array_equal(variant.tensors["4.m"], sample.tensors["4.m"])
 
     def test_describes_what_was_calibrated_and_neither_when_nor_where(self, run, calls, weights, model):
         assert run("--split", "3", "--max-images", IMAGES, "--seed", 5) == Exit.OK
@@ -119,6 +124,7 @@ class TestCommand:
             "size": "96",
             "images": IMAGES,
             "draws": 3,
+            "variants": 1,
             "seed": 5,
             "software": f"splitcast {version('splitcast')}",
         }
@@ -128,13 +134,13 @@ class TestCommand:
         listed = folder.parent / "listed.txt"
         listed.write_text("".join(f"{folder.name}/{name}  \n\n" for name in names))
         assert run("--images", listed) == run() == Exit.OK
-        (from_list, _), (from_folder, _) = (passes for passes, _, _ in calls)
+        (from_list, _, _), (from_folder, _, _) = (passes for passes, _, _ in calls)
         assert all(map(equal, from_list, from_folder))
 
     def test_a_failure_leaves_an_older_profile_alone(self, run, monkeypatch, tmp_path, capsys):
         (tmp_path / "profile").write_bytes(b"older")
 
-        def fake(samples, metadata, seed):
+        def fake(samples, train, metadata, seed, variants):
             next(iter(samples()))
             raise SourceError("there is no more to see")
 
@@ -146,7 +152,11 @@ class TestCommand:
 
 
 class TestProfile:
-    """With the real `calibrate`."""
+    """With the real `calibrate`, but a step network that is hardly trained."""
+
+    @pytest.fixture(autouse=True)
+    def brief(self, monkeypatch):
+        monkeypatch.setattr(step_network, "UPDATES", 20)
 
     def test_fits_the_split_and_depends_on_its_inputs_alone(self, run, model, folder, tmp_path, capsys):
         target = tmp_path / "profile"
@@ -187,7 +197,15 @@ class TestRefusals:
         return refused
 
     @pytest.mark.parametrize(
-        "flags", [("--draws", 0), ("--threads", 0), ("--max-images", 0), ("--max-images", -1), ("--seed", -1)]
+        "flags",
+        [
+            ("--draws", 0),
+            ("--threads", 0),
+            ("--max-images", 0),
+            ("--max-images", -1),
+            ("--seed", -1),
+            ("--variants", -1),
+        ],
     )
     def test_numbers_that_are_too_small(self, refused, flags):
         code, message = refused(*flags)
@@ -266,23 +284,36 @@ class TestSamples:
         first, second, third = pictures
 
         def drawn(*pictures, seed=0):
-            return list(draw_samples(model, "4.m", pictures, 64, draws=1, seed=seed))
+            return list(Sampler(model, "4.m", 64, draws=1, seed=seed).of(pictures))
 
         base = drawn(first, second)
         assert equal(base[1], drawn(third, second)[1])
         assert not equal(base[1], drawn(second)[0])  # another place
         assert not equal(base[1], drawn(first, second, seed=1)[1])
 
+    def test_variants_differ_and_depend_on_seed_and_place_alone(self, model, folder):
+        _, pictures = open_images(folder, 2)
+        first, second = pictures
+
+        def drawn(*pictures, seed=0, count=2):
+            return list(Sampler(model, "4.m", 64, draws=1, seed=seed).of_variants(pictures, count))
+
+        base = drawn(first, second)
+        assert not equal(base[2], base[3])
+        assert equal(base[2], drawn(second, second)[2])
+        assert equal(base[2], drawn(first, second, count=1)[1])
+        assert not equal(base[2], drawn(first, second, seed=1)[2])
+
     def test_images_are_letterboxed_as_for_inference(self, model, folder):
         """A picture of 64x96 at a long side of 192 is enlarged; at 96x96 exactly it has grey above and below."""
         _, (_, picture) = open_images(folder, 2)
         assert picture.shape == (*SIZE, 3)
-        (sample,) = draw_samples(model, "4.m", [picture], (96, 96), draws=1, seed=0)
+        (sample,) = Sampler(model, "4.m", (96, 96), draws=1, seed=0).of([picture])
         canvas = np.full((96, 96, 3), 114, np.uint8)
         canvas[16:80] = picture
         expected = Head(model, "4.m", (96, 96))(canvas)
         assert all(np.array_equal(sample.tensors[name], expected[name]) for name in expected)
-        (sample,) = draw_samples(model, "4.m", [picture], 192, draws=1, seed=0)
+        (sample,) = Sampler(model, "4.m", 192, draws=1, seed=0).of([picture])
         assert sample.tensors["4.m"].shape == (32, 128 // 8, 192 // 8)
 
     def test_images_come_in_the_order_of_the_list(self, folder, tmp_path):
@@ -293,3 +324,36 @@ class TestSamples:
         expected = [cv2.imread(str(folder / f"{name}.png")) for name in ("01", "00", "01")]
         assert all(np.array_equal(*pair) for pair in zip(pictures, expected, strict=True))
         assert open_images(listed, 2)[0] == 2
+
+
+class TestVary:
+    """Many draws at once: what each of them does is random."""
+
+    @staticmethod
+    def varied(picture):
+        return [vary(picture, np.random.default_rng(seed)) for seed in range(40)]
+
+    def test_what_is_farther_stands_in_grey_and_what_is_nearer_fills_the_picture(self):
+        picture = np.full((60, 90, 3), 200, np.uint8)
+        found = self.varied(picture)
+        assert {(one.shape, one.dtype) for one in found} == {(picture.shape, picture.dtype)}
+        shares = [(one == 200).mean() for one in found]
+        assert min(shares) > 0.2  # half as near: a quarter of the area, less the blend at its edges
+        assert min(shares) < 0.4
+        assert 10 < sum(share > 0.99 for share in shares) < 30
+        assert {one[0, 0, 0] for one in found if (one == 200).mean() < 0.3} <= {114}
+        assert all(one.min() >= 114 for one in found)
+
+    def test_objects_become_larger_and_smaller(self):
+        picture = np.full((120, 120, 3), 114, np.uint8)
+        picture[50:70, 50:70] = 255
+        sides = [np.sqrt((one[..., 0] > 184).sum()) for one in self.varied(picture)]
+        assert 9 <= min(sides) < 13
+        assert 30 < max(sides) <= 41
+
+    def test_half_are_mirrored(self):
+        picture = np.repeat(np.linspace(0, 255, 90).astype(np.uint8)[None, :, None], 60, 0).repeat(3, 2)
+        kept = picture.copy()
+        slopes = [np.sign(int(one[30, 60, 0]) - int(one[30, 30, 0])) for one in self.varied(picture)]
+        assert 10 < slopes.count(-1) < 30
+        assert np.array_equal(picture, kept)
