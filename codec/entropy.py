@@ -437,7 +437,7 @@ def put_levels(
 
     `lasts` (K, B) is the position of each block's last level that is not zero, -1 if there is none. `energy` (K, B)
     has the last frame's magnitudes going in, this one's coming out. `sums` (K, 16) gets each coefficient's sum of
-    magnitudes over the blocks. With `count` the bits and symbols of each context are counted.
+    magnitudes over the blocks. Writes nothing where no block has levels. With `count` the bits and symbols of each context are counted.
     """
     components, _, blocks = levels.shape
     down = blocks // across
@@ -447,6 +447,9 @@ def put_levels(
     block_sum = np.zeros((2, padded), np.int32)
     signs = np.zeros(padded, np.int8)
     classes = np.zeros(16, np.int32)
+    if not coded.any():
+        energy[:] = 0
+        return 0
     low, size, position = coder[0], coder[1], np.int64(coder[2])
     for k in range(components):
         now, before = k & 1, (k & 1) ^ 1
@@ -585,6 +588,10 @@ def take_levels(
     block_sum = np.zeros((2, padded), np.int32)
     signs = np.zeros(padded, np.int8)
     classes = np.zeros(16, np.int32)
+    if not coded.any():
+        energy[:] = 0
+        lasts[:] = -1
+        return 0
     code, size, position = coder[0], coder[1], np.int64(coder[2])
     for k in range(components):
         now, before = k & 1, (k & 1) ^ 1
