@@ -11,8 +11,10 @@ from codec.interface import EncodedFrame
 from services.metrics import CameraMetrics
 from stream.connection import WireBytes
 from stream.ledger import Ledger
-from stream.message import Report, StageReport
+from stream.message import RateReport, Report, StageReport
+from stream.rate import REASONS, Choice
 from stream.stages import Spread, StageStatistics
+from stream.throughput import LinkEstimate
 
 Peer: TypeAlias = Literal["source", "detector"]
 
@@ -35,7 +37,8 @@ class Totals:
 class Account:
     """Counts once; the metrics follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, target_kbps: float | None = None, max_latency_ms: float | None = None) -> None:
+        self._target_kbps, self._max_latency_ms = target_kbps, max_latency_ms
         self.metrics = CameraMetrics()
         self.ledger = Ledger(self._export_drop)
         self.statistics = StageStatistics()
@@ -46,7 +49,11 @@ class Account:
         self.source_trouble = ""  # why the source was lost last, for people
         self.connected: dict[Peer, bool | None] = {"source": None, "detector": None}  # None: not yet
         self.jpeg_bytes: int | None = None  # what the features are compared with
+        self.rate: RateReport | None = None  # before the first answer
         self.metrics.age.set(float("nan"))
+        self.metrics.step.set(float("nan"))
+        self.metrics.rate_target.set(target_kbps * 125 if target_kbps else float("nan"))
+        self.metrics.latency_target.set(max_latency_ms / 1e3 if max_latency_ms else float("nan"))
         self.metrics.jpeg_bytes.set(float("nan"))
         self.metrics.in_flight.set_function(lambda: self.ledger.in_flight)
 
@@ -107,6 +114,26 @@ class Account:
         self.metrics.observe_stages(self.metrics.stage, stages_ns)
         self.metrics.age.set_function(lambda: (time.monotonic_ns() - captured_ns) / 1e9)
 
+    def choose(self, choice: Choice) -> None:
+        """The step of the next frame was chosen."""
+        self.metrics.step.set(choice.step)
+        for reason in REASONS:
+            self.metrics.rate_reason.labels(reason).set(reason == choice.reason)
+
+    def observe_link(self, link: LinkEstimate, choice: Choice | None) -> None:
+        """An answer has told about the link; `choice` is the last one."""
+        self.metrics.link_rate.set(link.kbps * 125)
+        self.metrics.link_delay.set(link.base_ms / 1e3)
+        self.metrics.link_queue.set(link.queue_ms / 1e3)
+        self.rate = RateReport(
+            step=choice.step if choice else None,
+            reason=choice.reason if choice else None,
+            target_kbps=self._target_kbps,
+            max_latency_ms=self._max_latency_ms,
+            link_kbps=round(link.kbps, 1),
+            queue_ms=round(link.queue_ms, 1),
+        )
+
     def measure_jpeg(self, size: int) -> None:
         """The newest frame would take so many bytes as a JPEG, which is not sent."""
         self.jpeg_bytes = size
@@ -134,6 +161,7 @@ class Account:
             latency=_stage_report(latency) if latency else None,
             latency_sum_ms=round(self.totals.latency_ns / 1e6, 3),
             stages={stage: _stage_report(spread) for stage, spread in self.statistics.by_stage().items()},
+            rate=self.rate,
             jpeg_bytes=self.jpeg_bytes,
         )
 

@@ -7,22 +7,24 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from aiohttp import web
 
-from codec.interface import Encoder
+from codec.interface import Adjustable, EncodedFrame, Encoder
 from codec.layout import FloatArray, raw_bytes
 from codec.packet import Stamp
+from codec.profile import Profile
 from codec.spec import CodecSpec
 from services.account import Account
 from services.config import CameraConfig
 from services.metrics import VERSION, WireMeter
 from services.network import LoadedModel, load_network
 from services.preview import Room, jpeg_bytes, preview_jpeg
+from services.profiles import resolve
 from stream.backoff import Backoff
 from stream.companions import accompany
 from stream.connection import ConnectionLost, Link, connect
@@ -30,6 +32,7 @@ from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.mailbox import Mailbox, MailboxClosed
 from stream.message import FEATURES_PROTOCOL, Clock, Hello, Preview
+from stream.rate import RateControl, Steps
 from stream.session import (
     PERMANENT,
     Accepted,
@@ -37,6 +40,7 @@ from stream.session import (
     CameraSession,
     CloseCode,
     KeyframeRequested,
+    ProfileRequested,
     Rejected,
     SessionError,
     tensor_shapes,
@@ -77,9 +81,16 @@ class Sender:
     network: str
     weights: str
     head: Head
+    codec: CodecSpec
     encoder: Encoder
 
-    def hello(self, config: CameraConfig, codec: CodecSpec) -> Hello:
+    @property
+    def profile(self) -> Profile | None:
+        """The codec's calibration profile, which the detector may lack."""
+        profile = getattr(self.codec.codec, "profile", None)
+        return profile if isinstance(profile, Profile) else None
+
+    def hello(self, config: CameraConfig) -> Hello:
         return Hello(
             stream=config.stream,
             model=self.network,
@@ -87,7 +98,7 @@ class Sender:
             split=config.split,
             canvas=self.head.size,
             tensors=tensor_shapes(self.head.layout),
-            codec=str(codec),
+            codec=str(self.codec),
             clock=Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
             software=f"splitcast/{VERSION}",
             preview=config.preview,
@@ -107,12 +118,15 @@ class Camera:
 
     def __init__(self, config: CameraConfig) -> None:
         self.config = config
-        self.account = Account()
+        self.account = Account(config.target_kbps, config.max_latency_ms)
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = CodecSpec.parse(config.codec)
         self._worker = Worker("camera")
         self._pictures = Worker("pictures")  # of its own: no frame waits for a JPEG
         self._room = Room()
+        self._rate = RateControl(None)  # watches, until the encoder is there
+        self._rate_holds = False  # a frame back
+        self._keyframe_due = True  # the next packet will be one, as far as this end knows
         self._newest: Frame | None = None  # the last one sent, until a picture is made of it
         self._stopping = asyncio.Event()
         self._answered = asyncio.Event()
@@ -183,12 +197,19 @@ class Camera:
             self.account.capture(frame.captured_ns)
             if not self._source.live:
                 await self._mailbox.put_wait(frame)
-            elif self._mailbox.put(frame) is not None:
-                ledger.drop("grab", "superseded" if self.account.connected["detector"] else "disconnected")
+            else:
+                self._rate.capture(frame.captured_ns)
+                if self._mailbox.put(frame) is not None:
+                    ledger.drop("grab", self._why_superseded())
             if self.config.frames and ledger.captured >= self.config.frames:
                 break
         self._frame_size.cancel()  # nothing, if a frame has come: without one there is nothing to stream
         self._mailbox.close()
+
+    def _why_superseded(self) -> str:
+        if not self.account.connected["detector"]:
+            return "disconnected"
+        return "rate" if self._rate_holds else "superseded"
 
     def _on_source_event(self, event: SourceEvent) -> None:
         match event:
@@ -214,10 +235,14 @@ class Camera:
     async def _stream(self, network: LoadedModel) -> None:
         canvas = canvas_for(parse_size(self.config.size), *await self._frame_size)
         head = await self._worker.run(Head, network.model, self.config.split, canvas)
-        encoder = self._codec.encoder(head.layout)
-        sender = Sender(network.name, network.model.weights_hash, head, encoder)
+        weights = network.model.weights_hash
+        codec = await self._worker.run(resolve, self._codec, weights, self.config.split, self.config.profile)
+        encoder = codec.encoder(head.layout)
+        steps = Steps(encoder.step, encoder.coarsest) if isinstance(encoder, Adjustable) else None
+        self._rate = RateControl(steps, self.config.target_kbps, self.config.max_latency_ms)
+        sender = Sender(network.name, weights, head, codec, encoder)
         del network
-        await self._worker.run(_warm_up, head, self._codec.encoder(head.layout))
+        await self._worker.run(_warm_up, head, codec.encoder(head.layout))
         while True:
             try:
                 await self._connect_once(sender)
@@ -241,16 +266,17 @@ class Camera:
         """Serve one connection until the source has ended. Raises ConnectionLost."""
         url = f"{self.config.detector}/v1/features"
         meter = None
+        profile = sender.profile
         self._room, self._newest = Room(), None
         try:
             async with connect(url, FEATURES_PROTOCOL, heartbeat_s=self.config.heartbeat_s) as link:
                 meter = WireMeter(self.account.metrics, link.wire, self.account.wire)
-                hello = sender.hello(self.config, self._codec)
-                session = CameraSession(hello, self.config.window)
+                hello = sender.hello(self.config)
+                session = CameraSession(hello, self.config.window, profile.hash if profile else None)
                 await link.send(hello.text())
                 await accompany(
                     self._send_frames(link, session, sender),
-                    self._receive(link, session, sender.encoder, meter),
+                    self._receive(link, session, sender.encoder, meter, profile),
                     self._report(link),
                     self._picture(link, session, sender.head.size),
                 )
@@ -263,20 +289,37 @@ class Camera:
 
     async def _send_frames(self, link: Link, session: CameraSession, sender: Sender) -> None:
         await self._worker.run(sender.encoder.force_keyframe)
+        self._keyframe_due = True
         while True:
-            while not session.can_send:
-                self._room.hold()
-                await self._next_answer()
+            await self._until_room(session)
             try:
                 frame = self._again.popleft() if self._again else await self._mailbox.get()
             except MailboxClosed:
                 break
+            self._rate.take(time.monotonic_ns())
             await self._send(frame, link, session, sender)
         while session.unanswered:
             await self._next_answer()
         await link.send(self.account.report(self._source.name).text())
         leaving = self._stopping.is_set()
         await link.close(CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
+
+    async def _until_room(self, session: CameraSession) -> None:
+        """Wait until the window is open and rate control lets the next frame go."""
+        try:
+            while True:
+                if not session.can_send:
+                    self._rate_holds = False
+                    self._room.hold()
+                    await self._next_answer()
+                    continue
+                wait_ns = self._rate.wait_ns(time.monotonic_ns())
+                if wait_ns == 0:
+                    break
+                self._rate_holds = True
+                await self._next_answer(wait_ns)
+        finally:
+            self._rate_holds = False
 
     async def _send(self, frame: Frame, link: Link, session: CameraSession, sender: Sender) -> None:
         clock = StageClock(frame.captured_ns)
@@ -287,7 +330,8 @@ class Camera:
             clock.lap(stage)
             stage = "encode"
             stamp = Stamp(session.next_sequence, frame.captured_ns, frame.height, frame.width)
-            encoded = await self._worker.run(sender.encoder.encode, tensors, stamp)
+            step = self._choose_step(sender.encoder)
+            encoded = await self._worker.run(_encode, sender.encoder, step, tensors, stamp)
             clock.lap(stage)
         except asyncio.CancelledError:
             # The connection broke meanwhile: this frame shares the fate of those already sent.
@@ -299,14 +343,25 @@ class Camera:
             return
         session.sent()
         self._flights.append(Flight(frame, clock.durations_ns))
+        self._keyframe_due = self._keyframe_due and not encoded.keyframe
+        self._rate.send(len(encoded.data), encoded.keyframe, step, frame.captured_ns, time.monotonic_ns())
         self.account.send(encoded, raw_bytes(sender.head.layout))
         await link.send(encoded.data)
         clock.lap("send")
         self._newest = frame
 
+    def _choose_step(self, encoder: Encoder) -> int | None:
+        if not isinstance(encoder, Adjustable):
+            return None
+        choice = self._rate.choose(self._keyframe_due)
+        self.account.choose(choice)
+        return choice.step
+
     # --- receive ---
 
-    async def _receive(self, link: Link, session: CameraSession, encoder: Encoder, meter: WireMeter) -> None:
+    async def _receive(
+        self, link: Link, session: CameraSession, encoder: Encoder, meter: WireMeter, profile: Profile | None
+    ) -> None:
         try:
             async for data in link:
                 if isinstance(data, bytes):
@@ -314,17 +369,24 @@ class Camera:
                 match session.receive(data):
                     case Accepted(window):
                         self._backoff.reset()
+                        self._rate.connect(window)
                         self.account.connect("detector")
                         log.info("streaming", detector=self.config.detector, window=window)
+                    case ProfileRequested():
+                        assert profile is not None
+                        log.info("calibration profile sent", profile=profile.hash[:12])
+                        await link.send(await self._worker.run(profile.pack))
                     case Acknowledged() as acknowledged:
                         self._on_acknowledged(acknowledged)
                     case Rejected(sequence, reason, detail):
                         self._flights.popleft()
+                        self._rate.reject()
                         self._room.answer()
                         self.account.ledger.drop("detector", reason)
                         log.warning("packet rejected", sequence=sequence, reason=reason, detail=detail)
                     case KeyframeRequested():
                         await self._worker.run(encoder.force_keyframe)
+                        self._keyframe_due = True
                 meter.book()
                 self._answered.set()
         except SessionError as error:
@@ -339,17 +401,25 @@ class Camera:
         stages_ns["network"] = network_ns(now_ns - captured_ns, flight.stages_ns, acknowledged.stages_ns)
         self.account.detect(captured_ns, now_ns, stages_ns, acknowledged.detections)
         self._room.answer()
-        self._room.compare(stages_ns["network"], sum(acknowledged.stages_ns.values()))
+        detector_ns = sum(acknowledged.stages_ns.values())
+        self._room.compare(stages_ns["network"], detector_ns)
+        self._rate.acknowledge(detector_ns, now_ns)
+        self.account.observe_link(self._rate.link, self._rate.choice)
 
-    async def _next_answer(self) -> None:
+    async def _next_answer(self, timeout_ns: int | None = None) -> None:
+        """Wait for the next answer, or for so long."""
         self._answered.clear()
-        await self._answered.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ns / 1e9 if timeout_ns is not None else None):
+                await self._answered.wait()
 
     async def _report(self, link: Link) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
             if self.account.connected["detector"]:
-                await link.send(self.account.report(self._source.name).text())
+                text = self.account.report(self._source.name).text()
+                self._rate.send_beside(len(text))
+                await link.send(text)
 
     # --- pictures ---
 
@@ -369,7 +439,9 @@ class Camera:
                 log.warning("no picture", reason=f"{type(error).__name__}: {error}")
             if preview is not None:
                 self._room.take(session.unanswered)
-                await link.send(Preview(jpeg=preview).text())
+                text = Preview(jpeg=preview).text()
+                self._rate.send_beside(len(text))
+                await link.send(text)
                 self.account.send_preview(len(preview))
 
     # --- what a lost connection and a stop leave behind ---
@@ -400,6 +472,13 @@ class Camera:
 
 def _run_head(head: Head, frame: Frame) -> dict[str, FloatArray]:
     return head(Letterbox((frame.height, frame.width), head.size).apply(frame.image))
+
+
+def _encode(encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], stamp: Stamp) -> EncodedFrame:
+    if step is not None:
+        assert isinstance(encoder, Adjustable)
+        encoder.step = step
+    return encoder.encode(tensors, stamp)
 
 
 def _warm_up(head: Head, encoder: Encoder) -> None:

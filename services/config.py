@@ -6,15 +6,17 @@ import socket
 import tomllib
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from codec.errors import BadCodecSpec
+from codec.profile import MAX_PROFILE_BYTES
 from codec.spec import CodecSpec
 from stream.letterbox import parse_size
 from stream.message import StreamName
@@ -35,6 +37,11 @@ def _codec(text: str) -> str:
         return str(CodecSpec.parse(text))
     except BadCodecSpec as error:
         raise ValueError(str(error)) from None
+
+
+def has_step(text: str) -> bool:
+    """Whether the codec's encoder takes a quantizer step for every frame: a quality is the choice of one."""
+    return any(parameter.name == "quality" for parameter in fields(CodecSpec.parse(text).codec))  # type: ignore[arg-type]
 
 
 def _size(text: str) -> str:
@@ -153,6 +160,18 @@ class CameraConfig(Settings):
     codec: Annotated[str, AfterValidator(_codec)] = Field(
         DEFAULT_CODEC, description="codec and its parameters"
     )
+    profile: Path | None = Field(
+        None, description="file of a calibration profile for --codec feature (default: the shipped one)"
+    )
+    target_kbps: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None,
+        description="kbit/s that packets may take on average: coarsens the quantizer step, then drops frames "
+        "(default: no limit)",
+    )
+    max_latency_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
+        None,
+        description="milliseconds from capture to acknowledgement that the step is chosen for (default: no limit)",
+    )
     window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unacknowledged frames")
     preview: bool = Field(
         False,
@@ -171,6 +190,16 @@ class CameraConfig(Settings):
     )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
+
+    @model_validator(mode="after")
+    def _check_rate(self) -> Self:
+        for name in ("target_kbps", "max_latency_ms"):
+            if getattr(self, name) is not None and not has_step(self.codec):
+                raise ValueError(
+                    f"--{name.replace('_', '-')}: {self.codec} has no quantizer step to choose; "
+                    "take --codec feature"
+                )
+        return self
 
 
 class DetectorConfig(Settings):
@@ -197,6 +226,15 @@ class DetectorConfig(Settings):
     max_packet_mib: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="largest packet in MiB")
     max_tensors_mib: Annotated[int, Field(ge=1, le=4096)] = Field(
         32, description="most decoded float32 tensors of one frame in MiB"
+    )
+    profile: Path | None = Field(
+        None, description="file of a calibration profile that cameras may name, beside those that ship"
+    )
+    profiles: bool = Field(
+        True, description="take the calibration profiles of cameras; --no-profiles refuses those not at hand"
+    )
+    max_profile_mib: Annotated[int, Field(ge=1, le=MAX_PROFILE_BYTES // 2**20)] = Field(
+        4, description="largest calibration profile of a camera in MiB"
     )
     preview: bool = Field(
         True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
@@ -231,6 +269,9 @@ def describe(error: ValidationError) -> str:
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
+        if not name:  # of several settings, which the message names
+            lines.append(message)
+            continue
         if fault["type"] == "missing":
             message = "is needed"
         elif fault["type"] == "extra_forbidden":

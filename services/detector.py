@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -16,15 +16,18 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from codec.errors import BitstreamError, MissingReference
+from codec.errors import BitstreamError, MissingReference, UnknownProfile
 from codec.interface import DecodedFrame, Decoder
 from codec.layout import Layout, raw_bytes
+from codec.shipped import SHIPPED
 from services.config import DetectorConfig
 from services.detection_message import DetectionMessage
-from services.handshake import MIB, agree
+from services.handshake import MIB, Agreement, agree
 from services.history import INTERVAL_S
 from services.metrics import VERSION, DetectorMetrics, WireMeter
 from services.network import LoadedModel, load_network
+from services.profile_store import ProfileStore
+from services.profiles import read_profile
 from services.streams import Stream, Streams
 from services.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
 from stream.broadcast import Broadcast
@@ -46,6 +49,7 @@ log = structlog.get_logger(__name__)
 WARM_UP_CANVAS = (384, 640)  # 16:9 at the default size
 
 
+PROFILE_TIMEOUT_S = 30.0  # a camera gives up earlier, if its link takes nothing
 CLEANUP_S = 0.5  # for connections that are still open after the drain
 EXTRA_SESSIONS = 16  # cameras that say hello beside those that stream
 # Scrapes, and requests of browsers beside the cameras and subscribers: a page holds up to six connections open.
@@ -97,6 +101,7 @@ class Detector:
         self._network: LoadedModel | None = None
         self._worker = Worker("tail")
         self._handshakes = Worker("handshake")
+        self._profiles = ProfileStore(SHIPPED)  # once ready, touched on the handshakes' thread only
         self._tails: dict[str, Tail] = {}
         self._stopping = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()
@@ -113,7 +118,7 @@ class Detector:
         """Serve until `stop` is called.
 
         Raises OSError where the address is taken or the live page is missing, WeightsError or CheckpointError
-        where there is no network.
+        where there is no network, ConfigError or ProfileError where there is no profile in the file given.
         """
         runner = web.AppRunner(
             self._application(), access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
@@ -142,6 +147,8 @@ class Detector:
             log.info("detector stopped")
 
     async def _load(self) -> None:
+        if self.config.profile:
+            self._profiles.keep(await self._worker.run(read_profile, self.config.profile))
         network = await self._worker.run(load_network, self.config)
         await self._worker.run(self._warm_up, network, self.config.split or DEFAULT_SPLIT, WARM_UP_CANVAS)
         self._network = network
@@ -223,7 +230,8 @@ class Detector:
     # --- features ---
 
     async def _features(self, request: web.Request) -> web.WebSocketResponse:
-        ws = self._websocket(FEATURES_PROTOCOL, self.config.max_packet_mib * MIB)
+        largest_mib = max(self.config.max_packet_mib, self.config.profiles * self.config.max_profile_mib)
+        ws = self._websocket(FEATURES_PROTOCOL, largest_mib * MIB)
         connection = self._connection(request)
         try:
             await ws.prepare(request)
@@ -282,10 +290,9 @@ class Detector:
         network = self._network
         if network is None or not self.ready.is_set():
             raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")
-        agreement = await self._handshakes.run(agree, hello, network, self.config, self._layout)
+        agreement = await self._agree(link, session, network)
         # All that can fail comes before the name is taken.
         tail = self._tail(network, hello.split)
-        decoder = agreement.codec.decoder(agreement.layout)
         stream = self._admit(hello, agreement.layout)
         try:
             await link.send(session.welcome(agreement.max_packet_bytes, f"splitcast/{VERSION}"))
@@ -296,9 +303,36 @@ class Detector:
         log.info("stream", stream=hello.stream, split=hello.split, canvas=hello.canvas, codec=hello.codec)
         meter.total = stream.wire
         worker = Worker(f"decode-{stream.name}")
-        return CameraConnection(link, session, stream, decoder, tail, worker, meter)
+        return CameraConnection(link, session, stream, agreement.decoder, tail, worker, meter)
 
-    def _admit(self, hello: Hello, agreed: Layout) -> Stream:
+    async def _agree(self, link: Link, session: DetectorSession, network: LoadedModel) -> Agreement:
+        """What both ends know from the welcome on; the codec's calibration profile may have to come first."""
+        hello = session.hello
+        assert hello is not None
+        negotiate = partial(agree, hello, network, self.config, self._layout, self._profiles)
+        try:
+            return await self._handshakes.run(negotiate)
+        except UnknownProfile as unknown:
+            self._check_room(hello)
+            log.info("calibration profile asked for", stream=hello.stream, profile=unknown.hash[:12])
+            await link.send(session.request_profile(unknown.hash))
+        try:
+            async with asyncio.timeout(PROFILE_TIMEOUT_S):
+                data = await link.receive()
+        except TimeoutError:
+            raise SessionError(
+                CloseCode.HELLO_TIMEOUT, f"no calibration profile within {PROFILE_TIMEOUT_S:g} s"
+            ) from None
+        if isinstance(data, str):
+            raise SessionError(CloseCode.BAD_MESSAGE, "a text in place of the calibration profile")
+
+        def receive(packed: bytes) -> Agreement:
+            self._profiles.add(session.receive_profile(packed, self.config.max_profile_mib * MIB))
+            return negotiate()
+
+        return await self._handshakes.run(receive, data)
+
+    def _check_room(self, hello: Hello) -> None:
         if self.streams.is_connected(hello.stream):
             raise SessionError(
                 CloseCode.STREAM_TAKEN, f"stream {hello.stream!r} is sent by another camera; choose --stream"
@@ -307,6 +341,9 @@ class Detector:
             raise SessionError(
                 CloseCode.TOO_MANY_STREAMS, f"{self.config.max_streams} cameras are connected (--max-streams)"
             )
+
+    def _admit(self, hello: Hello, agreed: Layout) -> Stream:
+        self._check_room(hello)
         return self.streams.connect(hello, agreed)
 
     async def _receive(self, camera: CameraConnection) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from codec.errors import CodecError, UnknownProfile
+from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
+from codec.profile import Profile
 from codec.spec import CodecSpec
 from services.config import DetectorConfig
 from services.network import LoadedModel
 from stream.cut import split_points
 from stream.graph import Graph
 from stream.message import Hello
-from stream.session import CloseCode, SessionError, check_hello, check_layout
+from stream.session import CloseCode, SessionError, check_codec, check_hello, check_layout
 
 MIB = 2**20
 
@@ -23,6 +26,7 @@ class Agreement:
 
     codec: CodecSpec
     layout: Layout
+    decoder: Decoder
     max_packet_bytes: int
 
 
@@ -31,15 +35,17 @@ def agree(
     network: LoadedModel,
     config: DetectorConfig,
     layout: Callable[[Graph, str, tuple[int, int]], Layout],
+    profiles: Mapping[str, Profile],
 ) -> Agreement:
     """The codec and the tensors that will cross, `layout` telling what the cut yields.
 
     Raises SessionError, with the close code and a reason a person understands, where the two ends differ or
-    the camera asks for more than the settings allow.
+    the camera asks for more than the settings allow; UnknownProfile where everything but a calibration profile is
+    there.
     """
     graph = network.model.graph
     splits = frozenset([config.split] if config.split else split_points(graph))
-    codec = check_hello(hello, network.model.weights_hash, splits, network.name)
+    check_hello(hello, network.model.weights_hash, splits, network.name)
     if hello.preview and not config.preview:
         raise SessionError(
             CloseCode.PREVIEW_REFUSED,
@@ -53,7 +59,19 @@ def agree(
         )
     agreed = layout(graph, hello.split, hello.canvas)
     check_layout(hello, agreed)
-    max_packet_bytes = codec.max_packet_bytes(agreed)
+    try:
+        codec = check_codec(hello, profiles)
+    except UnknownProfile as unknown:
+        if config.profiles:
+            raise
+        raise SessionError(
+            CloseCode.PROFILE_REFUSED,
+            f"this detector lacks calibration profile {unknown.hash[:12]} and takes none (--no-profiles)",
+        ) from None
+    try:
+        max_packet_bytes = codec.max_packet_bytes(agreed)
+    except CodecError as error:  # tensors beyond what the codec's packets can say
+        raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
     if max_packet_bytes > config.max_packet_mib * MIB:
         raise SessionError(
             CloseCode.PACKET_TOO_LARGE,
@@ -66,4 +84,8 @@ def agree(
             f"tensors of {raw_bytes(agreed)} bytes cross at {hello.split!r}; allowed: "
             f"{config.max_tensors_mib} MiB (--max-tensors-mib)",
         )
-    return Agreement(codec, agreed, max_packet_bytes)
+    try:
+        decoder = codec.decoder(agreed)
+    except CodecError as error:  # a profile of another network
+        raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
+    return Agreement(codec, agreed, decoder, max_packet_bytes)

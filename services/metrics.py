@@ -23,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from stream.connection import WireBytes
 from stream.ledger import DROPS
+from stream.rate import REASONS
 from stream.session import CloseCode
 from stream.stages import DETECTOR_STAGES, STAGES
 
@@ -113,13 +114,26 @@ class CameraMetrics(Metrics):
         self.jpeg_bytes = self.gauge(
             "jpeg_frame_bytes", "A frame as the head sees it, as JPEG of quality 90; NaN before the first"
         )
+        self.link_rate = self.gauge("link_bytes_per_second", "What the link carries, an estimate")
+        self.link_delay = self.gauge("link_delay_seconds", "An empty packet's way and back, an estimate")
+        self.link_queue = self.gauge(
+            "link_queue_seconds", "By which the last answered packet was later than on an idle link"
+        )
+        self.step = self.gauge("quantizer_step", "Of the last frame; 16 more double it; NaN if there is none")
+        self.rate_reason = self.gauge(
+            "rate_reason", "1 for what chose the step of the last frame", ["reason"]
+        )
+        self.rate_target = self.gauge("rate_target_bytes_per_second", "As asked for; NaN if nothing was")
+        self.latency_target = self.gauge("latency_target_seconds", "As asked for; NaN if nothing was")
         self.preview_bytes = self.counter("preview_bytes", "Previews sent, as JPEG")
         for stage in STAGES:
             self.stage.labels(stage)
         for stage, reason in DROPS:
             self.dropped.labels(stage, reason)
-        for reason in ("first", "requested", "periodic", "smaller", "always"):
+        for reason in ("first", "requested", "periodic", "smaller", "scene", "always"):
             self.keyframes.labels(reason)
+        for rate_reason in REASONS:
+            self.rate_reason.labels(rate_reason)
         for peer in ("source", "detector"):
             self.reconnects.labels(peer)
             self.connected.labels(peer)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 DROPS = (
     ("grab", "overwritten"),  # the capture process overwrote it before this process read it
     ("grab", "superseded"),  # a newer frame came while the window was full
+    ("grab", "rate"),  # a newer frame came while rate control held this one back
     ("grab", "disconnected"),  # a newer frame came while there was no detector
     ("grab", "unreadable"),
     ("grab", "shutdown"),

@@ -86,6 +86,17 @@ class StageReport(_Message):
     p95_ms: float
 
 
+class RateReport(_Message):
+    """What rate control does, and what it knows of the link."""
+
+    step: int | None = None  # of the last frame; None where the codec has none
+    reason: Annotated[str, StringConstraints(max_length=64)] | None = None  # what chose it
+    target_kbps: Annotated[float, Field(gt=0)] | None = None
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    link_kbps: Annotated[float, Field(ge=0)]
+    queue_ms: Annotated[float, Field(ge=0)]
+
+
 class Report(_Message):
     """Camera's own account, about once a second: what the detector cannot see."""
 
@@ -103,6 +114,7 @@ class Report(_Message):
     stages: Annotated[
         dict[Annotated[str, StringConstraints(max_length=64)], StageReport], Field(max_length=32)
     ] = {}
+    rate: RateReport | None = None
     jpeg_bytes: Count | None = None  # size of a frame's canvas as JPEG, which is never sent
 
 
@@ -136,6 +148,13 @@ class Welcome(_Message):
     software: str = ""
 
 
+class ProfileRequest(_Message):
+    """The detector lacks the calibration profile that the hello's codec names: send it, as one binary message."""
+
+    type: Literal["profile_request"] = "profile_request"
+    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Ack(_Message):
     """The oldest unacknowledged packet was detected on; durations on the detector's clock."""
 
@@ -161,9 +180,11 @@ class KeyframeRequest(_Message):
 
 
 ToDetector: TypeAlias = Annotated[Hello | Report | Preview, Field(discriminator="type")]
-ToCamera: TypeAlias = Annotated[Welcome | Ack | Reject | KeyframeRequest, Field(discriminator="type")]
+ToCamera: TypeAlias = Annotated[
+    Welcome | ProfileRequest | Ack | Reject | KeyframeRequest, Field(discriminator="type")
+]
 _TO_DETECTOR: TypeAdapter[Hello | Report | Preview] = TypeAdapter(ToDetector)
-_TO_CAMERA: TypeAdapter[Welcome | Ack | Reject | KeyframeRequest] = TypeAdapter(ToCamera)
+_TO_CAMERA: TypeAdapter[Welcome | ProfileRequest | Ack | Reject | KeyframeRequest] = TypeAdapter(ToCamera)
 
 
 def _check_length(text: str) -> None:
@@ -186,7 +207,7 @@ def parse_to_detector(text: str) -> Hello | Report | Preview:
         raise InvalidMessage(_describe(error)) from None
 
 
-def parse_to_camera(text: str) -> Welcome | Ack | Reject | KeyframeRequest:
+def parse_to_camera(text: str) -> Welcome | ProfileRequest | Ack | Reject | KeyframeRequest:
     """A detector's message. Raises InvalidMessage, which names the field at fault."""
     _check_length(text)
     try:

@@ -88,6 +88,7 @@ class RateControl:
         self._keyframes = FrameBytes(self._steps.finest)
         self._flights: deque[Flight] = deque()
         self._beside_kb = 0.0  # sent since the last packet, and in front of the next
+        self._after_keyframe = False
         self._off = 0.0  # running mean of the correction that is wanted
         self._trusted: float | None = None  # log2 of the kbit/s that the link is trusted with
         self._answered_ms = 0.0
@@ -133,7 +134,11 @@ class RateControl:
         if self._taken_ms is not None:
             self._camera_ms += 0.1 * (now_ms - self._taken_ms - self._camera_ms)
         if step is not None:
-            (self._keyframes if keyframe else self._differences).learn(kilobytes, step)
+            if keyframe:
+                self._keyframes.learn(kilobytes, step)
+            if not keyframe or self._after_keyframe:  # of two in a row the second is no exception
+                self._differences.learn(kilobytes, step)
+            self._after_keyframe = keyframe
         kilobytes += self._beside_kb
         self._beside_kb = 0.0
         self.link.send(kilobytes, now_ms)
@@ -184,6 +189,9 @@ class RateControl:
 
     def choose(self, keyframe: bool) -> Choice:
         """The step of the next frame; `keyframe` if that is known to be one."""
+        if not self.active:
+            self.choice = Choice(self._steps.finest, "quality")
+            return self.choice
         if self._trusted is None:
             self.choice = self._start()
             return self.choice

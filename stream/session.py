@@ -6,13 +6,17 @@ the protocol: WebSocket keeps order, so every packet is answered once, oldest fi
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, TypeAlias
 
-from codec.errors import BadCodecSpec, BadLayout
+from codec.errors import BadCodecSpec, BadLayout, UnknownProfile
 from codec.layout import Layout, TensorSpec
+from codec.profile import Profile, ProfileError
 from codec.spec import CodecSpec
 from stream.message import (
     PROTOCOL_VERSION,
@@ -21,6 +25,7 @@ from stream.message import (
     InvalidMessage,
     KeyframeRequest,
     Preview,
+    ProfileRequest,
     Reject,
     Report,
     TensorShape,
@@ -28,6 +33,8 @@ from stream.message import (
     parse_to_camera,
     parse_to_detector,
 )
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class CloseCode(IntEnum):
@@ -39,6 +46,7 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_MESSAGE = 4400
     PREVIEW_REFUSED = 4403
+    PROFILE_REFUSED = 4405
     BAD_SUBPROTOCOL = 4406
     HELLO_TIMEOUT = 4408
     STREAM_TAKEN = 4409
@@ -61,6 +69,7 @@ PERMANENT = frozenset(
     {
         CloseCode.BAD_MESSAGE,
         CloseCode.PREVIEW_REFUSED,
+        CloseCode.PROFILE_REFUSED,
         CloseCode.BAD_SUBPROTOCOL,
         CloseCode.WEIGHTS_DIFFER,
         CloseCode.SPLIT_UNKNOWN,
@@ -96,6 +105,11 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileRequested:
+    """The detector lacks the codec's calibration profile: send it now, packed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """A packet was detected on."""
 
@@ -119,14 +133,18 @@ class KeyframeRequested:
     """The next packet has to be a keyframe."""
 
 
-CameraEvent: TypeAlias = Accepted | Acknowledged | Rejected | KeyframeRequested
+CameraEvent: TypeAlias = Accepted | ProfileRequested | Acknowledged | Rejected | KeyframeRequested
 
 
 class CameraSession:
-    """Camera's end: hello, then packets numbered from zero within the window that both ends allow."""
+    """Camera's end: hello, then packets numbered from zero within the window that both ends allow.
 
-    def __init__(self, hello: Hello, window: int) -> None:
+    `profile` is the hash of the codec's calibration profile, None where it has none.
+    """
+
+    def __init__(self, hello: Hello, window: int, profile: str | None = None) -> None:
         self.hello = hello
+        self._profile = profile  # until it was asked for
         self._own_window = window
         self._window = 0  # nothing may be sent before the welcome
         self._sequence = 0
@@ -163,6 +181,15 @@ class CameraSession:
                 raise SessionError(CloseCode.BAD_MESSAGE, "a second welcome")
             self._window = min(message.window, self._own_window)
             return Accepted(self._window)
+        if isinstance(message, ProfileRequest):
+            if self._window:
+                raise SessionError(CloseCode.BAD_MESSAGE, "a profile_request after the welcome")
+            if message.hash != self._profile:
+                raise SessionError(
+                    CloseCode.BAD_MESSAGE, "a profile_request for another profile, or a second"
+                )
+            self._profile = None
+            return ProfileRequested()
         if not self._window:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the welcome")
         if isinstance(message, KeyframeRequest):
@@ -183,8 +210,8 @@ class CameraSession:
 # --- detector ---
 
 
-def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) -> CodecSpec:
-    """The codec that the camera announces, once network, split point and codec are found to agree.
+def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) -> None:
+    """Compare network and split point.
 
     `weights` is the SHA-256 of the detector's own weights, `splits` the split points it accepts, `model` its
     network's name for the message. Raises SessionError with the close code and a reason a person understands.
@@ -205,10 +232,27 @@ def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) 
         raise SessionError(
             CloseCode.SPLIT_UNKNOWN, f"detector does not split at {hello.split!r}; allowed: {allowed}"
         )
+
+
+def check_codec(hello: Hello, profiles: Mapping[str, Profile]) -> CodecSpec:
+    """The codec that the camera announces.
+
+    Raises UnknownProfile where it names a calibration profile that `profiles` lacks, else SessionError.
+    """
     try:
-        return CodecSpec.parse(hello.codec)
+        spec = CodecSpec.parse(hello.codec, profiles)
+    except UnknownProfile as unknown:
+        if _SHA256.fullmatch(unknown.hash):
+            raise
+        reason = f"{unknown.hash[:80]!r} is no calibration profile's SHA-256"
+        raise SessionError(CloseCode.CODEC_REFUSED, reason) from None
     except BadCodecSpec as error:
         raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
+    if getattr(spec.codec, "profile", None) == "auto":
+        raise SessionError(
+            CloseCode.CODEC_REFUSED, "the codec leaves its calibration profile open: name its SHA-256"
+        )
+    return spec
 
 
 def check_layout(hello: Hello, layout: Layout) -> None:
@@ -241,6 +285,7 @@ class DetectorSession:
         self._max_packet_bytes = 0  # no packet before the welcome
         self._unanswered = 0
         self._keyframe_requested = False
+        self._profile: str | None = None  # asked for, and not yet received
         self._previews_until_ns = 0  # when those that have come are used up, at one an interval
         self.hello: Hello | None = None
 
@@ -267,6 +312,36 @@ class DetectorSession:
             raise SessionError(
                 CloseCode.BAD_MESSAGE, f"more than {10**9 // PREVIEW_INTERVAL_NS} previews a second"
             )
+
+    def request_profile(self, profile_hash: str) -> str:
+        """Ask for the calibration profile that the hello names; the next message has to be that."""
+        assert self.hello is not None
+        self._profile = profile_hash
+        return ProfileRequest(hash=profile_hash).text()
+
+    def receive_profile(self, data: bytes, max_bytes: int) -> Profile:
+        """The profile that was asked for. Raises SessionError where it is not that one.
+
+        Hashes and parses all of it, which is work for a thread.
+        """
+        assert self._profile is not None
+        wanted, self._profile = self._profile, None
+        if len(data) > max_bytes:
+            raise SessionError(
+                CloseCode.PROFILE_REFUSED,
+                f"the calibration profile has {len(data)} bytes; allowed: {max_bytes} (--max-profile-mib)",
+            )
+        if hashlib.sha256(data).hexdigest() != wanted:
+            raise SessionError(
+                CloseCode.PROFILE_REFUSED,
+                f"what came is not calibration profile {wanted[:12]}, which was asked for",
+            )
+        try:
+            return Profile.parse(data)
+        except ProfileError as error:
+            raise SessionError(
+                CloseCode.PROFILE_REFUSED, f"calibration profile {wanted[:12]}: {error}"
+            ) from None
 
     def welcome(self, max_packet_bytes: int, software: str) -> str:
         """Accept the hello; packets of at most `max_packet_bytes` may follow."""

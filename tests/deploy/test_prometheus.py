@@ -367,7 +367,8 @@ def chosen(values: list[str]) -> str:
 @pytest.mark.slow
 async def test_every_panel_shows_a_running_stream(start_detector, make_camera, tmp_path):
     async with start_detector() as running:
-        camera = make_camera(running.url, metrics_port=free_port(), realtime=True, loop=True)
+        rate = {"codec": "feature:profile=none", "target_kbps": 500, "max_latency_ms": 5000}
+        camera = make_camera(running.url, metrics_port=free_port(), realtime=True, loop=True, **rate)
         targets = {
             "splitcast-detector": f"127.0.0.1:{running.port}",
             "splitcast-camera": f"127.0.0.1:{camera.config.metrics_port}",

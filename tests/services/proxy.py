@@ -16,6 +16,7 @@ class Proxy:
         self.to_client = 0
         self.connections = 0
         self.answers_late_s = 0.0  # by which what the server sends is held back
+        self.kbps: float | None = None  # that pass to the server; what is sent faster waits
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -36,9 +37,14 @@ class Proxy:
         self._flowing.set()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, inward: bool) -> None:
+        loop = asyncio.get_running_loop()
+        free_s = 0.0  # when the thin link has passed on all before
         try:
-            while data := await reader.read(65536):
+            while data := await reader.read(65536 if self.kbps is None or not inward else 1024):
                 await self._flowing.wait()
+                if inward and self.kbps is not None:
+                    free_s = max(free_s, loop.time()) + len(data) * 8 / 1e3 / self.kbps
+                    await asyncio.sleep(free_s - loop.time())
                 if inward:
                     self.to_server += len(data)
                 else:

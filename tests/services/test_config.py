@@ -58,6 +58,17 @@ def test_names_the_setting_at_fault(flags, words):
         CameraConfig.load(flags)
 
 
+@pytest.mark.parametrize("setting", ["target_kbps", "max_latency_ms"])
+def test_rate_control_needs_a_codec_with_a_step(setting):
+    feature = CameraConfig.load({"source": "0", "codec": "feature", setting: "400"})
+    assert getattr(feature, setting) == 400
+    with pytest.raises(ConfigError, match=f"^--{setting.replace('_', '-')}: rle.* has no quantizer step"):
+        CameraConfig.load({"source": "0", "codec": "rle", setting: "400"})
+    for value in ("0", "-1", "nan", "inf", "many"):
+        with pytest.raises(ConfigError, match=f"--{setting.replace('_', '-')}: "):
+            CameraConfig.load({"source": "0", "codec": "feature", setting: value})
+
+
 def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch):
     assert not CameraConfig.load({"source": "0"}).preview
     parser = ArgumentParser()

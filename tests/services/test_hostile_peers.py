@@ -333,7 +333,7 @@ async def test_refuses_more_packets_than_the_window(start_detector, make_hello, 
 
 
 async def test_refuses_a_message_larger_than_any_packet(start_detector, make_hello, make_camera):
-    async with start_detector(max_packet_mib=1) as running:
+    async with start_detector(max_packet_mib=1, profiles=False) as running:
         async with linked(running.url) as link:
             await link.send(make_hello().text())
             await answer(link)

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.camera import serve_metrics
 from services.metrics import CameraMetrics, DetectorMetrics
 from stream.ledger import DROPS
+from stream.rate import REASONS
 from stream.stages import DETECTOR_STAGES, STAGES
 from tests.services.conftest import FRAMES, LIVENESS_S
 
@@ -53,6 +54,12 @@ async def test_both_services_tell_the_same_story(start_detector, make_camera):
     assert math.isnan(value(before, "splitcast_camera_frame_age_seconds"))
     assert math.isnan(value(before, "splitcast_camera_jpeg_frame_bytes"))
     assert value(before, "splitcast_camera_preview_bytes_total") == 0
+    for name in ("quantizer_step", "rate_target_bytes_per_second", "latency_target_seconds"):
+        assert math.isnan(value(seen, f"splitcast_camera_{name}")), name  # with a codec that has no step
+    for reason in REASONS:
+        assert value(seen, "splitcast_camera_rate_reason", reason=reason) == 0
+    assert value(before, "splitcast_camera_link_bytes_per_second") == 0
+    assert value(seen, "splitcast_camera_link_bytes_per_second") > 0
     for stage, reason in DROPS:
         assert value(before, "splitcast_camera_frames_dropped_total", stage=stage, reason=reason) == 0
     assert value(seen, "splitcast_camera_frames_captured_total") == FRAMES

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codec.errors import UnknownProfile
 from codec.layout import TensorSpec
+from codec.spec import CodecSpec
 from stream.message import (
     Ack,
     Clock,
@@ -17,6 +19,7 @@ from stream.message import (
     InvalidMessage,
     KeyframeRequest,
     Preview,
+    ProfileRequest,
     Reject,
     TensorShape,
     Welcome,
@@ -33,8 +36,10 @@ from stream.session import (
     CloseCode,
     DetectorSession,
     KeyframeRequested,
+    ProfileRequested,
     Rejected,
     SessionError,
+    check_codec,
     check_hello,
     check_layout,
     close_reason,
@@ -42,6 +47,7 @@ from stream.session import (
 )
 
 WEIGHTS = "ab" * 32
+PROFILE = "cd" * 32
 JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
 LAYOUT = (TensorSpec("4.cv2", (32, 60, 80)), TensorSpec("4.m", (32, 60, 80)))
 
@@ -111,6 +117,22 @@ class TestCamera:
         assert session.receive(KeyframeRequest().text()) == KeyframeRequested()
         assert session.unanswered == 1
 
+    def test_gives_its_profile_once_and_before_the_welcome(self):
+        session = CameraSession(make_hello(), 3, PROFILE)
+        assert session.receive(ProfileRequest(hash=PROFILE).text()) == ProfileRequested()
+        with pytest.raises(SessionError, match="or a second"):
+            session.receive(ProfileRequest(hash=PROFILE).text())
+        session = CameraSession(make_hello(), 3, PROFILE)
+        session.receive(Welcome(window=1, max_packet_bytes=1).text())
+        with pytest.raises(SessionError, match="after the welcome"):
+            session.receive(ProfileRequest(hash=PROFILE).text())
+
+    @pytest.mark.parametrize("profile", [None, "0" * 64])
+    def test_gives_no_other_profile_than_it_named(self, profile):
+        with pytest.raises(SessionError, match="another profile") as refusal:
+            CameraSession(make_hello(), 3, profile).receive(ProfileRequest(hash=PROFILE).text())
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
     def test_sequence_numbers_wrap(self):
         session = open_camera()
         session._sequence = 2**32 - 1
@@ -123,6 +145,8 @@ class TestCamera:
         [
             [ack(0)],  # before the welcome
             [KeyframeRequest().text()],
+            [json.dumps({"type": "profile_request", "hash": "AB" * 32})],
+            [json.dumps({"type": "profile_request", "hash": "../../etc"})],
             [Welcome(window=1, max_packet_bytes=1).text()] * 2,
             [Welcome(window=1, max_packet_bytes=1).text(), ack(0)],  # nothing was sent
             ["{}"],
@@ -185,6 +209,18 @@ class TestDetector:
         session.receive_packet(10)
         kinds += [json.loads(text)["type"] for text in session.reject("corrupt", "", need_keyframe=True)]
         assert kinds == ["reject", "keyframe", "reject", "reject", "reject", "keyframe"]
+
+    @pytest.mark.parametrize(
+        ("data", "words"),
+        [(bytes(101), "101 bytes; allowed: 100"), (b"x", "is not calibration profile"), (b"", "is not")],
+    )
+    def test_refuses_what_is_not_the_profile_it_asked_for(self, data, words):
+        session = DetectorSession(2)
+        session.receive_text(make_hello().text())
+        assert json.loads(session.request_profile(PROFILE)) == {"type": "profile_request", "hash": PROFILE}
+        with pytest.raises(SessionError, match=words) as refusal:
+            session.receive_profile(data, max_bytes=100)
+        assert refusal.value.code is CloseCode.PROFILE_REFUSED
 
     def test_any_time_of_a_packet_is_acknowledged(self):
         session = open_detector()
@@ -298,10 +334,14 @@ class TestDetector:
             parse_to_detector(json.dumps(hello))
 
 
+def check(hello: Hello) -> CodecSpec:
+    check_hello(hello, WEIGHTS, frozenset({"4.m"}), "yolov5n")
+    return check_codec(hello, {})
+
+
 class TestHandshake:
     def test_accepts_what_agrees(self):
-        codec = check_hello(make_hello(), WEIGHTS, frozenset({"4.m"}), "yolov5n")
-        assert codec.encoder(LAYOUT)
+        assert check(make_hello()).encoder(LAYOUT)
         check_layout(make_hello(), LAYOUT)
 
     @pytest.mark.parametrize(
@@ -316,9 +356,21 @@ class TestHandshake:
     )
     def test_refuses_with_a_reason_a_person_understands(self, changes, code, words):
         with pytest.raises(SessionError, match=words) as refusal:
-            check_hello(make_hello(**changes), WEIGHTS, frozenset({"4.m"}), "yolov5n")
+            check(make_hello(**changes))
         assert refusal.value.code is code
         assert code in PERMANENT
+
+    def test_tells_which_profile_it_lacks(self):
+        hello = make_hello(codec=f"feature:quality=3,profile={PROFILE}")
+        with pytest.raises(UnknownProfile) as unknown:
+            check_codec(hello, {})
+        assert unknown.value.hash == PROFILE
+
+    @pytest.mark.parametrize("profile", ["auto", "", "AB" * 32, "../../etc"])
+    def test_refuses_a_profile_that_is_no_hash(self, profile):
+        with pytest.raises(SessionError) as refusal:
+            check_codec(make_hello(codec=f"feature:profile={profile}"), {})
+        assert refusal.value.code is CloseCode.CODEC_REFUSED
 
     @pytest.mark.parametrize("name", ["a\0b", "é" * 40])
     def test_refuses_names_that_no_packet_can_carry(self, name):
