@@ -37,7 +37,8 @@ def make_group(channels: int, rng: np.random.Generator) -> GroupProfile:
         prior=rng.integers(1, 2000, (channels, 16)).astype(np.uint16),
         weights=rng.integers(0, 120, (2, entropy.COEFFICIENT_WEIGHTS, 16)).astype(np.uint16),
         block_weights=rng.integers(0, 80, (2, entropy.BLOCK_WEIGHTS)).astype(np.uint16),
-        probabilities=rng.integers(2000, 30000, (2, entropy.CONTEXTS)).astype(np.uint16),
+        probabilities=rng.integers(2000, 30000, entropy.CONTEXTS).astype(np.uint16),
+        distributions=entropy.cumulative_shares(rng.uniform(0.01, 1, (entropy.ALPHABETS, entropy.SYMBOLS))),
         step_network=make_network(channels, rng),
     )
 

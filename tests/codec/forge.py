@@ -16,8 +16,12 @@ from codec.profile import grouped, plane
 from tests.codec import reference_feature as reference
 from tests.codec.reference_feature import DIFFERENCE, KEY, Refused
 
-Choose = Callable[[int | None], int]
-"""A bit for a context, by its place in the table; None for bits that have no context."""
+Choose = Callable[[int | None, int], int]
+"""A value, by the place of its context and the number of values that there are.
+
+Places are those of binary contexts, then those of alphabets; None for bits that have no context.
+"""
+ALPHABET = reference.CONTEXTS  # place of the first one
 
 
 class Forger:
@@ -42,15 +46,15 @@ class Forger:
         head = bytes((step,))
         if kind == DIFFERENCE:
             head += struct.pack(">I", reference.checksum(self.states))
-        contexts: dict[int, int] = {}
-        writer = reference.RangeWriter(lambda context: choose(contexts.get(id(context))))
+        places: dict[int, int] = {}
+        writer = reference.RangeWriter(lambda context, count: choose(places.get(id(context)), count))
         self.refused = False
         try:
             for state in self.states:
                 # Known by their places: begin() makes new contexts, which read_group would do too late.
                 state.begin(kind, self._last == KEY)
-                contexts.clear()
-                contexts |= {id(context): place for place, context in enumerate(state.contexts)}
+                places.clear()
+                places |= {id(each): place for place, each in enumerate(state.contexts + state.alphabets)}
                 reference.read_group(writer, state, kind, step)
         except Refused:
             self.refused = True
@@ -65,9 +69,15 @@ class Forger:
         return self._format.seal(Stamp(self.sequence, 0), kind == KEY, sections)
 
 
-def random_choice(rng: np.random.Generator, ones: float = 0.5, even_ones: float = 0.3) -> Choose:
-    """Bits that are 1 with these probabilities."""
-    return lambda place: int(rng.random() < (even_ones if place is None else ones))
+def random_choice(rng: np.random.Generator, ones: float = 0.5, large: float = 0.3) -> Choose:
+    """Bits that are 1, and symbols that are the largest, with these probabilities."""
+
+    def choose(place: int | None, count: int) -> int:
+        if count == 2:
+            return int(rng.random() < (large if place is None else ones))
+        return count - 1 if rng.random() < large else int(rng.integers(count))
+
+    return choose
 
 
 def reseal(packet: bytes) -> bytes:

@@ -12,17 +12,16 @@ import numpy as np
 
 KEY, DIFFERENCE = 0, 1
 
-# Places of the first context of each kind.
-PLANE, BLOCK, LAST = 0, 48, 96
-ZERO_FIRST = LAST + 12 * 16
-ZERO, ONE, MORE = ZERO_FIRST + 48, ZERO_FIRST + 96, ZERO_FIRST + 144
-SIGN = MORE + 12 * 14
+# Places of the first binary context of each kind.
+PLANE, BLOCK, SIGN = 0, 48, 96
 STEP = SIGN + 5
 SKIP = STEP + 2 * 28
 MOTION = SKIP + 3
 CONTEXTS = MOTION + 3 + 2 * 32
 
-RATES = 5, 7
+# Places of the first alphabet of each kind.
+LAST, FIRST, OTHER, END, ALPHABETS = 0, 48, 96, 144, 192
+
 STEPS = [round(2 ** (s / 16)) for s in range(241)]
 ORDER = [(0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2), (0, 3), (1, 2)]
 ORDER += [(2, 1), (3, 0), (3, 1), (2, 2), (1, 3), (2, 3), (3, 2), (3, 3)]  # (vertical, horizontal) frequency
@@ -42,7 +41,8 @@ class Group:
     prior: list[list[int]]
     weights: list[list[list[int]]]
     block_weights: list[list[int]]
-    probabilities: list[list[int]]
+    probabilities: list[int]
+    distributions: list[list[int]]
 
 
 def parse_profile(data):
@@ -69,9 +69,10 @@ def parse_profile(data):
                 mean,
                 take("<f4", channels, channels),
                 take("<u2", channels, 16).tolist(),
-                take("<u2", 2, 8, 16).tolist(),
-                take("<u2", 2, 7).tolist(),
-                take("<u2", 2, CONTEXTS).tolist(),
+                take("<u2", 2, 5, 16).tolist(),
+                take("<u2", 2, 6).tolist(),
+                take("<u2", CONTEXTS).tolist(),
+                take("<u2", ALPHABETS, 16).tolist(),
             )
         )
         take("<i2", 1)
@@ -88,45 +89,67 @@ def group_of_ranges(ranges):
     low, high = ranges.astype(np.float32)
     span = np.where(high > low, high - low, np.float32(1))
     prior = [4096 if f == 0 else round(8192 / 5 / (1 + sum(ORDER[f]))) for f in range(16)]
-    weights = [[w] * 16 for w in (160, 20, 4, 20, 0, 0, 12, 3)]
-    block_weights = [20, 60, 5, 90, 0, 12, 0]
+    weights = [[w] * 16 for w in (160, 24, 4, 24, 0)]
+    block_weights = [20, 60, 5, 90, 12, 0]
     return Group(
         low,
         np.diag(span / np.float32(8192)),
         [prior] * len(low),
-        [weights, [*weights[:5], [60] * 16, *weights[6:]]],
-        [block_weights, [*block_weights[:6], 60]],
-        [default_probabilities()] * 2,
+        [weights, [*weights[:4], [60] * 16]],
+        [block_weights, [*block_weights[:5], 60]],
+        default_probabilities(),
+        default_distributions(),
     )
 
 
+def class_mean(c):
+    """What a class stands for, in steps."""
+    return 2 ** ((4 * c - 110) / 16)
+
+
 def default_probabilities():
-    """P(0) of each context before the first frame, if there is no profile."""
+    """P(0) of each binary context before the first frame, if there is no profile."""
     shares = [0.5] * CONTEXTS
     for c in range(48):
-        zero = 1 / (1 + 2 ** ((4 * c - 110) / 16))
-        shares[PLANE + c], shares[BLOCK + c] = 1 - zero**4, zero**4
-        shares[ZERO_FIRST + c] = shares[ZERO + c] = shares[ONE + c] = zero
-        if c % 4 == 2:
-            shares[MORE + 14 * (c // 4) : MORE + 14 * (c // 4 + 1)] = [zero] * 14
+        none = (1 / (1 + class_mean(c))) ** 4
+        shares[PLANE + c], shares[BLOCK + c] = 1 - none, none
     return [min(max(round(32768 * share), 32), 32736) for share in shares]
 
 
+def default_distributions():
+    """Starts of the symbols of each alphabet before the first frame, if there is no profile."""
+    distributions = []
+    for alphabet in range(ALPHABETS):
+        ratio = 1.0 if alphabet < FIRST else 1 - 1 / (1 + class_mean(alphabet % 48))
+        counts = [ratio**symbol + 1e-9 for symbol in range(16)]
+        starts = [sum(counts[:symbol]) / sum(counts) for symbol in range(16)]
+        distributions.append([int(32640 * start) + 8 * symbol for symbol, start in enumerate(starts)])
+    return distributions
+
+
+def adapt_bit(context, bit):
+    """Both estimates of P(0) after a bit."""
+    for i, rate in enumerate((5, 7)):
+        context[i] += ((0 if bit else 32768) - context[i]) >> rate
+
+
+def adapt_symbol(alphabet, symbol):
+    """The starts of the symbols of an alphabet after one of them."""
+    for i in range(16):
+        alphabet[i] += (8 * i + (32640 if i > symbol else 0) - alphabet[i]) >> 5
+
+
 class RangeDecoder:
-    """Bits out of bytes."""
+    """Bits and symbols out of bytes."""
 
     def __init__(self, data):
         self._data, self.position = data, 8
         self._size = 2**64 - 1
         self._code = int.from_bytes(data[:8].ljust(8, b"\0"), "big")
 
-    def _read(self, below):
-        bit = self._code >= below
-        if bit:
-            self._code -= below
-        return bit
-
-    def _fill(self):
+    def _narrow(self, start, size):
+        self._code -= start
+        self._size = size
         if self._size < 2**32:
             word = int.from_bytes(self._data[self.position : self.position + 4].ljust(4, b"\0"), "big")
             self._size <<= 32
@@ -135,31 +158,40 @@ class RangeDecoder:
 
     def bit(self, context):
         """A bit whose two estimates of P(0) are `context`, which learns from it."""
-        share = min(max((context[0] + context[1]) >> 1, 32), 32736)
-        below = (self._size >> 15) * share
-        bit = self._read(below)
-        self._size = self._size - below if bit else below
-        for i, rate in enumerate(RATES):
-            context[i] += -(context[i] >> rate) if bit else (32768 - context[i]) >> rate
-        self._fill()
-        return int(bit)
+        below = (self._size >> 15) * min(max((context[0] + context[1]) >> 1, 32), 32736)
+        bit = int(self._code >= below)
+        self._narrow(below if bit else 0, self._size - below if bit else below)
+        adapt_bit(context, bit)
+        return bit
 
-    def even(self):
-        """A bit that is as often 0 as 1."""
-        self._size >>= 1
-        bit = self._read(self._size)
-        self._fill()
-        return int(bit)
+    def symbol(self, alphabet):
+        """A symbol of 16, whose starts in 1/32768 are `alphabet`, which learns from it."""
+        unit = self._size >> 15
+        starts = [unit * start for start in (*alphabet, 32768)]
+        symbol = max(s for s in range(16) if starts[s] <= self._code)
+        self._narrow(starts[symbol], starts[symbol + 1] - starts[symbol])
+        adapt_symbol(alphabet, symbol)
+        return symbol
+
+    def bits(self, count):
+        """A number of `count` bits, all as likely."""
+        size = self._size >> count
+        value = min(self._code // size, 2**count - 1)
+        self._narrow(value * size, size)
+        return value
 
 
 class RangeWriter:
-    """Bytes out of bits, which `choose` says: the reading functions write where they are given this."""
+    """Bytes out of what `choose` says: the reading functions write where they are given this."""
 
     def __init__(self, choose):
+        """choose: of a context or None, and the number of values that there are."""
         self._choose, self._words = choose, 0
         self._low, self._size = 0, 2**64 - 1
 
-    def _flush(self):
+    def _narrow(self, start, size):
+        self._low += start
+        self._size = size
         if self._size < 2**32:
             self._low <<= 32
             self._size <<= 32
@@ -167,22 +199,26 @@ class RangeWriter:
 
     def bit(self, context):
         """As of RangeDecoder."""
-        bit = int(self._choose(context))
+        bit = self._choose(context, 2)
         below = (self._size >> 15) * min(max((context[0] + context[1]) >> 1, 32), 32736)
-        self._low += below * bit
-        self._size = self._size - below if bit else below
-        for i, rate in enumerate(RATES):
-            context[i] += -(context[i] >> rate) if bit else (32768 - context[i]) >> rate
-        self._flush()
+        self._narrow(below if bit else 0, self._size - below if bit else below)
+        adapt_bit(context, bit)
         return bit
 
-    def even(self):
+    def symbol(self, alphabet):
         """As of RangeDecoder."""
-        bit = int(self._choose(None))
-        self._size >>= 1
-        self._low += self._size * bit
-        self._flush()
-        return bit
+        symbol = self._choose(alphabet, 16)
+        start, end = (*alphabet, 32768)[symbol : symbol + 2]
+        self._narrow((self._size >> 15) * start, (self._size >> 15) * (end - start))
+        adapt_symbol(alphabet, symbol)
+        return symbol
+
+    def bits(self, count):
+        """As of RangeDecoder."""
+        value = self._choose(None, 2**count)
+        assert 0 <= value < 2**count
+        self._narrow(value * (self._size >> count), self._size >> count)
+        return value
 
     def finish(self):
         """The bytes: as few as say a number from low up, less than low + size."""
@@ -215,6 +251,7 @@ class State:
     energy: list[list[int]] = None
     prior: list[list[int]] = None
     contexts: list[list[int]] = None
+    alphabets: list[list[int]] = None
     vectors: list[tuple[int, int]] = None
     coded: list[bool] = None
     sums: list[list[int]] = None
@@ -238,7 +275,8 @@ class State:
         elif after_keyframe:
             self.prior = [[max(38 * m >> 8, 1) for m in row] for row in self.prior]
         if kind == KEY or after_keyframe:
-            self.contexts = [[p, p] for p in self.group.probabilities[kind]]
+            self.contexts = [[p, p] for p in self.group.probabilities]
+            self.alphabets = [list(starts) for starts in self.group.distributions]
 
 
 def read_blocks(bits, state, kind):
@@ -299,7 +337,7 @@ def read_vector(bits, state, b):
     return tuple(vector)
 
 
-def read_levels(bits, state, kind, frame_step):  # noqa: PLR0915 - in the order of the text
+def read_levels(bits, state, kind, frame_step):
     """Dequantized coefficients (K, B, 16), from -2**17 to 2**17."""
     contexts, down, across = state.contexts, state.down, state.across
     blocks = down * across
@@ -309,8 +347,6 @@ def read_levels(bits, state, kind, frame_step):  # noqa: PLR0915 - in the order 
     state.sums = [[0] * 16 for _ in range(state.channels)]
     nothing = [0] * 16
     previous = [nothing] * blocks  # magnitudes of the component before
-    total = [[0] * 16 for _ in range(blocks)]
-    block_total = [0] * blocks
     for k in range(state.channels):
         prior = state.prior[k]
         magnitudes, signs = [nothing] * blocks, [0] * blocks
@@ -334,74 +370,65 @@ def read_levels(bits, state, kind, frame_step):  # noqa: PLR0915 - in the order 
                 + wb[1] * (block_sum(magnitudes, b, 0, -1) + block_sum(magnitudes, b, -1, 0))
                 + wb[2] * (block_sum(magnitudes, b, -1, -1) + block_sum(magnitudes, b, -1, 1))
                 + wb[3] * block_sum(previous, b, 0, 0)
-                + wb[4] * block_total[b]
-                + wb[5] * (block_sum(previous, b, 0, 1) + block_sum(previous, b, 1, 0))
-                + wb[6] * old_energy[b]
+                + wb[4] * (block_sum(previous, b, 0, 1) + block_sum(previous, b, 1, 0))
+                + wb[5] * old_energy[b]
             ) >> 4
             c = level_class(expected, steps[b])
             if not bits.bit(contexts[BLOCK + c]):
                 continue
-            node = 1
-            for _ in range(4):
-                node = 2 * node + bits.bit(contexts[LAST + 16 * (c >> 2) + node])
-            last = node - 16
-            delta = STEPS[steps[b]]
-            own = [0] * 16
-            for f in range(last + 1):
-                v, u = ORDER[f]
-                beside = (own[ORDER.index((v, u - 1))] if u else 0) + (
-                    own[ORDER.index((v - 1, u))] if v else 0
-                )
-                expected = (
+            classes = [
+                level_class(
                     w[0][f] * prior[f]
                     + w[1][f] * (at(magnitudes, b, 0, -1)[f] + at(magnitudes, b, -1, 0)[f])
                     + w[2][f] * (at(magnitudes, b, -1, -1)[f] + at(magnitudes, b, -1, 1)[f])
                     + w[3][f] * previous[b][f]
-                    + w[4][f] * total[b][f]
-                    + w[5][0] * (old_energy[b] >> 4)
-                    + w[6][f] * beside
-                    + w[7][f] * sum(own)
+                    + w[4][f] * (old_energy[b] >> 4),
+                    steps[b],
                 )
-                c = level_class(expected, steps[b])
-                if f < last and not bits.bit(contexts[(ZERO if f else ZERO_FIRST) + c]):
-                    continue
-                level = read_magnitude(bits, contexts, c)
-                own[f] = min(level * delta, 65535)
-                if f:
-                    negative = bits.even()
-                else:
-                    left = signs[b - 1] if b % across else 0
-                    above = signs[b - across] if b >= across else 0
-                    negative = bits.bit(contexts[SIGN + 2 + left + above])
-                    signs[b] = -1 if negative else 1
-                coefficients[k, b, f] = min(level * delta, 2**17) * (-1 if negative else 1)
-                state.sums[k][f] += own[f]
-            magnitudes[b] = own
-            total[b] = [min(a + m, 2**18) for a, m in zip(total[b], own, strict=True)]
-            state.energy[k][b] = min(sum(own), 65535)
-            block_total[b] = min(block_total[b] + state.energy[k][b], 2**18)
+                for f in range(16)
+            ]
+            levels = read_block(bits, state, b, bits.symbol(state.alphabets[LAST + c]), classes, signs)
+            delta = STEPS[steps[b]]
+            coefficients[k, b] = [min(max(level * delta, -(2**17)), 2**17) for level in levels]
+            magnitudes[b] = [min(abs(level) * delta, 65535) for level in levels]
+            state.energy[k][b] = min(sum(magnitudes[b]), 65535)
+            state.sums[k] = [s + m for s, m in zip(state.sums[k], magnitudes[b], strict=True)]
         previous = magnitudes
     return coefficients
 
 
-def read_magnitude(bits, contexts, c):
-    """A level that is not zero, without its sign."""
-    if not bits.bit(contexts[ONE + c]):
-        return 1
-    for i in range(14):
-        if not bits.bit(contexts[MORE + 14 * (c >> 2) + i]):
-            return 2 + i
+def read_block(bits, state, b, last, classes, signs):  # noqa: PLR0917 - what the text names
+    """The 16 levels of a block; sets its place in `signs`."""
+    levels = [0] * 16
+    for f in range(last + 1):
+        kind = END if f == last else OTHER if f else FIRST
+        levels[f] = bits.symbol(state.alphabets[kind + classes[f]])
+        if levels[f] == 15:
+            levels[f] += read_escape(bits)
+        levels[f] += f == last
+        if levels[f] > 32767:
+            raise Refused("level")
+        if f == 0 and levels[0]:
+            left = signs[b - 1] if b % state.across else 0
+            above = signs[b - state.across] if b >= state.across else 0
+            signs[b] = -1 if bits.bit(state.contexts[SIGN + 2 + left + above]) else 1
+            levels[0] *= signs[b]
+    signed = [f for f in range(1, 16) if levels[f]]
+    negative = bits.bits(len(signed))
+    for i, f in enumerate(reversed(signed)):
+        if negative >> i & 1:
+            levels[f] = -levels[f]
+    return levels
+
+
+def read_escape(bits):
+    """What a magnitude is more than 15."""
     width = 0
-    while bits.even():
+    while bits.bits(1):
         width += 1
         if width > 14:
             raise Refused("escape")
-    rest = 1
-    for _ in range(width):
-        rest = 2 * rest + bits.even()
-    if 15 + rest > 32767:
-        raise Refused("level")
-    return 15 + rest
+    return 2**width - 1 + bits.bits(width)
 
 
 def inverse_dct(coefficients, down, across):
