@@ -437,7 +437,8 @@ def put_levels(
 
     `lasts` (K, B) is the position of each block's last level that is not zero, -1 if there is none. `energy` (K, B)
     has the last frame's magnitudes going in, this one's coming out. `sums` (K, 16) gets each coefficient's sum of
-    magnitudes over the blocks. Writes nothing where no block has levels. With `count` the bits and symbols of each context are counted.
+    magnitudes over the blocks. Writes nothing where no block has levels. With `count` the bits and symbols of each
+    context are counted.
     """
     components, _, blocks = levels.shape
     down = blocks // across

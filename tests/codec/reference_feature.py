@@ -344,6 +344,9 @@ def read_levels(bits, state, kind, frame_step):
     w, wb = state.group.weights[kind], state.group.block_weights[kind]
     steps = [min(max(frame_step + 4 * change, 32), 240) for change in state.changes]
     coefficients = np.zeros((state.channels, blocks, 16), np.int64)
+    if not any(state.coded):
+        state.energy = [[0] * blocks for _ in range(state.channels)]
+        return coefficients
     state.sums = [[0] * 16 for _ in range(state.channels)]
     nothing = [0] * 16
     previous = [nothing] * blocks  # magnitudes of the component before
