@@ -707,9 +707,9 @@ def cumulative_shares(counts: NDArray[np.float64] | Counts) -> NDArray[np.uint16
     """Share of all smaller symbols, for each symbol of each row, in 1/32768: no symbol has less than LEAST_SHARE."""
     shares = (counts + 1e-9) / (counts + 1e-9).sum(1, keepdims=True)
     starts = np.cumsum(shares, 1) - shares
-    return (np.floor(starts * (32768 - SYMBOLS * LEAST_SHARE)) + np.arange(SYMBOLS) * LEAST_SHARE).astype(
-        np.uint16
-    )
+    bounds = np.floor(starts * (32768 - SYMBOLS * LEAST_SHARE)) + np.arange(SYMBOLS) * LEAST_SHARE
+    rounded: NDArray[np.uint16] = bounds.astype(np.uint16)
+    return rounded
 
 
 def _class_means() -> NDArray[np.float64]:

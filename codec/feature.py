@@ -46,9 +46,19 @@ KEYFRAME_FINER = 6
 KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
 
 QUALITY: Mapping[int, tuple[int, float]] = {
-    1: (196, 1.25), 2: (188, 1.25), 3: (180, 1.25), 4: (172, 1.25), 5: (164, 1.25), 6: (156, 1.25),
-    7: (148, 1.25), 8: (140, 1.0), 9: (128, 0.75), 10: (108, 0.5),
+    1: (204, 1.1), 2: (194, 1.1), 3: (184, 1.1), 4: (175, 1.1), 5: (166, 1.1), 6: (158, 1.1),
+    7: (150, 1.1), 8: (140, 1.0), 9: (126, 0.75), 10: (106, 0.5),
 }  # fmt: skip
+"""Step, and how far it follows each block's sensitivity: small objects need less of that when all is fine."""
+
+BIT_COST = 2  # of a vector, in steps of absolute difference
+SCENE_CHANGE = 0.8  # share of a frame's magnitude that the frame before does not explain
+
+CALM = 0.2  # share of blocks that noise is measured in
+MOVING = 1.2  # times the difference over one frame: more over two is motion
+NOISE_SHARE = 0.15
+"""Of a step: camera noise with a larger standard deviation would fill differences with itself."""
+MOST_COARSENED = 32  # for noise
 
 Payload: TypeAlias = NDArray[np.uint8]
 _HEAD = struct.Struct(">B")
@@ -264,14 +274,15 @@ class FeatureEncoder:
         if reason is None:
             for source in self._sources:
                 source.transform()
-            changed = [source.search(self.step) for source in self._sources]
+            step = self._above_noise()
+            changed = [source.search(step) for source in self._sources]
             if all(changed):
                 reason = "scene"
         if reason is not None:
             for source in self._sources:
                 source.begin_keyframe()
                 source.transform()
-        step = self.step
+        step = self._above_noise()
         size = self._code(reason is not None, step)
         while size < 0:  # does not fit: rarer than any real frame
             assert step < COARSEST, "levels of the coarsest step do not fit the bound"
@@ -286,6 +297,12 @@ class FeatureEncoder:
             self._since_keyframe, self._requested = 0, False
         self._since_keyframe += 1
         return EncodedFrame(data, keyframe, reason if self._codec.temporal else None, step)
+
+    def _above_noise(self) -> int:
+        """The step asked for, coarsened where the camera's noise would fill the differences."""
+        noise = max(source.noise for source in self._sources)
+        least = 16 * np.log2(max(noise, 1.0) / NOISE_SHARE)
+        return int(min(max(self.step, min(round(least), self.step + MOST_COARSENED)), self.coarsest))
 
     def _code(self, keyframe: bool, step: int) -> int:
         """Write the payload; returns its size, or -1 if it has no room."""
@@ -337,9 +354,13 @@ class _Source:
         self._samples = np.zeros_like(self._stacked)
         self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
-        compared = min((8, 8, 12, 16)[codec.effort], group.channels)
+        compared = min((8, 8, 12, 24)[codec.effort], group.channels)
         self._current = np.zeros((group.rows, group.columns, compared), np.int16)
         self._reference = np.zeros_like(self._current)
+        self._last = np.zeros_like(self._current)  # frame, as it was taken
+        self._older = np.zeros_like(self._current)
+        self._differences = np.zeros(group.deltas.size, np.int64)
+        self.noise = 0.0  # standard deviation that most of the last frames' blocks had at least
         self.ranges = b""  # what a keyframe says where there is no calibration
         self._use(group.profile)
 
@@ -383,13 +404,29 @@ class _Source:
     def search(self, step: int) -> bool:
         """Find each block's vector; tell whether the frame has little to do with the one before."""
         group = self._group
+        self._older, self._last, self._current = self._last, self._current, self._older
         transform.round_samples(self._samples, self._offset, self._current)
         motion.components_last(group.planes, self._reference)
         vectors = group.vectors
         vectors[:] = 0
-        cost = int(STEPS[step]) * 2
-        remaining = motion.search(self._current, self._reference, vectors, cost, self._effort - 1)
-        return bool(remaining > 0.8 * motion.magnitude(self._current))
+        cost = int(STEPS[step]) * BIT_COST
+        remaining = motion.search(
+            self._current, self._reference, vectors, self._differences, cost, (-1, 1, 2, 2)[self._effort]
+        )
+        self._measure_noise()
+        return bool(remaining > SCENE_CHANGE * motion.magnitude(self._current))
+
+    def _measure_noise(self) -> None:
+        """Noise is what changes even the calmest blocks, by no more over two frames than over one."""
+        over_two = self._calm_difference(self._older)
+        over_one = self._calm_difference(self._last)
+        per_sample = over_one if over_two < MOVING * over_one else 0.0
+        # A normal distribution's standard deviation is 1.25 mean magnitudes; a difference has twice the variance.
+        self.noise += 0.25 * (1.25 / np.sqrt(2) * per_sample - self.noise)
+
+    def _calm_difference(self, frame: NDArray[np.int16]) -> float:
+        motion.block_differences(self._current, frame, self._differences)
+        return float(np.quantile(self._differences, CALM)) / (16 * self._current.shape[2])
 
     def quantize(self, keyframe: bool, step: int, beta: float) -> None:
         """Set the group's steps, and the levels of the difference from its prediction."""

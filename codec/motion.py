@@ -173,12 +173,19 @@ def _vector_cost(down: Int, right: Int, left_vector: Vectors, above_vector: Vect
     return 10
 
 
-@_kernel(int64(_READ, _READ, Array(int8, 2, "C"), int64, int64))
-def search(current: Samples, reference: Samples, vectors: Vectors, bit_cost: int, refine: int) -> np.int64:
-    """Find each block's vector; returns the sum of the differences that remain.
+@_kernel(int64(_READ, _READ, Array(int8, 2, "C"), Array(int64, 1, "C"), int64, int64))
+def search(
+    current: Samples,
+    reference: Samples,
+    vectors: Vectors,
+    differences: NDArray[np.int64],
+    bit_cost: int,
+    refine: int,
+) -> np.int64:
+    """Find each block's vector and the sum of the absolute differences that it leaves; returns their total.
 
     `current` and `reference` (H, W, N) hold the components to compare, `bit_cost` is what a bit weighs in a sum of
-    absolute differences. refine: 0 whole samples, 1 halves, 2 quarters.
+    absolute differences. refine: -1 no motion at all, 0 whole samples, 1 halves, 2 quarters.
     """
     _, width, components = reference.shape
     across = width // 4
@@ -193,7 +200,7 @@ def search(current: Samples, reference: Samples, vectors: Vectors, bit_cost: int
         best_down, best_right = np.int64(0), np.int64(0)
         best_difference = _distance_whole(current, reference, top, left, 0, 0)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_vector, above_vector)
-        still = best_difference <= 4 * bit_cost
+        still = refine < 0 or best_difference <= 4 * bit_cost
         if not still:
             for candidate in range(2):
                 vector = left_vector if candidate == 0 else above_vector
@@ -227,6 +234,7 @@ def search(current: Samples, reference: Samples, vectors: Vectors, bit_cost: int
                             best, best_difference, best_down, best_right = cost, difference, down, right
                 stride //= 2
         vectors[b, 0], vectors[b, 1] = best_down, best_right
+        differences[b] = best_difference
         remaining += best_difference
     return remaining
 
@@ -251,3 +259,11 @@ def magnitude(samples: Samples) -> np.int64:
             for k in range(components):
                 total += abs(np.int32(samples[y, x, k]))
     return total
+
+
+@_kernel(void(_READ, _READ, Array(int64, 1, "C")))
+def block_differences(current: Samples, last: Samples, differences: NDArray[np.int64]) -> None:
+    """Sum of absolute differences of each block between two frames (H, W, N)."""
+    across = current.shape[1] // 4
+    for b in range(differences.size):
+        differences[b] = _distance_whole(current, last, 4 * (b // across), 4 * (b % across), 0, 0)
