@@ -37,6 +37,7 @@ DEBT_PAID_S = 6.0  # time constant of paying it back
 DEBT_SHARE = 0.06  # of the target pays it back, at most: a keyframe must not show in the frames after it
 KEYFRAME_COARSER = 32  # steps at most, than the frames around it
 DIFFERENCE = 3.0  # times smaller than a keyframe, until known
+LEAST_SHARE = 0.1  # of a latency is always the link's: to coarsen frames for less would gain nothing
 START_COARSER = 32  # steps: the first frame of a connection meets an unknown link
 FINER = 6  # steps at most from frame to frame: each also mends what coarser ones before it left
 FAR = 12  # steps: a smaller correction has to be wanted on average,
@@ -253,7 +254,7 @@ class RateControl:
             budgets["target"] = self._target_kb_ms * frame_ms * (1 - owed)
         if self._max_latency_ms is not None and self._elsewhere_ms is not None:
             left_ms = self._max_latency_ms - self._elsewhere_ms - 2 * self._elsewhere_deviation_ms
-            budgets["latency"] = link_kb_ms * max(left_ms, 1.0)
+            budgets["latency"] = link_kb_ms * max(left_ms, LEAST_SHARE * self._max_latency_ms)
         return budgets
 
     # --- estimates ---

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from codec.feature import QUALITY, FeatureEncoder
 from tests.services.conftest import LIVENESS_S
 from tests.services.proxy import proxy_to
 from tests.services.test_pipeline import balances, until
@@ -15,8 +16,8 @@ NOISE = "demo:scene=bus,fps=15,size=96x64,noise=40"  # which no prediction takes
 
 
 CODEC = "feature:quality=8,profile=none"
-STEP = 140  # of that quality
-COARSEST = 216
+STEP, _ = QUALITY[8]
+COARSEST = FeatureEncoder.coarsest
 
 
 def value(camera, name: str, **labels: str) -> float:

@@ -130,6 +130,13 @@ def test_a_latency_out_of_reach_takes_the_coarsest_step():
     assert len(link.between(4, 10)) >= 0.9 * 15 * 6
 
 
+def test_a_latency_that_the_link_has_no_part_in_costs_no_quality():
+    """Coarser frames would not make the detector faster."""
+    link = Simulation(lambda _: 100_000, max_latency_ms=150, detector_ms=(80, 100), kilobytes=16).run(10)
+    assert set(link.steps(4, 10)) == {STEPS.finest}
+    assert min(link.latency_ms(4, 10)) > 150
+
+
 @pytest.mark.parametrize("one_way_ms", [1, 100])
 @pytest.mark.parametrize("steps_per_octave", [16, 32])
 def test_learns_the_link_and_the_codec(one_way_ms, steps_per_octave):
