@@ -22,7 +22,7 @@ from stream.letterbox import parse_size
 from stream.message import StreamName
 
 DEFAULT_PORT = 8765
-DEFAULT_CODEC = "rle:bits=4,temporal=true"
+DEFAULT_CODEC = "feature:quality=6"
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -16,7 +16,9 @@ from ultralytics.utils.metrics import box_iou
 from codec.packet import Stamp
 from codec.spec import CodecSpec
 from services.config import DEFAULT_CODEC, DetectorConfig
+from services.profiles import resolve
 from services.training.pictures import CLASSES, PHOTOGRAPHS
+from stream.cut import DEFAULT_SPLIT
 from stream.detections import Detections
 from stream.letterbox import Letterbox
 from stream.model import Model, load_model
@@ -38,7 +40,7 @@ class SplitDetector:
         settings = DetectorConfig.load({})
         self.letterbox = Letterbox(canvas, canvas)
         self.head, self.tail = Head(network, size=canvas), Tail(network)
-        codec = CodecSpec.parse(DEFAULT_CODEC)
+        codec = resolve(CodecSpec.parse(DEFAULT_CODEC), network.weights_hash, DEFAULT_SPLIT)
         self.encoder, self.decoder = codec.encoder(self.head.layout), codec.decoder(self.head.layout)
         self.confidence, self.iou = settings.confidence, settings.iou
         self.frames = 0
