@@ -4,6 +4,10 @@
 
 writes them again. features.npz is the input, four frames along the first axis, and is not made again. Do
 this only when the format gets a new version: the packets are what cameras out there send.
+
+Packets of the feature codec are only decoded, since its encoder may choose otherwise tomorrow; they come from
+the moving frames below. Their arrays are the decoded tensors, and as `planes 0`, `planes 1`, ... the integers that
+both ends hold of each group, which are exact.
 """
 
 from __future__ import annotations
@@ -12,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from codec.feature import Feature
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Stamp
+from codec.profile import Profile, grouped
 from codec.spec import CodecSpec
+from tests.codec.calibrated import make_profile
 
 VECTORS = Path(__file__).parent
 CODECS = {
@@ -22,6 +29,59 @@ CODECS = {
     **{f"rle-{bits}": f"rle:bits={bits}" for bits in range(2, 9)},
     "rle-4-temporal": "rle:bits=4,temporal=true,keyframe_interval=3",
 }
+
+
+FEATURE = ("feature", "feature-uncalibrated")
+FEATURE_LAYOUT = (  # two groups, of padded planes and of none
+    TensorSpec("4.m", (3, 9, 14)),
+    TensorSpec("9", (5,)),
+    TensorSpec("4.cv2", (2, 9, 14)),
+)
+
+
+def feature_codec(name: str) -> Feature:
+    """The codec of `feature.packets` or `feature-uncalibrated.packets`."""
+    if name == "feature-uncalibrated":
+        return Feature(quality=7, keyframe_interval=5, profile="none")
+    profile = Profile.parse((VECTORS / "feature.profile").read_bytes())
+    return Feature(quality=7, keyframe_interval=5, profile=profile)
+
+
+def moving_frames() -> list[dict[str, FloatArray]]:
+    """A picture that moves, stands still, is there again after a keyframe, and has one value far out."""
+    rng = np.random.default_rng(3)
+    wide = {spec.name: rng.normal(size=(*spec.shape[:-1], spec.shape[-1] + 8)) for spec in FEATURE_LAYOUT}
+    frames = []
+    for shift in (0, 1, 3, 3, 3, 4, 4, 5):
+        frame = {}
+        for spec in FEATURE_LAYOUT:
+            smooth = wide[spec.name] + np.roll(wide[spec.name], 1, -1)
+            frame[spec.name] = smooth[..., shift : shift + spec.shape[-1]].astype(np.float32)
+        frames.append(frame)
+    frames[1]["4.cv2"][1, 4, 5] = 400
+    return frames
+
+
+def feature_packets(name: str) -> list[bytes]:
+    """One packet a frame, the sequence number going round."""
+    encoder = feature_codec(name).encoder(FEATURE_LAYOUT)
+    return [
+        encoder.encode(frame, Stamp((2**32 - 2 + i) % 2**32, 10**12 + 40_000_000 * i, 480, 640)).data
+        for i, frame in enumerate(moving_frames())
+    ]
+
+
+def decode_feature(name: str, coded: list[bytes]) -> dict[str, np.ndarray]:
+    """Tensors and reference planes of the packets, the frames along the first axis."""
+    decoder = feature_codec(name).decoder(FEATURE_LAYOUT)
+    arrays: dict[str, list[np.ndarray]] = {}
+    for packet in coded:
+        tensors = decoder.decode(packet).tensors
+        planes = {f"planes {i}": group.planes.copy() for i, group in enumerate(decoder._groups)}
+        for key, array in (tensors | planes).items():
+            arrays.setdefault(key, []).append(array)
+    assert len(decoder._groups) == len(grouped(FEATURE_LAYOUT))
+    return {key: np.stack(frames) for key, frames in arrays.items()}
 
 
 def features() -> list[dict[str, FloatArray]]:
@@ -52,6 +112,11 @@ def main() -> None:
         decoder = CodecSpec.parse(codec).decoder(layout())
         frames = [decoder.decode(packet).tensors for packet in coded]
         np.savez(VECTORS / f"{name}.npz", **{x: np.stack([frame[x] for frame in frames]) for x in frames[0]})
+    (VECTORS / "feature.profile").write_bytes(make_profile(FEATURE_LAYOUT, 3).pack())
+    for name in FEATURE:
+        coded = feature_packets(name)
+        (VECTORS / f"{name}.packets").write_bytes(b"".join(coded))
+        np.savez_compressed(VECTORS / f"{name}.npz", **decode_feature(name, coded))
 
 
 if __name__ == "__main__":
