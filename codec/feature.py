@@ -46,8 +46,8 @@ KEYFRAME_FINER = 6
 KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
 
 QUALITY: Mapping[int, tuple[int, float]] = {
-    1: (204, 1.1), 2: (194, 1.1), 3: (184, 1.1), 4: (175, 1.1), 5: (166, 1.1), 6: (158, 1.1),
-    7: (150, 1.1), 8: (140, 1.0), 9: (126, 0.75), 10: (106, 0.5),
+    1: (218, 1.1), 2: (208, 1.1), 3: (198, 1.1), 4: (190, 1.1), 5: (181, 1.1), 6: (173, 1.1),
+    7: (164, 1.1), 8: (152, 1.0), 9: (136, 0.75), 10: (116, 0.5),
 }  # fmt: skip
 """Step, and how far it follows each block's sensitivity: small objects need less of that when all is fine."""
 
@@ -242,7 +242,7 @@ def _state(groups: list[_Group]) -> int:
 class FeatureEncoder:
     """Codes frames one after the other; owns the reference frame."""
 
-    finest, coarsest = 64, 216
+    finest, coarsest = 64, 232
 
     def __init__(self, codec: Feature, layout: Layout) -> None:
         self._codec, self._layout = codec, layout

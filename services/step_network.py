@@ -13,7 +13,7 @@ from codec.calibration import SensitivityExample
 from codec.layout import FloatArray
 from codec.steps import HIDDEN, MIXED, StepNetwork
 
-UPDATES = 2500  # of the weights, one picture each; more fit the pictures, not the sensitivity
+UPDATES = 6000  # of the weights, one picture each; more fit the pictures, not the sensitivity
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 5e-2
 DROPOUT = 0.2  # of whole measures
