@@ -184,6 +184,15 @@ def test_difference_of_a_static_scene_takes_at_most_100_bytes():
         decoder.decode(packet.data)
 
 
+def test_frames_without_any_levels_are_read_by_the_slow_decoder_too():
+    codec = make_codec(SMALL)
+    frames = [features(4, SMALL)] * 4 + pans(4, 2)
+    packets = encode_all(codec.encoder(SMALL), frames)
+    assert len(packets[3].data) < 80
+    assert not packets[3].keyframe
+    assert_equals_the_slow_decoder(codec, SMALL, [packet.data for packet in packets])
+
+
 def test_stamp_and_header_arrive():
     encoder, decoder = pair()
     header = decoder.decode(encoder.encode(features(1, SMALL), Stamp(9, 123, 480, 640)).data).header
