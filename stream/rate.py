@@ -197,9 +197,16 @@ class RateControl:
             self.choice = self._start()
             return self.choice
         wanted = self._wanted(keyframe)
-        if not keyframe:
-            self.choice = wanted = Choice(self._steady(wanted.step), wanted.reason)
-        return wanted
+        if keyframe:
+            return wanted
+        assert self.choice is not None
+        step, reason = self._steady(wanted.step), wanted.reason
+        if step == self._steps.finest:
+            reason = "quality"
+        elif reason == "quality":  # not there yet
+            reason = self.choice.reason
+        self.choice = Choice(step, reason)
+        return self.choice
 
     def _start(self) -> Choice:
         step = self._steps.finest + START_COARSER
