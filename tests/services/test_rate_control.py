@@ -50,7 +50,7 @@ async def test_holds_a_target_with_the_step_then_with_the_frame_rate(start_detec
         camera = make_camera(running.url, source=NOISE, codec=CODEC, target_kbps=target_kbps)
         started = time.monotonic()
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= 30)
+        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= 10)
         assert balances(camera)
         sent = camera.account.totals.encoded_bytes
         elapsed_s = time.monotonic() - started
@@ -70,20 +70,19 @@ async def test_holds_a_target_with_the_step_then_with_the_frame_rate(start_detec
 
 async def test_follows_a_link_that_shrinks(start_detector, make_camera):
     async with start_detector() as running, proxy_to(running.port) as proxy:
-        camera = make_camera(proxy.url, source=NOISE, codec=CODEC, max_latency_ms=2000)
+        camera = make_camera(proxy.url, source=NOISE, codec=CODEC, max_latency_ms=60_000)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: reason(camera) == "quality" and camera.account.ledger.detected >= 10)
-        finest = value(camera, "quantizer_step")
-        proxy.kbps = 20
+        await until(lambda: camera.account.ledger.detected >= 10)
+        kbps, proxy.kbps = 10, 10
         await until(
             lambda: (
                 reason(camera) == "link"
-                and value(camera, "quantizer_step") > finest + 16
-                and value(camera, "link_bytes_per_second") < 20 * 125 * 1.5
+                and value(camera, "quantizer_step") > STEP
+                and value(camera, "link_bytes_per_second") < 2 * kbps * 125
             )
         )
         proxy.kbps = None
-        await until(lambda: value(camera, "quantizer_step") == finest)
+        await until(lambda: value(camera, "link_bytes_per_second") > 4 * kbps * 125)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
@@ -95,14 +94,14 @@ async def test_a_frozen_link_gets_no_more_frames(start_detector, make_camera):
     async with start_detector(**patience) as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, source=NOISE, codec=CODEC, target_kbps=5000, **patience)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 20)
+        await until(lambda: camera.account.ledger.detected >= 8)
         proxy.freeze()
-        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= 20)
+        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= 8)
         assert 0 < len(camera._flights) < 500
         assert balances(camera)
         proxy.break_connections()
         proxy.thaw()
-        resumed = camera.account.ledger.detected + 10
+        resumed = camera.account.ledger.detected + 5
         await until(lambda: camera.account.ledger.detected >= resumed)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
