@@ -153,7 +153,7 @@ def _figure(comparison: Comparison, quality: Score, title: str) -> str:
         if one.points
     )
     caption = "Up and to the left is better. Dashed: the unsplit network on the original pictures."
-    if least is not None:
+    if least is not None and any(value < least for one in series for _, value, _ in one.points):
         caption += f" Settings below {level(least)} are in the table alone."
     return f'<figure>{drawing}<ul class="legend">{legend}</ul><figcaption>{caption}</figcaption></figure>\n'
 

@@ -55,6 +55,12 @@ def test_it_holds_every_source_setting_and_conclusion():
     assert page.text.count("At equal agreement") == 2
 
 
+def test_it_says_what_the_plot_leaves_out():
+    told = "Settings below .60 are in the table alone"
+    assert told not in report(SETTINGS, RECORDS)
+    assert told in report(SETTINGS, [*RECORDS, coded("jpeg:quality=1", 3, 0.2)])
+
+
 def test_it_loads_nothing():
     page = Page(report(SETTINGS, RECORDS))
     assert not {"script", "link", "img", "iframe", "object"} & set(page.elements)
