@@ -9,13 +9,14 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench train-demo screenshot clean
+.PHONY: help demo test lint format bench fuzz train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff, ruff format --check, mypy --strict"
 	@echo "make bench   time the codec against zlib and zstd"
+	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
 	@echo "make screenshot   take the README's picture of the live page"
 
@@ -42,6 +43,13 @@ format: $(VENV)/.ok
 bench: $(VENV)/.ok
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
 
+# What it finds, and the inputs that it grew, are in .fuzz afterwards.
+MINUTES ?= 10
+
+fuzz: $(VENV)/.ok
+	$(BIN)/python -m pip install --quiet --editable '.[test,fuzz]'
+	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
 # Needs COCO images with labels, clips and the official yolov5n.pt, which do not come with the project.
 DATA    ?= $(SPLITCAST_SHARED)/data
 TEACHER ?= $(DATA)/weights/yolov5n.pt
@@ -56,4 +64,4 @@ screenshot: $(VENV)/.ok
 	$(BIN)/python -m tests.services.screenshot docs/images/live.png
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .fuzz .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis build dist *.egg-info

@@ -1,0 +1,203 @@
+"""What is fuzzed: everything that reads bytes from outside. A target takes any bytes and breaks its promise or not."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from codec.errors import BitstreamError, CodecError, MissingReference
+from codec.feature import Feature
+from codec.interface import Codec
+from codec.layout import Layout
+from codec.packet import PacketHeader, Stamp, open_packet, read_packets
+from codec.profile import Profile
+from codec.spec import CodecSpec
+from tests.vectors import make
+
+STATE_BYTES = 4  # of a difference's payload, behind its step
+
+
+class Broken(Exception):
+    """A promise that was not kept. What is raised besides it and CodecError is a finding too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`run` takes any bytes; `seeds` are some that go deep."""
+
+    run: Callable[[bytes], None]
+    seeds: list[bytes]
+
+
+def packet_headers() -> Target:
+    """Packets of every codec, parsed without anything agreed; once as they are and once with a right checksum."""
+
+    def run(data: bytes) -> None:
+        for packet in (data, _resealed(data)):
+            try:
+                header = open_packet(packet).header
+                CodecSpec.of_packet(header)
+            except CodecError:
+                continue
+            if header.pack() != packet[: header.header_bytes]:
+                raise Broken("a header that is packed otherwise than it was")
+
+    return Target(run, [packet for name in (*make.CODECS, *make.FEATURE) for packet in _golden(name)])
+
+
+def _resealed(data: bytes) -> bytes:
+    """With the size and the checksum that the bytes have."""
+    if len(data) < 33:
+        return data
+    data = data[:8] + struct.pack(">I", len(data)) + data[12:-4]
+    return data + struct.pack(">I", zlib.crc32(data))
+
+
+def profile_files() -> Target:
+    """Profiles as files."""
+
+    def run(data: bytes) -> None:
+        try:
+            profile = Profile.parse(data)
+        except CodecError:
+            return
+        if profile.pack() != data:
+            raise Broken("a profile that is packed otherwise than it was")
+
+    packed = (make.VECTORS / "feature.profile").read_bytes()
+    return Target(run, [packed[:64], packed])
+
+
+def profile_values() -> Target:
+    """Changed bytes in a profile, which then decodes packets made for it."""
+    golden = (make.VECTORS / "feature.profile").read_bytes()
+    packets = _golden("feature")
+
+    def run(data: bytes) -> None:
+        changed = np.frombuffer(golden, np.uint8).copy()
+        for at in range(0, len(data) - 3, 4):
+            changed[int.from_bytes(data[at : at + 3], "big") % len(changed)] = data[at + 3]
+        try:
+            profile = Profile.parse(changed.tobytes())
+        except CodecError:
+            return
+        codec = Feature(profile=profile)
+        decoder, form = codec.decoder(make.FEATURE_LAYOUT), codec.packet_format(make.FEATURE_LAYOUT)
+        for packet in packets[:3]:
+            opened = PacketHeader.parse(packet)
+            sections = list(open_packet(packet).sections)
+            try:
+                decoded = decoder.decode(form.seal(Stamp(opened.sequence, 0), opened.keyframe, sections))
+            except BitstreamError:
+                continue
+            _check(decoded.tensors, make.FEATURE_LAYOUT)
+
+    return Target(run, [b"\0\0\x40\x01", b"\0\x20\0\xff\1\0\0\x40"])
+
+
+def decoder(name: str) -> Target:
+    """A stream's decoder, after some good packets: the first byte says how many, the rest is the next packet."""
+    codec, layout, packets = _stream(name)
+    instance = codec.decoder(layout)
+
+    def run(data: bytes) -> None:
+        if data:
+            index = data[0] % len(packets)
+            _decode(instance, layout, packets, index, data[1:])
+
+    return Target(run, [bytes((index,)) + packet for index, packet in enumerate(packets)])
+
+
+def sections(name: str) -> Target:
+    """As `decoder`, but the rest is what the next packet has in its sections; all around them is right."""
+    codec, layout, packets = _stream(name)
+    instance, form = codec.decoder(layout), codec.packet_format(layout)
+    headers = [PacketHeader.parse(packet) for packet in packets]
+
+    def run(data: bytes) -> None:
+        if not data:
+            return
+        index = data[0] % len(packets)
+        header, body = headers[index], data[1:]
+        if isinstance(codec, Feature):
+            if not header.keyframe:
+                state = bytes(open_packet(packets[index]).sections[0][1 : 1 + STATE_BYTES])
+                body = body[:1] + state + body[1:]
+            parts = [body, *(b"" for _ in layout[1:])]
+        else:
+            parts = _split(body, len(layout))
+        stamp = Stamp(header.sequence, header.captured_ns)
+        _decode(
+            instance, layout, packets, index, form.seal(stamp, header.keyframe, list(map(memoryview, parts)))
+        )
+
+    return Target(run, [bytes((index,)) + _joined(codec, packet) for index, packet in enumerate(packets)])
+
+
+def _split(body: bytes, count: int) -> list[bytes]:
+    """Parts with their sizes before them, in two bytes; the last has what is left."""
+    parts = []
+    for _ in range(count - 1):
+        size = int.from_bytes(body[:2], "big")
+        parts.append(body[2 : 2 + size])
+        body = body[2 + size :]
+    return [*parts, body]
+
+
+def _joined(codec: Codec, packet: bytes) -> bytes:
+    parts = [bytes(section) for section in open_packet(packet).sections]
+    if isinstance(codec, Feature):
+        return parts[0] if PacketHeader.parse(packet).keyframe else parts[0][:1] + parts[0][1 + STATE_BYTES :]
+    return b"".join(len(part).to_bytes(2, "big") + part for part in parts[:-1]) + parts[-1]
+
+
+def _decode(instance, layout: Layout, packets: list[bytes], index: int, packet: bytes) -> None:
+    for earlier in packets[:index]:
+        instance.decode(earlier)
+    try:
+        decoded = instance.decode(packet)
+    except BitstreamError:
+        for other in packets:
+            if not PacketHeader.parse(other).keyframe:
+                try:
+                    instance.decode(other)
+                except MissingReference:
+                    break
+                raise Broken("a difference is taken after a refused packet") from None
+        return
+    _check(decoded.tensors, layout)
+
+
+def _check(tensors: dict[str, np.ndarray], layout: Layout) -> None:
+    if [(name, tensor.shape) for name, tensor in tensors.items()] != [
+        (spec.name, spec.shape) for spec in layout
+    ]:
+        raise Broken("tensors of another layout")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise Broken("a tensor that is not finite")
+
+
+def _golden(name: str) -> list[bytes]:
+    return list(read_packets(make.VECTORS / f"{name}.packets"))
+
+
+def _stream(name: str) -> tuple[Codec, Layout, list[bytes]]:
+    if name in make.FEATURE:
+        return make.feature_codec(name), make.FEATURE_LAYOUT, _golden(name)
+    return CodecSpec.parse(make.CODECS[name]).codec, make.layout(), _golden(name)
+
+
+STREAMS = ("raw", "rle-3", "rle-4-temporal", *make.FEATURE)
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "packet": packet_headers,
+    "profile": profile_files,
+    "profile values": profile_values,
+    **{name: lambda name=name: decoder(name) for name in STREAMS},
+    **{f"{name} sections": lambda name=name: sections(name) for name in STREAMS},
+}
+"""By name, made when they are asked for."""
