@@ -282,6 +282,8 @@ class FeatureEncoder:
             for source in self._sources:
                 source.begin_keyframe()
                 source.transform()
+                if reason != "scene":
+                    source.remember()
         step = self._above_noise()
         size = self._code(reason is not None, step)
         while size < 0:  # does not fit: rarer than any real frame
@@ -301,8 +303,10 @@ class FeatureEncoder:
     def _above_noise(self) -> int:
         """The step asked for, coarsened where the camera's noise would fill the differences."""
         noise = max(source.noise for source in self._sources)
-        least = 16 * np.log2(max(noise, 1.0) / NOISE_SHARE)
-        return int(min(max(self.step, min(round(least), self.step + MOST_COARSENED)), self.coarsest))
+        if noise < 1:
+            return self.step
+        least = round(16 * np.log2(noise / NOISE_SHARE))
+        return int(max(self.step, min(least, self.step + MOST_COARSENED, self.coarsest)))
 
     def _code(self, keyframe: bool, step: int) -> int:
         """Write the payload; returns its size, or -1 if it has no room."""
@@ -359,6 +363,7 @@ class _Source:
         self._reference = np.zeros_like(self._current)
         self._last = np.zeros_like(self._current)  # frame, as it was taken
         self._older = np.zeros_like(self._current)
+        self._remembered = 0  # frames
         self._differences = np.zeros(group.deltas.size, np.int64)
         self.noise = 0.0  # standard deviation that most of the last frames' blocks had at least
         self.ranges = b""  # what a keyframe says where there is no calibration
@@ -401,11 +406,16 @@ class _Source:
             )
         _cut_off(self._samples)
 
+    def remember(self) -> None:
+        """Keep the frame's first components, as it was taken, for this search and the next frames' noise."""
+        self._older, self._last, self._current = self._last, self._current, self._older
+        transform.round_samples(self._samples, self._offset, self._current)
+        self._remembered += 1
+
     def search(self, step: int) -> bool:
         """Find each block's vector; tell whether the frame has little to do with the one before."""
         group = self._group
-        self._older, self._last, self._current = self._last, self._current, self._older
-        transform.round_samples(self._samples, self._offset, self._current)
+        self.remember()
         motion.components_last(group.planes, self._reference)
         vectors = group.vectors
         vectors[:] = 0
@@ -418,6 +428,8 @@ class _Source:
 
     def _measure_noise(self) -> None:
         """Noise is what changes even the calmest blocks, by no more over two frames than over one."""
+        if self._remembered < 3:
+            return
         over_two = self._calm_difference(self._older)
         over_one = self._calm_difference(self._last)
         per_sample = over_one if over_two < MOVING * over_one else 0.0

@@ -234,7 +234,7 @@ def _add_calibrate(calibrate: ArgumentParser) -> None:
     calibrate.add_argument(
         "--variants",
         type=int,
-        default=3,
+        default=8,
         help="other views of an image, nearer, farther or mirrored (default: %(default)s)",
     )
     calibrate.add_argument("--seed", type=int, default=0, help="of all that is random (default: %(default)s)")
