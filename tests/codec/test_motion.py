@@ -74,7 +74,7 @@ def test_the_search_finds_whole_samples(down, right):
     reference_frame = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
     current = wide[:, 4 + down : 4 + down + SHAPE[0], 4 + right : 4 + right + SHAPE[1]]
     vectors = np.full((DOWN * ACROSS, 2), 77, np.int8)
-    remaining = motion.search(last(current), last(reference_frame), vectors, 1, 2)
+    remaining = motion.search(last(current), last(reference_frame), vectors, np.zeros(len(vectors), np.int64), 1, 2)
     inner = vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1]
     assert (inner == (4 * down, 4 * right)).all()
     assert remaining <= int(np.abs(current.astype(int) - reference_frame).sum())
@@ -87,9 +87,9 @@ def test_the_search_finds_parts_of_samples(refine):
     moved = reference.predict(wide.astype(np.int64), [(step, -step)] * (5 * 6), 6)
     inside = np.s_[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    found = motion.search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, 1, refine)
+    found = motion.search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, np.zeros(len(vectors), np.int64), 1, refine)
     assert (vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1] == (step, -step)).all()
-    whole = motion.search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, 1, 0)
+    whole = motion.search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, np.zeros(len(vectors), np.int64), 1, 0)
     assert found < whole
     assert not (vectors & 3).any()
 
@@ -99,7 +99,7 @@ def test_the_search_stays_in_range_and_says_what_remains(seed, refine, bit_cost)
     rng = np.random.default_rng(seed)
     current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    remaining = motion.search(last(current), last(reference_frame), vectors, bit_cost, refine)
+    remaining = motion.search(last(current), last(reference_frame), vectors, np.zeros(len(vectors), np.int64), bit_cost, refine)
     assert np.abs(vectors).max() <= 8
     moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
     assert remaining == np.abs(current - moved).sum()
@@ -108,7 +108,7 @@ def test_the_search_stays_in_range_and_says_what_remains(seed, refine, bit_cost)
 def test_a_still_frame_does_not_move():
     frame = last(picture(7)[:, : SHAPE[0], : SHAPE[1]])
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    assert motion.search(frame, frame, vectors, 1, 2) == 0
+    assert motion.search(frame, frame, vectors, np.zeros(len(vectors), np.int64), 1, 2) == 0
     assert not vectors.any()
 
 
