@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from codec.feature import Feature
-from codec.profile import Profile
+from codec.profile import MAX_PROFILE_BYTES, Profile, ProfileError
 from codec.shipped import SHIPPED
 from codec.spec import CodecSpec
 from services.config import ConfigError
@@ -43,6 +43,11 @@ def resolve(codec: CodecSpec, weights_hash: str, split: str, file: Path | None =
 def read_profile(file: Path) -> Profile:
     """The profile in a file. Raises ConfigError where it cannot be read, ProfileError where it is none."""
     try:
-        return Profile.parse(file.read_bytes())
+        with file.open("rb") as opened:
+            data = opened.read(MAX_PROFILE_BYTES + 1)  # one too many is enough for `parse` to refuse
     except OSError as error:
-        raise ConfigError(f"--profile: cannot read {file} ({error.strerror})") from None
+        raise ConfigError(f"cannot read the profile {file} ({error.strerror})") from None
+    try:
+        return Profile.parse(data)
+    except ProfileError as error:
+        raise ProfileError(f"{file} is no profile: {error}") from None

@@ -406,6 +406,24 @@ def test_the_step_may_be_set_before_every_frame(step):
     assert packet.step == step
 
 
+def noisy(count, deviation):
+    """A still scene before a camera that is not."""
+    rng = np.random.default_rng(0)
+    still = pans(5, 1)[0]["4.m"]
+    return [{"4.m": (still + rng.normal(0, deviation, still.shape)).astype(np.float32)} for _ in range(count)]
+
+
+def test_the_step_is_coarsened_for_noise_and_not_for_ever():
+    encoder, decoder = pair(quality=10)
+    packets = encode_all(encoder, noisy(30, 0.3))
+    for packet in packets:
+        decoder.decode(packet.data)
+    assert packets[0].step == encoder.step
+    assert encoder.step < packets[-1].step <= encoder.step + feature.MOST_COARSENED
+    quiet = encode_all(encoder, noisy(30, 0), first=30)
+    assert quiet[-1].step == encoder.step
+
+
 # --- parameters ---
 
 

@@ -44,6 +44,13 @@ def test_compensation_is_the_slow_one(seed, largest):
     assert np.array_equal(prediction, last(expected))
 
 
+def search(current, reference_frame, vectors, bit_cost, refine):
+    """The search, its differences left alone."""
+    return motion.search(
+        current, reference_frame, vectors, np.zeros(len(vectors), np.int64), bit_cost, refine
+    )
+
+
 @pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])
 def test_one_vector_for_all_blocks(vector):
     planes = picture(1)[:, : SHAPE[0], : SHAPE[1]]
@@ -74,7 +81,7 @@ def test_the_search_finds_whole_samples(down, right):
     reference_frame = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
     current = wide[:, 4 + down : 4 + down + SHAPE[0], 4 + right : 4 + right + SHAPE[1]]
     vectors = np.full((DOWN * ACROSS, 2), 77, np.int8)
-    remaining = motion.search(last(current), last(reference_frame), vectors, np.zeros(len(vectors), np.int64), 1, 2)
+    remaining = search(last(current), last(reference_frame), vectors, 1, 2)
     inner = vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1]
     assert (inner == (4 * down, 4 * right)).all()
     assert remaining <= int(np.abs(current.astype(int) - reference_frame).sum())
@@ -87,9 +94,9 @@ def test_the_search_finds_parts_of_samples(refine):
     moved = reference.predict(wide.astype(np.int64), [(step, -step)] * (5 * 6), 6)
     inside = np.s_[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    found = motion.search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, np.zeros(len(vectors), np.int64), 1, refine)
+    found = search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, 1, refine)
     assert (vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1] == (step, -step)).all()
-    whole = motion.search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, np.zeros(len(vectors), np.int64), 1, 0)
+    whole = search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, 1, 0)
     assert found < whole
     assert not (vectors & 3).any()
 
@@ -99,16 +106,33 @@ def test_the_search_stays_in_range_and_says_what_remains(seed, refine, bit_cost)
     rng = np.random.default_rng(seed)
     current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    remaining = motion.search(last(current), last(reference_frame), vectors, np.zeros(len(vectors), np.int64), bit_cost, refine)
+    remaining = search(last(current), last(reference_frame), vectors, bit_cost, refine)
     assert np.abs(vectors).max() <= 8
     moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
     assert remaining == np.abs(current - moved).sum()
 
 
+@given(st.integers(0, 2**32), st.sampled_from([-1, 1]))
+def test_differences_are_of_each_block(seed, refine):
+    rng = np.random.default_rng(seed)
+    current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
+    vectors, left = np.empty((DOWN * ACROSS, 2), np.int8), np.full(DOWN * ACROSS, -1, np.int64)
+    motion.search(last(current), last(reference_frame), vectors, left, 1, refine)
+    assert vectors.any() == (refine >= 0)
+    moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
+    assert left.tolist() == by_block(np.abs(current - moved))
+    motion.block_differences(last(current), last(reference_frame), left)
+    assert left.tolist() == by_block(np.abs(current.astype(np.int64) - reference_frame))
+
+
+def by_block(samples):
+    return samples.sum(0).reshape(DOWN, 4, ACROSS, 4).sum((1, 3)).ravel().tolist()
+
+
 def test_a_still_frame_does_not_move():
     frame = last(picture(7)[:, : SHAPE[0], : SHAPE[1]])
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    assert motion.search(frame, frame, vectors, np.zeros(len(vectors), np.int64), 1, 2) == 0
+    assert search(frame, frame, vectors, 1, 2) == 0
     assert not vectors.any()
 
 

@@ -62,9 +62,9 @@ def test_a_shipped_profile_is_shown_by_its_hash(monkeypatch, capsys):
     monkeypatch.setattr(describe, "SHIPPED", {shipped.hash: shipped})
     assert main(["profile", "show", shipped.hash]) == Exit.OK
     assert shipped.hash in capsys.readouterr().out
-    assert main(["profile", "show", "0" * 64]) == Exit.FAILURE
+    assert main(["profile", "show", "0" * 64]) == Exit.USAGE
 
 
 def test_a_missing_file_is_named(tmp_path, capsys):
-    assert main(["profile", "show", str(tmp_path / "absent")]) == Exit.FAILURE
+    assert main(["profile", "show", str(tmp_path / "absent")]) == Exit.USAGE
     assert "absent" in capsys.readouterr().err
