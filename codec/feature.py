@@ -52,7 +52,8 @@ QUALITY: Mapping[int, tuple[int, float]] = {
 """Step, and how far it follows each block's sensitivity: small objects need less of that when all is fine."""
 
 BIT_COST = 2  # of a vector, in steps of absolute difference
-SCENE_CHANGE = 0.8  # share of a frame's magnitude that the frame before does not explain
+UNEXPLAINED = 0.8  # share of a frame's magnitude that its prediction leaves where it is of little use
+UNRELATED = 1.0  # and by how much of it, at least, frames of different scenes differ
 
 CALM = 0.2  # share of blocks that noise is measured in
 MOVING = 1.2  # times the difference over one frame: more over two is motion
@@ -424,7 +425,12 @@ class _Source:
             self._current, self._reference, vectors, self._differences, cost, (-1, 1, 2, 2)[self._effort]
         )
         self._measure_noise()
-        return bool(remaining > SCENE_CHANGE * motion.magnitude(self._current))
+        # A coarse reference explains little of any frame: only the frames as they were taken tell a change of scene.
+        magnitude = motion.magnitude(self._current)
+        if remaining <= UNEXPLAINED * magnitude:
+            return False
+        motion.block_differences(self._current, self._last, self._differences)
+        return bool(self._differences.sum() > UNRELATED * magnitude)
 
     def _measure_noise(self) -> None:
         """Noise is what changes even the calmest blocks, by no more over two frames than over one."""
