@@ -146,7 +146,6 @@ def read(frame, data):
 
 
 @given(coded_frames())
-@settings(deadline=None)
 def test_what_is_written_is_read(frame):
     data, learned = write(frame)
     (changes, coded, vectors, levels, lasts), read_learned, position = read(frame, data)
@@ -163,7 +162,7 @@ def test_what_is_written_is_read(frame):
 
 
 @given(coded_frames())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_slow_functions_read_the_same(frame):
     data, (probabilities, distributions, energy, sums) = write(frame)
     state, bits = frame.state(), reference.RangeDecoder(data)
@@ -198,7 +197,7 @@ class Dictated:
 
 
 @given(coded_frames())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_slow_coder_writes_the_same_bytes(frame):
     """Carries, and the shortest end, included."""
     data, _ = write(frame)
@@ -213,7 +212,6 @@ def test_the_slow_coder_writes_the_same_bytes(frame):
 
 
 @given(coded_frames(), st.integers(0, 400))
-@settings(deadline=None)
 def test_an_end_of_room_is_told_and_not_written_over(frame, room):
     data, _ = write(frame)
     written = write(frame, room)
@@ -226,7 +224,7 @@ def test_an_end_of_room_is_told_and_not_written_over(frame, room):
 
 
 @given(st.booleans(), st.integers(0, 2**32), st.binary(max_size=120))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_noise_is_read_by_both_alike(keyframe, seed, noise):
     frame = Frame(seed, keyframe)
     state, bits = frame.state(), reference.RangeDecoder(noise)

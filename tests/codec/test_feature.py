@@ -750,7 +750,7 @@ def assert_alike(codec, layout, packets, index, packet):
 
 
 @given(st.integers(0, 2), st.integers(0, 10**6), st.integers(1, 255))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_single_corrupted_bytes_are_refused_or_decoded_alike(index, at, flip):
     codec, packets = CHAIN
     payload = bytearray(payload_of(packets[index]))
@@ -762,7 +762,7 @@ CHAIN = chain(ODD)
 
 
 @given(st.integers(0, 2), st.binary(max_size=200), st.integers(FINEST, COARSEST))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_payloads_of_noise_are_refused_or_decoded_alike(index, noise, step):
     codec, packets = CHAIN
     head = bytes((step,)) + (payload_of(packets[index])[1:5] if index else b"")

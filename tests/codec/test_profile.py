@@ -106,7 +106,6 @@ def test_bytes_after_it_are_refused():
 
 
 @given(st.integers(0, ARRAYS_START - 1), st.integers(1, 255))
-@settings(deadline=None)
 def test_a_damaged_head_is_refused_or_says_something_else(at, flip):
     changed = bytearray(PACKED)
     changed[at] ^= flip
@@ -119,7 +118,7 @@ def test_a_damaged_head_is_refused_or_says_something_else(at, flip):
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_damaged_arrays_are_refused_or_within_range(seed):
     rng = np.random.default_rng(seed)
     changed = np.frombuffer(PACKED, np.uint8).copy()
@@ -215,7 +214,6 @@ def test_metadata_that_is_not_flat_printable_and_canonical_is_refused(text):
         max_size=8,
     )
 )
-@settings(deadline=None)
 def test_any_flat_metadata_come_back(metadata):
     profile = Profile(PROFILE.groups, metadata)
     assert Profile.parse(profile.pack()).metadata == metadata
