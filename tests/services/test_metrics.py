@@ -44,7 +44,7 @@ def value(samples, name: str, **labels: str) -> float:
 async def test_both_services_tell_the_same_story(start_detector, make_camera):
     async with start_detector() as running:
         port = free_port()
-        camera = make_camera(running.url, metrics_port=port, codec="rle:bits=4")
+        camera = make_camera(running.url, metrics_port=port, codec="rle:bits=4,temporal=true")
         async with serve_metrics(camera):
             before = await scrape(f"http://127.0.0.1:{port}")
             await asyncio.wait_for(camera.run(), LIVENESS_S)
