@@ -509,12 +509,20 @@ async def test_a_blocked_page_slows_neither_detector_nor_camera(start_detector, 
             await until_told_any(page)
             client = await page.context.new_cdp_session(page)
             async with page.expect_console_message(lambda said: said.text == "blocked"):
-                await page.evaluate("void setTimeout(() => { console.log('blocked'); for (;;); })")
+                # A page that spun for ever could not even be closed if this test failed.
+                await page.evaluate(
+                    """seconds => void setTimeout(() => {
+                      console.log("blocked");
+                      for (const end = performance.now() + 1000 * seconds; performance.now() < end;);
+                    })""",
+                    2 * LIVENESS_S,
+                )
             await flood(running.detector)
             before = camera.account.ledger.detected
             await until(lambda: camera.account.ledger.detected >= before + 20)
-            await client.send("Runtime.terminateExecution")
-            told = await frames_told(page)
+            async with asyncio.timeout(LIVENESS_S):
+                await client.send("Runtime.terminateExecution")
+                told = await frames_told(page)
             await until_told(page, max(told, before) + 1)
 
 
