@@ -8,16 +8,15 @@ another share this file because numba's cache only sees a change in the file tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
-import numba
 import numpy as np
 from numba import boolean, int8, int16, int32, int64, uint8, uint16, uint64, void
 from numba.types import Array
 from numpy.typing import NDArray
 
-Kernel = TypeVar("Kernel", bound=Callable[..., object])
+from codec.compile import inlined, kernel
+
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int32]
 Levels: TypeAlias = NDArray[np.int16]
@@ -73,19 +72,7 @@ _TARGETS = np.array(
 """What the shares of smaller symbols tend to while one symbol is met."""
 
 
-def _kernel(signature: object) -> Callable[[Kernel], Kernel]:
-    compiler: Callable[[Kernel], Kernel] = numba.njit(signature, nogil=True, cache=True)
-    return compiler
-
-
-def _inlined(function: Kernel) -> Kernel:
-    compiler: Callable[[Kernel], Kernel] = numba.njit(
-        nogil=True, cache=True, forceinline=True, boundscheck=False
-    )
-    return compiler(function)
-
-
-@_inlined
+@inlined
 def _adapt(probabilities: Probabilities, context: Int, bit: Bit) -> None:
     # Without branches, since which bit comes is what a processor cannot foresee.
     target = np.int32(32768) & (np.int32(bit) - np.int32(1))
@@ -95,14 +82,14 @@ def _adapt(probabilities: Probabilities, context: Int, bit: Bit) -> None:
     probabilities[context, 1] = slow + ((target - slow) >> np.int32(7))
 
 
-@_inlined
+@inlined
 def _zero_share(probabilities: Probabilities, context: Int) -> Word:
     """P(0) in 1/32768."""
     share = (np.int32(probabilities[context, 0]) + np.int32(probabilities[context, 1])) >> 1
     return np.uint64(min(max(share, np.int32(32)), np.int32(32736)))
 
 
-@_inlined
+@inlined
 def _flush_word(out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
     """Four bytes of low that are settled."""
     if position + 4 <= out.size:
@@ -113,7 +100,7 @@ def _flush_word(out: Bytes, low: Word, size: Word, position: np.int64) -> Writin
     return low << np.uint64(32), size << np.uint64(32), position + 4
 
 
-@_inlined
+@inlined
 def _carry(out: Bytes, position: np.int64) -> None:
     i = min(position, np.int64(out.size)) - 1
     while i >= 0 and out[i] == 255:
@@ -123,7 +110,7 @@ def _carry(out: Bytes, position: np.int64) -> None:
         out[i] += 1
 
 
-@_inlined
+@inlined
 def _put(
     bit: Bit,
     context: Int,
@@ -146,7 +133,7 @@ def _put(
     return low, size, position
 
 
-@_inlined
+@inlined
 def _put_raw(bit: Bit, out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
     """One bit that is as often 0 as 1."""
     size >>= np.uint64(1)
@@ -159,7 +146,7 @@ def _put_raw(bit: Bit, out: Bytes, low: Word, size: Word, position: np.int64) ->
     return low, size, position
 
 
-@_inlined
+@inlined
 def _next_word(data: Bytes, position: np.int64) -> Word:
     word = np.uint64(0)
     if position + 4 <= data.size:
@@ -177,7 +164,7 @@ def _next_word(data: Bytes, position: np.int64) -> Word:
     return word
 
 
-@_inlined
+@inlined
 def _take(
     context: Int, probabilities: Probabilities, data: Bytes, code: Word, size: Word, position: np.int64
 ) -> Reading:
@@ -194,7 +181,7 @@ def _take(
     return bit, code, size, position
 
 
-@_inlined
+@inlined
 def _take_raw(data: Bytes, code: Word, size: Word, position: np.int64) -> Reading:
     size >>= np.uint64(1)
     bit = code >= size
@@ -206,14 +193,14 @@ def _take_raw(data: Bytes, code: Word, size: Word, position: np.int64) -> Readin
     return bit, code, size, position
 
 
-@_inlined
+@inlined
 def _adapt_alphabet(distributions: Distributions, alphabet: Int, symbol: Int) -> None:
     # The range of a variable, here and below, keeps numba from unrolling a loop that vector instructions do better.
     for i in range(distributions.shape[1]):
         distributions[alphabet, i] += (_TARGETS[symbol, i] - distributions[alphabet, i]) >> np.int32(5)
 
 
-@_inlined
+@inlined
 def _put_symbol(
     symbol: Int,
     alphabet: Int,
@@ -237,7 +224,7 @@ def _put_symbol(
     return low, size, position
 
 
-@_inlined
+@inlined
 def _take_symbol(
     alphabet: Int,
     distributions: Distributions,
@@ -265,7 +252,7 @@ def _take_symbol(
     return symbol, code, size, position
 
 
-@_inlined
+@inlined
 def _put_bits(value: Int, bits: Int, out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
     """Up to 16 bits, each as often 0 as 1."""
     size >>= np.uint64(bits)
@@ -278,7 +265,7 @@ def _put_bits(value: Int, bits: Int, out: Bytes, low: Word, size: Word, position
     return low, size, position
 
 
-@_inlined
+@inlined
 def _take_bits(
     bits: Int, data: Bytes, code: Word, size: Word, position: np.int64
 ) -> tuple[np.int64, Word, Word, np.int64]:
@@ -292,7 +279,7 @@ def _take_bits(
     return np.int64(value), code, size, position
 
 
-@_inlined
+@inlined
 def _class(expected: Int, step: Int) -> np.int32:
     """Context of a magnitude expected to be `expected`/256 units, when the step is 2**(step/16) units."""
     bounded = np.float32(min(max(np.int32(expected), np.int32(1)), np.int32((1 << 24) - 1)))
@@ -301,7 +288,7 @@ def _class(expected: Int, step: Int) -> np.int32:
     return np.int32(min(max(found, np.int32(0)), np.int32(CLASSES - 1)))
 
 
-@_inlined
+@inlined
 def _put_escaped(rest: Int, out: Bytes, low: Word, size: Word, position: np.int64) -> Writing:
     """What a magnitude is more than the largest symbol, from 0, in an Exp-Golomb code."""
     escaped = rest + 1
@@ -313,7 +300,7 @@ def _put_escaped(rest: Int, out: Bytes, low: Word, size: Word, position: np.int6
     return _put_bits(escaped - (1 << width), width, out, low, size, position)
 
 
-@_inlined
+@inlined
 def _take_escaped(
     data: Bytes, code: Word, size: Word, position: np.int64
 ) -> tuple[np.int64, Word, Word, np.int64]:
@@ -334,12 +321,12 @@ ZIGZAG: tuple[tuple[int, int], ...] = ((0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (
 ZIGZAG += ((1, 2), (0, 3), (1, 3), (2, 2), (3, 1), (3, 2), (2, 3), (3, 3))
 
 
-@_inlined
+@inlined
 def _sign_context(signs: Signs, b: int, stride: int) -> Int:
     return SIGN + 2 + np.int64(signs[b - 1] + signs[b - stride])
 
 
-@_inlined
+@inlined
 def _expect_block(
     weights: Ints, prior: Int, block_sum: Ints, energy: Int, now: Int, before: Int, p: Int, stride: Int
 ) -> np.int32:
@@ -357,7 +344,7 @@ def _expect_block(
     )
 
 
-@_inlined
+@inlined
 def _classify_levels(
     classes: Ints,
     weights: Ints,
@@ -384,7 +371,7 @@ def _classify_levels(
         )
 
 
-@_inlined
+@inlined
 def _leave_zero(magnitude: Ints, block_sum: Ints, energy: Ints, k: Int, b: Int, now: Int, p: Int) -> None:
     energy[k, b] = 0
     block_sum[now, p] = 0
@@ -393,7 +380,7 @@ def _leave_zero(magnitude: Ints, block_sum: Ints, energy: Ints, k: Int, b: Int, 
 
 
 _LEVELS = int16[:, :, ::1]
-_LAST = Array(numba.int8, 2, "C")
+_LAST = Array(int8, 2, "C")
 _TABLE = Array(int32, 2, "C")
 _ROW = Array(int32, 1, "C")
 
@@ -406,7 +393,7 @@ _CONTEXTS = Array(uint16, 2, "C")
 _COUNTS = Array(int64, 2, "C")
 
 
-@_kernel(
+@kernel(
     int64(
         _LEVELS, _LAST, _ROW, _ROW, _FLAGS, int64, int64, _TABLE, _TABLE, _ROW, _TABLE, _CONTEXTS, _TABLE, _OUT,
         _CODER, _TABLE, _COUNTS, _COUNTS, boolean,
@@ -553,7 +540,7 @@ def put_levels(
     return 0 if position <= out.size else -1
 
 
-@_kernel(
+@kernel(
     int64(
         _LEVELS, _LAST, _ROW, _ROW, _FLAGS, int64, int64, _TABLE, _TABLE, _ROW, _TABLE, _CONTEXTS, _TABLE, _DATA,
         _CODER, _TABLE,
@@ -723,7 +710,7 @@ def new_writer() -> Coder:
     return np.array([0, 2**64 - 1, 0], np.uint64)
 
 
-@_kernel(int64(Array(uint8, 1, "C"), Array(uint64, 1, "C")))
+@kernel(int64(Array(uint8, 1, "C"), Array(uint64, 1, "C")))
 def finish(out: Bytes, coder: Coder) -> np.int64:
     """Write what is left, as short as the decoder's zeros allow; returns the number of bytes, or -1."""
     low, size, position = coder[0], coder[1], np.int64(coder[2])
@@ -745,7 +732,7 @@ def finish(out: Bytes, coder: Coder) -> np.int64:
     return end
 
 
-@_kernel(void(Array(uint8, 1, "C", readonly=True), Array(uint64, 1, "C")))
+@kernel(void(Array(uint8, 1, "C", readonly=True), Array(uint64, 1, "C")))
 def start(data: Bytes, coder: Coder) -> None:
     """State of a decoder before its first bit."""
     coder[0] = (_next_word(data, np.int64(0)) << np.uint64(32)) | _next_word(data, np.int64(4))
@@ -757,7 +744,7 @@ _CHANGES = Array(int8, 1, "C")
 _VECTORS = Array(int8, 2, "C")
 
 
-@_inlined
+@inlined
 def _expected_change(changes: Changes, b: int, across: int) -> Int:
     """A block's change of step as far as its neighbours tell."""
     if b % across == 0:
@@ -767,7 +754,7 @@ def _expected_change(changes: Changes, b: int, across: int) -> Int:
     return (np.int64(changes[b - 1]) + np.int64(changes[b - across]) + 1) >> 1
 
 
-@_kernel(
+@kernel(
     int64(
         _CHANGES,
         _CHANGES,
@@ -856,7 +843,7 @@ def put_blocks(
     return 0 if position <= out.size else -1
 
 
-@_kernel(
+@kernel(
     int64(
         _CHANGES,
         _CHANGES,

@@ -52,6 +52,9 @@ QUALITY: Mapping[int, tuple[int, float]] = {
 """Step, and how far it follows each block's sensitivity: small objects need less of that when all is fine."""
 
 BIT_COST = 2  # of a vector, in steps of absolute difference
+ALIKE = 0.02  # of a step: a block of smaller mean difference does not move
+COMPARED = (8, 8, 12, 24)  # components, by effort
+REFINE = (-1, 1, 2, 2)  # no motion at all, halves or quarters of a sample, by effort
 UNEXPLAINED = 0.8  # share of a frame's magnitude that its prediction leaves where it is of little use
 UNRELATED = 1.0  # and by how much of it, at least, frames of different scenes differ
 
@@ -170,9 +173,7 @@ class _Group:
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
         self.distributions = np.empty((entropy.ALPHABETS, entropy.SYMBOLS), np.int32)
-        self._next_planes = np.zeros_like(self.planes)
-        self._samples = np.zeros((self.rows, self.columns, self.channels), np.int16)
-        self._moved = np.zeros_like(self._samples)
+        self._samples = motion.framed(self.rows, self.columns, self.channels)
         self._rows = np.zeros((4, blocks * 4), np.int32)
         self._coefficients = np.zeros((16, blocks), np.int32)
 
@@ -204,15 +205,11 @@ class _Group:
         self.steps[:] = block_steps(frame_step, self.changes)
         np.take(STEPS, self.steps, out=self.deltas)
 
-    def predict(self) -> NDArray[np.int16]:
-        """The reference frame moved by the vectors."""
-        if not self.vectors.any():
-            return self.planes
-        motion.components_last(self.planes, self._samples)
-        motion.compensate(self._samples, self.vectors, self._moved)
-        motion.components_first(self._moved, self._next_planes)
-        self.planes, self._next_planes = self._next_planes, self.planes
-        return self.planes
+    def predict(self) -> None:
+        """Move the blocks of the reference frame by their vectors: it then predicts the next frame."""
+        if self.vectors.any():
+            motion.frame(self.planes, self._samples)
+            motion.compensate(self._samples, self.vectors, self.planes)
 
     def reconstruct(self, keyframe: bool) -> None:
         """Add the levels to the prediction, which then is the next reference frame, and learn from them."""
@@ -359,8 +356,10 @@ class _Source:
         self._samples = np.zeros_like(self._stacked)
         self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
-        compared = min((8, 8, 12, 24)[codec.effort], group.channels)
-        self._current = np.zeros((group.rows, group.columns, compared), np.int16)
+        compared = min(COMPARED[codec.effort], group.channels)
+        self._compared = np.zeros((compared, group.rows, group.columns), np.float32)
+        self._rounded = np.zeros((compared, group.rows, group.columns), np.int16)
+        self._current = motion.framed(group.rows, group.columns, compared)
         self._reference = np.zeros_like(self._current)
         self._last = np.zeros_like(self._current)  # frame, as it was taken
         self._older = np.zeros_like(self._current)
@@ -410,19 +409,24 @@ class _Source:
     def remember(self) -> None:
         """Keep the frame's first components, as it was taken, for this search and the next frames' noise."""
         self._older, self._last, self._current = self._last, self._current, self._older
-        transform.round_samples(self._samples, self._offset, self._current)
+        compared = len(self._rounded)
+        np.rint(self._samples[:compared] - self._offset[:compared, None, None], out=self._compared)
+        np.clip(self._compared, -32768, 32767, out=self._compared)
+        self._rounded[:] = self._compared
+        motion.frame(self._rounded, self._current)
         self._remembered += 1
 
     def search(self, step: int) -> bool:
         """Find each block's vector; tell whether the frame has little to do with the one before."""
         group = self._group
         self.remember()
-        motion.components_last(group.planes, self._reference)
+        motion.frame(group.planes, self._reference)
         vectors = group.vectors
         vectors[:] = 0
-        cost = int(STEPS[step]) * BIT_COST
+        width = int(STEPS[step])
+        alike = ALIKE * width * 16 * self._current.shape[2]
         remaining = motion.search(
-            self._current, self._reference, vectors, self._differences, cost, (-1, 1, 2, 2)[self._effort]
+            self._current, self._reference, vectors, BIT_COST * width, round(alike), REFINE[self._effort]
         )
         self._measure_noise()
         # A coarse reference explains little of any frame: only the frames as they were taken tell a change of scene.
@@ -444,7 +448,7 @@ class _Source:
 
     def _calm_difference(self, frame: NDArray[np.int16]) -> float:
         motion.block_differences(self._current, frame, self._differences)
-        return float(np.quantile(self._differences, CALM)) / (16 * self._current.shape[2])
+        return float(np.quantile(self._differences, CALM) / (16 * self._current.shape[2]))
 
     def quantize(self, keyframe: bool, step: int, beta: float) -> None:
         """Set the group's steps, and the levels of the difference from its prediction."""
@@ -454,9 +458,10 @@ class _Source:
             wanted = np.where(np.abs(wanted - group.before) > 2, wanted, group.before)
         group.changes[:] = wanted
         group.set_steps(step)
-        prediction = group.predict() if not keyframe else group.planes
+        if not keyframe:
+            group.predict()
         transform.forward(
-            self._samples, prediction, self._offset, (1 / group.deltas).astype(np.float32),
+            self._samples, group.planes, self._offset, (1 / group.deltas).astype(np.float32),
             rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA),
             group.levels, group.lasts, self._rows, self._coefficients,
         )  # fmt: skip

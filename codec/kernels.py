@@ -7,21 +7,19 @@ their callers know. Fast math stays off: both ends must compute the same levels,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
-import numba
 import numpy as np
 from numba import float32, float64, int32, int64, uint8, uint16, void
 from numba.types import Array, UniTuple
 from numpy.typing import NDArray
 
+from codec.compile import kernel
 from codec.layout import FloatArray
 
 Levels: TypeAlias = NDArray[np.uint8]  # 0 to 2**bits - 1
 Bytes: TypeAlias = NDArray[np.uint8]
 Words: TypeAlias = NDArray[np.uint16]
-Kernel = TypeVar("Kernel", bound=Callable[..., object])
 Element = TypeVar("Element", np.uint8, np.float32)
 
 CHUNK = 4096  # levels and codewords of a chunk stay in the first-level cache
@@ -35,12 +33,7 @@ def _write(dtype: object) -> Array:
     return Array(dtype, 1, "C")
 
 
-def _kernel(signature: object) -> Callable[[Kernel], Kernel]:
-    compiler: Callable[[Kernel], Kernel] = numba.njit(signature, nogil=True, cache=True)
-    return compiler
-
-
-@_kernel(UniTuple(int32, 2)(_read(int32)))
+@kernel(UniTuple(int32, 2)(_read(int32)))
 def order_range(patterns: NDArray[np.int32]) -> tuple[int, int]:
     """Least and greatest coefficient of float32 bit patterns, as order keys.
 
@@ -56,21 +49,21 @@ def order_range(patterns: NDArray[np.int32]) -> tuple[int, int]:
     return int(least), int(greatest)
 
 
-@_kernel(void(_read(float32), float64, float64, _write(uint8)))
+@kernel(void(_read(float32), float64, float64, _write(uint8)))
 def quantize(coefficients: FloatArray, minimum: float, scale: float, levels: Levels) -> None:
     """Level of each coefficient: floor((x - minimum) * scale + 0.5), never negative."""
     for i in range(coefficients.size):
         levels[i] = np.uint8(np.int32((np.float64(coefficients[i]) - minimum) * scale + 0.5))
 
 
-@_kernel(void(_read(uint8), _read(float32), _write(float32)))
+@kernel(void(_read(uint8), _read(float32), _write(float32)))
 def dequantize(levels: Levels, table: FloatArray, coefficients: FloatArray) -> None:
     """Coefficient of each level, from a table of 2**bits."""
     for i in range(levels.size):
         coefficients[i] = table[levels[i]]
 
 
-@_kernel(void(_read(uint8), _read(uint8), _read(uint8), int64, _write(uint8)))
+@kernel(void(_read(uint8), _read(uint8), _read(uint8), int64, _write(uint8)))
 def subtract_reference(
     levels: Levels, reference: Levels, prediction: Levels, bits: int, residual: Levels
 ) -> None:
@@ -80,7 +73,7 @@ def subtract_reference(
         residual[i] = (np.int64(levels[i]) - np.int64(prediction[reference[i]])) & mask
 
 
-@_kernel(void(_read(uint8), _write(uint8), _read(uint8), int64))
+@kernel(void(_read(uint8), _write(uint8), _read(uint8), int64))
 def add_reference(residual: Levels, reference: Levels, prediction: Levels, bits: int) -> None:
     """Turn the reference's levels into this frame's, in place."""
     mask = (1 << bits) - 1
@@ -88,7 +81,7 @@ def add_reference(residual: Levels, reference: Levels, prediction: Levels, bits:
         reference[i] = (np.int64(residual[i]) + np.int64(prediction[reference[i]])) & mask
 
 
-@_kernel(UniTuple(int64, 2)(_read(uint8), int64, int64, _write(uint16), int64))
+@kernel(UniTuple(int64, 2)(_read(uint8), int64, int64, _write(uint16), int64))
 def _append_codewords(
     levels: Levels, bits: int, run: np.int64, words: Words, used: np.int64
 ) -> tuple[np.int64, np.int64]:
@@ -112,7 +105,7 @@ def _append_codewords(
     return np.int64(zeros), np.int64(last + one)
 
 
-@_kernel(void(_read(uint16), int64, int64, _write(uint8), int64))
+@kernel(void(_read(uint16), int64, int64, _write(uint8), int64))
 def _pack(words: Words, groups: np.int64, width: int, out: Bytes, start: np.int64) -> None:
     """Write groups of eight codewords, most significant bit first; each fills `width` bytes."""
     for group in range(groups):
@@ -128,7 +121,7 @@ def _pack(words: Words, groups: np.int64, width: int, out: Bytes, start: np.int6
             packed >>= np.uint64(8)
 
 
-@_kernel(UniTuple(int64, 3)(_read(uint8), int64, int64, _write(uint16), int64, _write(uint8), int64))
+@kernel(UniTuple(int64, 3)(_read(uint8), int64, int64, _write(uint16), int64, _write(uint8), int64))
 def _code_chunk(  # noqa: PLR0917 - a kernel's state travels as numbers
     levels: Levels, bits: int, run: np.int64, words: Words, used: np.int64, out: Bytes, written: np.int64
 ) -> tuple[np.int64, np.int64, np.int64]:
@@ -141,7 +134,7 @@ def _code_chunk(  # noqa: PLR0917 - a kernel's state travels as numbers
     return run, rest, written + groups * (bits + 1)
 
 
-@_kernel(int64(_write(uint16), int64, int64, _write(uint8), int64))
+@kernel(int64(_write(uint16), int64, int64, _write(uint8), int64))
 def _finish(words: Words, used: np.int64, bits: int, out: Bytes, written: np.int64) -> np.int64:
     """Write the last one to eight codewords, padded with zero bits; return the end."""
     words[used:8] = 0
@@ -149,7 +142,7 @@ def _finish(words: Words, used: np.int64, bits: int, out: Bytes, written: np.int
     return written + (used * (bits + 1) + 7) // 8
 
 
-@_kernel(int64(_read(float32), float64, float64, int64, _write(uint8)))
+@kernel(int64(_read(float32), float64, float64, int64, _write(uint8)))
 def encode(coefficients: FloatArray, minimum: float, scale: float, bits: int, out: Bytes) -> int:
     """Quantize and code in one pass (paper, Sec. VI); return the number of bytes.
 
@@ -165,7 +158,7 @@ def encode(coefficients: FloatArray, minimum: float, scale: float, bits: int, ou
     return int(_finish(words, used, bits, out, written))
 
 
-@_kernel(int64(_read(uint8), int64, _write(uint8)))
+@kernel(int64(_read(uint8), int64, _write(uint8)))
 def encode_levels(levels: Levels, bits: int, out: Bytes) -> int:
     """Code levels or residuals at hand; otherwise the same as `encode`."""
     words = np.empty(CHUNK + 8, np.uint16)
@@ -213,5 +206,5 @@ def _decode(payload: Bytes, bits: int, values: NDArray[Element], out: NDArray[El
     return -1
 
 
-decode_coefficients = _kernel(int64(_read(uint8), int64, _read(float32), _write(float32)))(_decode)
-decode_levels = _kernel(int64(_read(uint8), int64, _read(uint8), _write(uint8)))(_decode)
+decode_coefficients = kernel(int64(_read(uint8), int64, _read(float32), _write(float32)))(_decode)
+decode_levels = kernel(int64(_read(uint8), int64, _read(uint8), _write(uint8)))(_decode)

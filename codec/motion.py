@@ -9,161 +9,155 @@ that a decoder computes is integer arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
-import numba
 import numpy as np
 from numba import int8, int16, int64, uint32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
+from codec.compile import inlined, kernel
 from codec.entropy import MAX_VECTOR, Int, Ints, Vectors
 
-Kernel = TypeVar("Kernel", bound=Callable[..., object])
 Samples: TypeAlias = NDArray[np.int16]
 
 # Cubic convolution with a = -1/4 at 0, 1/4, 1/2 and 3/4 of a sample, in 1/256.
 TAPS = np.array([[0, 256, 0, 0], [-9, 219, 49, -3], [-8, 136, 136, -8], [-3, 49, 219, -9]], np.int32)
 
 
-def _kernel(signature: object) -> Callable[[Kernel], Kernel]:
-    compiler: Callable[[Kernel], Kernel] = numba.njit(signature, nogil=True, cache=True)
-    return compiler
-
+MARGIN = 4
+"""Samples around a frame that continue its edge: as far as vectors and taps reach."""
 
 _SAMPLES = Array(int16, 3, "C")
 _READ = Array(int16, 3, "C", readonly=True)
+_VECTORS = Array(int8, 2, "C", readonly=True)
 
 
-@_kernel(void(_READ, _SAMPLES))
-def components_last(planes: Samples, samples: Samples) -> None:
-    """Copy planes (K, H, W) to samples (H, W, N), the first N components."""
+def framed(height: int, width: int, components: int) -> Samples:
+    """Room for samples (H, W, K) with a margin on every side."""
+    return np.zeros((height + 2 * MARGIN, width + 2 * MARGIN, components), np.int16)
+
+
+@kernel(void(_READ, _SAMPLES))
+def frame(planes: Samples, samples: Samples) -> None:
+    """Copy planes (K, H, W) to framed samples, the first N components, and continue their edges in the margin."""
     _, height, width = planes.shape
     components = samples.shape[2]
     for y in range(height):
         for first in range(0, width, 16):
             for k in range(components):
                 for x in range(first, min(first + 16, width)):
-                    samples[y, x, k] = planes[k, y, x]
+                    samples[y + MARGIN, x + MARGIN, k] = planes[k, y, x]
+    for y in range(MARGIN, height + MARGIN):
+        for x in range(MARGIN):
+            samples[y, x] = samples[y, MARGIN]
+            samples[y, width + MARGIN + x] = samples[y, width + MARGIN - 1]
+    for y in range(MARGIN):
+        samples[y] = samples[MARGIN]
+        samples[height + MARGIN + y] = samples[height + MARGIN - 1]
 
 
-@_kernel(void(_READ, _SAMPLES))
-def components_first(samples: Samples, planes: Samples) -> None:
-    """Copy samples (H, W, K) to planes (K, H, W)."""
-    components, height, width = planes.shape
-    for y in range(height):
-        for first in range(0, width, 16):
-            for k in range(components):
-                for x in range(first, min(first + 16, width)):
-                    planes[k, y, x] = samples[y, x, k]
+@inlined
+def _filtered(t0: Int, t1: Int, t2: Int, t3: Int, a: Int, b: Int, c: Int, d: Int) -> np.int32:
+    """Four taps, rounded; each step is cut to 32 bits so that vector instructions can do it."""
+    total = np.int32(np.int32(t0 * a) + np.int32(t1 * b))
+    total = np.int32(total + np.int32(t2 * c))
+    total = np.int32(total + np.int32(t3 * d))
+    return np.int32(np.int32(total + np.int32(128)) >> np.int32(8))
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
-def _predict_block(
-    reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints, components: int
+@inlined
+def _move_block(
+    reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
 ) -> None:
-    """Fill `block` (4, 4, K) from the reference moved by (down, right) quarters; the edge samples continue outside."""
-    height, width = reference.shape[0], reference.shape[1]
-    whole_y, part_y = down >> 2, down & 3
-    whole_x, part_x = right >> 2, right & 3
+    """Fill `block` (4, 4 K) from the framed reference moved by (down, right) quarters; `rows` (7, 4 K) is for work."""
+    components = reference.shape[2]
+    span = block.shape[1]
+    lines = reference.reshape(reference.shape[0], -1)
+    y = top + MARGIN + (down >> 2)
+    start = (left + MARGIN + (right >> 2)) * components
+    part_y, part_x = down & 3, right & 3
     first, count = (0, 4) if part_y == 0 else (-1, 7)
+    t0, t1, t2, t3 = TAPS[part_x, 0], TAPS[part_x, 1], TAPS[part_x, 2], TAPS[part_x, 3]
     for j in range(count):
-        y = min(max(top + whole_y + first + j, 0), height - 1)
-        for i in range(4):
-            x = left + whole_x + i
-            if part_x == 0:
-                x1 = min(max(x, 0), width - 1)
-                for k in range(components):
-                    rows[j, i, k] = reference[y, x1, k]
-            else:
-                x0 = min(max(x - 1, 0), width - 1)
-                x1 = min(max(x, 0), width - 1)
-                x2 = min(max(x + 1, 0), width - 1)
-                x3 = min(max(x + 2, 0), width - 1)
-                t0, t1, t2, t3 = TAPS[part_x, 0], TAPS[part_x, 1], TAPS[part_x, 2], TAPS[part_x, 3]
-                for k in range(components):
-                    rows[j, i, k] = (
-                        t0 * reference[y, x0, k]
-                        + t1 * reference[y, x1, k]
-                        + t2 * reference[y, x2, k]
-                        + t3 * reference[y, x3, k]
-                        + 128
-                    ) >> 8
-    if part_y == 0:
-        for j in range(4):
-            for i in range(4):
-                for k in range(components):
-                    block[j, i, k] = min(max(rows[j, i, k], -32768), 32767)
-        return
+        line = lines[y + first + j]
+        if part_x == 0:
+            for i in range(span):
+                rows[j, i] = line[start + i]
+        else:
+            before = line[start - components : start - components + span]
+            here = line[start : start + span]
+            after = line[start + components : start + components + span]
+            beyond = line[start + 2 * components : start + 2 * components + span]
+            for i in range(span):
+                rows[j, i] = _filtered(t0, t1, t2, t3, before[i], here[i], after[i], beyond[i])
     t0, t1, t2, t3 = TAPS[part_y, 0], TAPS[part_y, 1], TAPS[part_y, 2], TAPS[part_y, 3]
     for j in range(4):
-        for i in range(4):
-            for k in range(components):
-                value = (
-                    t0 * rows[j, i, k]
-                    + t1 * rows[j + 1, i, k]
-                    + t2 * rows[j + 2, i, k]
-                    + t3 * rows[j + 3, i, k]
-                    + 128
-                ) >> 8
-                block[j, i, k] = min(max(value, -32768), 32767)
+        for i in range(span):
+            value = rows[j, i]
+            if part_y:
+                value = _filtered(t0, t1, t2, t3, rows[j, i], rows[j + 1, i], rows[j + 2, i], rows[j + 3, i])
+            block[j, i] = min(max(value, np.int32(-32768)), np.int32(32767))
 
 
-@_kernel(void(_READ, Array(int8, 2, "C", readonly=True), _SAMPLES))
-def compensate(reference: Samples, vectors: Vectors, prediction: Samples) -> None:
-    """Fill prediction (H, W, K) from the reference, each block moved by its vector."""
-    _, width, components = reference.shape
+@kernel(void(_READ, _VECTORS, _SAMPLES))
+def compensate(reference: Samples, vectors: Vectors, planes: Samples) -> None:
+    """Replace each block of planes (K, H, W) that has a vector by the framed reference moved by it."""
+    components, _, width = planes.shape
     across = width // 4
-    rows = np.empty((7, 4, components), np.int32)
-    block = np.empty((4, 4, components), np.int32)
+    rows = np.empty((7, 4 * components), np.int32)
+    block = np.empty((4, 4 * components), np.int32)
     for b in range(vectors.shape[0]):
-        top, left = 4 * (b // across), 4 * (b % across)
         down, right = np.int64(vectors[b, 0]), np.int64(vectors[b, 1])
         if down == 0 and right == 0:
+            continue
+        top, left = 4 * (b // across), 4 * (b % across)
+        _move_block(reference, top, left, down, right, rows, block)
+        for k in range(components):
             for j in range(4):
                 for i in range(4):
-                    for k in range(components):
-                        prediction[top + j, left + i, k] = reference[top + j, left + i, k]
-            continue
-        _predict_block(reference, top, left, down, right, rows, block, components)
-        for j in range(4):
-            for i in range(4):
-                for k in range(components):
-                    prediction[top + j, left + i, k] = block[j, i, k]
+                    planes[k, top + j, left + i] = block[j, i * components + k]
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
-def _distance_whole(
+@inlined
+def _difference_whole(
     current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int
 ) -> np.int64:
-    """Sum of absolute differences of a block from the reference moved by whole samples."""
-    height, width, components = reference.shape
+    """Sum of absolute differences of a block from the framed reference moved by whole samples."""
+    components = current.shape[2]
+    span = 4 * components
+    lines = current.reshape(current.shape[0], -1)
+    other = reference.reshape(reference.shape[0], -1)
+    at = (left + MARGIN) * components
+    start = (left + MARGIN + right) * components
     total = np.int32(0)
     for j in range(4):
-        y = min(max(top + down + j, 0), height - 1)
-        for i in range(4):
-            x = min(max(left + right + i, 0), width - 1)
-            for k in range(components):
-                total += abs(np.int32(current[top + j, left + i, k]) - np.int32(reference[y, x, k]))
+        here = lines[top + MARGIN + j, at : at + span]
+        there = other[top + MARGIN + down + j, start : start + span]
+        for i in range(span):
+            total = np.int32(total + abs(np.int32(np.int32(here[i]) - np.int32(there[i]))))
     return np.int64(total)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
-def _distance(
+@inlined
+def _difference(
     current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
 ) -> np.int64:
-    components = reference.shape[2]
-    _predict_block(reference, top, left, down, right, rows, block, components)
+    """The same, moved by quarters."""
+    _move_block(reference, top, left, down, right, rows, block)
+    components = current.shape[2]
+    span = block.shape[1]
+    lines = current.reshape(current.shape[0], -1)
+    at = (left + MARGIN) * components
     total = np.int32(0)
     for j in range(4):
-        for i in range(4):
-            for k in range(components):
-                total += abs(np.int32(current[top + j, left + i, k]) - block[j, i, k])
+        here = lines[top + MARGIN + j, at : at + span]
+        for i in range(span):
+            total = np.int32(total + abs(np.int32(np.int32(here[i]) - block[j, i])))
     return np.int64(total)
 
 
-@numba.njit(nogil=True, cache=True, forceinline=True)
+@inlined
 def _vector_cost(down: Int, right: Int, left_vector: Vectors, above_vector: Vectors) -> int:
     """Bits, roughly, of a vector next to those of its neighbours."""
     if (down == left_vector[0] and right == left_vector[1]) or (
@@ -173,24 +167,20 @@ def _vector_cost(down: Int, right: Int, left_vector: Vectors, above_vector: Vect
     return 10
 
 
-@_kernel(int64(_READ, _READ, Array(int8, 2, "C"), Array(int64, 1, "C"), int64, int64))
+@kernel(int64(_READ, _READ, Array(int8, 2, "C"), int64, int64, int64))
 def search(
-    current: Samples,
-    reference: Samples,
-    vectors: Vectors,
-    differences: NDArray[np.int64],
-    bit_cost: int,
-    refine: int,
+    current: Samples, reference: Samples, vectors: Vectors, bit_cost: int, alike: int, refine: int
 ) -> np.int64:
-    """Find each block's vector and the sum of the absolute differences that it leaves; returns their total.
+    """Find each block's vector; returns the sum of the absolute differences that all of them leave.
 
-    `current` and `reference` (H, W, N) hold the components to compare, `bit_cost` is what a bit weighs in a sum of
-    absolute differences. refine: -1 no motion at all, 0 whole samples, 1 halves, 2 quarters.
+    `current` and `reference` are framed and hold the components to compare. `bit_cost` is what a bit of a vector
+    weighs in a sum of absolute differences; a block that differs by `alike` or less does not move. refine: -1 no
+    motion at all, 0 whole samples, 1 halves, 2 quarters.
     """
-    _, width, components = reference.shape
-    across = width // 4
-    rows = np.empty((7, 4, components), np.int32)
-    block = np.empty((4, 4, components), np.int32)
+    components = reference.shape[2]
+    across = (reference.shape[1] - 2 * MARGIN) // 4
+    rows = np.empty((7, 4 * components), np.int32)
+    block = np.empty((4, 4 * components), np.int32)
     none = np.zeros(2, np.int8)
     remaining = np.int64(0)
     for b in range(vectors.shape[0]):
@@ -198,16 +188,15 @@ def search(
         left_vector = vectors[b - 1] if b % across else none
         above_vector = vectors[b - across] if b >= across else none
         best_down, best_right = np.int64(0), np.int64(0)
-        best_difference = _distance_whole(current, reference, top, left, 0, 0)
+        best_difference = _difference_whole(current, reference, top, left, 0, 0)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_vector, above_vector)
-        still = refine < 0 or best_difference <= 4 * bit_cost
-        if not still:
+        if refine >= 0 and best_difference > alike:
             for candidate in range(2):
                 vector = left_vector if candidate == 0 else above_vector
                 down, right = np.int64(vector[0]), np.int64(vector[1])
                 if down == 0 and right == 0:
                     continue
-                difference = _distance(current, reference, top, left, down, right, rows, block)
+                difference = _difference(current, reference, top, left, down, right, rows, block)
                 cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
                 if cost < best:
                     best, best_difference, best_down, best_right = cost, difference, down, right
@@ -215,7 +204,7 @@ def search(
                 for j in range(-2, 3):
                     if i == 0 and j == 0:
                         continue
-                    difference = _distance_whole(current, reference, top, left, i, j)
+                    difference = _difference_whole(current, reference, top, left, i, j)
                     down, right = np.int64(4 * i), np.int64(4 * j)
                     cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
                     if cost < best:
@@ -228,18 +217,17 @@ def search(
                         down, right = middle_down + stride * i, middle_right + stride * j
                         if (i == 0 and j == 0) or max(abs(down), abs(right)) > MAX_VECTOR:
                             continue
-                        difference = _distance(current, reference, top, left, down, right, rows, block)
+                        difference = _difference(current, reference, top, left, down, right, rows, block)
                         cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
                         if cost < best:
                             best, best_difference, best_down, best_right = cost, difference, down, right
                 stride //= 2
         vectors[b, 0], vectors[b, 1] = best_down, best_right
-        differences[b] = best_difference
         remaining += best_difference
     return remaining
 
 
-@_kernel(uint32(_READ))
+@kernel(uint32(_READ))
 def checksum(planes: Samples) -> np.uint32:
     """Sum of every sample, as 16 bits without sign, times twice its place plus one, modulo 2**32."""
     flat = planes.reshape(-1)
@@ -249,21 +237,24 @@ def checksum(planes: Samples) -> np.uint32:
     return total
 
 
-@_kernel(int64(_READ))
+@kernel(int64(_READ))
 def magnitude(samples: Samples) -> np.int64:
-    """Sum of the magnitudes of samples (H, W, N)."""
-    height, width, components = samples.shape
+    """Sum of the magnitudes of framed samples."""
+    components = samples.shape[2]
+    lines = samples.reshape(samples.shape[0], -1)
+    first, end = MARGIN * components, lines.shape[1] - MARGIN * components
     total = np.int64(0)
-    for y in range(height):
-        for x in range(width):
-            for k in range(components):
-                total += abs(np.int32(samples[y, x, k]))
+    for y in range(MARGIN, lines.shape[0] - MARGIN):
+        of_line = np.int32(0)  # at most 2**15 of a side of 2**9 and a few components
+        for value in lines[y, first:end]:
+            of_line = np.int32(of_line + abs(np.int32(value)))
+        total += of_line
     return total
 
 
-@_kernel(void(_READ, _READ, Array(int64, 1, "C")))
+@kernel(void(_READ, _READ, Array(int64, 1, "C")))
 def block_differences(current: Samples, last: Samples, differences: NDArray[np.int64]) -> None:
-    """Sum of absolute differences of each block between two frames (H, W, N)."""
-    across = current.shape[1] // 4
+    """Sum of absolute differences of each block between two framed frames."""
+    across = (current.shape[1] - 2 * MARGIN) // 4
     for b in range(differences.size):
-        differences[b] = _distance_whole(current, last, 4 * (b // across), 4 * (b % across), 0, 0)
+        differences[b] = _difference_whole(current, last, 4 * (b // across), 4 * (b % across), 0, 0)

@@ -6,32 +6,23 @@ network could tell it; a small convolutional network predicts its logarithm from
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TypeVar
 
-import numba
 import numpy as np
 from numba import float32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
+from codec.compile import kernel
 from codec.entropy import MAX_CHANGE
 from codec.layout import FloatArray
-
-Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 MEASURES = 3  # of each component in a block: mean, magnitude of the mean, standard deviation
 MIXED = 32  # planes that the measures are mixed to
 HIDDEN = 16  # planes of each convolution
 
 
-def _kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
-    compiler: Callable[[Kernel], Kernel] = numba.njit(signature, nogil=True, cache=True, **options)
-    return compiler
-
-
-@_kernel(
+@kernel(
     void(
         Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), Array(float32, 3, "C")
     ),
@@ -102,18 +93,15 @@ class StepNetwork:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return StepNetwork(**arrays | {"mix": (self.mix / scale).astype(np.float32)})
 
-    def predict(self, measures: FloatArray) -> FloatArray:
-        """Log sensitivity (down, across) from measures (3 K, down, across)."""
-        count, down, across = measures.shape
-        mixed = self.mix @ measures.reshape(count, -1) + self.mix_bias[:, None]
-        mixed = mixed.reshape(-1, down, across)
+    def predict(self, measures: FloatArray, around: NDArray[np.intp]) -> FloatArray:
+        """Log sensitivity (B,) from measures (3 K, B); `around` is `neighbourhood` of the blocks' rows and columns."""
+        mixed = self.mix @ measures
+        mixed += self.mix_bias[:, None]
         planes = np.maximum(mixed[:MIXED], 0)
-        planes = _convolved(planes, self.first, self.first_bias)
-        planes = _convolved(planes, self.second, self.second_bias)
-        predicted = (
-            np.tensordot(self.output, planes, 1) + mixed[MIXED] + _neighbourhoods(mixed[-1:]).mean(1)[0]
-        )
-        return np.asarray(predicted, np.float32)
+        planes = _convolved(planes, around, self.first, self.first_bias)
+        planes = _convolved(planes, around, self.second, self.second_bias)
+        predicted: FloatArray = self.output @ planes + mixed[MIXED] + mixed[-1][around].mean(0)
+        return predicted
 
 
 class StepPredictor:
@@ -122,7 +110,7 @@ class StepPredictor:
     def __init__(self, network: StepNetwork, offset: FloatArray, down: int, across: int) -> None:
         self._network, self._offset = network, offset
         self._measures = np.empty((len(offset), MEASURES, down * across), np.float32)
-        self._shape = MEASURES * len(offset), down, across
+        self._around = neighbourhood(down, across)
 
     def changes(self, planes: FloatArray, beta: float) -> NDArray[np.int8]:
         """(B,) in quarters of an octave, negative is finer; for planes (K, H, W) that still have their offset.
@@ -130,24 +118,26 @@ class StepPredictor:
         beta: 0 for equal steps, 1 as predicted.
         """
         measure(planes, self._offset, self._measures)
-        # What lies far from all that the network was trained on may overflow.
-        with np.errstate(over="ignore", invalid="ignore"):
-            sensitivity = np.nan_to_num(self._network.predict(self._measures.reshape(self._shape)))
-        # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
-        changes = np.round(sensitivity * (-beta / 2 * 4 / np.log(2)))
-        np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
-        return np.asarray(changes.reshape(-1), np.int8)
+        with np.errstate(over="ignore", invalid="ignore"):  # finite frames may overflow: any step then serves
+            sensitivity = self._network.predict(
+                self._measures.reshape(-1, self._measures.shape[2]), self._around
+            )
+            # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
+            changes = np.round(np.nan_to_num(sensitivity) * (-beta / 2 * 4 / np.log(2)))
+            np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
+        return np.asarray(changes, np.int8)
 
 
-def _convolved(planes: FloatArray, filters: FloatArray, bias: FloatArray) -> FloatArray:
-    neighbourhoods = _neighbourhoods(planes).reshape(filters[0].size, -1)
-    sums = filters.reshape(len(filters), -1) @ neighbourhoods + bias[:, None]
-    np.maximum(sums, 0, out=sums)
-    return np.asarray(sums, np.float32).reshape(len(filters), *planes.shape[1:])
+def neighbourhood(down: int, across: int) -> NDArray[np.intp]:
+    """Numbers (9, B) of each block and the eight around it, row by row; blocks at the edge stand for those outside."""
+    numbers = np.pad(np.arange(down * across).reshape(down, across), 1, mode="edge")
+    return np.stack([numbers[y : y + down, x : x + across].reshape(-1) for y in range(3) for x in range(3)])
 
 
-def _neighbourhoods(planes: FloatArray) -> FloatArray:
-    """(C, 9, down, across): each place with its eight neighbours, row by row."""
-    padded = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    _, down, across = planes.shape
-    return np.stack([padded[:, y : y + down, x : x + across] for y in range(3) for x in range(3)], 1)
+def _convolved(
+    planes: FloatArray, around: NDArray[np.intp], filters: FloatArray, bias: FloatArray
+) -> FloatArray:
+    neighbourhoods = np.take(planes, around, axis=1).reshape(filters[0].size, -1)
+    sums: FloatArray = filters.reshape(len(filters), -1) @ neighbourhoods
+    sums += bias[:, None]
+    return np.maximum(sums, 0, out=sums)

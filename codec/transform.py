@@ -8,28 +8,30 @@ both ends hold the same reference frame, bit for bit, for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
-import numba
 import numpy as np
 from numba import float32, int8, int16, int32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
+from codec.compile import inlined, kernel
 from codec.entropy import Ints, Lasts, Levels
 from codec.layout import FloatArray
-
-Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 # 1/2, and sqrt(1/2) cos(pi/8), sqrt(1/2) sin(pi/8): the orthonormal DCT's factors, and in 1/1024 for the inverse.
 _HALF, _FAR, _NEAR = np.float32(0.5), np.float32(0.6532814824381883), np.float32(0.27059805007309849)
 _HALF_1024, _FAR_1024, _NEAR_1024 = np.int32(512), np.int32(669), np.int32(277)
+_BASIS_1024 = np.array(  # a line of samples each
+    [
+        [_HALF_1024, _FAR_1024, _HALF_1024, _NEAR_1024],
+        [_HALF_1024, _NEAR_1024, -_HALF_1024, -_FAR_1024],
+        [_HALF_1024, -_NEAR_1024, -_HALF_1024, _FAR_1024],
+        [_HALF_1024, -_FAR_1024, _HALF_1024, -_NEAR_1024],
+    ]
+)
 _LIMIT = np.int32(2**17)  # magnitude of a coefficient of samples of 16 bits
 
 # Place in zigzag order of each (vertical, horizontal) frequency.
 _PLACE = np.array([0, 1, 5, 6, 2, 4, 7, 12, 3, 8, 11, 13, 9, 10, 14, 15], np.int64)
-
 
 FINEST, COARSEST = 32, 240  # of a block's step
 STEPS: NDArray[np.int32] = np.round(2.0 ** (np.arange(COARSEST + 1) / 16)).astype(np.int32)
@@ -56,12 +58,7 @@ def rounding(
     return added
 
 
-def _kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
-    compiler: Callable[[Kernel], Kernel] = numba.njit(signature, nogil=True, cache=True, **options)
-    return compiler
-
-
-@_kernel(
+@kernel(
     void(
         Array(float32, 3, "C", readonly=True),
         Array(int16, 3, "C", readonly=True),
@@ -129,7 +126,29 @@ def forward(
                 lasts[k, i] = place if magnitude != 0 else lasts[k, i]
 
 
-@_kernel(
+@inlined
+def _rounded(a: np.int32, b: np.int32) -> np.int32:
+    return np.int32(np.int32(np.int32(a + b) + np.int32(512)) >> np.int32(10))
+
+
+@inlined
+def _inverse_row(
+    a: np.int32, b: np.int32, c: np.int32, d: np.int32
+) -> tuple[np.int32, np.int32, np.int32, np.int32]:
+    """Four samples of four coefficients."""
+    even, odd = np.int32(_HALF_1024 * np.int32(a + c)), np.int32(_HALF_1024 * np.int32(a - c))
+    far = np.int32(np.int32(_FAR_1024 * b) + np.int32(_NEAR_1024 * d))
+    near = np.int32(np.int32(_NEAR_1024 * b) - np.int32(_FAR_1024 * d))
+    return _rounded(even, far), _rounded(odd, near), _rounded(odd, -near), _rounded(even, -far)
+
+
+@inlined
+def _saturated(sample: np.int16, difference: np.int32) -> np.int16:
+    total = np.int32(np.int32(sample) + difference)
+    return np.int16(min(max(total, np.int32(-32768)), np.int32(32767)))
+
+
+@kernel(
     void(
         Array(int16, 3, "C", readonly=True),
         Array(int8, 2, "C", readonly=True),
@@ -160,55 +179,28 @@ def add_inverse(
             continue
         for f in range(16):
             for i in range(blocks):
-                coefficients[f, i] = min(max(levels[k, f, i] * deltas[i], -_LIMIT), _LIMIT)
+                # In 32 bits throughout, here and below, so that vector instructions can do it.
+                coefficient = np.int32(np.int32(levels[k, f, i]) * deltas[i])
+                coefficients[f, i] = min(max(coefficient, -_LIMIT), _LIMIT)
         for v in range(4):
             for i in range(blocks):
-                a = coefficients[_PLACE[4 * v], i]
-                b = coefficients[_PLACE[4 * v + 1], i]
-                c = coefficients[_PLACE[4 * v + 2], i]
-                d = coefficients[_PLACE[4 * v + 3], i]
-                even, odd = _HALF_1024 * (a + c), _HALF_1024 * (a - c)
-                far, near = _FAR_1024 * b + _NEAR_1024 * d, _NEAR_1024 * b - _FAR_1024 * d
-                rows[v, 4 * i] = (even + far + 512) >> 10
-                rows[v, 4 * i + 1] = (odd + near + 512) >> 10
-                rows[v, 4 * i + 2] = (odd - near + 512) >> 10
-                rows[v, 4 * i + 3] = (even - far + 512) >> 10
-        for y in range(height // 4):
-            at = y * width
-            for x in range(width):
-                a = rows[0, at + x]
-                b = rows[1, at + x]
-                c = rows[2, at + x]
-                d = rows[3, at + x]
-                even, odd = _HALF_1024 * (a + c), _HALF_1024 * (a - c)
-                far, near = _FAR_1024 * b + _NEAR_1024 * d, _NEAR_1024 * b - _FAR_1024 * d
-                samples[k, 4 * y, x] = min(
-                    max(samples[k, 4 * y, x] + ((even + far + 512) >> 10), -32768), 32767
+                rows[v, 4 * i], rows[v, 4 * i + 1], rows[v, 4 * i + 2], rows[v, 4 * i + 3] = _inverse_row(
+                    coefficients[_PLACE[4 * v], i],
+                    coefficients[_PLACE[4 * v + 1], i],
+                    coefficients[_PLACE[4 * v + 2], i],
+                    coefficients[_PLACE[4 * v + 3], i],
                 )
-                samples[k, 4 * y + 1, x] = min(
-                    max(samples[k, 4 * y + 1, x] + ((odd + near + 512) >> 10), -32768), 32767
-                )
-                samples[k, 4 * y + 2, x] = min(
-                    max(samples[k, 4 * y + 2, x] + ((odd - near + 512) >> 10), -32768), 32767
-                )
-                samples[k, 4 * y + 3, x] = min(
-                    max(samples[k, 4 * y + 3, x] + ((even - far + 512) >> 10), -32768), 32767
-                )
-
-
-@_kernel(
-    void(Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), Array(int16, 3, "C"))
-)
-def round_samples(planes: FloatArray, offset: FloatArray, samples: NDArray[np.int16]) -> None:
-    """Copy planes (K, H, W), less their offset, to samples (H, W, N): the first N components, rounded."""
-    _, height, width = planes.shape
-    components = samples.shape[2]
-    for y in range(height):
-        for first in range(0, width, 16):
-            for k in range(components):
-                for x in range(first, min(first + 16, width)):
-                    value = planes[k, y, x] - offset[k]
-                    samples[y, x, k] = np.int16(min(max(value, np.float32(-32768)), np.float32(32767)))
+        # One line after the other: with four at once the compiler no longer sees that they are different memory.
+        for y in range(height):
+            at = y // 4 * width
+            line = samples[k, y]
+            first, second = rows[0, at : at + width], rows[1, at : at + width]
+            third, fourth = rows[2, at : at + width], rows[3, at : at + width]
+            a, b, c, d = _BASIS_1024[y & 3]
+            for x in range(line.size):
+                total = np.int32(np.int32(a * first[x]) + np.int32(b * second[x]))
+                total = np.int32(total + np.int32(np.int32(c * third[x]) + np.int32(d * fourth[x])))
+                line[x] = _saturated(line[x], np.int32(np.int32(total + np.int32(512)) >> np.int32(10)))
 
 
 def forward_reference(planes: FloatArray) -> FloatArray:

@@ -17,8 +17,8 @@ from tests.codec.reference_feature import DIFFERENCE, KEY
 
 PUBLIC = [
     entropy.put_blocks, entropy.take_blocks, entropy.put_levels, entropy.take_levels, entropy.finish, entropy.start,
-    motion.components_last, motion.components_first, motion.compensate, motion.search, motion.checksum,
-    motion.magnitude, transform.add_inverse, transform.round_samples,
+    motion.frame, motion.compensate, motion.search, motion.checksum, motion.magnitude, motion.block_differences,
+    transform.add_inverse,
 ]  # fmt: skip
 FLOATING = [transform.forward, steps.measure]  # the encoder's own affair
 

@@ -14,8 +14,18 @@ DOWN, ACROSS = 3, 4
 SHAPE = 4 * DOWN, 4 * ACROSS
 
 
-def last(planes):
-    return np.ascontiguousarray(planes.transpose(1, 2, 0))
+def framed(planes):
+    components, height, width = planes.shape
+    samples = motion.framed(height, width, components)
+    motion.frame(np.ascontiguousarray(planes), samples)
+    return samples
+
+
+def compensated(planes, vectors):
+    """What the vectors make of planes."""
+    prediction = planes.copy()
+    motion.compensate(framed(planes), vectors, prediction)
+    return prediction
 
 
 def picture(seed, components=5, height=SHAPE[0], width=SHAPE[1], largest=3000):
@@ -38,41 +48,31 @@ def test_compensation_is_the_slow_one(seed, largest):
     planes = rng.integers(-largest - 1, largest + 1, (3, *SHAPE)).astype(np.int16)
     vectors = rng.integers(-8, 9, (DOWN * ACROSS, 2)).astype(np.int8)
     vectors[rng.integers(0, 2, len(vectors)) == 0] = 0
-    prediction = np.full((*SHAPE, 3), 99, np.int16)
-    motion.compensate(last(planes), vectors, prediction)
     expected = reference.predict(planes.astype(np.int64), vectors.tolist(), ACROSS)
-    assert np.array_equal(prediction, last(expected))
+    assert np.array_equal(compensated(planes, vectors), expected)
 
 
 def search(current, reference_frame, vectors, bit_cost, refine):
-    """The search, its differences left alone."""
-    return motion.search(
-        current, reference_frame, vectors, np.zeros(len(vectors), np.int64), bit_cost, refine
-    )
+    """The search for planes, of which no block is alike enough to stay."""
+    return motion.search(framed(current), framed(reference_frame), vectors, bit_cost, 0, refine)
 
 
 @pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])
 def test_one_vector_for_all_blocks(vector):
     planes = picture(1)[:, : SHAPE[0], : SHAPE[1]]
     vectors = np.array([vector] * (DOWN * ACROSS), np.int8)
-    prediction = np.empty((*SHAPE, 5), np.int16)
-    motion.compensate(last(planes), vectors, prediction)
-    assert np.array_equal(
-        prediction, last(reference.predict(planes.astype(np.int64), vectors.tolist(), ACROSS))
-    )
+    expected = reference.predict(planes.astype(np.int64), vectors.tolist(), ACROSS)
+    assert np.array_equal(compensated(planes, vectors), expected)
 
 
-def test_components_move_to_the_end_and_back():
-    planes = np.random.default_rng(0).integers(-99, 99, (5, 8, 20)).astype(np.int16)
-    samples = np.empty((8, 20, 5), np.int16)
-    motion.components_last(planes, samples)
-    assert np.array_equal(samples, last(planes))
-    back = np.empty_like(planes)
-    motion.components_first(samples, back)
-    assert np.array_equal(back, planes)
-    some = np.empty((8, 20, 2), np.int16)
-    motion.components_last(planes, some)
-    assert np.array_equal(some, last(planes[:2]))
+@pytest.mark.parametrize("components", [5, 2])
+@pytest.mark.parametrize("width", [16, 20])
+def test_a_frame_has_components_last_and_edges_that_go_on(components, width):
+    planes = np.random.default_rng(0).integers(-99, 99, (5, 8, width)).astype(np.int16)
+    samples = motion.framed(8, width, components)
+    motion.frame(planes, samples)
+    margins = [(0, 0), *[(motion.MARGIN, motion.MARGIN)] * 2]
+    assert np.array_equal(samples, np.pad(planes[:components], margins, "edge").transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (1, 0), (0, -2), (-1, 1), (2, 2)])
@@ -81,7 +81,7 @@ def test_the_search_finds_whole_samples(down, right):
     reference_frame = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
     current = wide[:, 4 + down : 4 + down + SHAPE[0], 4 + right : 4 + right + SHAPE[1]]
     vectors = np.full((DOWN * ACROSS, 2), 77, np.int8)
-    remaining = search(last(current), last(reference_frame), vectors, 1, 2)
+    remaining = search(current, reference_frame, vectors, 1, 2)
     inner = vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1]
     assert (inner == (4 * down, 4 * right)).all()
     assert remaining <= int(np.abs(current.astype(int) - reference_frame).sum())
@@ -94,9 +94,9 @@ def test_the_search_finds_parts_of_samples(refine):
     moved = reference.predict(wide.astype(np.int64), [(step, -step)] * (5 * 6), 6)
     inside = np.s_[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    found = search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, 1, refine)
+    found = search(moved[inside].astype(np.int16), wide[inside], vectors, 1, refine)
     assert (vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1] == (step, -step)).all()
-    whole = search(last(moved[inside].astype(np.int16)), last(wide[inside]), vectors, 1, 0)
+    whole = search(moved[inside].astype(np.int16), wide[inside], vectors, 1, 0)
     assert found < whole
     assert not (vectors & 3).any()
 
@@ -106,34 +106,47 @@ def test_the_search_stays_in_range_and_says_what_remains(seed, refine, bit_cost)
     rng = np.random.default_rng(seed)
     current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    remaining = search(last(current), last(reference_frame), vectors, bit_cost, refine)
+    remaining = search(current, reference_frame, vectors, bit_cost, refine)
     assert np.abs(vectors).max() <= 8
     moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
     assert remaining == np.abs(current - moved).sum()
 
 
-@given(st.integers(0, 2**32), st.sampled_from([-1, 1]))
-def test_differences_are_of_each_block(seed, refine):
-    rng = np.random.default_rng(seed)
-    current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
-    vectors, left = np.empty((DOWN * ACROSS, 2), np.int8), np.full(DOWN * ACROSS, -1, np.int64)
-    motion.search(last(current), last(reference_frame), vectors, left, 1, refine)
-    assert vectors.any() == (refine >= 0)
-    moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
-    assert left.tolist() == by_block(np.abs(current - moved))
-    motion.block_differences(last(current), last(reference_frame), left)
-    assert left.tolist() == by_block(np.abs(current.astype(np.int64) - reference_frame))
+@given(st.integers(0, 2**32))
+def test_differences_are_of_each_block(seed):
+    current, last = np.random.default_rng(seed).integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
+    differences = np.full(DOWN * ACROSS, -1, np.int64)
+    motion.block_differences(framed(current), framed(last), differences)
+    assert differences.tolist() == by_block(np.abs(current.astype(np.int64) - last))
 
 
 def by_block(samples):
     return samples.sum(0).reshape(DOWN, 4, ACROSS, 4).sum((1, 3)).ravel().tolist()
 
 
-def test_a_still_frame_does_not_move():
-    frame = last(picture(7)[:, : SHAPE[0], : SHAPE[1]])
+@pytest.mark.parametrize("refine", [-1, 2])
+def test_a_frame_does_not_move_if_it_is_still_or_must_not(refine):
+    planes, other = picture(7), picture(8)
+    planes, other = planes[:, : SHAPE[0], : SHAPE[1]], other[:, : SHAPE[0], : SHAPE[1]]
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    assert search(frame, frame, vectors, 1, 2) == 0
+    assert search(planes, planes if refine >= 0 else other, vectors, 1, refine) == (
+        0 if refine >= 0 else np.abs(planes.astype(int) - other).sum()
+    )
     assert not vectors.any()
+
+
+def test_a_block_that_is_alike_does_not_move():
+    """The rest of the frame does, by as much as with no such bound."""
+    wide = picture(3)
+    before, current = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]], wide[:, 5 : 5 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    differences = np.array(by_block(np.abs(current.astype(int) - before)))
+    alike = int(np.median(differences))
+    vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
+    motion.search(framed(current), framed(before), vectors, 1, alike, 2)
+    search(current, before, all_vectors, 1, 2)
+    assert not vectors[differences <= alike].any()
+    assert vectors[differences > alike].any()
+    assert all_vectors[differences <= alike].any()
 
 
 @given(st.integers(0, 2**32))
@@ -155,5 +168,5 @@ def test_the_checksum_sees_every_sample_and_where_it_is():
 
 
 def test_magnitude_sums_without_overflow():
-    samples = np.full((64, 64, 16), -32768, np.int16)
-    assert motion.magnitude(samples) == 64 * 64 * 16 * 32768
+    planes = np.full((16, 64, 64), -32768, np.int16)
+    assert motion.magnitude(framed(planes)) == 64 * 64 * 16 * 32768

@@ -167,10 +167,3 @@ def test_rounding_is_down_where_levels_are_rare():
     assert added.min() >= 0.3
     assert added.max() <= 0.5
     assert added[0, 0] < added[0, 3]
-
-
-def test_round_samples_takes_the_offset_away_and_saturates():
-    planes = np.array([[[1.6, -1.6, 1e6, -1e6]] * 2, [[0, 5, 7, 9]] * 2], np.float32)
-    samples = np.empty((2, 4, 2), np.int16)
-    transform.round_samples(planes, np.array([0.5, -1], np.float32), samples)
-    assert samples[0].tolist() == [[1, 1], [-2, 6], [32767, 8], [-32768, 10]]
