@@ -88,7 +88,9 @@ def calibrate(
     for stacked in _checked(variants, channels):
         for group, (tensors, gradients) in zip(groups, stacked, strict=True):
             group.learn_sensitivity(tensors, gradients)
-    return Profile(tuple(group.profile(train) for group in groups), metadata)
+    # One scale for all groups: a frame's step then weighs as much in each.
+    shrunk = max(group.shrunk for group in groups)
+    return Profile(tuple(group.profile(train, shrunk) for group in groups), metadata)
 
 
 def _layout(sample: Sample) -> Layout:
@@ -220,10 +222,13 @@ class _Transformed:
         elif (place := int(self._random.integers(self._seen))) < TRAINING_PICTURES:
             self._planes[place] = planes
 
-    def profile(self, train: Trainer) -> GroupProfile:
-        """The group's part of the profile."""
-        scale = min(1.0, LARGEST / self._largest)
-        shrunk = round(-16 * np.log2(scale))
+    @property
+    def shrunk(self) -> int:
+        """By how many sixteenths of an octave the samples have to be smaller to fit 16 bits."""
+        return max(0, round(16 * float(np.log2(self._largest / LARGEST))))
+
+    def profile(self, train: Trainer, shrunk: int) -> GroupProfile:
+        """The group's part of the profile, its samples smaller by `shrunk` sixteenths of an octave."""
         scale = 2 ** (-shrunk / 16)
         forward = (self._forward * scale).astype(np.float32)
         group = GroupProfile(

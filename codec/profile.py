@@ -113,6 +113,8 @@ class Profile:
     def __post_init__(self) -> None:
         if not 1 <= len(self.groups) <= MAX_GROUPS:
             raise ProfileError(f"{len(self.groups)} groups, not 1 to {MAX_GROUPS}")
+        if len({int(group.step_offset[0]) for group in self.groups}) > 1:
+            raise ProfileError("groups differ in their step offsets; a frame has one step")
         _check_metadata(self.metadata)
         if (size := len(_metadata_text(self.metadata))) > MAX_METADATA_BYTES:
             raise ProfileError(f"{size} bytes of metadata; a profile has at most {MAX_METADATA_BYTES}")

@@ -183,17 +183,31 @@ def test_the_contexts_are_fitted(profile):
     assert error == other_error
 
 
-def test_several_groups_are_calibrated_each_by_itself(profile):
+def two_groups(**options):
     def both():
-        for seed, each in enumerate(samples()()):
+        for seed, each in enumerate(samples(**options)()):
             other = sample(seed + 1000, height=4, width=4)
             tensors = {"6": other.tensors["4.m"][:2], **each.tensors}
             pairs = zip(other.gradients, each.gradients, strict=True)
             yield Sample(tensors, [{"6": first["4.m"][:2], **second} for first, second in pairs])
 
-    small, large = calibrate(both, flat, {"images": 20}).groups
+    return calibrate(both, flat, {"images": 20}).groups
+
+
+def test_several_groups_are_calibrated_each_by_itself(profile):
+    small, large = two_groups()
     assert (small.channels, large.channels) == (2, CHANNELS)
     assert np.array_equal(large.forward, profile.groups[0].forward)
+
+
+def test_a_step_means_the_same_in_every_group():
+    """One group's samples have to be shrunk: the other's are too, or the frame's one step would favour it."""
+    small, large = two_groups(scale=30)
+    (alone,) = calibrate(samples(scale=30), flat, {}).groups
+    assert small.step_offset[0] == large.step_offset[0] == alone.step_offset[0] < 0
+    shrunk = 2 ** (int(alone.step_offset[0]) / 16)
+    plain, _ = two_groups()
+    assert np.allclose(small.forward, plain.forward * shrunk, rtol=1e-4)
 
 
 # --- refusals ---

@@ -81,6 +81,13 @@ def test_the_hash_is_that_of_the_bytes_and_only_of_the_content():
     assert Profile(PROFILE.groups, {"seed": 1}) != PROFILE
 
 
+def test_groups_of_different_step_offsets_are_refused():
+    first, *rest = PROFILE.groups
+    assert rest
+    with pytest.raises(ProfileError, match="step offsets"):
+        Profile((replace(first, step_offset=np.array([-1], np.int16)), *rest))
+
+
 @pytest.mark.parametrize("name", sorted(arrays(PROFILE.groups[0])))
 def test_every_array_counts_for_the_hash(name):
     group = PROFILE.groups[0]
@@ -91,7 +98,7 @@ def test_every_array_counts_for_the_hash(name):
         changed = replace(group, **{name: array})
     else:
         changed = replace(group, step_network=replace(group.step_network, **{name: array}))
-    assert Profile((changed, *PROFILE.groups[1:]), PROFILE.metadata) != PROFILE
+    assert Profile((changed,), PROFILE.metadata) != Profile((group,), PROFILE.metadata)
 
 
 def test_every_truncation_is_refused():
