@@ -514,18 +514,16 @@ def put_levels(
                         low, size, position = _put_escaped(
                             np.int64(coded_size - symbol), out, low, size, position
                         )
-                    if size_of:
-                        if f == 0:
-                            sign = _sign_context(signs, p, stride)
-                            if count:
-                                bit_counts[sign, np.int64(level < 0)] += 1
-                            low, size, position = _put(
-                                level < 0, sign, probabilities, out, low, size, position
-                            )
-                            signs[p] = -1 if level < 0 else 1
-                        else:
-                            negatives = (negatives << 1) | np.int64(level < 0)
-                            signed += 1
+                    if f:
+                        # Without branches, since a processor cannot foresee which levels are zero.
+                        signed += np.int64(size_of != 0)
+                        negatives = (negatives << np.int64(size_of != 0)) | np.int64(level < 0)
+                    elif size_of:
+                        sign = _sign_context(signs, p, stride)
+                        if count:
+                            bit_counts[sign, np.int64(level < 0)] += 1
+                        low, size, position = _put(level < 0, sign, probabilities, out, low, size, position)
+                        signs[p] = -1 if level < 0 else 1
                     scaled = min(size_of * delta, np.int32(65535))
                     magnitude[now, p, f] = scaled
                     sum_inside += scaled
@@ -647,25 +645,24 @@ def take_levels(
                     magnitude[now, p, f] = scaled
                     sum_inside += scaled
                     sums[k, f] += scaled
-                    if size_of:
-                        if f == 0:
-                            sign = _sign_context(signs, p, stride)
-                            negative, code, size, position = _take(
-                                sign, probabilities, data, code, size, position
-                            )
-                            signs[p] = -1 if negative else 1
-                            levels[k, 0, b] = -size_of if negative else size_of
-                        else:
-                            signed += 1
-                            levels[k, f, b] = size_of
+                    if f:
+                        signed += np.int64(size_of != 0)
+                        levels[k, f, b] = size_of
+                    elif size_of:
+                        sign = _sign_context(signs, p, stride)
+                        negative, code, size, position = _take(
+                            sign, probabilities, data, code, size, position
+                        )
+                        signs[p] = -1 if negative else 1
+                        levels[k, 0, b] = -size_of if negative else size_of
                 for f in range(last + 1, magnitude.shape[2]):
                     magnitude[now, p, f] = 0
                 negatives, code, size, position = _take_bits(signed, data, code, size, position)
                 for f in range(last, 0, -1):
-                    if levels[k, f, b]:
-                        if negatives & 1:
-                            levels[k, f, b] = -levels[k, f, b]
-                        negatives >>= 1
+                    level = np.int64(levels[k, f, b])
+                    negative_mask = -(negatives & np.int64(level != 0))
+                    levels[k, f, b] = (level ^ negative_mask) - negative_mask
+                    negatives >>= np.int64(level != 0)
                 sum_inside = min(sum_inside, np.int32(65535))
                 block_sum[now, p] = sum_inside
                 energy[k, b] = sum_inside
