@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from html import escape
 
 WIDTH, HEIGHT = 720, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 46  # margins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 36, 46  # margins, wide enough for letters twice as large on a phone
 _MARKS = ("circle", "square", "diamond", "triangle")
 
 
@@ -100,14 +100,10 @@ class _Axes:
             y = self.y(value)
             parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
             parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.2f}</text>')
-        middle = (_TOP + foot) / 2
         parts.append(
             f'<text class="axis" x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">kB per frame</text>'
         )
-        parts.append(
-            f'<text class="axis" transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">'
-            f"{escape(quality)}</text>"
-        )
+        parts.append(f'<text class="axis" x="4" y="18">{escape(quality)}</text>')
         return parts
 
     def _rates(self) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import compress
 from typing import Any
 
 from services.comparison import (
@@ -20,7 +21,7 @@ from services.comparison import (
 from services.pixels import FORMATS
 from services.plot import Series, mark, plot
 from services.record import Record
-from services.summary import cell
+from services.summary import cell, few_objects, plural
 
 # One colour for each codec, the same on every plot and whichever others there are.
 _COLOURS = {name: number for number, name in enumerate(("feature", "rle", "raw", *FORMATS))}
@@ -49,12 +50,13 @@ h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p, ul { margin: .5rem 0; max-width: 46rem; }
 ul { padding-left: 1.2rem; }
-.quiet, figcaption, caption { color: var(--quiet); font-size: .87rem; }
-.scroll { overflow-x: auto; background: var(--surface); border: 1px solid var(--line); border-radius: 6px; }
+.quiet, figcaption, .box p { color: var(--quiet); font-size: .87rem; }
+.box { background: var(--surface); border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
+.box p { margin: 0; padding: .6rem .55rem; max-width: none; }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
-caption { text-align: left; padding: .6rem .55rem; caption-side: bottom; }
 th, td { padding: .28rem .55rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--surface); }
 thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
 tbody tr.first > * { border-top: 1px solid var(--line); }
 tbody th { font-weight: 400; }
@@ -62,8 +64,7 @@ tbody th { font-weight: 400; }
 .settings th { text-align: left; vertical-align: top; }
 tr.reference { font-weight: 600; }
 figure { margin: 1rem 0; padding: .75rem; background: var(--surface); border: 1px solid var(--line);
-  border-radius: 6px; overflow-x: auto; }
-figure > svg { min-width: 34rem; }
+  border-radius: 6px; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: .25rem 0 0; padding: 0; list-style: none;
   max-width: none; font-size: .9rem; }
 .legend svg { width: 22px; height: 12px; margin-right: .35rem; vertical-align: -1px; }
@@ -76,6 +77,12 @@ svg text.axis { fill: var(--ink); }
 .series { stroke: var(--colour); fill: var(--colour); }
 .line { fill: none; stroke-width: 1.6; }
 .c0 .line { stroke-width: 3; }
+@media (max-width: 40rem) {
+  figure > svg text { font-size: 21px; }
+  figure > svg .line { stroke-width: 2.6; }
+  figure > svg .c0 .line { stroke-width: 4.8; }
+  figure > svg .series g > * { transform: scale(1.6); }
+}
 """ + "".join(f".c{number} {{ --colour: var(--c{number}); }}\n" for number in _COLOURS.values())
 
 
@@ -109,19 +116,22 @@ def _introduction() -> str:
 def _section(records: Sequence[Record]) -> str:
     ceiling = records[0]
     comparison = Comparison(records)
+    images, frames = plural(ceiling.frames, "image"), plural(ceiling.frames, "frame")
     what = (
-        "images, each coded by itself"
+        f"{images}, each coded by itself"
         if ceiling.data
-        else "frames of a clip, keyframes included in the bytes"
+        else f"{frames} of a clip, keyframes included in the bytes"
     )
-    sentences = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in comparison.sentences())
+    told = [*few_objects(ceiling), *comparison.sentences()]
+    sentences = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in told)
     plots = _figure(comparison, "agreement", f"{ceiling.source}: kB per frame against agreement")
     if ceiling.map is not None:
         plots += _figure(comparison, "map", f"{ceiling.source}: kB per frame against mAP50-95")
     return (
         f"<h2>{escape(ceiling.source)}</h2>\n"
-        f'<p class="quiet">{ceiling.frames} {what}; {ceiling.objects} confident detections of the unsplit network.'
-        f"</p>\n<ul>\n{sentences}</ul>\n{plots}{_equal(comparison)}{_table(records)}"
+        f'<p class="quiet">{what}; '
+        f"{plural(ceiling.objects, 'confident detection')} of the unsplit network.</p>\n"
+        f"<ul>\n{sentences}</ul>\n{plots}{_equal(comparison)}{_table(records)}"
     )
 
 
@@ -168,10 +178,11 @@ def _equal(comparison: Comparison) -> str:
         figures = [*map(str, standing.needs), *("" if one is None else factor(one.ratio) for one in ratios)]
         rows.append((standing.codec, figures, "reference" if standing.codec == reference else ""))
     low, high = (f"{level(bounds[0])} to {level(bounds[1])}" for bounds in (AP_RANGE, AP50_RANGE))
-    heads = [*(f"kB at {level(asked)}" for asked in LEVELS), f"{reference} : codec, AP50-95", "AP50"]
+    heads = [*(f"kB at {level(asked)}" for asked in LEVELS), "ratio by AP50-95", "ratio by AP50"]
     caption = (
-        f"kB per frame at equal agreement; below 1, {reference} takes fewer bytes. The ratios are means over agreement "
-        f"{low} (AP50-95) and {high} (AP50), as far as both codecs were measured there. "
+        f"kB per frame at equal agreement. Ratio: bytes of {reference} over those of the codec, so that below 1 "
+        f"{reference} takes fewer; the mean over agreement {low} (AP50-95) and {high} (AP50), as far as both codecs "
+        "were measured there. "
         "<: the cheapest setting is better than that. no: not reached."
     )
     return "<h3>At equal agreement</h3>\n" + _html_table(("codec", *heads), rows, caption)
@@ -185,18 +196,18 @@ def _table(records: Sequence[Record]) -> str:
         lost = f"{1 - record.map / whole:+.1%}" if whole and record.map is not None else ""
         figures = [
             cell(record.kb_per_frame, 2),
-            cell(record.bits_per_coefficient, 2),
             *(
                 "" if value is None else score(value)
-                for value in (record.map50, record.map, record.agreement, record.agreement50)
+                for value in (record.agreement, record.agreement50, record.map, record.map50)
             ),
             lost if record.codec != "none" else "",
+            cell(record.bits_per_coefficient, 2),
             *(cell(value, 2) for value in (record.encode_ms, record.decode_ms)),
         ]
         name = "unsplit" if record.codec == "none" else short_name(record, records)
         rows.append((name, figures, "first" if record.codec != last else ""))
         last = record.codec
-    heads = ("kB", "bits", "mAP50", "mAP50-95", "agreement", "at .50", "mAP lost", "encode", "decode")
+    heads = ("kB", "agreement", "at .50", "mAP50-95", "mAP50", "mAP lost", "bits", "encode", "decode")
     first = next((record for record in records if record.head_ms is not None), None)
     compute = f"The whole network takes {cell(records[0].unsplit_ms, 1)} ms a frame unsplit"
     if first:
@@ -206,17 +217,20 @@ def _table(records: Sequence[Record]) -> str:
 
 
 def _html_table(heads: Iterable[str], rows: Iterable[tuple[str, Sequence[str], str]], caption: str) -> str:
-    """Rows are a name, figures, and a class of the style."""
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    """Rows are a name, figures, and a class of the style. Columns without a figure are left out."""
+    first, *others = heads
+    rows = list(rows)
+    told = [any(figures[column] for _, figures, _ in rows) for column in range(len(others))]
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in (first, *compress(others, told)))
     body = "".join(
         f'<tr class="{kind}"><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(figure)}</td>" for figure in figures)
+        + "".join(f"<td>{escape(figure)}</td>" for figure in compress(figures, told))
         + "</tr>\n"
         for name, figures, kind in rows
     )
     return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div>\n"
+        f'<div class="box"><div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}</tbody></table></div>\n<p>{escape(caption)}</p></div>\n"
     )
 
 
@@ -250,7 +264,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
         )
         rows.append(f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(text))}</td></tr>\n')
     return (
-        '<h2>Settings</h2>\n<div class="scroll"><table class="settings"><tbody>\n'
+        '<h2>Settings</h2>\n<div class="box"><table class="settings"><tbody>\n'
         + "".join(rows)
         + "</tbody></table></div>\n"
     )

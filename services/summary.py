@@ -10,6 +10,8 @@ from rich.table import Table
 from services.comparison import AP50_RANGE, AP_RANGE, LEVELS, Comparison, factor, level, short_name
 from services.record import Record
 
+FEW = 100  # confident detections: with less, neighbouring settings differ by more than their quality does
+
 
 def print_summary(records: Sequence[Record], console: Console) -> None:
     """The records of one source as a table, the codecs at equal agreement, and the conclusion in words."""
@@ -17,14 +19,15 @@ def print_summary(records: Sequence[Record], console: Console) -> None:
     comparison = Comparison(records)
     if len(comparison.codecs) > 1:
         console.print(_equal_table(comparison))
-    for sentence in comparison.sentences():
+    for sentence in (*few_objects(records[0]), *comparison.sentences()):
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
 def _records_table(records: Sequence[Record]) -> Table:
     first = records[0]
     table = Table(
-        title=f"{first.source}: {first.frames} frames, {first.objects} confident detections of the unsplit network",
+        title=f"{first.source}: {plural(first.frames, 'frame')}, "
+        f"{plural(first.objects, 'confident detection')} of the unsplit network",
         caption=(
             "kB: 1000 bytes. Bits: per coefficient. mAP: AP50-95 against the labels. "
             "Agreement: AP50-95 against those detections. Times: median ms."
@@ -49,11 +52,11 @@ def _records_table(records: Sequence[Record]) -> Table:
 def _equal_table(comparison: Comparison) -> Table:
     table = Table(
         title="kB/frame at equal agreement",
-        caption=f"{comparison.reference} :: its bytes over the codec's, mean where both were measured: "
-        f"AP50-95 {_range(AP_RANGE)}, AP50 {_range(AP50_RANGE)}.",
+        caption=f"Ratio: bytes of {comparison.reference} over those of the codec, mean where both were measured: "
+        f"by AP50-95 {_range(AP_RANGE)}, by AP50 {_range(AP50_RANGE)}.",
     )
     table.add_column("codec")
-    for heading in (*map(level, LEVELS), f"{comparison.reference} ::", "AP50"):
+    for heading in (*map(level, LEVELS), "ratio", "by AP50"):
         table.add_column(heading, justify="right")
     for standing in comparison.standings:
         ratios = (standing.ratio, standing.ratio50)
@@ -67,6 +70,19 @@ def _equal_table(comparison: Comparison) -> Table:
 
 def _range(bounds: tuple[float, float]) -> str:
     return " to ".join(map(level, bounds))
+
+
+def few_objects(ceiling: Record) -> list[str]:
+    """A warning, where a source holds too little to conclude much from."""
+    if ceiling.objects >= FEW:
+        return []
+    return [
+        f"With {plural(ceiling.objects, 'confident detection')} differences may be chance: take more images or frames."
+    ]
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def cell(value: float | None, digits: int) -> str:

@@ -170,5 +170,13 @@ def test_the_summary_says_it_all():
     text = out.getvalue()
     assert "street: 9 frames, 100 confident detections" in text
     assert "jpeg quality=98" in text
-    assert "rle ::" in text
+    assert "Ratio: bytes of rle over those of the codec" in text
+    assert "may be chance" not in text
     assert "At an agreement of .95 a frame needs: jpeg 147 kB" in text
+
+
+@pytest.mark.parametrize(("objects", "told"), [(0, "0 confident detections"), (1, "1 confident detection")])
+def test_the_summary_warns_of_few_objects(objects, told):
+    out = io.StringIO()
+    print_summary([replace(record, objects=objects) for record in RECORDS], Console(file=out, width=120))
+    assert f"With {told} differences may be chance" in " ".join(out.getvalue().split())

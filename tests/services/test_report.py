@@ -61,6 +61,25 @@ def test_it_says_what_the_plot_leaves_out():
     assert told in report(SETTINGS, [*RECORDS, coded("jpeg:quality=1", 3, 0.2)])
 
 
+def test_it_warns_of_few_objects():
+    told = "With 99 confident detections differences may be chance"
+    assert told not in Page(report(SETTINGS, RECORDS)).text
+    assert told in Page(report(SETTINGS, [replace(record, objects=99) for record in RECORDS])).text
+
+
+def test_it_has_no_empty_columns():
+    labelled, unlabelled = (Page(report(SETTINGS, records)).text for records in (RECORDS, CLIP))
+    assert "mAP lost" in labelled
+    assert "mAP lost" not in unlabelled
+    assert "agreement" in unlabelled
+
+
+def test_one_is_not_plural():
+    page = Page(report(SETTINGS, [replace(record, frames=1, objects=1) for record in CLIP]))
+    assert "1 frame of a clip" in page.text
+    assert "1 confident detection of the unsplit network" in page.text
+
+
 def test_it_loads_nothing():
     page = Page(report(SETTINGS, RECORDS))
     assert not {"script", "link", "img", "iframe", "object"} & set(page.elements)
@@ -99,6 +118,10 @@ async def test_it_fits_the_screen_and_says_what_a_point_is(width, tmp_path):
         page.on("pageerror", lambda error: errors.append(str(error)))
         await page.goto(path.as_uri())
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        drawing = await page.locator("figure > svg").first.bounding_box()
+        assert drawing["x"] + drawing["width"] < width  # whole, on a phone too
+        letters = await page.locator("figure > svg text").first.bounding_box()
+        assert letters["height"] > 9
         assert (
             await page.locator("svg title").first.text_content() == "jpeg quality=50: 40.0 kB, agreement .800"
         )
