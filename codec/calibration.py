@@ -26,7 +26,16 @@ from codec.entropy import (
 )
 from codec.errors import CodecError
 from codec.layout import FloatArray, Layout, TensorSpec
-from codec.profile import MAX_WEIGHT, GroupProfile, Metadata, Profile, grouped, stack
+from codec.profile import (
+    MAX_MAGNITUDE,
+    MAX_WEIGHT,
+    GroupProfile,
+    Metadata,
+    Profile,
+    check_size,
+    grouped,
+    stack,
+)
 from codec.steps import MEASURES, StepNetwork, StepPredictor, measure
 
 MIN_SAMPLES = 16
@@ -77,7 +86,8 @@ def calibrate(
 
     They are gone through twice. `variants`, scaled or mirrored pictures, only teach `train` what is sensitive.
     Raises CalibrationError: fewer than 16 samples, samples without gradients, of
-    different tensors, or not finite.
+    different tensors, not finite, or larger than a profile's numbers; ProfileError, at the first sample, where the
+    tensors have more channels than a profile holds.
     """
     first = _gather(samples())
     groups = [_Transformed(moments, seed) for moments in first]
@@ -108,8 +118,9 @@ def _checked(samples: Iterable[Sample], channels: list[int]) -> Iterator[_Stacke
         for specs in grouped(_layout(sample)):
             tensors = stack(sample.tensors, specs)
             gradients = [stack(gradient, specs) for gradient in sample.gradients]
-            if not all(np.isfinite(array).all() for array in (tensors, *gradients)):
-                raise CalibrationError("a sample holds NaN or an infinity")
+            # False for NaN too
+            if not all(np.abs(array).max() <= MAX_MAGNITUDE for array in (tensors, *gradients)):
+                raise CalibrationError(f"a sample holds NaN, or a value beyond {MAX_MAGNITUDE:.0e}")
             stacked.append((tensors, gradients))
         if channels and [len(tensors) for tensors, _ in stacked] != channels:
             raise CalibrationError(
@@ -163,6 +174,7 @@ def _gather(samples: Iterable[Sample]) -> list[_Moments]:
     count = 0
     for stacked in _checked(samples, []):
         if not moments:
+            check_size([len(tensors) for tensors, _ in stacked])
             moments = [_Moments(len(tensors)) for tensors, _ in stacked]
         if [len(tensors) for tensors, _ in stacked] != [group.channels for group in moments]:
             raise CalibrationError("the samples differ in their numbers of channels")
@@ -225,7 +237,7 @@ class _Transformed:
     @property
     def shrunk(self) -> int:
         """By how many sixteenths of an octave the samples have to be smaller to fit 16 bits."""
-        return max(0, round(16 * float(np.log2(self._largest / LARGEST))))
+        return round(16 * float(np.log2(max(self._largest / LARGEST, 1))))
 
     def profile(self, train: Trainer, shrunk: int) -> GroupProfile:
         """The group's part of the profile, its samples smaller by `shrunk` sixteenths of an octave."""

@@ -104,20 +104,19 @@ class GroupProfile:
 class Profile:
     """What calibration learned. Equal profiles have equal hashes.
 
-    Raises ProfileError if the metadata are anything but some short texts and integers.
+    Raises ProfileError if the metadata are anything but some short texts and integers, or if no file could hold it.
     """
 
     groups: tuple[GroupProfile, ...]  # in the order in which their first tensors cross
     metadata: Metadata = field(default_factory=dict)  # for people: network, weights, split, images
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.groups) <= MAX_GROUPS:
-            raise ProfileError(f"{len(self.groups)} groups, not 1 to {MAX_GROUPS}")
-        if len({int(group.step_offset[0]) for group in self.groups}) > 1:
-            raise ProfileError("groups differ in their step offsets; a frame has one step")
         _check_metadata(self.metadata)
         if (size := len(_metadata_text(self.metadata))) > MAX_METADATA_BYTES:
             raise ProfileError(f"{size} bytes of metadata; a profile has at most {MAX_METADATA_BYTES}")
+        check_size([group.channels for group in self.groups], size)
+        if len({int(group.step_offset[0]) for group in self.groups}) > 1:
+            raise ProfileError("groups differ in their step offsets; a frame has one step")
 
     def pack(self) -> bytes:
         """The profile as bytes: always the same for the same content."""
@@ -205,6 +204,19 @@ class Profile:
                 f"the profile is for groups of {wanted} channels, the tensors that cross have {found}; "
                 "calibrate for this network and this split"
             )
+
+
+def check_size(channels: Sequence[int], metadata_bytes: int = 0) -> None:
+    """Raise ProfileError unless a profile can hold groups of so many channels."""
+    if not 1 <= len(channels) <= MAX_GROUPS:
+        raise ProfileError(f"{len(channels)} groups, not 1 to {MAX_GROUPS}")
+    if max(channels) > MAX_CHANNELS:
+        raise ProfileError(f"a group has {max(channels)} channels, not 1 to {MAX_CHANNELS}")
+    size = _HEAD.size + metadata_bytes + sum(_GROUP.size + _group_bytes(count) for count in channels)
+    if size > MAX_PROFILE_BYTES:
+        raise ProfileError(
+            f"groups of {list(channels)} channels need {size} bytes; a profile has at most {MAX_PROFILE_BYTES}"
+        )
 
 
 def grouped(layout: Layout) -> list[list[TensorSpec]]:

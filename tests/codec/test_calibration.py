@@ -12,7 +12,7 @@ from codec.calibration import CalibrationError, Sample, calibrate
 from codec.feature import Feature
 from codec.layout import TensorSpec
 from codec.packet import Stamp
-from codec.profile import Profile
+from codec.profile import Profile, ProfileError
 from codec.steps import StepNetwork
 
 CHANNELS, HEIGHT, WIDTH = 4, 8, 12
@@ -277,6 +277,54 @@ def test_detections_that_depend_on_nothing_are_refused():
 
     with pytest.raises(CalibrationError, match="depend"):
         calibrate(blind, flat, {})
+
+
+@pytest.mark.parametrize("where", ["tensors", "gradients"])
+def test_samples_beyond_the_numbers_of_a_profile_are_refused(where):
+    def large():
+        for each in samples()():
+            array = each.tensors["4.m"] if where == "tensors" else each.gradients[1]["4.m"]
+            array *= np.float32(1e37)
+            yield each
+
+    with pytest.raises(CalibrationError, match="beyond"):
+        calibrate(large, flat, {})
+
+
+def test_tensors_that_never_change_are_calibrated_too():
+    """All of one group, as a network may have it for one kind of picture: its components are all 0."""
+
+    def with_constant():
+        for seed, each in enumerate(samples()()):
+            slopes = np.random.default_rng(seed).normal(size=(2, 4, 4)).astype(np.float32)
+            gradients = [gradient | {"6": slopes} for gradient in each.gradients]
+            yield Sample(each.tensors | {"6": np.full((2, 4, 4), 3, np.float32)}, gradients)
+
+    def constant():
+        for each in with_constant():
+            yield Sample({"6": each.tensors["6"]}, [{"6": gradient["6"]} for gradient in each.gradients])
+
+    for source in (with_constant, constant):
+        profile = calibrate(source, flat, {})
+        assert Profile.parse(profile.pack()) == profile
+        layout = tuple(TensorSpec(name, x.shape) for name, x in next(source()).tensors.items())
+        codec = Feature(profile=profile, quality=9)
+        packet = codec.encoder(layout).encode(next(source()).tensors, Stamp(0, 0)).data
+        assert np.allclose(codec.decoder(layout).decode(packet).tensors["6"], 3, atol=1e-3)
+
+
+def test_more_channels_than_a_profile_holds_are_refused_at_the_first_sample():
+    taken = []
+
+    def wide():
+        for seed in range(16):
+            taken.append(seed)
+            tensors = {"9": np.ones(2049, np.float32)}
+            yield Sample(tensors, [tensors])
+
+    with pytest.raises(ProfileError, match="2049 channels"):
+        calibrate(wide, flat, {})
+    assert taken == [0]
 
 
 def test_samples_of_several_sizes_are_taken():

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec import profile as profile_module
 from codec.layout import TensorSpec
 from codec.profile import (
     MAX_CHANNELS,
@@ -23,11 +24,13 @@ from codec.profile import (
     ProfileError,
     ProfileMismatch,
     channels_of,
+    check_size,
     grouped,
     plane,
     stack,
 )
 from codec.steps import StepNetwork
+from codec.uncalibrated import profile_of
 from tests.codec import reference_feature as reference
 from tests.codec.calibrated import make_group, make_profile
 
@@ -245,6 +248,25 @@ def test_groups_are_bounded_in_number():
     for groups in ((), (group,) * (MAX_GROUPS + 1)):
         with pytest.raises(ProfileError, match="groups"):
             Profile(groups)
+
+
+def test_what_no_file_could_hold_is_not_packed():
+    """Two groups of the most channels are more than 64 MiB; of a few less, and no metadata, just less."""
+    check_size([MAX_CHANNELS, 1900])
+    for channels in ([MAX_CHANNELS, MAX_CHANNELS], [1, MAX_CHANNELS + 1], []):
+        with pytest.raises(ProfileError):
+            check_size(channels)
+    group = profile_of(np.zeros((2, MAX_CHANNELS), np.float16))
+    with pytest.raises(ProfileError, match="at most"):
+        Profile((group, group))
+
+
+def test_the_size_that_is_checked_is_that_of_the_file(monkeypatch):
+    monkeypatch.setattr(profile_module, "MAX_PROFILE_BYTES", len(PACKED))
+    assert Profile(PROFILE.groups, PROFILE.metadata).pack() == PACKED
+    monkeypatch.setattr(profile_module, "MAX_PROFILE_BYTES", len(PACKED) - 1)
+    with pytest.raises(ProfileError, match=f"need {len(PACKED)} bytes"):
+        Profile(PROFILE.groups, PROFILE.metadata)
 
 
 def changed(name, place, value, dtype=None):
