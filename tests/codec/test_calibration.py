@@ -291,14 +291,15 @@ def test_samples_beyond_the_numbers_of_a_profile_are_refused(where):
         calibrate(large, flat, {})
 
 
-def test_tensors_that_never_change_are_calibrated_too():
+@pytest.mark.parametrize("value", [0, 3])
+def test_tensors_that_never_change_are_calibrated_too(value):
     """All of one group, as a network may have it for one kind of picture: its components are all 0."""
 
     def with_constant():
         for seed, each in enumerate(samples()()):
             slopes = np.random.default_rng(seed).normal(size=(2, 4, 4)).astype(np.float32)
             gradients = [gradient | {"6": slopes} for gradient in each.gradients]
-            yield Sample(each.tensors | {"6": np.full((2, 4, 4), 3, np.float32)}, gradients)
+            yield Sample(each.tensors | {"6": np.full((2, 4, 4), value, np.float32)}, gradients)
 
     def constant():
         for each in with_constant():
@@ -310,7 +311,7 @@ def test_tensors_that_never_change_are_calibrated_too():
         layout = tuple(TensorSpec(name, x.shape) for name, x in next(source()).tensors.items())
         codec = Feature(profile=profile, quality=9)
         packet = codec.encoder(layout).encode(next(source()).tensors, Stamp(0, 0)).data
-        assert np.allclose(codec.decoder(layout).decode(packet).tensors["6"], 3, atol=1e-3)
+        assert np.allclose(codec.decoder(layout).decode(packet).tensors["6"], value, atol=1e-3)
 
 
 def test_more_channels_than_a_profile_holds_are_refused_at_the_first_sample():
