@@ -309,9 +309,9 @@ class Detector:
         """What both ends know from the welcome on; the codec's calibration profile may have to come first."""
         hello = session.hello
         assert hello is not None
-        negotiate = partial(agree, hello, network, self.config, self._layout, self._profiles)
+        negotiate = partial(agree, hello, network, self.config, self._layout)
         try:
-            return await self._handshakes.run(negotiate)
+            return await self._handshakes.run(negotiate, self._profiles)
         except UnknownProfile as unknown:
             self._check_room(hello)
             log.info("calibration profile asked for", stream=hello.stream, profile=unknown.hash[:12])
@@ -327,8 +327,10 @@ class Detector:
             raise SessionError(CloseCode.BAD_MESSAGE, "a text in place of the calibration profile")
 
         def receive(packed: bytes) -> Agreement:
-            self._profiles.add(session.receive_profile(packed, self.config.max_profile_mib * MIB))
-            return negotiate()
+            profile = session.receive_profile(packed, self.config.max_profile_mib * MIB)
+            agreement = negotiate({profile.hash: profile})
+            self._profiles.add(profile)  # now: one that fits no tensors displaces none that does
+            return agreement
 
         return await self._handshakes.run(receive, data)
 

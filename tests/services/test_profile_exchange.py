@@ -185,6 +185,20 @@ async def test_refuses_a_profile_that_is_none_or_of_another_network(lacking, mak
             assert (told, words in reason) == (code, True), reason
 
 
+async def test_a_profile_of_another_network_displaces_none(lacking, make_hello, profile, agreed):
+    async with lacking() as running:
+        async with greeted(running.url, make_hello(profile.hash)) as link:
+            await answer(link)
+            await link.send(profile.pack())
+            assert (await answer(link))["type"] == "welcome"
+        for number in range(RECEIVED_KEPT):
+            other = make_profile(agreed[:1], number)
+            async with greeted(running.url, make_hello(other.hash, stream=f"other{number}")) as link:
+                assert (await refusal(link, other.pack()))[0] == CloseCode.CODEC_REFUSED
+        async with greeted(running.url, make_hello(profile.hash, stream="again")) as link:
+            assert (await answer(link))["type"] == "welcome"
+
+
 async def test_asks_for_no_profile_where_there_is_another_reason_to_refuse(lacking, make_hello, profile):
     cases = [
         (make_hello(name), CloseCode.CODEC_REFUSED) for name in ("auto", "AB" * 32, "../../etc", "é" * 60)
