@@ -79,7 +79,8 @@ def decode_file(source: Path, target: Path, max_decoded_bytes: int = MAX_DECODED
 
     One packet gives arrays as they were coded; several give them stacked on a new first axis. There is no
     handshake: the first packet's header says codec and layout for all. It cannot make this allocate beyond
-    the coefficients that its sections have room for, nor beyond `max_decoded_bytes` for the whole file.
+    the coefficients that its sections have room for (features, which may have none: beyond the 2**24 samples of
+    the codec's limit), nor beyond `max_decoded_bytes` for the whole file.
     `target` appears whole or not at all.
     Raises TranscodeError if there is no packet or too much in them, BitstreamError, OSError.
     """
