@@ -193,13 +193,14 @@ export class StreamView {
       write(value, kilobytes === 0 ? "0 kB" : `${measure(kilobytes)} kB`);
       bar.style.setProperty("--share", Math.min(1, kilobytes / stream.raw_kb_per_frame || 0));
     });
-    write(this.#find(".ratio"), `${number(stream.raw_kb_per_frame / features, 1)}×`);
-    const against = [`${number(stream.raw_kb_per_frame / features, 1)} times smaller than the raw tensors`];
+    const compression = measure(stream.raw_kb_per_frame / features);
+    write(this.#find(".ratio"), `${compression}×`);
+    const against = [`${compression} times smaller than the raw tensors`];
     if (jpeg > 0 && features > 0) {
       const ratio = jpeg / 1e3 / features;
       if (Math.abs(ratio - 1) < ALIKE) against.push("as large as JPEG (quality 90)");
-      else if (ratio > 1) against.push(`${number(ratio, 1)} times smaller than JPEG (quality 90)`);
-      else against.push(`${number(1 / ratio, 1)} times larger than JPEG (quality 90)`);
+      else if (ratio > 1) against.push(`${measure(ratio)} times smaller than JPEG (quality 90)`);
+      else against.push(`${measure(1 / ratio)} times larger than JPEG (quality 90)`);
     }
     write(this.#find(".size .aside"), features > 0 ? `${against.join(", ")}.` : NONE);
   }
@@ -220,12 +221,23 @@ export class StreamView {
       source: camera?.source ?? NONE,
       state: camera && stream.state === "connected" ? [camera.source_state, times(reconnects.source, "reopened")].join("") : NONE,
       model: `${stream.model}, split at ${stream.split}`,
-      codec: stream.codec,
+      codec: codecWords(stream.codec) + (stream.state === "connected" ? coarserWords(camera?.rate) : ""),
       canvas: frame ? `${size(canvas)}, from ${size(frame)}` : size(canvas),
       link: `${stream.state}${times(stream.connections - 1, "reconnected")}`,
     };
     for (const [fact, text] of Object.entries(facts)) write(this.#find(`[data-fact="${fact}"]`), text);
   }
+}
+
+/** A codec's parameters so that lines break between them, a hash by its start. */
+function codecWords(codec) {
+  return codec.replaceAll(",", ", ").replace(/(profile=[0-9a-f]{8})[0-9a-f]{56}/, "$1…");
+}
+
+/** What rate control makes of the codec's quality just now; nothing where it leaves it alone. */
+function coarserWords(rate) {
+  if (!rate?.reason || rate.reason === "quality" || rate.step === null) return "";
+  return `; now coarser: step ${number(rate.step)} for the ${rate.reason}`;
 }
 
 function newClass(name) {

@@ -16,9 +16,12 @@ from playwright.async_api import Page, expect
 
 from services.camera import Camera
 from services.detector import Detector
+from stream.cut import layout
 from stream.message import DETECTIONS_PROTOCOL
+from stream.model import load_model
 from stream.stages import STAGES
 from tests.services.browser import CHROMIUM, open_browser
+from tests.services.calibrated import make_profile
 from tests.services.conftest import LIVENESS_S, SIZE
 from tests.services.test_pipeline import until
 from tests.stream import legacy
@@ -192,6 +195,38 @@ async def test_boxes_and_numbers_follow_a_camera(start_detector, make_camera, br
         )
         size = f"{WIDTH} \N{MULTIPLICATION SIGN} {HEIGHT}"
         await expect(page.locator('[data-fact="canvas"]')).to_have_text(f"{size}, from {size}")
+
+
+async def test_the_codec_is_told_with_the_start_of_its_profile(
+    start_detector, make_camera, browse, weights, tmp_path
+):
+    profile = make_profile(layout(load_model(weights).graph, "4.m", SIZE))
+    (file := tmp_path / "camera.profile").write_bytes(profile.pack())
+    feature = {"codec": "feature:quality=7", "profile": str(file)}
+    async with (
+        start_detector() as running,
+        browse(running.http) as page,
+        playing(make_camera(running.url, **feature, **LIVE)),
+    ):
+        told = page.locator('[data-fact="codec"]')
+        await expect(told).to_contain_text("feature:quality=7, temporal=true")
+        await expect(told).to_contain_text(f"profile={profile.hash[:8]}\N{HORIZONTAL ELLIPSIS}")
+        await expect(told).not_to_contain_text(profile.hash[:9])
+        await until_told(page, 20)
+        await expect(told).not_to_contain_text("coarser")
+
+
+async def test_a_step_that_rate_control_chose_is_told(start_detector, make_camera, browse):
+    slow = {"codec": "feature:profile=none", "target_kbps": 20.0}
+    async with (
+        start_detector() as running,
+        browse(running.http) as page,
+        playing(make_camera(running.url, **slow, **LIVE)),
+    ):
+        told = page.locator('[data-fact="codec"]')
+        await expect(told).to_contain_text(
+            re.compile(r"; now coarser: step \d+ for the (start|target|link)$")
+        )
 
 
 async def until_told(page: Page, frames: int) -> None:
