@@ -19,9 +19,15 @@ from codec.errors import (
     StateMismatch,
     UnsupportedPacket,
 )
-from codec.interface import DecodedFrame, EncodedFrame, KeyframeReason, in_layout_order
+from codec.interface import (
+    DecodedFrame,
+    EncodedFrame,
+    KeyframeReason,
+    check_keyframe_interval,
+    in_layout_order,
+)
 from codec.layout import FloatArray, Layout, TensorSpec
-from codec.packet import PacketFormat, Stamp
+from codec.packet import PacketFormat, Stamp, next_sequence
 from codec.profile import GroupProfile, Profile, channels_of, grouped, plane
 from codec.quantize import ValueRange
 from codec.shipped import SHIPPED
@@ -29,7 +35,6 @@ from codec.steps import StepPredictor
 from codec.transform import COARSEST, FINEST, STEPS, block_steps, rounding
 from codec.uncalibrated import channel_ranges, parse_ranges, profile_of
 
-MAX_KEYFRAME_INTERVAL = 10**6
 MAX_QUALITY = 10
 PARAMETER_BYTES = 8
 MAX_SIDE = 512
@@ -46,15 +51,16 @@ KEYFRAME_FINER = 6
 KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
 
 QUALITY: Mapping[int, tuple[int, float]] = {
-    1: (218, 1.1), 2: (208, 1.1), 3: (198, 1.1), 4: (190, 1.1), 5: (181, 1.1), 6: (173, 1.1),
+    1: (218, 1.1), 2: (208, 1.1), 3: (198, 1.1), 4: (190, 1.1), 5: (181, 1.1), 6: (170, 1.1),
     7: (164, 1.1), 8: (152, 1.0), 9: (136, 0.75), 10: (116, 0.5),
 }  # fmt: skip
 """Step, and how far it follows each block's sensitivity: small objects need less of that when all is fine."""
 
-BIT_COST = 2  # of a vector, in steps of absolute difference
-ALIKE = 0.02  # of a step: a block of smaller mean difference does not move
+BIT_COST = 0.1  # of a vector, in steps of absolute difference
+ALIKE = 0.06  # of a step: a block of smaller mean difference does not move
 COMPARED = (8, 8, 12, 24)  # components, by effort
-REFINE = (-1, 1, 2, 2)  # no motion at all, halves or quarters of a sample, by effort
+REACH = (0, 1, 1, 2)  # samples in each direction, by effort
+REFINE = (0, 1, 2, 2)  # then to halves or quarters of a sample, by effort
 UNEXPLAINED = 0.8  # share of a frame's magnitude that its prediction leaves where it is of little use
 UNRELATED = 1.0  # and by how much of it, at least, frames of different scenes differ
 
@@ -87,10 +93,7 @@ class Feature:
             raise BadCodecSpec(f"feature: quality is {self.quality}, not 1 to {MAX_QUALITY}")
         if not 0 <= self.effort <= 3:
             raise BadCodecSpec(f"feature: effort is {self.effort}, not 0 to 3")
-        if not 1 <= self.keyframe_interval <= MAX_KEYFRAME_INTERVAL:
-            raise BadCodecSpec(
-                f"feature: keyframe_interval is {self.keyframe_interval}, not 1 to {MAX_KEYFRAME_INTERVAL}"
-            )
+        check_keyframe_interval(self.name, self.keyframe_interval)
 
     @classmethod
     def from_parameters(cls, parameters: bytes) -> Self:
@@ -335,7 +338,7 @@ class FeatureEncoder:
         return size if size < 0 else size + len(head)
 
     def _why_keyframe(self, reference: int | None, stamp: Stamp) -> KeyframeReason | None:
-        if not self._codec.temporal or reference is None or stamp.sequence != _next(reference):
+        if not self._codec.temporal or reference is None or stamp.sequence != next_sequence(reference):
             return "first"
         if self._requested:
             return "requested"
@@ -426,8 +429,9 @@ class _Source:
         width = int(STEPS[step])
         alike = ALIKE * width * 16 * self._current.shape[2]
         remaining = motion.search(
-            self._current, self._reference, vectors, BIT_COST * width, round(alike), REFINE[self._effort]
-        )
+            self._current, self._reference, vectors, round(BIT_COST * width), round(alike),
+            REACH[self._effort], REFINE[self._effort],
+        )  # fmt: skip
         self._measure_noise()
         # A coarse reference explains little of any frame: only the frames as they were taken tell a change of scene.
         magnitude = motion.magnitude(self._current)
@@ -489,7 +493,7 @@ class FeatureDecoder:
         self._format = codec.packet_format(layout)
         self._groups = _groups(codec, layout)
         self._sequence: int | None = None  # of the reference frame
-        self._since_keyframe = 0
+        self._after_keyframe = False
 
     def reset(self) -> None:
         """Forget the reference frame: the next packet must be a keyframe."""
@@ -500,10 +504,10 @@ class FeatureDecoder:
         reference, self._sequence = self._sequence, None
         packet = self._format.open(data)
         header = packet.header
-        if not header.keyframe and (reference is None or header.sequence != _next(reference)):
+        if not header.keyframe and (reference is None or header.sequence != next_sequence(reference)):
             raise MissingReference(header.sequence, reference)
         self._decode(np.frombuffer(packet.sections[0], np.uint8), header.keyframe)
-        self._since_keyframe = 1 if header.keyframe else 2
+        self._after_keyframe = header.keyframe
         self._sequence = header.sequence
         tensors: dict[str, FloatArray] = {}
         for group in self._groups:
@@ -533,7 +537,7 @@ class FeatureDecoder:
         coder = np.zeros(3, np.uint64)
         entropy.start(data, coder)
         for group in self._groups:
-            group.begin(keyframe, self._since_keyframe == 1)
+            group.begin(keyframe, self._after_keyframe)
             if entropy.take_blocks(
                 group.changes, group.before, group.coded, group.vectors, group.across, keyframe,
                 group.probabilities, data, coder,
@@ -567,7 +571,3 @@ def _restore(group: _Group) -> dict[str, FloatArray]:
         tensors[spec.name] = np.ascontiguousarray(stacked[first : first + channels]).reshape(spec.shape)
         first += channels
     return tensors
-
-
-def _next(sequence: int) -> int:
-    return (sequence + 1) % 2**32

@@ -8,9 +8,11 @@ from typing import ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkab
 
 import numpy as np
 
-from codec.errors import ShapeMismatch
+from codec.errors import BadCodecSpec, ShapeMismatch
 from codec.layout import FloatArray, Layout
 from codec.packet import PacketFormat, PacketHeader, Stamp
+
+MAX_KEYFRAME_INTERVAL = 10**6
 
 KeyframeReason: TypeAlias = Literal["first", "requested", "periodic", "smaller", "scene"]
 """Why a temporal encoder made a keyframe.
@@ -117,3 +119,9 @@ def in_layout_order(tensors: Mapping[str, FloatArray], layout: Layout) -> list[F
 
 def _describe(tensor: FloatArray) -> str:
     return f"{tensor.dtype} {tensor.shape}"
+
+
+def check_keyframe_interval(name: str, interval: int) -> None:
+    """Raise BadCodecSpec if a codec with this name cannot make keyframes that far apart."""
+    if not 1 <= interval <= MAX_KEYFRAME_INTERVAL:
+        raise BadCodecSpec(f"{name}: keyframe_interval is {interval}, not 1 to {MAX_KEYFRAME_INTERVAL}")

@@ -167,15 +167,15 @@ def _vector_cost(down: Int, right: Int, left_vector: Vectors, above_vector: Vect
     return 10
 
 
-@kernel(int64(_READ, _READ, Array(int8, 2, "C"), int64, int64, int64))
+@kernel(int64(_READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64))
 def search(
-    current: Samples, reference: Samples, vectors: Vectors, bit_cost: int, alike: int, refine: int
+    current: Samples, reference: Samples, vectors: Vectors, bit_cost: int, alike: int, reach: int, refine: int
 ) -> np.int64:
     """Find each block's vector; returns the sum of the absolute differences that all of them leave.
 
     `current` and `reference` are framed and hold the components to compare. `bit_cost` is what a bit of a vector
-    weighs in a sum of absolute differences; a block that differs by `alike` or less does not move. refine: -1 no
-    motion at all, 0 whole samples, 1 halves, 2 quarters.
+    weighs in a sum of absolute differences; a block that differs by `alike` or less does not move. reach: whole
+    samples in each direction, 0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters.
     """
     components = reference.shape[2]
     across = (reference.shape[1] - 2 * MARGIN) // 4
@@ -190,7 +190,7 @@ def search(
         best_down, best_right = np.int64(0), np.int64(0)
         best_difference = _difference_whole(current, reference, top, left, 0, 0)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_vector, above_vector)
-        if refine >= 0 and best_difference > alike:
+        if reach > 0 and best_difference > alike:
             for candidate in range(2):
                 vector = left_vector if candidate == 0 else above_vector
                 down, right = np.int64(vector[0]), np.int64(vector[1])
@@ -200,8 +200,8 @@ def search(
                 cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
                 if cost < best:
                     best, best_difference, best_down, best_right = cost, difference, down, right
-            for i in range(-2, 3):
-                for j in range(-2, 3):
+            for i in range(-reach, reach + 1):
+                for j in range(-reach, reach + 1):
                     if i == 0 and j == 0:
                         continue
                     difference = _difference_whole(current, reference, top, left, i, j)
@@ -215,7 +215,7 @@ def search(
                 for i in range(-1, 2):
                     for j in range(-1, 2):
                         down, right = middle_down + stride * i, middle_right + stride * j
-                        if (i == 0 and j == 0) or max(abs(down), abs(right)) > MAX_VECTOR:
+                        if abs(i) + abs(j) != 1 or max(abs(down), abs(right)) > MAX_VECTOR:
                             continue
                         difference = _difference(current, reference, top, left, down, right, rows, block)
                         cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)

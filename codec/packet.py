@@ -43,6 +43,11 @@ class Stamp:
             raise ValueError(f"picture of {self.frame_width}x{self.frame_height} does not fit a packet")
 
 
+def next_sequence(sequence: int) -> int:
+    """Number of the frame that may be predicted from the one with this number."""
+    return (sequence + 1) % 2**32
+
+
 @dataclass(frozen=True, slots=True)
 class PacketHeader:
     """Everything in a packet before its sections, big-endian."""

@@ -10,14 +10,18 @@ import numpy as np
 
 from codec import kernels, runlength
 from codec.errors import BadCodecSpec, BitstreamError, MissingReference, UnsupportedPacket
-from codec.interface import DecodedFrame, EncodedFrame, KeyframeReason, in_layout_order
+from codec.interface import (
+    DecodedFrame,
+    EncodedFrame,
+    KeyframeReason,
+    check_keyframe_interval,
+    in_layout_order,
+)
 from codec.kernels import Levels
 from codec.layout import FloatArray, Layout, TensorSpec
-from codec.packet import Packet, PacketFormat, Stamp
+from codec.packet import Packet, PacketFormat, Stamp, next_sequence
 from codec.predict import Reference
 from codec.quantize import MAX_BITS, MIN_BITS, ValueRange
-
-MAX_KEYFRAME_INTERVAL = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,7 @@ class Rle:
     def __post_init__(self) -> None:
         if not MIN_BITS <= self.bits <= MAX_BITS:
             raise BadCodecSpec(f"rle: bits is {self.bits}, not {MIN_BITS} to {MAX_BITS}")
-        if not 1 <= self.keyframe_interval <= MAX_KEYFRAME_INTERVAL:
-            raise BadCodecSpec(
-                f"rle: keyframe_interval is {self.keyframe_interval}, not 1 to {MAX_KEYFRAME_INTERVAL}"
-            )
+        check_keyframe_interval(self.name, self.keyframe_interval)
 
     @classmethod
     def from_parameters(cls, parameters: bytes) -> Self:
@@ -192,7 +193,7 @@ class TemporalRleEncoder:
         return Reference(value_range, levels)
 
     def _why_keyframe(self, references: list[Reference], stamp: Stamp) -> KeyframeReason | None:
-        if not references or stamp.sequence != _next(self._sequence):
+        if not references or stamp.sequence != next_sequence(self._sequence):
             return "first"
         if self._requested:
             return "requested"
@@ -231,7 +232,9 @@ class TemporalRleDecoder:
 
     def _decode_levels(self, packet: Packet) -> list[Reference]:
         header = packet.header
-        if not header.keyframe and (self._sequence is None or header.sequence != _next(self._sequence)):
+        if not header.keyframe and (
+            self._sequence is None or header.sequence != next_sequence(self._sequence)
+        ):
             raise MissingReference(header.sequence, self._sequence)
         frame = []
         for index, (spec, section) in enumerate(zip(header.layout, packet.sections, strict=True)):
@@ -246,10 +249,6 @@ class TemporalRleDecoder:
         coefficients = np.empty(tensor.levels.size, np.float32)
         kernels.dequantize(tensor.levels, tensor.range.table(self._bits), coefficients)
         return coefficients
-
-
-def _next(sequence: int) -> int:
-    return (sequence + 1) % 2**32
 
 
 def _total_bytes(sections: list[memoryview]) -> int:

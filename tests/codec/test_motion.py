@@ -52,9 +52,9 @@ def test_compensation_is_the_slow_one(seed, largest):
     assert np.array_equal(compensated(planes, vectors), expected)
 
 
-def search(current, reference_frame, vectors, bit_cost, refine):
+def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2):
     """The search for planes, of which no block is alike enough to stay."""
-    return motion.search(framed(current), framed(reference_frame), vectors, bit_cost, 0, refine)
+    return motion.search(framed(current), framed(reference_frame), vectors, bit_cost, 0, reach, refine)
 
 
 @pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])
@@ -101,13 +101,13 @@ def test_the_search_finds_parts_of_samples(refine):
     assert not (vectors & 3).any()
 
 
-@given(st.integers(0, 2**32), st.integers(-1, 2), st.sampled_from([0, 1, 100, 65536]))
-def test_the_search_stays_in_range_and_says_what_remains(seed, refine, bit_cost):
+@given(st.integers(0, 2**32), st.integers(0, 2), st.integers(0, 2), st.sampled_from([0, 1, 100, 65536]))
+def test_the_search_stays_in_range_and_says_what_remains(seed, reach, refine, bit_cost):
     rng = np.random.default_rng(seed)
     current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    remaining = search(current, reference_frame, vectors, bit_cost, refine)
-    assert np.abs(vectors).max() <= 8
+    remaining = search(current, reference_frame, vectors, bit_cost, refine, reach=reach)
+    assert np.abs(vectors).max() <= (8 if reach and refine else 4 * reach)
     moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
     assert remaining == np.abs(current - moved).sum()
 
@@ -124,13 +124,13 @@ def by_block(samples):
     return samples.sum(0).reshape(DOWN, 4, ACROSS, 4).sum((1, 3)).ravel().tolist()
 
 
-@pytest.mark.parametrize("refine", [-1, 2])
-def test_a_frame_does_not_move_if_it_is_still_or_must_not(refine):
+@pytest.mark.parametrize("reach", [0, 2])
+def test_a_frame_does_not_move_if_it_is_still_or_must_not(reach):
     planes, other = picture(7), picture(8)
     planes, other = planes[:, : SHAPE[0], : SHAPE[1]], other[:, : SHAPE[0], : SHAPE[1]]
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    assert search(planes, planes if refine >= 0 else other, vectors, 1, refine) == (
-        0 if refine >= 0 else np.abs(planes.astype(int) - other).sum()
+    assert search(planes, planes if reach else other, vectors, 1, 2, reach=reach) == (
+        0 if reach else np.abs(planes.astype(int) - other).sum()
     )
     assert not vectors.any()
 
@@ -142,7 +142,7 @@ def test_a_block_that_is_alike_does_not_move():
     differences = np.array(by_block(np.abs(current.astype(int) - before)))
     alike = int(np.median(differences))
     vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
-    motion.search(framed(current), framed(before), vectors, 1, alike, 2)
+    motion.search(framed(current), framed(before), vectors, 1, alike, 2, 2)
     search(current, before, all_vectors, 1, 2)
     assert not vectors[differences <= alike].any()
     assert vectors[differences > alike].any()
