@@ -28,6 +28,7 @@ from codec.interface import (
 )
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import PacketFormat, Stamp, next_sequence
+from codec.profile import MAX_CHANNELS as MAX_GROUP_CHANNELS
 from codec.profile import GroupProfile, Profile, channels_of, grouped, plane
 from codec.quantize import ValueRange
 from codec.shipped import SHIPPED
@@ -148,6 +149,10 @@ def _check(layout: Layout) -> None:
     channels = sum(spec.size // (h * w) for spec in layout for h, w in [plane(spec)])
     if channels > MAX_CHANNELS:
         raise BadLayout(f"feature: the tensors have {channels} channels, the limit is {MAX_CHANNELS}")
+    if (most := max(sum(map(channels_of, specs)) for specs in grouped(layout))) > MAX_GROUP_CHANNELS:
+        raise BadLayout(
+            f"feature: {most} channels have one height and width, the limit is {MAX_GROUP_CHANNELS}"
+        )
     if (samples := _samples(layout)) > MAX_SAMPLES:
         raise BadLayout(f"feature: the tensors have {samples} samples, the limit is {MAX_SAMPLES}")
 
@@ -277,14 +282,13 @@ class FeatureEncoder:
                 source.transform()
             step = self._above_noise()
             changed = [source.search(step) for source in self._sources]
-            if all(changed):
+            if all(changed) or any(source.outgrown() for source in self._sources):
                 reason = "scene"
         if reason is not None:
             for source in self._sources:
                 source.begin_keyframe()
                 source.transform()
-                if reason != "scene":
-                    source.remember()
+                source.remember()
         step = self._above_noise()
         size = self._code(reason is not None, step)
         while size < 0:  # does not fit: rarer than any real frame
@@ -367,6 +371,7 @@ class _Source:
         self._last = np.zeros_like(self._current)  # frame, as it was taken
         self._older = np.zeros_like(self._current)
         self._remembered = 0  # frames
+        self._is_remembered = False  # the present one
         self._differences = np.zeros(group.deltas.size, np.int64)
         self.noise = 0.0  # standard deviation that most of the last frames' blocks had at least
         self.ranges = b""  # what a keyframe says where there is no calibration
@@ -384,10 +389,12 @@ class _Source:
             self.ranges = ranges.astype(">f2").tobytes()
             self._group.use(profile_of(ranges))
             self._use(self._group.profile)
+            self._remembered, self._is_remembered = 0, False  # other frames are in units of other ranges
 
     def stack(self, tensors: Mapping[TensorSpec, FloatArray]) -> None:
         """Take the frame's tensors, flat, by spec."""
         group = self._group
+        self._is_remembered = False
         first = 0
         for spec in group.specs:
             tensor = tensors[spec].reshape(-1, group.height, group.width)
@@ -411,6 +418,9 @@ class _Source:
 
     def remember(self) -> None:
         """Keep the frame's first components, as it was taken, for this search and the next frames' noise."""
+        if self._is_remembered:
+            return
+        self._is_remembered = True
         self._older, self._last, self._current = self._last, self._current, self._older
         compared = len(self._rounded)
         np.rint(self._samples[:compared] - self._offset[:compared, None, None], out=self._compared)
@@ -432,13 +442,34 @@ class _Source:
             self._current, self._reference, vectors, round(BIT_COST * width), round(alike),
             REACH[self._effort], REFINE[self._effort],
         )  # fmt: skip
-        self._measure_noise()
+        if self._is_another_scene(remaining):
+            return True
+        self._measure_noise()  # not of another scene, which differs from both frames before it alike, as noise does
+        return False
+
+    def _is_another_scene(self, remaining: float) -> bool:
         # A coarse reference explains little of any frame: only the frames as they were taken tell a change of scene.
-        magnitude = motion.magnitude(self._current)
+        magnitude = self._magnitude()
         if remaining <= UNEXPLAINED * magnitude:
             return False
         motion.block_differences(self._current, self._last, self._differences)
         return bool(self._differences.sum() > UNRELATED * magnitude)
+
+    def _magnitude(self) -> float:
+        """Of the frame's first components, about their mean."""
+        if self._group.calibrated:
+            return float(motion.magnitude(self._current))
+        # Without calibration samples count from their channel's least value, which is far from the mean.
+        return float(np.abs(self._compared - self._compared.mean((1, 2), keepdims=True)).sum())
+
+    def outgrown(self) -> bool:
+        """Whether samples of 16 bits cannot say this frame in the ranges of the last keyframe."""
+        group = self._group
+        if group.calibrated:
+            return False
+        low, high = channel_ranges(self._stacked).astype(np.float32)
+        reach = 32767 * np.diag(group.profile.inverse)
+        return bool(((high - group.profile.mean > reach) | (group.profile.mean - low > reach)).any())
 
     def _measure_noise(self) -> None:
         """Noise is what changes even the calmest blocks, by no more over two frames than over one."""

@@ -20,7 +20,7 @@ KeyframeReason: TypeAlias = Literal["first", "requested", "periodic", "smaller",
 first: no packet with the preceding sequence number was encoded, or encoding it failed.
 requested: force_keyframe was called. periodic: the keyframe interval is over.
 smaller: the difference from the reference frame would not have been smaller, or would not fit a packet.
-scene: the frame has little to do with the one before.
+scene: the frame has little to do with the one before, or does not fit the ranges that the last keyframe gave.
 """
 
 

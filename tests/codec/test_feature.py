@@ -267,6 +267,39 @@ def test_a_codec_that_is_not_temporal_makes_and_takes_keyframes_only():
         codec.decoder(SMALL).decode(difference.data)
 
 
+SCENES = (TensorSpec("a", (16, 32, 40)),)
+
+
+def still(seed, scale=1.0):
+    x = np.random.default_rng(seed).normal(size=(16, 32, 40))
+    for _ in range(3):
+        x = (x + np.roll(x, 1, 1) + np.roll(x, 1, 2)) / 2
+    return (scale * x / x.std()).astype(np.float32)
+
+
+def noise(seed):
+    return np.random.default_rng(seed).normal(0, 1e-3, (16, 32, 40)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "codec", [make_codec(SCENES, 1, quality=9), Feature(profile="none", quality=9)], ids=["calibrated", "not"]
+)
+def test_a_change_of_scene_is_not_taken_for_noise(codec):
+    encoder, before, after = codec.encoder(SCENES), still(0), still(1, 4)
+    packets = [encoder.encode({"a": (before if i < 8 else after) + noise(i)}, Stamp(i, 0)) for i in range(16)]
+    assert packets[8].keyframe_reason == "scene"
+    assert {packet.step for packet in packets} == {encoder.step}
+
+
+def test_without_calibration_a_frame_beyond_the_ranges_of_the_keyframe_makes_another():
+    codec = Feature(profile="none", quality=8)
+    encoder, decoder = codec.encoder(SCENES), codec.decoder(SCENES)
+    for i, gain in enumerate(0.01 * 1.1 ** np.arange(60)):
+        frame = np.float32(gain) * still(0)
+        decoded = decoder.decode(encoder.encode({"a": frame}, Stamp(i, 0)).data).tensors["a"]
+        assert np.abs(decoded - frame).max() < 0.3 * np.abs(frame).max()
+
+
 # --- lost packets ---
 
 
@@ -522,8 +555,14 @@ def test_limits_height_width_channels_and_samples(shape, match):
 
 def test_limits_largest_layouts_are_taken():
     codec = make_codec(SMALL)
-    for shape in ((64, 512, 512), (4096, 64, 64), (4096,)):
+    for shape in ((64, 512, 512), (2048, 64, 64), (2048,)):
         codec.packet_format((TensorSpec("a", shape),))
+
+
+def test_channels_of_a_group_are_limited():
+    Feature(profile="none").packet_format((TensorSpec("a", (2048,)), TensorSpec("b", (2048, 4, 4))))
+    with pytest.raises(BadLayout, match="2049"):
+        Feature(profile="none").packet_format((TensorSpec("a", (2049,)),))
 
 
 def test_limits_payload_larger_than_the_bound():
