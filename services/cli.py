@@ -391,9 +391,11 @@ def _profile_show(options: Namespace) -> int:
 
 def _encode(options: Namespace) -> int:
     from codec.spec import CodecSpec
+    from services.profiles import without_network
     from services.transcode import encode_file
 
-    print(encode_file(options.input, options.output, CodecSpec.parse(options.codec)))
+    configure_logs("text", "warning")
+    print(encode_file(options.input, options.output, without_network(CodecSpec.parse(options.codec))))
     return Exit.OK
 
 

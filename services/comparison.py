@@ -119,7 +119,7 @@ class Comparison:
             else:
                 kept.append((cheapest.kb_per_frame or 0, short_name(cheapest, self.coded)))
         told = ", ".join(f"{name} ({kilobytes(kb)} kB)" for kb, name in sorted(kept)) or "none"
-        rest = f" At no setting: {', '.join(lost)}." if lost else ""
+        rest = f" Not even at their finest: {', '.join(lost)}." if lost else ""
         within = f"within {LOSS:.0%} of the unsplit network's {score(whole)}"
         return f"mAP stays {within} from these settings on: {told}.{rest}"
 

@@ -174,7 +174,8 @@ def _table(summary: dict[str, Any]) -> Table:
     table.add_row("kB/frame", f"{kilobytes:.1f}")
     for name, key in (("raw tensors", "raw_kb_per_frame"), (JPEG, "jpeg_kb_per_frame")):
         if summary[key] and kilobytes:
-            share = f"{summary[key] / kilobytes:.2f} times as much"
+            times = summary[key] / kilobytes
+            share = f"{times:.{0 if times >= 100 else 1}f} times as much"
             table.add_row(f"  as {name}, kB/frame", f"{summary[key]:.1f} ({share})")
     keyframes = ", ".join(f"{count} {reason}" for reason, count in summary["keyframes"].items())
     table.add_row("keyframes", keyframes)

@@ -40,6 +40,17 @@ def resolve(codec: CodecSpec, weights_hash: str, split: str, file: Path | None =
     return CodecSpec(replace(codec.codec, profile=profile or "none"))
 
 
+def without_network(codec: CodecSpec) -> CodecSpec:
+    """The codec for tensors of an unknown network: with the profile it names, else without calibration."""
+    if not isinstance(codec.codec, Feature) or codec.codec.profile != "auto":
+        return codec
+    log.warning(
+        "a file of arrays does not tell its network: features are coded without statistics, several times larger; "
+        "name a profile that comes with this software with `--codec feature:profile=HASH`"
+    )
+    return CodecSpec(replace(codec.codec, profile="none"))
+
+
 def read_profile(file: Path) -> Profile:
     """The profile in a file. Raises ConfigError where it cannot be read, ProfileError where it is none."""
     try:

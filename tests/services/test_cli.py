@@ -215,6 +215,17 @@ def test_encode_and_decode(tmp_path, capsys):
     assert str(packets.stat().st_size) in encoded.replace(",", "").replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    ("codec", "warned"), [("feature", True), ("feature:profile=none", False), ("rle", False)]
+)
+def test_encode_says_that_features_are_not_calibrated(codec, warned, tmp_path, capsys):
+    source = tmp_path / "in.npz"
+    np.savez(source, **{"4.m": np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)})
+    assert main(["encode", str(source), str(tmp_path / "out.spc"), "--codec", codec]) == Exit.OK
+    said = capsys.readouterr()
+    assert ("without statistics" in said.err) == warned
+
+
 def test_demo_shows_and_writes_its_figures(weights, video, tmp_path):
     target = tmp_path / "demo.json"
     shown = run(

@@ -112,7 +112,7 @@ class TestSentences:
         assert "jpeg 1." in mean
         assert loss == (
             "mAP stays within 3% of the unsplit network's .400 from these settings on: "
-            "rle bits=3 (120 kB), jpeg quality=98 (160 kB). At no setting: x264."
+            "rle bits=3 (120 kB), jpeg quality=98 (160 kB). Not even at their finest: x264."
         )
 
     def test_a_level_that_only_one_reaches_is_no_comparison(self):
@@ -121,7 +121,9 @@ class TestSentences:
 
     def test_a_setting_counts_for_map_only_if_no_dearer_one_fails(self):
         records = [UNSPLIT, coded("jpeg:quality=1", 1, 0.8, 0.4), coded("jpeg:quality=2", 2, 0.9, 0.2)]
-        assert Comparison(records).sentences()[-1].endswith("settings on: none. At no setting: jpeg.")
+        assert (
+            Comparison(records).sentences()[-1].endswith("settings on: none. Not even at their finest: jpeg.")
+        )
 
     def test_without_labels_nothing_is_said_of_map(self):
         records = [replace(record, map=None, data=None, clip="a.mp4") for record in RECORDS]
