@@ -50,9 +50,14 @@ KEYFRAME_FINER = 6
 """Keyframes are as much finer than differences: what they leave out, no difference brings back for free."""
 
 KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
+DIFFERENCE_SHAPING = 0.85
+"""How far the steps of differences follow each block's sensitivity, against those of keyframes.
+
+Less than they do costs nothing at equal AP50-95 and saves a seventh of the bytes at equal AP50, on two busy clips.
+"""
 
 QUALITY: Mapping[int, tuple[int, float]] = {
-    1: (218, 1.1), 2: (208, 1.1), 3: (198, 1.1), 4: (190, 1.1), 5: (181, 1.1), 6: (170, 1.1),
+    1: (218, 1.1), 2: (208, 1.1), 3: (198, 1.1), 4: (190, 1.1), 5: (181, 1.1), 6: (168, 1.1),
     7: (164, 1.1), 8: (152, 1.0), 9: (136, 0.75), 10: (116, 0.5),
 }  # fmt: skip
 """Step, and how far it follows each block's sensitivity: small objects need less of that when all is fine."""
@@ -325,7 +330,7 @@ class FeatureEncoder:
         coder = entropy.new_writer()
         for group, source in zip(self._groups, self._sources, strict=True):
             group.begin(keyframe, self._since_keyframe == 1)
-            source.quantize(keyframe, step, self._beta)
+            source.quantize(keyframe, step, self._beta if keyframe else DIFFERENCE_SHAPING * self._beta)
             kind = 0 if keyframe else 1
             failed = entropy.put_blocks(
                 group.changes, group.before, group.coded, group.vectors, group.across, keyframe,
@@ -438,16 +443,16 @@ class _Source:
         vectors[:] = 0
         width = int(STEPS[step])
         alike = ALIKE * width * 16 * self._current.shape[2]
-        remaining = motion.search(
+        remaining = int(motion.search(
             self._current, self._reference, vectors, round(BIT_COST * width), round(alike),
             REACH[self._effort], REFINE[self._effort],
-        )  # fmt: skip
+        ))  # fmt: skip
         if self._is_another_scene(remaining):
             return True
         self._measure_noise()  # not of another scene, which differs from both frames before it alike, as noise does
         return False
 
-    def _is_another_scene(self, remaining: float) -> bool:
+    def _is_another_scene(self, remaining: int) -> bool:
         # A coarse reference explains little of any frame: only the frames as they were taken tell a change of scene.
         magnitude = self._magnitude()
         if remaining <= UNEXPLAINED * magnitude:
