@@ -379,6 +379,22 @@ def _leave_zero(magnitude: Ints, block_sum: Ints, energy: Ints, k: Int, b: Int, 
         magnitude[now, p, f] = 0
 
 
+@inlined
+def _remember_block(
+    column: Ints, delta: Int, magnitude: Ints, block_sum: Ints, sums: Ints, k: Int, now: Int, p: Int
+) -> np.int32:
+    """Keep the magnitudes of a block's levels for its neighbours' contexts; returns their sum."""
+    inside = np.int32(0)
+    for f in range(column.size):
+        scaled = min(np.int32(abs(column[f]) * np.int32(delta)), np.int32(65535))
+        magnitude[now, p, f] = scaled
+        sums[k, f] += scaled
+        inside = np.int32(inside + scaled)
+    inside = min(inside, np.int32(65535))
+    block_sum[now, p] = inside
+    return inside
+
+
 _LEVELS = int16[:, :, ::1]
 _LAST = Array(int8, 2, "C")
 _TABLE = Array(int32, 2, "C")
@@ -435,6 +451,7 @@ def put_levels(
     block_sum = np.zeros((2, padded), np.int32)
     signs = np.zeros(padded, np.int8)
     classes = np.zeros(16, np.int32)
+    column = np.zeros(16, np.int32)
     if not coded.any():
         energy[:] = 0
         return 0
@@ -491,20 +508,21 @@ def put_levels(
                 _classify_levels(
                     classes, weights, prior, k, magnitude, energy[k, b], step, now, before, p, stride
                 )
-                delta = deltas[b]
-                sum_inside = np.int32(0)
+                for f in range(column.size):
+                    column[f] = levels[k, f, b]
                 negatives = np.int64(0)
                 signed = np.int64(0)
+                kind = np.int64(FIRST)
                 for f in range(last + 1):
-                    level = np.int32(levels[k, f, b])
+                    level = column[f]
                     size_of = abs(level)
-                    if f < last:
-                        alphabet = (FIRST if f == 0 else OTHER) + classes[f]
-                        coded_size = size_of
-                    else:
-                        alphabet = END + classes[f]
-                        coded_size = size_of - np.int32(1)
+                    coded_size = size_of
+                    if f == last:
+                        kind = np.int64(END)
+                        coded_size -= np.int32(1)
                     symbol = min(coded_size, np.int32(SYMBOLS - 1))
+                    alphabet = kind + classes[f]
+                    kind = np.int64(OTHER)
                     if count:
                         symbol_counts[alphabet, symbol] += 1
                     low, size, position = _put_symbol(
@@ -524,16 +542,9 @@ def put_levels(
                             bit_counts[sign, np.int64(level < 0)] += 1
                         low, size, position = _put(level < 0, sign, probabilities, out, low, size, position)
                         signs[p] = -1 if level < 0 else 1
-                    scaled = min(size_of * delta, np.int32(65535))
-                    magnitude[now, p, f] = scaled
-                    sum_inside += scaled
-                    sums[k, f] += scaled
-                for f in range(last + 1, magnitude.shape[2]):
-                    magnitude[now, p, f] = 0
                 low, size, position = _put_bits(negatives, signed, out, low, size, position)
-                sum_inside = min(sum_inside, np.int32(65535))
-                block_sum[now, p] = sum_inside
-                energy[k, b] = sum_inside
+                inside = _remember_block(column, deltas[b], magnitude, block_sum, sums, k, now, p)
+                energy[k, b] = inside
     coder[0], coder[1], coder[2] = low, size, position
     return 0 if position <= out.size else -1
 
@@ -574,6 +585,7 @@ def take_levels(
     block_sum = np.zeros((2, padded), np.int32)
     signs = np.zeros(padded, np.int8)
     classes = np.zeros(16, np.int32)
+    column = np.zeros(16, np.int32)
     if not coded.any():
         energy[:] = 0
         lasts[:] = -1
@@ -623,15 +635,16 @@ def take_levels(
                 _classify_levels(
                     classes, weights, prior, k, magnitude, energy[k, b], step, now, before, p, stride
                 )
-                delta = deltas[b]
-                sum_inside = np.int32(0)
+                column[:] = 0
                 signed = np.int64(0)
+                kind = np.int64(FIRST)
                 for f in range(last + 1):
-                    kind = END if f == last else FIRST if f == 0 else OTHER
-                    alphabet = kind + classes[f]
+                    if f == last:
+                        kind = np.int64(END)
                     size_of, code, size, position = _take_symbol(
-                        alphabet, distributions, data, code, size, position
+                        kind + classes[f], distributions, data, code, size, position
                     )
+                    kind = np.int64(OTHER)
                     if size_of == SYMBOLS - 1:
                         more, code, size, position = _take_escaped(data, code, size, position)
                         if more < 0:
@@ -641,13 +654,9 @@ def take_levels(
                         size_of += 1
                     if size_of > MAX_LEVEL:
                         return -1
-                    scaled = np.int32(min(size_of * delta, np.int64(65535)))
-                    magnitude[now, p, f] = scaled
-                    sum_inside += scaled
-                    sums[k, f] += scaled
+                    column[f] = size_of
                     if f:
                         signed += np.int64(size_of != 0)
-                        levels[k, f, b] = size_of
                     elif size_of:
                         sign = _sign_context(signs, p, stride)
                         negative, code, size, position = _take(
@@ -655,17 +664,14 @@ def take_levels(
                         )
                         signs[p] = -1 if negative else 1
                         levels[k, 0, b] = -size_of if negative else size_of
-                for f in range(last + 1, magnitude.shape[2]):
-                    magnitude[now, p, f] = 0
                 negatives, code, size, position = _take_bits(signed, data, code, size, position)
                 for f in range(last, 0, -1):
-                    level = np.int64(levels[k, f, b])
+                    level = np.int64(column[f])
                     negative_mask = -(negatives & np.int64(level != 0))
                     levels[k, f, b] = (level ^ negative_mask) - negative_mask
                     negatives >>= np.int64(level != 0)
-                sum_inside = min(sum_inside, np.int32(65535))
-                block_sum[now, p] = sum_inside
-                energy[k, b] = sum_inside
+                inside = _remember_block(column, deltas[b], magnitude, block_sum, sums, k, now, p)
+                energy[k, b] = inside
     coder[0], coder[1], coder[2] = code, size, position
     return 0
 

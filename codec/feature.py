@@ -63,7 +63,7 @@ QUALITY: Mapping[int, tuple[int, float]] = {
 """Step, and how far it follows each block's sensitivity: small objects need less of that when all is fine."""
 
 BIT_COST = 0.1  # of a vector, in steps of absolute difference
-ALIKE = 0.06  # of a step: a block of smaller mean difference does not move
+ALIKE = 0.04  # of a step: a block that changed by less since the last frame, in the mean, does not move
 COMPARED = (8, 8, 12, 24)  # components, by effort
 REACH = (0, 1, 1, 2)  # samples in each direction, by effort
 REFINE = (0, 1, 2, 2)  # then to halves or quarters of a sample, by effort
@@ -183,6 +183,7 @@ class _Group:
         self.energy = np.zeros((self.channels, blocks), np.int32)
         self.sums = np.zeros((self.channels, 16), np.int32)
         self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
+        self.floats = np.zeros(self.planes.shape, np.float32)
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
         self.distributions = np.empty((entropy.ALPHABETS, entropy.SYMBOLS), np.int32)
@@ -369,8 +370,6 @@ class _Source:
         self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
         compared = min(COMPARED[codec.effort], group.channels)
-        self._compared = np.zeros((compared, group.rows, group.columns), np.float32)
-        self._rounded = np.zeros((compared, group.rows, group.columns), np.int16)
         self._current = motion.framed(group.rows, group.columns, compared)
         self._reference = np.zeros_like(self._current)
         self._last = np.zeros_like(self._current)  # frame, as it was taken
@@ -427,11 +426,7 @@ class _Source:
             return
         self._is_remembered = True
         self._older, self._last, self._current = self._last, self._current, self._older
-        compared = len(self._rounded)
-        np.rint(self._samples[:compared] - self._offset[:compared, None, None], out=self._compared)
-        np.clip(self._compared, -32768, 32767, out=self._compared)
-        self._rounded[:] = self._compared
-        motion.frame(self._rounded, self._current)
+        motion.frame_rounded(self._samples, self._offset, self._current)
         self._remembered += 1
 
     def search(self, step: int) -> bool:
@@ -444,7 +439,7 @@ class _Source:
         width = int(STEPS[step])
         alike = ALIKE * width * 16 * self._current.shape[2]
         remaining = int(motion.search(
-            self._current, self._reference, vectors, round(BIT_COST * width), round(alike),
+            self._current, self._last, self._reference, vectors, round(BIT_COST * width), round(alike),
             REACH[self._effort], REFINE[self._effort],
         ))  # fmt: skip
         if self._is_another_scene(remaining):
@@ -465,7 +460,8 @@ class _Source:
         if self._group.calibrated:
             return float(motion.magnitude(self._current))
         # Without calibration samples count from their channel's least value, which is far from the mean.
-        return float(np.abs(self._compared - self._compared.mean((1, 2), keepdims=True)).sum())
+        samples = motion.inside(self._current)
+        return float(np.abs(samples - samples.mean((0, 1))).sum())
 
     def outgrown(self) -> bool:
         """Whether samples of 16 bits cannot say this frame in the ranges of the last keyframe."""
@@ -488,7 +484,10 @@ class _Source:
 
     def _calm_difference(self, frame: NDArray[np.int16]) -> float:
         motion.block_differences(self._current, frame, self._differences)
-        return float(np.quantile(self._differences, CALM) / (16 * self._current.shape[2]))
+        place = int(CALM * self._differences.size)
+        self._differences.partition(place)
+        calm = int(self._differences[place])
+        return calm / (16 * self._current.shape[2])
 
     def quantize(self, keyframe: bool, step: int, beta: float) -> None:
         """Set the group's steps, and the levels of the difference from its prediction."""
@@ -597,8 +596,8 @@ class FeatureDecoder:
 
 def _restore(group: _Group) -> dict[str, FloatArray]:
     """The tensors that the reference frame stands for."""
-    planes = group.planes.reshape(group.channels, -1).astype(np.float32)
-    stacked = group.profile.inverse @ planes
+    np.copyto(group.floats, group.planes)
+    stacked = group.profile.inverse @ group.floats.reshape(group.channels, -1)
     stacked += group.profile.mean[:, None]
     stacked = stacked.reshape(group.channels, group.rows, group.columns)[:, : group.height, : group.width]
     tensors, first = {}, 0

@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
-from numba import int8, int16, int64, uint32, void
+from numba import float32, int8, int16, int64, uint32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
 from codec.compile import inlined, kernel
 from codec.entropy import MAX_VECTOR, Int, Ints, Vectors
+from codec.layout import FloatArray
 
 Samples: TypeAlias = NDArray[np.int16]
 
@@ -38,6 +39,23 @@ def framed(height: int, width: int, components: int) -> Samples:
     return np.zeros((height + 2 * MARGIN, width + 2 * MARGIN, components), np.int16)
 
 
+def inside(samples: Samples) -> Samples:
+    """The frame (H, W, K) without its margin."""
+    return samples[MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+@inlined
+def _continue_edges(samples: Samples) -> None:
+    height, width = samples.shape[0] - 2 * MARGIN, samples.shape[1] - 2 * MARGIN
+    for y in range(MARGIN, height + MARGIN):
+        for x in range(MARGIN):
+            samples[y, x] = samples[y, MARGIN]
+            samples[y, width + MARGIN + x] = samples[y, width + MARGIN - 1]
+    for y in range(MARGIN):
+        samples[y] = samples[MARGIN]
+        samples[height + MARGIN + y] = samples[height + MARGIN - 1]
+
+
 @kernel(void(_READ, _SAMPLES))
 def frame(planes: Samples, samples: Samples) -> None:
     """Copy planes (K, H, W) to framed samples, the first N components, and continue their edges in the margin."""
@@ -48,13 +66,21 @@ def frame(planes: Samples, samples: Samples) -> None:
             for k in range(components):
                 for x in range(first, min(first + 16, width)):
                     samples[y + MARGIN, x + MARGIN, k] = planes[k, y, x]
-    for y in range(MARGIN, height + MARGIN):
-        for x in range(MARGIN):
-            samples[y, x] = samples[y, MARGIN]
-            samples[y, width + MARGIN + x] = samples[y, width + MARGIN - 1]
-    for y in range(MARGIN):
-        samples[y] = samples[MARGIN]
-        samples[height + MARGIN + y] = samples[height + MARGIN - 1]
+    _continue_edges(samples)
+
+
+@kernel(void(Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), _SAMPLES))
+def frame_rounded(planes: FloatArray, offset: FloatArray, samples: Samples) -> None:
+    """The same from planes (K, H, W) less their offset (K,), rounded half to even and saturated."""
+    _, height, width = planes.shape
+    components = samples.shape[2]
+    for y in range(height):
+        for k in range(components):
+            for x in range(width):
+                value = np.rint(planes[k, y, x] - offset[k])
+                value = min(max(value, np.float32(-32768)), np.float32(32767))
+                samples[y + MARGIN, x + MARGIN, k] = np.int16(value)
+    _continue_edges(samples)
 
 
 @inlined
@@ -167,15 +193,23 @@ def _vector_cost(down: Int, right: Int, left_vector: Vectors, above_vector: Vect
     return 10
 
 
-@kernel(int64(_READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64))
+@kernel(int64(_READ, _READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64))
 def search(
-    current: Samples, reference: Samples, vectors: Vectors, bit_cost: int, alike: int, reach: int, refine: int
+    current: Samples,
+    last: Samples,
+    reference: Samples,
+    vectors: Vectors,
+    bit_cost: int,
+    alike: int,
+    reach: int,
+    refine: int,
 ) -> np.int64:
     """Find each block's vector; returns the sum of the absolute differences that all of them leave.
 
-    `current` and `reference` are framed and hold the components to compare. `bit_cost` is what a bit of a vector
-    weighs in a sum of absolute differences; a block that differs by `alike` or less does not move. reach: whole
-    samples in each direction, 0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters.
+    All three are framed and hold the components to compare: a frame as it was taken, the one before as it was taken,
+    and the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
+    block that changed by `alike` or less since the last frame does not move. reach: whole samples in each direction,
+    0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters.
     """
     components = reference.shape[2]
     across = (reference.shape[1] - 2 * MARGIN) // 4
@@ -190,7 +224,7 @@ def search(
         best_down, best_right = np.int64(0), np.int64(0)
         best_difference = _difference_whole(current, reference, top, left, 0, 0)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_vector, above_vector)
-        if reach > 0 and best_difference > alike:
+        if reach > 0 and _difference_whole(current, last, top, left, 0, 0) > alike:
             for candidate in range(2):
                 vector = left_vector if candidate == 0 else above_vector
                 down, right = np.int64(vector[0]), np.int64(vector[1])

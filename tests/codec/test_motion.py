@@ -53,8 +53,10 @@ def test_compensation_is_the_slow_one(seed, largest):
 
 
 def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2):
-    """The search for planes, of which no block is alike enough to stay."""
-    return motion.search(framed(current), framed(reference_frame), vectors, bit_cost, 0, reach, refine)
+    """The search for planes, of which each block has changed."""
+    last = framed(current)
+    last += 1
+    return motion.search(framed(current), last, framed(reference_frame), vectors, bit_cost, 0, reach, refine)
 
 
 @pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])
@@ -135,18 +137,22 @@ def test_a_frame_does_not_move_if_it_is_still_or_must_not(reach):
     assert not vectors.any()
 
 
-def test_a_block_that_is_alike_does_not_move():
-    """The rest of the frame does, by as much as with no such bound."""
+def test_a_block_that_did_not_change_does_not_move():
+    """Whatever the reference made of it; others do."""
     wide = picture(3)
-    before, current = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]], wide[:, 5 : 5 + SHAPE[0], 4 : 4 + SHAPE[1]]
-    differences = np.array(by_block(np.abs(current.astype(int) - before)))
-    alike = int(np.median(differences))
+    reference_frame = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    current = wide[:, 5 : 5 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    last = current.copy()
+    last[:, :, 8:] += 10
     vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
-    motion.search(framed(current), framed(before), vectors, 1, alike, 2, 2)
-    search(current, before, all_vectors, 1, 2)
-    assert not vectors[differences <= alike].any()
-    assert vectors[differences > alike].any()
-    assert all_vectors[differences <= alike].any()
+    motion.search(framed(current), framed(last), framed(reference_frame), vectors, 1, 0, 2, 2)
+    search(current, reference_frame, all_vectors, 1, 2)
+    still = np.tile([True, True, False, False], DOWN)
+    assert not vectors[still].any()
+    assert vectors[~still].any()
+    assert all_vectors[still].any()
+    motion.search(framed(current), framed(last), framed(reference_frame), vectors, 1, 16 * 5 * 10, 2, 2)
+    assert not vectors.any()
 
 
 @given(st.integers(0, 2**32))
@@ -165,6 +171,18 @@ def test_the_checksum_sees_every_sample_and_where_it_is():
         sums.add(int(motion.checksum(changed)))
     assert len(sums) == 1 + planes.size
     assert motion.checksum(np.ascontiguousarray(planes[::-1])) not in sums
+
+
+@given(st.integers(0, 2**32), st.sampled_from([10.0, 1e5]))
+def test_a_frame_as_it_is_taken_is_rounded_and_saturated(seed, scale):
+    rng = np.random.default_rng(seed)
+    planes = (scale * rng.normal(size=(3, *SHAPE))).astype(np.float32)
+    offset = rng.normal(size=3).astype(np.float32)
+    samples = motion.framed(*SHAPE, 2)
+    motion.frame_rounded(planes, offset, samples)
+    expected = np.clip(np.rint(planes - offset[:, None, None]), -32768, 32767).astype(np.int16)[:2]
+    assert np.array_equal(samples, framed(expected))
+    assert np.array_equal(motion.inside(samples), expected.transpose(1, 2, 0))
 
 
 def test_magnitude_sums_without_overflow():
