@@ -369,8 +369,8 @@ class _Source:
         self._samples = np.zeros_like(self._stacked)
         self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
-        compared = min(COMPARED[codec.effort], group.channels)
-        self._current = motion.framed(group.rows, group.columns, compared)
+        self._components = min(COMPARED[codec.effort], group.channels)  # to look for motion and noise in
+        self._current = motion.framed(group.rows, group.columns, self._components)
         self._reference = np.zeros_like(self._current)
         self._last = np.zeros_like(self._current)  # frame, as it was taken
         self._older = np.zeros_like(self._current)
@@ -437,7 +437,7 @@ class _Source:
         vectors = group.vectors
         vectors[:] = 0
         width = int(STEPS[step])
-        alike = ALIKE * width * 16 * self._current.shape[2]
+        alike = ALIKE * width * 16 * self._components
         remaining = int(motion.search(
             self._current, self._last, self._reference, vectors, round(BIT_COST * width), round(alike),
             REACH[self._effort], REFINE[self._effort],
@@ -487,7 +487,7 @@ class _Source:
         place = int(CALM * self._differences.size)
         self._differences.partition(place)
         calm = int(self._differences[place])
-        return calm / (16 * self._current.shape[2])
+        return calm / (16 * self._components)
 
     def quantize(self, keyframe: bool, step: int, beta: float) -> None:
         """Set the group's steps, and the levels of the difference from its prediction."""
