@@ -53,7 +53,7 @@ KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
 DIFFERENCE_SHAPING = 0.85
 """How far the steps of differences follow each block's sensitivity, against those of keyframes.
 
-Less than they do costs nothing at equal AP50-95 and saves a seventh of the bytes at equal AP50, on two busy clips.
+On two busy clips, against 1: 3 and 8 % fewer bytes at equal AP50-95, 2 and 15 % at equal AP50.
 """
 
 QUALITY: Mapping[int, tuple[int, float]] = {
@@ -183,7 +183,6 @@ class _Group:
         self.energy = np.zeros((self.channels, blocks), np.int32)
         self.sums = np.zeros((self.channels, 16), np.int32)
         self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
-        self.floats = np.zeros(self.planes.shape, np.float32)
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
         self.distributions = np.empty((entropy.ALPHABETS, entropy.SYMBOLS), np.int32)
@@ -596,8 +595,8 @@ class FeatureDecoder:
 
 def _restore(group: _Group) -> dict[str, FloatArray]:
     """The tensors that the reference frame stands for."""
-    np.copyto(group.floats, group.planes)
-    stacked = group.profile.inverse @ group.floats.reshape(group.channels, -1)
+    planes = group.planes.reshape(group.channels, -1).astype(np.float32)
+    stacked = group.profile.inverse @ planes
     stacked += group.profile.mean[:, None]
     stacked = stacked.reshape(group.channels, group.rows, group.columns)[:, : group.height, : group.width]
     tensors, first = {}, 0

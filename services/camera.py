@@ -120,7 +120,7 @@ class Camera:
         self.config = config
         self.account = Account(config.target_kbps, config.max_latency_ms)
         self.loaded = asyncio.Event()  # set once the network is loaded
-        self._codec = CodecSpec.parse(config.codec)
+        self._codec = config.spec
         self._worker = Worker("camera")
         self._pictures = Worker("pictures")  # of its own: no frame waits for a JPEG
         self._room = Room()
@@ -173,7 +173,8 @@ class Camera:
             network = loading.result()
             del loading
             self.loaded.set()
-            self.account.metrics.info.labels(config.stream, network.name, config.split, config.codec).set(1)
+            labels = (config.stream, network.name, config.split, str(self._codec))
+            self.account.metrics.info.labels(*labels).set(1)
             streaming = asyncio.ensure_future(self._stream(network))
             del network  # the head keeps only its own layers
             async with self._source:
@@ -237,12 +238,12 @@ class Camera:
         head = await self._worker.run(Head, network.model, self.config.split, canvas)
         weights = network.model.weights_hash
         codec = await self._worker.run(resolve, self._codec, weights, self.config.split, self.config.profile)
-        encoder = codec.encoder(head.layout)
+        encoder = await self._worker.run(codec.encoder, head.layout)
         steps = Steps(encoder.step, encoder.coarsest) if isinstance(encoder, Adjustable) else None
         self._rate = RateControl(steps, self.config.target_kbps, self.config.max_latency_ms)
         sender = Sender(network.name, weights, head, codec, encoder)
         del network
-        await self._worker.run(_warm_up, head, codec.encoder(head.layout))
+        await self._worker.run(_warm_up, head, codec)
         while True:
             try:
                 await self._connect_once(sender)
@@ -481,10 +482,10 @@ def _encode(encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], 
     return encoder.encode(tensors, stamp)
 
 
-def _warm_up(head: Head, encoder: Encoder) -> None:
+def _warm_up(head: Head, codec: CodecSpec) -> None:
     """Let torch choose its kernels and touch its memory before the first frame counts."""
     blank = Frame(Letterbox(head.size, head.size).blank(), captured_ns=0)
-    encoder.encode(_run_head(head, blank), Stamp(0, 0, *head.size))
+    codec.encoder(head.layout).encode(_run_head(head, blank), Stamp(0, 0, *head.size))
 
 
 async def _until_over(running: asyncio.Future[Any]) -> None:

@@ -6,7 +6,7 @@ import socket
 import tomllib
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from codec.errors import BadCodecSpec
+from codec.feature import Feature
 from codec.profile import MAX_PROFILE_BYTES
 from codec.spec import CodecSpec
 from stream.letterbox import parse_size
@@ -163,6 +164,9 @@ class CameraConfig(Settings):
     profile: Path | None = Field(
         None, description="file of a calibration profile for --codec feature (default: the shipped one)"
     )
+    effort: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        None, description="0 to 3: how hard --codec feature searches for motion (default: the codec's)"
+    )
     target_kbps: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None,
         description="kbit/s that packets may take on average: coarsens the quantizer step, then drops frames "
@@ -191,14 +195,24 @@ class CameraConfig(Settings):
     metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
 
+    @property
+    def spec(self) -> CodecSpec:
+        """The codec with all that other settings say of it; its profile still to be found."""
+        spec = CodecSpec.parse(self.codec)
+        if isinstance(spec.codec, Feature) and self.effort is not None:
+            return CodecSpec(replace(spec.codec, effort=self.effort))
+        return spec
+
     @model_validator(mode="after")
-    def _check_rate(self) -> Self:
-        for name in ("target_kbps", "max_latency_ms"):
+    def _check_codec(self) -> Self:
+        lacking = "has no quantizer step to choose"
+        for name, lack in (
+            ("target_kbps", lacking),
+            ("max_latency_ms", lacking),
+            ("effort", "searches for no motion"),
+        ):
             if getattr(self, name) is not None and not has_step(self.codec):
-                raise ValueError(
-                    f"--{name.replace('_', '-')}: {self.codec} has no quantizer step to choose; "
-                    "take --codec feature"
-                )
+                raise ValueError(f"--{name.replace('_', '-')}: {self.codec} {lack}; take --codec feature")
         return self
 
 

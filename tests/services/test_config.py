@@ -69,6 +69,18 @@ def test_rate_control_needs_a_codec_with_a_step(setting):
             CameraConfig.load({"source": "0", "codec": "feature", setting: value})
 
 
+def test_effort_is_a_parameter_of_the_codec():
+    assert CameraConfig.load({"source": "0", "effort": "3"}).spec.codec.effort == 3
+    assert CameraConfig.load({"source": "0", "codec": "feature:effort=1"}).spec.codec.effort == 1
+    both = CameraConfig.load({"source": "0", "codec": "feature:quality=4,effort=1", "effort": "0"}).spec.codec
+    assert (both.quality, both.effort) == (4, 0)
+    with pytest.raises(ConfigError, match=r"^--effort: rle.* searches for no motion"):
+        CameraConfig.load({"source": "0", "codec": "rle", "effort": "0"})
+    for value in ("-1", "4", "most"):
+        with pytest.raises(ConfigError, match="--effort: "):
+            CameraConfig.load({"source": "0", "effort": value})
+
+
 def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch):
     assert not CameraConfig.load({"source": "0"}).preview
     parser = ArgumentParser()
