@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import compress
 from typing import Any
 
 from services.comparison import (
@@ -18,6 +17,7 @@ from services.comparison import (
     score,
     short_name,
 )
+from services.page import html_table, page
 from services.pixels import FORMATS
 from services.plot import Series, mark, plot
 from services.record import Record
@@ -35,40 +35,17 @@ _NOTES = {
 }
 
 _STYLE = """
-:root { color-scheme: light dark; --ground: #f5f6f8; --surface: #fff; --ink: #151a20; --quiet: #566270;
-  --line: #dde2e8; --c0: #0a66c2; --c1: #7a5195; --c2: #6b7683; --c3: #b03a2e; --c4: #c46a00; --c5: #8a7400;
-  --c6: #00796b; --c7: #3d8b37; --c8: #c2337e; --c9: #4655c4;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
-  font-variant-numeric: tabular-nums; }
-@media (prefers-color-scheme: dark) { :root { --ground: #0b0f13; --surface: #12181f; --ink: #e8edf2;
-  --quiet: #98a5b3; --line: #242d37; --c0: #5ab2f7; --c1: #c39be0; --c2: #9aa6b2; --c3: #f08377; --c4: #f0a050;
-  --c5: #d8c04a; --c6: #4cc7b6; --c7: #86cf7e; --c8: #f284bb; --c9: #98a4ff; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 66rem; padding: 2rem 1.25rem 4rem; background: var(--ground); color: var(--ink); }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; overflow-wrap: anywhere; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-p, ul { margin: .5rem 0; max-width: 46rem; }
-ul { padding-left: 1.2rem; }
-.quiet, figcaption, .box p { color: var(--quiet); font-size: .87rem; }
-.box { background: var(--surface); border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
-.box p { margin: 0; padding: .6rem .55rem; max-width: none; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { padding: .28rem .55rem; text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--surface); }
-thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
+:root { --c0: #0a66c2; --c1: #7a5195; --c2: #6b7683; --c3: #b03a2e; --c4: #c46a00; --c5: #8a7400;
+  --c6: #00796b; --c7: #3d8b37; --c8: #c2337e; --c9: #4655c4; }
+@media (prefers-color-scheme: dark) { :root { --c0: #5ab2f7; --c1: #c39be0; --c2: #9aa6b2; --c3: #f08377;
+  --c4: #f0a050; --c5: #d8c04a; --c6: #4cc7b6; --c7: #86cf7e; --c8: #f284bb; --c9: #98a4ff; } }
 tbody tr.first > * { border-top: 1px solid var(--line); }
-tbody th { font-weight: 400; }
 .settings td { text-align: left; white-space: normal; overflow-wrap: anywhere; width: 100%; }
 .settings th { text-align: left; vertical-align: top; }
 tr.reference { font-weight: 600; }
-figure { margin: 1rem 0; padding: .75rem; background: var(--surface); border: 1px solid var(--line);
-  border-radius: 6px; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: .25rem 0 0; padding: 0; list-style: none;
   max-width: none; font-size: .9rem; }
 .legend svg { width: 22px; height: 12px; margin-right: .35rem; vertical-align: -1px; }
-svg { display: block; width: 100%; height: auto; }
 .legend svg { display: inline-block; }
 svg text { fill: var(--quiet); font-size: 12px; }
 svg text.axis { fill: var(--ink); }
@@ -96,12 +73,7 @@ def report(settings: Mapping[str, Any], records: Sequence[Record]) -> str:
         f"What detection costs on the link: {settings.get('model', '')}, split at {settings.get('split', '')}"
     )
     body = "".join(_section([record for record in records if record.source == source]) for source in sources)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        f"{_introduction()}{body}{_method(records)}{_settings(settings)}</body>\n</html>\n"
-    )
+    return page(title, f"{_introduction()}{body}{_method(records)}{_settings(settings)}", _STYLE)
 
 
 def _introduction() -> str:
@@ -185,7 +157,7 @@ def _equal(comparison: Comparison) -> str:
         "were measured there. "
         "<: the cheapest setting is better than that. no: not reached."
     )
-    return "<h3>At equal agreement</h3>\n" + _html_table(("codec", *heads), rows, caption)
+    return "<h3>At equal agreement</h3>\n" + html_table(("codec", *heads), rows, caption)
 
 
 def _table(records: Sequence[Record]) -> str:
@@ -213,25 +185,7 @@ def _table(records: Sequence[Record]) -> str:
     if first:
         compute += f", {cell(first.head_ms, 1)} ms up to the split and {cell(first.tail_ms, 1)} ms after it"
     caption = f"kB per frame; bits per coefficient; encode and decode in ms, medians a frame. {compute}."
-    return "<h3>All settings</h3>\n" + _html_table(("codec", *heads), rows, caption)
-
-
-def _html_table(heads: Iterable[str], rows: Iterable[tuple[str, Sequence[str], str]], caption: str) -> str:
-    """Rows are a name, figures, and a class of the style. Columns without a figure are left out."""
-    first, *others = heads
-    rows = list(rows)
-    told = [any(figures[column] for _, figures, _ in rows) for column in range(len(others))]
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in (first, *compress(others, told)))
-    body = "".join(
-        f'<tr class="{kind}"><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(figure)}</td>" for figure in compress(figures, told))
-        + "</tr>\n"
-        for name, figures, kind in rows
-    )
-    return (
-        f'<div class="box"><div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div>\n<p>{escape(caption)}</p></div>\n"
-    )
+    return "<h3>All settings</h3>\n" + html_table(("codec", *heads), rows, caption)
 
 
 def _method(records: Sequence[Record]) -> str:
