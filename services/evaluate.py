@@ -192,13 +192,13 @@ def evaluate(
         tensors = head(view.canvas)
         clock.lap("head")
         ceiling.time(clock)
-        found = _find(prediction, letterbox)
+        found = find(prediction, letterbox)
         truth = confident(found)
         truths.append(truth)
         ceiling.judge(found, truth, view.labels)
         for course in courses.values():
             prediction = course.predict(tensors, head.layout, letterbox.frame, tail)
-            course.tally.judge(_find(prediction, letterbox), truth, view.labels)
+            course.tally.judge(find(prediction, letterbox), truth, view.labels)
     if not truths:
         raise SourceError(f"{footage.name} holds no picture that can be read")
     tallies = {
@@ -237,11 +237,11 @@ def _watch_pixels(
 
     for canvas, truth in zip(course.decoded(canvases()), truths, strict=True):
         view = waiting.popleft()
-        course.tally.judge(_find(unsplit(canvas), view.letterbox), truth, view.labels)
+        course.tally.judge(find(unsplit(canvas), view.letterbox), truth, view.labels)
     return course.tally
 
 
-def _find(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
+def find(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
     """Every detection that can count for average precision, with YOLOv5's settings for measuring it."""
     return detect(prediction, letterbox, conf=0.001, iou=0.6, max_det=300, multi_label=True)
 
