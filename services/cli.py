@@ -25,6 +25,7 @@ from typing import Any
 from services.config import DEFAULT_CODEC, CameraConfig, DetectorConfig, Settings
 from services.logs import configure_logs
 from services.memory import keep_freed_memory
+from services.study import NAMES
 
 
 class Exit(IntEnum):
@@ -154,6 +155,8 @@ def build_parser() -> ArgumentParser:
     _add_calibrate(add("calibrate", _calibrate, "fit the feature codec to a network on sample images"))
     _add_profile(add("profile", lambda _: Exit.USAGE, "calibration profiles of the feature codec"))
 
+    _add_study(add("study", _study, "reproduce the paper's tables and figures, and go on from there"))
+
     encode = add("encode", _encode, "encode tensors of an .npz file, arrays named by layer")
     encode.add_argument("input", type=Path, metavar="IN.npz")
     encode.add_argument("output", type=Path, metavar="OUT.spc")
@@ -243,6 +246,45 @@ def _add_calibrate(calibrate: ArgumentParser) -> None:
     calibrate.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PROFILE", help="write the profile there"
     )
+
+
+def _add_study(study: ArgumentParser) -> None:
+    study.add_argument(
+        "name", choices=("all", *NAMES), metavar="NAME", help=f"all, or one of {', '.join(NAMES)}"
+    )
+    study.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="records, figures and report go there; what is recorded there already is not measured again",
+    )
+    study.add_argument(
+        "--model",
+        action="append",
+        metavar="SPEC",
+        help="network NAME, at a layer NAME@LAYER, with weights NAME=FILE or NAME=random, or a .pt file; may be "
+        "repeated (default: yolov5n, vgg16, resnet50 and resnet152 at the paper's layers)",
+    )
+    study.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder of images; YOLO labels beside it are used"
+    )
+    study.add_argument("--labels", type=Path, metavar="FILE", help="COCO's labels of those images, a JSON")
+    study.add_argument("--imagenet", type=Path, metavar="FOLDER", help="images in one folder a class")
+    study.add_argument(
+        "--clip",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="video file; may be repeated; the first should show a nearly static scene",
+    )
+    study.add_argument("--images", type=int, metavar="N", help="at most so many images (default: all)")
+    study.add_argument("--size", default="640", help="input of detectors (default: %(default)s)")
+    study.add_argument("--quick", action="store_true", help="16 images and few settings: two minutes")
+    study.add_argument("--from-records", action="store_true", help="measure nothing, draw what is recorded")
+    study.add_argument("--seed", type=int, default=0, help="of all that is random (default: %(default)s)")
+    study.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    study.add_argument("--device", default="auto", help="torch device (default: auto)")
 
 
 def _add_profile(profile: ArgumentParser) -> None:
@@ -379,6 +421,14 @@ def _calibrate(options: Namespace) -> int:
     from services.calibrate import run_calibrate
 
     run_calibrate(options)
+    return Exit.OK
+
+
+def _study(options: Namespace) -> int:
+    from services.study.run import run_study
+
+    configure_logs("text", "error")  # experiments tell of uncalibrated codecs themselves
+    run_study(options)
     return Exit.OK
 
 
