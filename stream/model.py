@@ -200,7 +200,7 @@ def _load(modules: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def _finished(network: _Network, family: Family, names: tuple[str, ...], device: torch.device) -> Model:
-    weights_hash = _weights_hash(network.modules.state_dict())
+    digest = weights_hash(network.modules.state_dict())
     network.modules.requires_grad_(False)
     for module in network.modules.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -212,10 +212,10 @@ def _finished(network: _Network, family: Family, names: tuple[str, ...], device:
             module.forward = module.forward_fuse
     # Channels-last weights make convolutions 1.1 to 1.4 times faster on a CPU.
     network.modules.to(device).to(memory_format=torch.channels_last)
-    return Model(network.graph, names, family, weights_hash)
+    return Model(network.graph, names, family, digest)
 
 
-def _weights_hash(state: Mapping[str, torch.Tensor]) -> str:
+def weights_hash(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, shapes and little-endian float32 values, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(state):

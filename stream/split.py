@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from codec.layout import FloatArray, Layout
 from stream.cut import DEFAULT_SPLIT, halves, layout, live_set
-from stream.graph import INPUT, run
+from stream.graph import INPUT, Graph, run
 from stream.model import Model
 
 
@@ -22,6 +23,16 @@ class WrongTensors(ValueError):
         self.needed, self.got = needed, got
 
 
+class Splittable(Protocol):
+    """A network that can be cut: a detector or a classifier."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
 class Head:
     """The layers up to the split: from a picture to the tensors that cross.
 
@@ -29,7 +40,9 @@ class Head:
     Raises UnknownSplitPoint.
     """
 
-    def __init__(self, model: Model, split: str = DEFAULT_SPLIT, size: tuple[int, int] = (480, 640)) -> None:
+    def __init__(
+        self, model: Splittable, split: str = DEFAULT_SPLIT, size: tuple[int, int] = (480, 640)
+    ) -> None:
         self.split = split
         self.size = size  # (H, W) of the canvas, in pixels
         self.layout: Layout = layout(model.graph, split, size)
@@ -60,7 +73,7 @@ class Tail:
     Raises UnknownSplitPoint.
     """
 
-    def __init__(self, model: Model, split: str = DEFAULT_SPLIT) -> None:
+    def __init__(self, model: Splittable, split: str = DEFAULT_SPLIT) -> None:
         self.split = split
         self.device = model.device
         self.wanted = live_set(model.graph, split)  # names of the tensors that cross

@@ -78,23 +78,33 @@ def find_weights(model: str, cache: Path | None = None, base_url: str | None = N
         return path
     if model not in MODELS:
         raise UnknownModel(model)
-    folder = cache or Path(pooch.os_cache("splitcast"))
     release = base_url or (ULTRALYTICS_RELEASE if model.endswith("u") else LEGACY_RELEASE)
-    url, target = f"{release}/{model}.pt", folder / f"{model}.pt"
+    return fetch(f"{release}/{model}.pt", f"{model}.pt", cache, _SHA256.get(model))
+
+
+def fetch(
+    url: str, name: str, cache: Path | None, sha256: str | None = None, *, sha256_prefix: str = ""
+) -> Path:
+    """Path of a checkpoint kept in `cache` as `name`, fetched with a progress bar if it is not there yet.
+
+    It appears there only once it is whole and its SHA-256 is the given one, or begins with what is given of it.
+    Raises DownloadFailed.
+    """
+    folder = cache or Path(pooch.os_cache("splitcast"))
+    target = folder / name
     pooch.get_logger().setLevel("WARNING")  # the progress bar says it all
+
+    def download(url: str, output: str, caller: Any) -> None:
+        pooch.HTTPDownloader(progressbar=True)(url, output, caller)
+        # A checkpoint is a zip file, whose directory stands at its end: one cut short, or a login page in its place,
+        # is refused even where no hash is known.
+        if not sha256_prefix and not zipfile.is_zipfile(output):
+            raise ValueError("what came is not a whole checkpoint")
+        if not pooch.file_hash(output).startswith(sha256_prefix):
+            raise ValueError(f"the SHA-256 of what came does not begin with {sha256_prefix}")
+
     try:
-        pooch.retrieve(url, _SHA256.get(model), target.name, folder, downloader=_fetch_zip)
+        pooch.retrieve(url, sha256, target.name, folder, downloader=download)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
         raise DownloadFailed(url, target, str(error)) from error
     return target
-
-
-def _fetch_zip(url: str, output: str, caller: Any) -> None:
-    """Downloads for pooch, to a temporary file that it deletes if this raises.
-
-    A checkpoint is a zip file, whose directory stands at its end: one cut short, or a login page in its place, is
-    refused even where no hash is known.
-    """
-    pooch.HTTPDownloader(progressbar=True)(url, output, caller)
-    if not zipfile.is_zipfile(output):
-        raise ValueError("what came is not a whole checkpoint")
