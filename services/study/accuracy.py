@@ -1,0 +1,61 @@
+"""What a network still finds once the tensors that cross the split were changed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from codec.layout import Layout
+from codec.packet import Stamp
+from codec.spec import CodecSpec
+from services.study.subject import Sample, Subject, Tensors
+
+Change: TypeAlias = Callable[[Tensors, Layout], tuple[Tensors, int]]
+"""Tensors as they arrive, and the bytes that were sent for them (0 where that is not asked)."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one change did to the scores over all pictures."""
+
+    scores: Mapping[str, float]
+    bytes: float  # mean a picture
+
+
+def accuracies(
+    subject: Subject, samples: Iterable[Sample], changes: Mapping[Key, Change]
+) -> dict[Key, Outcome]:
+    """The scores of a network under each change, all on the same pictures, which are gone through once."""
+    scorers = {key: subject.scorer() for key in changes}
+    sizes: dict[Key, list[int]] = {key: [] for key in changes}
+    for sample in samples:
+        for key, change in changes.items():
+            tensors, size = change(sample.tensors, sample.layout)
+            sizes[key].append(size)
+            scorers[key].add(sample, subject.finish(tensors))
+    return {
+        key: Outcome(
+            {name: round(value, 6) for name, value in scorers[key].values().items()},
+            round(statistics.fmean(sizes[key]), 1) if sizes[key] else 0.0,
+        )
+        for key in changes
+    }
+
+
+def unchanged(tensors: Tensors, layout: Layout) -> tuple[Tensors, int]:
+    """The tensors as they are, sent as float32 without a header."""
+    return tensors, sum(tensor.nbytes for tensor in tensors.values())
+
+
+def through(codec: CodecSpec) -> Change:
+    """Each picture's tensors through a new encoder and decoder, as one real packet."""
+
+    def change(tensors: Tensors, layout: Layout) -> tuple[Tensors, int]:
+        packet = codec.encoder(layout).encode(tensors, Stamp(0, 0, 1, 1))
+        return codec.decoder(layout).decode(packet.data).tensors, len(packet.data)
+
+    return change

@@ -1,0 +1,72 @@
+"""Classifiers under study: VGG16 and ResNets at one of the paper's layers, judged by their first answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+
+import torch
+
+from services.study.source import Source
+from services.study.subject import Sample, Tensors
+from stream.classifier import SIZE, Classifier
+from stream.split import Head, Tail
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    answer: int  # of the unsplit network
+    label: int | None
+
+
+class Classification:
+    """A classifier, as `Subject` describes it."""
+
+    scores: tuple[str, ...] = ("top1", "agreement")
+
+    def __init__(self, name: str, model: Classifier, weights: str, split: str) -> None:
+        """Raises UnknownSplitPoint."""
+        self.name, self.weights, self.split = name, weights, split
+        self.model, self.graph = model, model.graph
+        self._head, self._tail = Head(model, split, SIZE), Tail(model, split)
+
+    def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:
+        for image, label in islice(source.pictures(), most):
+            picture = self.model.preprocess(image)
+            crossing = self._head.run(picture)
+            tensors = {name: tensor[0].cpu().contiguous().numpy() for name, tensor in crossing.items()}
+            yield Sample(picture, tensors, self._head.layout, cache(partial(self._truth, tensors, label)))
+
+    def _truth(self, tensors: Tensors, label: int | None) -> _Truth:
+        return _Truth(int(self.finish(tensors).argmax()), label)
+
+    def finish(self, tensors: Tensors) -> torch.Tensor:
+        return self._tail(tensors)
+
+    def scorer(self) -> _TopOne:
+        return _TopOne()
+
+    def certainty(self, prediction: torch.Tensor) -> torch.Tensor:
+        """The greatest of the logits (1, classes): Grad-CAM takes the score before the softmax."""
+        return prediction.amax()
+
+
+class _TopOne:
+    """Share of pictures whose most likely class is the label, and is the unsplit network's."""
+
+    def __init__(self) -> None:
+        self._pictures = self._labelled = self._right = self._same = 0
+
+    def add(self, sample: Sample, prediction: torch.Tensor) -> None:
+        truth, answer = sample.truth(), int(prediction.argmax())
+        self._pictures += 1
+        self._same += answer == truth.answer
+        if truth.label is not None:
+            self._labelled += 1
+            self._right += answer == truth.label
+
+    def values(self) -> dict[str, float]:
+        scores = {"top1": self._right / self._labelled} if self._labelled else {}
+        return {**scores, "agreement": self._same / self._pictures} if self._pictures else scores

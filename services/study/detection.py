@@ -1,0 +1,92 @@
+"""Detectors under study: YOLOv5 at a split point, judged by average precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+
+import torch
+
+from services.agreement import CONFIDENT, confident
+from services.evaluate import View, find, views
+from services.labels import ClassMap, Objects
+from services.record import Tally
+from services.study.source import Source
+from services.study.subject import Sample, Tensors
+from stream.detections import Detections
+from stream.letterbox import Letterbox
+from stream.model import Model
+from stream.source import SourceError
+from stream.split import Head, Tail, picture_tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Truth:
+    letterbox: Letterbox
+    found: Detections  # by the unsplit network, above CONFIDENT
+    labels: Objects | None
+
+
+class Detection:
+    """A detector, as `Subject` describes it."""
+
+    scores: tuple[str, ...] = ("map", "map50", "agreement", "agreement50")
+
+    def __init__(
+        self, name: str, model: Model, weights: str, split: str, size: int | tuple[int, int]
+    ) -> None:
+        """Raises UnknownSplitPoint."""
+        self.name, self.weights, self.split, self.size = name, weights, split, size
+        self.model, self.graph = model, model.graph
+        self._tail = Tail(model, split)
+        self._heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
+
+    def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:
+        if source.footage is None:
+            raise SourceError(
+                f"{source.name} holds classes of whole pictures; detectors need a folder of images"
+            )
+        classes = ClassMap(source.footage.classes, self.model.names)
+        for view in islice(views(source.footage, classes, self.size), most):
+            canvas = view.letterbox.canvas
+            if canvas not in self._heads:
+                self._heads[canvas] = Head(self.model, self.split, canvas)
+            head = self._heads[canvas]
+            tensors = head(view.canvas)
+            picture = picture_tensor(view.canvas, self.model.device)
+            yield Sample(picture, tensors, head.layout, cache(partial(self._truth, view, tensors)))
+
+    def _truth(self, view: View, tensors: Tensors) -> _Truth:
+        return _Truth(view.letterbox, confident(find(self.finish(tensors), view.letterbox)), view.labels)
+
+    def finish(self, tensors: Tensors) -> torch.Tensor:
+        return self._tail(tensors)
+
+    def scorer(self) -> _Precision:
+        return _Precision()
+
+    def certainty(self, prediction: torch.Tensor) -> torch.Tensor:
+        """Sum of the scores above CONFIDENT in predictions (1, 4 + classes, N), before any is suppressed."""
+        scores = prediction[:, 4:]
+        return scores[scores > CONFIDENT].sum()
+
+
+class _Precision:
+    """Average precision against the labels, and against what the unsplit network is sure of."""
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+
+    def add(self, sample: Sample, prediction: torch.Tensor) -> None:
+        truth = sample.truth()
+        self._tally.judge(find(prediction, truth.letterbox), truth.found, truth.labels)
+
+    def values(self) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        if accuracy := self._tally.accuracy.over_classes():
+            scores |= {"map": accuracy.ap, "map50": accuracy.ap50}
+        if agreement := self._tally.agreement.over_objects():
+            scores |= {"agreement": agreement.ap, "agreement50": agreement.ap50}
+        return scores

@@ -1,0 +1,93 @@
+"""How the study's figures look: matplotlib, with colours that everybody can tell apart, the same file every time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from services.study.record import Record
+
+# Okabe and Ito's colours, without their yellow, which is too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKS = ("o", "s", "D", "^", "v", "P", "X")
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",  # texts stay texts: smaller, and a reader can search and copy them
+    "svg.hashsalt": "splitcast",  # else two drawings of the same records differ
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """In here figures are drawn and written as the study's; matplotlib's own settings stay what they are."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def panels(count: int = 1, width: float = 3.5, height: float = 2.8) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side, each so many inches wide and high; at most three in a row."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    with style():
+        figure = Figure(figsize=(width * columns, height * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+        for spare in axes[count:]:
+            spare.remove()
+    return figure, axes[:count]
+
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a mark for each name, as keywords for `Axes.plot`."""
+    pairs = zip(dict.fromkeys(names), cycle(zip(COLOURS, MARKS, strict=True)), strict=False)
+    return {name: {"color": colour, "marker": mark} for name, (colour, mark) in pairs}
+
+
+def label(record: Record) -> str:
+    """The network's name for a legend, which says so where its weights are random."""
+    return f"{record.network}, layer {record.split}{' (random weights)' if record.random else ''}"
+
+
+def stamp(figure: Figure, records: Sequence[Record]) -> None:
+    """Write across a figure that weights are random, if those of any of its records are."""
+    if any(record.random for record in records):
+        figure.text(
+            0.5, 0.5, "random weights", color="#D55E00", alpha=0.22, fontsize=26, rotation=18,
+            ha="center", va="center", zorder=10,
+        )  # fmt: skip
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG document, the same bytes for the same figure."""
+    file = io.StringIO()
+    with style():
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG of 300 dots per inch, fit for print."""
+    file = io.BytesIO()
+    with style():
+        figure.savefig(file, format="png", dpi=300, metadata={"Software": None})
+    return file.getvalue()

@@ -1,0 +1,105 @@
+"""One line of JSON for every measured point. Tables and figures are pure functions of these lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from stream.source import SourceError
+
+Settings: TypeAlias = Mapping[str, Any]  # what was varied, as JSON has it
+RANDOM = "random"
+"""Stands for the hash of weights that nobody trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A measured point. All but the times is the same for the same settings, weights, pictures and seed."""
+
+    experiment: str  # "figure5"
+    network: str  # "yolov5n"; empty where no network has a part in it
+    weights: str  # hash of the weights, RANDOM, or empty where only shapes count
+    split: str
+    data: str  # name and digest of the pictures; empty where none were needed
+    seed: int
+    settings: Settings
+    values: Mapping[str, Any]
+    times_ms: Mapping[str, float] = field(default_factory=dict)  # medians, on one thread
+    commit: str = ""
+    machine: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def random(self) -> bool:
+        """Whether the weights are random, which every figure made of this has to say."""
+        return self.weights == RANDOM
+
+    @property
+    def key(self) -> str:
+        """Tells one point from all others: everything that it was measured with, but for the machine."""
+        asked = (self.network, self.weights, self.split, self.data, self.seed, self.settings)
+        return json.dumps([self.experiment, *asked], sort_keys=True)
+
+    def line(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Raises ValueError for anything but a record's line."""
+        content = json.loads(line)
+        names = {one.name for one in fields(cls)}
+        if not isinstance(content, dict) or content.keys() != names:
+            raise ValueError("it is no object with the keys of a record")
+        record = cls(**content)
+        mappings = (record.settings, record.values, record.times_ms, record.versions)
+        texts = (record.experiment, record.network, record.weights, record.split, record.data)
+        if not all(isinstance(one, dict) for one in mappings) or not all(isinstance(t, str) for t in texts):
+            raise ValueError("a value has the wrong type")
+        return record
+
+
+class RecordBook:
+    """The records of a study in a file that only grows: an interrupted study goes on where it stopped."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads what is there. Raises SourceError for a file that holds anything else than records."""
+        self.path = path
+        self._records: dict[str, Record] = {}
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        *lines, rest = text.split("\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                record = Record.parse(line)
+            except (ValueError, TypeError) as error:
+                raise SourceError(f"{path}, line {number}: no record of a study ({error})") from None
+            self._records[record.key] = record
+        if rest:  # the line that was being written when the study was interrupted
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def __contains__(self, record: Record) -> bool:
+        return record.key in self._records
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records.values())
+
+    def of(self, experiment: str) -> Sequence[Record]:
+        """The records of one experiment, in the order in which they were measured."""
+        return [record for record in self if record.experiment == experiment]
+
+    def add(self, record: Record) -> None:
+        """Append a record to the file; it is there once this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{record.line()}\n")
+        self._records[record.key] = record
+
+
+def by_subject(records: Sequence[Record]) -> list[list[Record]]:
+    """The records of each network, split point and set of pictures, in the order in which these first occur."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        subject = (record.network, record.weights, record.split, record.data, str(record.seed))
+        groups.setdefault(subject, []).append(record)
+    return list(groups.values())

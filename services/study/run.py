@@ -1,0 +1,140 @@
+"""Runs a study: measures what is missing, then draws and tells everything that is recorded."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+
+from services.config import ConfigError
+from services.network import choose_device
+from services.study import source
+from services.study.classification import Classification
+from services.study.draw import png, style, svg
+from services.study.experiment import Experiment
+from services.study.experiments import EXPERIMENTS
+from services.study.networks import DEFAULT, NetworkSpec
+from services.study.record import RecordBook
+from services.study.report import study_report
+from services.study.section import Section, Table
+from services.study.source import Source
+from services.study.study import Study
+from services.study.subject import Subject
+from stream.letterbox import parse_size
+
+RECORDS, REPORT, FIGURES = "records.jsonl", "report.html", "figures"
+QUICK_IMAGES, CLIP_FRAMES = 16, 60
+
+
+def run_study(options: Namespace) -> None:
+    """Measure the named experiment, or all, into `--out`, and write figures and report of all that is recorded there.
+
+    Raises ConfigError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError or CodecError.
+    """
+    chosen = EXPERIMENTS if options.name == "all" else {options.name: EXPERIMENTS[options.name]}
+    if options.from_records and not (options.out / RECORDS).is_file():
+        raise ConfigError(f"--from-records: there is no {RECORDS} in {options.out}")
+    if min(options.threads, 1 if options.images is None else options.images) < 1 or options.seed < 0:
+        raise ConfigError("--threads and --images take numbers from 1, --seed from 0")
+    (options.out / FIGURES).mkdir(parents=True, exist_ok=True)
+    book = RecordBook(options.out / RECORDS)
+    console, notices = Console(), Console(stderr=True)
+    if not options.from_records:
+        study = _study(options, book, notices)
+        _measure(study, chosen, notices)
+        for refusal in study.refusals:
+            notices.print(f"left out: {refusal}", highlight=False, soft_wrap=True)
+        if not any(book.of(name) for name in chosen):
+            raise ConfigError(" ".join(study.refusals) or "nothing could be measured")
+    with style():
+        sections = {
+            name: experiment.present(book.of(name))
+            for name, experiment in EXPERIMENTS.items()
+            if book.of(name)
+        }
+        _write(sections, book, options.out)
+    for name, section in sections.items():
+        if name in chosen:
+            _print(section, console)
+    console.print(f"{options.out / REPORT}: {len(list(book))} records of {len(sections)} experiments")
+
+
+def _study(options: Namespace, book: RecordBook, notices: Console) -> Study:
+    size = parse_size(options.size)
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    specs = [NetworkSpec.parse(text) for text in options.model or DEFAULT]
+    subjects = [spec.load(size, device, lambda text: notices.print(text, soft_wrap=True)) for spec in specs]
+    most = options.images or (QUICK_IMAGES if options.quick else None)
+    if options.labels and not options.data:
+        raise ConfigError("--labels tells what is in the images of --data, which is missing")
+    return Study(
+        book,
+        subjects,
+        images=source.images(options.data, most, options.labels) if options.data else None,
+        imagenet=_imagenet(options.imagenet, subjects, most),
+        clips=[
+            source.clip(file, QUICK_IMAGES if options.quick else CLIP_FRAMES) for file in options.clip or ()
+        ],
+        seed=options.seed,
+        quick=options.quick,
+    )
+
+
+def _imagenet(folder: Path | None, subjects: Sequence[Subject], most: int | None) -> Source | None:
+    if folder is None:
+        return None
+    for subject in subjects:
+        if isinstance(subject, Classification):
+            return source.imagenet(folder, subject.model.names, most)
+    raise ConfigError("--imagenet is for classifiers, and no network of --model is one")
+
+
+def _measure(study: Study, chosen: Mapping[str, Experiment], console: Console) -> None:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("study", total=len(chosen))
+        for name, experiment in chosen.items():
+            pictures = 0
+
+            def watch(what: str, name: str = name) -> None:
+                nonlocal pictures
+                pictures += 1
+                progress.update(bar, description=f"{name}: {what}, picture {pictures}")
+
+            progress.update(bar, description=name)
+            study.watch = watch
+            experiment.measure(study)
+            progress.advance(bar)
+
+
+def _write(sections: Mapping[str, Section], book: RecordBook, out: Path) -> None:
+    for section in sections.values():
+        for drawing in section.drawings:
+            (out / FIGURES / f"{drawing.name}.svg").write_text(svg(drawing.figure), encoding="utf-8")
+            (out / FIGURES / f"{drawing.name}.png").write_bytes(png(drawing.figure))
+    (out / REPORT).write_text(study_report(sections, list(book)), encoding="utf-8")
+
+
+def _print(section: Section, console: Console) -> None:
+    console.print(f"\n{section.paper or 'Beyond the paper'}. {section.title}", style="bold", highlight=False)
+    for table in section.tables:
+        console.print(_rich(table))
+    for claim in section.claims:
+        for who, text in (("paper", claim.paper), ("here", claim.ours), ("", claim.verdict)):
+            if text:
+                console.print(f"{who:>6}  {text}", highlight=False, soft_wrap=True)
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(title=table.title, caption=table.caption)
+    for number, name in enumerate(table.head):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown

@@ -1,0 +1,156 @@
+"""What every experiment is given: networks, pictures, and a book to write to."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ultralytics.utils.cpu import CPUInfo
+
+from services.study.record import RANDOM, Record, RecordBook, Settings
+from services.study.source import Source
+from services.study.subject import Sample, Subject
+
+QUICK_IMAGES = 16
+
+
+class Refused(Exception):
+    """An experiment cannot be done with what is there; the message says what it takes."""
+
+
+@dataclass(slots=True, eq=False)
+class Study:
+    """Networks and pictures of one study. Experiments ask what is missing, measure it and write it down."""
+
+    book: RecordBook
+    subjects: Sequence[Subject]
+    images: Source | None = None  # a folder of images, with labels of objects or not
+    imagenet: Source | None = None  # images by class
+    clips: Sequence[Source] = ()
+    seed: int = 0
+    quick: bool = False  # fewer pictures and settings: to see that it works, not to conclude from
+    watch: Callable[[str], None] = lambda what: None  # told what runs, once a picture
+    refusals: list[str] = field(default_factory=list)  # what was left out and why
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Go on after what cannot be done, and remember why it was left out."""
+        try:
+            yield
+        except Refused as refused:
+            if str(refused) not in self.refusals:
+                self.refusals.append(str(refused))
+
+    def stills(self, subject: Subject) -> Source:
+        """Pictures for sizes and statistics. Raises Refused if there are none."""
+        if "top1" in subject.scores and self.imagenet is not None:
+            return self.imagenet
+        if self.images is None:
+            raise Refused(f"{subject.name} needs pictures: give a folder of images with --data")
+        return self.images
+
+    def judged(self, subject: Subject) -> Source:
+        """Pictures to judge what a network finds.
+
+        Raises Refused without any, and for random weights, whose answers mean nothing.
+        """
+        if subject.weights == RANDOM:
+            raise Refused(
+                f"{subject.name} has random weights, so that its accuracy means nothing: "
+                f"give weights with --model {subject.name}=FILE"
+            )
+        return self.stills(subject)
+
+    def clip(self) -> Source:
+        """The first clip. Raises Refused if there is none."""
+        if not self.clips:
+            raise Refused("frames that follow each other are needed: give a video with --clip")
+        return self.clips[0]
+
+    def samples(self, subject: Subject, source: Source, most: int | None = None) -> Iterator[Sample]:
+        """What crosses the split for each picture; tells the progress bar."""
+        for sample in subject.samples(source, most):
+            self.watch(f"{subject.name} {subject.split}")
+            yield sample
+
+    def missing(
+        self, experiment: str, subject: Subject | None, source: Source | None, asked: Iterable[Settings]
+    ) -> list[Settings]:
+        """Those settings of which the book holds no record yet."""
+        return [one for one in asked if self._record(experiment, subject, source, one) not in self.book]
+
+    def write(
+        self,
+        experiment: str,
+        subject: Subject | None,
+        source: Source | None,
+        settings: Settings,
+        *,
+        values: Mapping[str, Any],
+        times_ms: Mapping[str, float] | None = None,
+    ) -> None:
+        """Append a measured point to the book."""
+        self.book.add(
+            self._record(experiment, subject, source, settings, values=values, times_ms=times_ms or {})
+        )
+
+    def _record(
+        self,
+        experiment: str,
+        subject: Subject | None,
+        source: Source | None,
+        settings: Settings,
+        *,
+        values: Mapping[str, Any] | None = None,
+        times_ms: Mapping[str, float] | None = None,
+    ) -> Record:
+        return Record(
+            experiment=experiment,
+            network=subject.name if subject else "",
+            weights=subject.weights if subject else "",
+            split=subject.split if subject else "",
+            data=source.name if source else "",
+            seed=self.seed,
+            settings=settings,
+            values=values or {},
+            times_ms=times_ms or {},
+            commit=_commit(),
+            machine=_machine(),
+            versions=_versions(),
+        )
+
+
+@cache
+def _commit() -> str:
+    """The commit of the checkout that this code lies in, with + if it was changed since; empty elsewhere."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ("git", "-C", str(here.parent), *arguments)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git(
+            "ls-files", "--error-unmatch", here.name
+        )  # installed into somebody else's checkout it is not ours
+        head, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "-uno")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head + ("+" if changed else "")
+
+
+@cache
+def _machine() -> str:
+    return f"{CPUInfo.name()}, {platform.system()}"
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("splitcast", "torch", "torchvision", "numpy", "pillow")}

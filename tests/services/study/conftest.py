@@ -1,0 +1,71 @@
+"""A study of a small random network, on made-up pictures and a made-up video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from services.study import source
+from services.study.detection import Detection
+from services.study.record import Record, RecordBook
+from services.study.source import Source
+from services.study.study import Study
+from stream.model import Model, load_model
+
+PICTURES = 3
+
+
+@pytest.fixture(scope="session")
+def model(weights: Path) -> Model:
+    """A yolov5n with random weights and three classes."""
+    return load_model(weights)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of JPEG files of 64 by 96 pixels, all different."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(1)
+    for number in range(PICTURES):
+        coarse = rng.integers(0, 255, (8, 12, 3), np.uint8)
+        picture = cv2.resize(coarse, (96, 64), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number}.jpg"), picture)
+    return folder
+
+
+@pytest.fixture
+def images(pictures: Path) -> Source:
+    return source.images(pictures)
+
+
+StudyFactory = Callable[..., Study]
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, model: Model, images: Source, video: Path) -> StudyFactory:
+    """A study of the random network, which passes for trained unless `weights` is RANDOM."""
+
+    def make(book: str = "records.jsonl", weights: str = "hash", split: str = "4.m", **changes: Any) -> Study:
+        subject = Detection("tiny", model, weights, split, (64, 96))
+        given = {"images": images, "clips": [source.clip(video)], **changes}
+        return Study(RecordBook(tmp_path / book), [subject], **given)
+
+    return make
+
+
+def record(experiment: str, settings: dict[str, Any], values: dict[str, Any], **changes: Any) -> Record:
+    """A record of a network called tiny, at layer 4.m, as `Study.write` would make it."""
+    given = {
+        "network": "tiny",
+        "weights": "hash",
+        "split": "4.m",
+        "data": "folder 3 abc",
+        "seed": 0,
+        **changes,
+    }
+    return Record(experiment, settings=settings, values=values, **given)
