@@ -29,7 +29,7 @@ class Classification:
     def __init__(self, name: str, model: Classifier, weights: str, split: str) -> None:
         """Raises UnknownSplitPoint."""
         self.name, self.weights, self.split = name, weights, split
-        self.model, self.graph = model, model.graph
+        self.model, self.graph, self.device = model, model.graph, model.device
         self._head, self._tail = Head(model, split, SIZE), Tail(model, split)
 
     def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:

@@ -39,7 +39,7 @@ class Detection:
     ) -> None:
         """Raises UnknownSplitPoint."""
         self.name, self.weights, self.split, self.size = name, weights, split, size
-        self.model, self.graph = model, model.graph
+        self.model, self.graph, self.device = model, model.graph, model.device
         self._tail = Tail(model, split)
         self._heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
 

@@ -42,6 +42,7 @@ class Subject(Protocol):
     split: str
     scores: tuple[str, ...]  # names of what its scorer gives; the first that is there is what counts
     graph: Graph
+    device: torch.device
 
     def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:
         """A sample of each picture, at most so many. Raises SourceError."""
