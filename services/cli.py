@@ -151,6 +151,7 @@ def build_parser() -> ArgumentParser:
     points.add_argument("--size", default="640x640", help="network input HEIGHTxWIDTH (default: %(default)s)")
     points.add_argument("--json", action="store_true", help="JSON instead of a table")
 
+    _add_advise(add("advise", _advise, "where to split a network for a link, and whether to split it at all"))
     _add_evaluate(add("evaluate", _evaluate, "measure what codecs cost in bytes and in detections"))
     _add_calibrate(add("calibrate", _calibrate, "fit the feature codec to a network on sample images"))
     _add_profile(add("profile", lambda _: Exit.USAGE, "calibration profiles of the feature codec"))
@@ -178,6 +179,42 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
     return seconds
+
+
+def _add_advise(advise: ArgumentParser) -> None:
+    advise.add_argument("--model", default="yolov5n", help="network by name or path (default: %(default)s)")
+    advise.add_argument(
+        "--link-kbps", type=float, required=True, metavar="N", help="what the link carries, kbit/s"
+    )
+    advise.add_argument("--rtt-ms", type=float, default=0.0, metavar="N", help="its round trip (default: 0)")
+    advise.add_argument(
+        "--detector-speed",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="how many times faster the detector's machine is than this one (default: 1)",
+    )
+    advise.add_argument(
+        "--fps", type=float, default=0.0, metavar="N", help="frame rate that has to be sustained"
+    )
+    advise.add_argument(
+        "--source",
+        default="demo",
+        help="video file or folder of images as your camera's; or the virtual camera (default: demo)",
+    )
+    advise.add_argument("--frames", type=int, default=10, metavar="N", help="at most so many (default: 10)")
+    advise.add_argument(
+        "--split",
+        action="append",
+        metavar="P",
+        help="try codecs at this point; may be repeated (default: 4.m and the most promising)",
+    )
+    advise.add_argument("--codec", help="codec of features (default: the better of feature and rle:bits=4)")
+    advise.add_argument("--profile", type=Path, metavar="FILE", help="calibration profile for 4.m")
+    advise.add_argument("--size", default="640", help="network input (default: %(default)s)")
+    advise.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    advise.add_argument("--device", default="auto", help="torch device (default: auto)")
+    advise.add_argument("--json", type=Path, metavar="OUT", help="write the figures and the advice there")
 
 
 def _add_evaluate(evaluate: ArgumentParser) -> None:
@@ -406,6 +443,14 @@ def _points(options: Namespace) -> int:
 
     size = parse_size(options.size)
     print_points(options.model, (size, size) if isinstance(size, int) else size, options.json)
+    return Exit.OK
+
+
+def _advise(options: Namespace) -> int:
+    from services.advise import run_advise
+
+    configure_logs("text", "error")  # the table tells which codec is not calibrated
+    run_advise(options)
     return Exit.OK
 
 

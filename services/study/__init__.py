@@ -12,6 +12,9 @@ NAMES = (
     "figure6",
     "figure7",
     "differential",
+    "redundancy",
     "temporal",
+    "loss",
+    "split",
 )
 """Of the experiments, first the paper's; here, so that the command line need not import what measures them."""

@@ -67,12 +67,12 @@ def _cost(symbols: Sequence[Levels], bits: int) -> dict[str, float]:
     """Entropy in bytes, and the bytes of the paper's code and of zlib, of all tensors together."""
     return {
         "entropy": sum(entropy(one, bits) * one.size / 8 for one in symbols),
-        "rle": sum(_zero_run_bytes(one, bits) for one in symbols),
+        "rle": sum(zero_run_bytes(one, bits) for one in symbols),
         "zlib": len(zlib.compress(b"".join(one.tobytes() for one in symbols), 6)),
     }
 
 
-def _zero_run_bytes(symbols: Levels, bits: int) -> int:
+def zero_run_bytes(symbols: Levels, bits: int) -> int:
     room = np.empty(scratch_bytes(symbols.size, bits), np.uint8)
     return int(kernels.encode_levels(np.ascontiguousarray(symbols.reshape(-1)), bits, room))
 

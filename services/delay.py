@@ -1,0 +1,66 @@
+"""The delay of a frame, from the camera to where its detections are used, for different ways to share the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["split", "pixels", "all here"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What joins the camera and the detector."""
+
+    kbps: float  # 1000 bits per second
+    rtt_ms: float = 0.0
+    detector_speed: float = 1.0  # how many times faster the detector's machine is
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to share the work. Times are medians a frame on the machine that measured."""
+
+    name: str
+    kind: Kind
+    camera_ms: float
+    detector_ms: float  # on a machine as fast as the camera
+    bytes: float  # a frame, mean
+    agreement: float | None = None  # with the unsplit network; None if it was not measured
+    point: str = ""  # split point
+    estimated: bool = False  # bytes are a guess, and nothing was coded
+
+
+def transfer_ms(choice: Choice, link: Link) -> float:
+    """Time that the bytes of a frame take on the link, without its delay."""
+    return 8 * choice.bytes / link.kbps
+
+
+def delay_ms(choice: Choice, link: Link) -> float:
+    """Camera, transfer, half a round trip, detector: without queues, as for one frame at a time.
+
+    Detections are used where the detector is, so that nothing has to come back (Neurosurgeon, Kang et al., 2017, counts
+    the way back, too, which is the same for every choice).
+    """
+    detector_ms = choice.detector_ms / link.detector_speed
+    return choice.camera_ms + transfer_ms(choice, link) + link.rtt_ms / 2 + detector_ms
+
+
+def frames_per_s(choice: Choice, link: Link) -> float:
+    """Frames per second that camera, link and detector sustain, each at work on a frame of its own."""
+    slowest = max(choice.camera_ms, transfer_ms(choice, link), choice.detector_ms / link.detector_speed)
+    return 1000 / slowest if slowest > 0 else float("inf")
+
+
+def ranked(choices: Iterable[Choice], link: Link, fps: float = 0.0, agreement: float = 0.0) -> list[Choice]:
+    """The choices, the one to take first.
+
+    Those that agree too little come last, before them those that do not sustain `fps`; among others the delay counts.
+    """
+
+    def place(choice: Choice) -> tuple[bool, bool, float]:
+        good = choice.agreement is None or choice.agreement >= agreement
+        return not good, frames_per_s(choice, link) < fps, delay_ms(choice, link)
+
+    return sorted(choices, key=place)
