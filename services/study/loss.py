@@ -252,9 +252,9 @@ def _present(records: Sequence[Record]) -> Section:
         method=(
             "Consecutive frames of a clip; agreement with what the unsplit network finds in the same frames. What is "
             "lost is filled in from the frame before. Packets: a frame is one packet; after a loss a decoder of "
-            "differences waits for a keyframe, which comes two frames later. Datagrams: 1400 bytes of the "
-            "paper's code, each with the number of its first coefficient. Rows and channels: as if sent apart, the codec's own reference taken "
-            f"to be whole. rle at {BITS} bits, feature at quality 6."
+            "differences waits for a keyframe, which comes two frames later. Datagrams: 1400 bytes of the paper's "
+            "code, each with the number of its first coefficient. Rows and channels: as if sent apart, the codec's "
+            f"own reference taken to be whole. rle at {BITS} bits, feature at quality 6."
         ),
         drawings=[Drawing("loss", figure, "Agreement against the share that is lost.")],
         tables=[Table("Loss", ["network, clip", "lost", "codec", "share", "agreement", "kB a frame"], rows)],

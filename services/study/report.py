@@ -17,7 +17,7 @@ PAPER = (
 
 _STYLE = """
 figure { background: #fff; }
-figure svg { max-width: 60rem; margin: 0 auto; }
+figure svg { width: auto; max-width: 100%; margin: 0 auto; }
 figure svg text { fill: currentColor; }
 figcaption { color: #566270; }
 .claims td, .claims th { text-align: left; white-space: normal; vertical-align: top; position: static; }
