@@ -237,12 +237,12 @@ def _zeros_claim(one: Record, found: Mapping[str, float]) -> Claim:
             f"The share of zeros {'agrees' if zeros else 'does not agree'}; the range "
             f"{'agrees' if values else f'does not agree (below {top})'}.",
         )
-    negative, bounded = found["negatives"] > 0.25, found["minimum"] >= -1
+    negative, bounded = found["negatives"] >= 0.1, found["minimum"] >= -1
     silu = -0.279 <= found["minimum"] < 0
     return Claim(
         "A significant proportion of YOLOv5's coefficients is below zero, between -1 and 0 (leaky ReLU).",
         ours,
-        f"This {'agrees' if negative and bounded else 'does not agree'} (over a quarter, none below -1)"
+        f"This {'agrees' if negative and bounded else 'does not agree'} (at least a tenth, none below -1)"
         + ("; none is below SiLU's least value of -0.278, so that it is no leaky ReLU." if silu else "."),
     )
 

@@ -123,7 +123,7 @@ def _summary(experiment: str, network: str, **changes: Any) -> list[Any]:
         ),
         ("vgg16", {"maximum": 19.0}, "the range agrees"),
         ("yolov5n", {}, "This agrees"),
-        ("yolov5n", {"negatives": 0.1}, "This does not agree"),
+        ("yolov5n", {"negatives": 0.05}, "This does not agree"),
         ("yolov5n", {"minimum": -1.5}, "This does not agree"),
     ],
 )
