@@ -313,7 +313,7 @@ def _ratio_claim(
 
 def _present_3(records: Sequence[Record]) -> Section:
     groups = [group for group in by_subject(records) if _tensors(group)]
-    figure, axes = panels(2 * len(groups), width=4.2)
+    figure, axes = panels(2 * len(groups), width=4.2, columns=2)
     rows, claims = [], []
     for number, group in enumerate(groups):
         tensor = _tensors(group)[0]

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 
 from services.study.record import Record
 
-# Okabe and Ito's colours, without their yellow, which is too pale for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKS = ("o", "s", "D", "^", "v", "P", "X")
+# Okabe and Ito's colours, with grey for their yellow, which is too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#888888")
+MARKS = ("o", "s", "D", "^", "v", "P", "X", "*")
+
+RANDOM_WEIGHTS = "random weights"
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -45,9 +47,11 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(count: int = 1, width: float = 3.5, height: float = 2.8) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side, each so many inches wide and high; at most three in a row."""
-    columns = min(count, 3)
+def panels(
+    count: int = 1, width: float = 3.5, height: float = 2.8, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, each so many inches wide and high, at most so many of them in a row."""
+    columns = min(count, columns)
     rows = -(-count // columns)
     with style():
         figure = Figure(figsize=(width * columns, height * rows))
@@ -65,16 +69,22 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def label(record: Record) -> str:
     """The network's name for a legend, which says so where its weights are random."""
-    return f"{record.network}, layer {record.split}{' (random weights)' if record.random else ''}"
+    return f"{record.network}, layer {record.split}{f' ({RANDOM_WEIGHTS})' if record.random else ''}"
 
 
 def stamp(figure: Figure, records: Sequence[Record]) -> None:
-    """Write across a figure that weights are random, if those of any of its records are."""
-    if any(record.random for record in records):
-        figure.text(
-            0.5, 0.5, "random weights", color="#D55E00", alpha=0.22, fontsize=26, rotation=18,
-            ha="center", va="center", zorder=10,
-        )  # fmt: skip
+    """Write across a figure that weights are random, if those of any of its records are.
+
+    Where panels name their networks, across those panels alone.
+    """
+    if not any(record.random for record in records):
+        return
+    look: dict[str, Any] = {"color": "#D55E00", "alpha": 0.22, "rotation": 18, "ha": "center", "va": "center"}
+    named = [axis for axis in figure.axes if RANDOM_WEIGHTS in axis.get_title()]
+    for axis in named:
+        axis.text(0.5, 0.5, RANDOM_WEIGHTS, transform=axis.transAxes, fontsize=18, zorder=10, **look)
+    if not named:
+        figure.text(0.5, 0.5, RANDOM_WEIGHTS, fontsize=26, zorder=10, **look)
 
 
 def svg(figure: Figure) -> str:

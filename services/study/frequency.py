@@ -140,7 +140,7 @@ def _claim(name: str, score: str, whole: float, curves: dict[str, dict[float, fl
     beside = f"; of the planes' frequencies half keeps {plane:.3f}" if plane is not None else ""
     return [
         Claim(
-            "Transmitting only the lower frequencies, in various orders, loses accuracy substantially (no figures given).",
+            "Transmitting only the lower frequencies, in various orders, loses accuracy substantially (no figures).",
             f"{name}: with half of the frequencies {score} falls from {whole:.3f} to between "
             f"{min(halves.values()):.3f} and {halves[order]:.3f} (best in the order {_named(order)}){beside}.",
             f"This {'agrees' if lost > 0.1 else 'does not agree'}: the best loses {lost:.0%} (substantial: over 10 %).",

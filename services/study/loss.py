@@ -211,7 +211,7 @@ def _measure_clip(study: Study, subject: Any, source: Any) -> None:
 
 def _present(records: Sequence[Record]) -> Section:
     groups = by_subject(records)
-    figure, axes = panels(len(UNITS) * len(groups), width=3.5)
+    figure, axes = panels(len(UNITS) * len(groups), width=4.2, columns=2)
     style = looks(CODECS["packet"])
     rows, claims = [], []
     for number, group in enumerate(groups):

@@ -128,7 +128,7 @@ def _general(sample: Sample, name: str, bits: int, watch: Stopwatch) -> int:
 
 def _present(records: Sequence[Record]) -> Section:
     groups = by_subject(records)
-    figure, axes = panels(2 * len(groups), width=4.2)
+    figure, axes = panels(2 * len(groups), width=4.2, columns=2)
     coders = dict.fromkeys(record.settings["coder"] for record in records)
     style = looks([RLE, *sorted(coders)])
     rows, claims = [], []

@@ -172,7 +172,7 @@ def _present(records: Sequence[Record]) -> Section:
         for one in group:
             at = one.values["scores"].get(score, one.settings.get("bits", 0))
             for way in WAYS:
-                if way in one.values:
+                if way in one.values and (score or "bits" in one.settings):
                     points[way].append((one.values[way] / KB, at))
         for way, found in points.items():
             if found:

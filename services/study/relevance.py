@@ -129,7 +129,7 @@ def _plain(value: Any) -> float | list[float]:
 
 def _present(records: Sequence[Record]) -> Section:
     groups = [group for group in by_subject(records) if any("tensor" in one.settings for one in group)]
-    figure, axes = panels(2 * max(len(groups), 1), width=4.2)
+    figure, axes = panels(2 * max(len(groups), 1), width=4.2, columns=2)
     rows, claims, notes = [], [], []
     for number, group in enumerate(groups):
         found = {

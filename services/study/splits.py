@@ -102,7 +102,7 @@ def _all_live(subject: Subject, sample: Sample, wanted: Sequence[str]) -> dict[s
 
 def _present(records: Sequence[Record]) -> Section:
     groups = by_subject(records)
-    figure, axes = panels(2 * len(groups), width=5.2, height=3.4)
+    figure, axes = panels(2 * len(groups), width=5.2, height=3.4, columns=2)
     rows, links, claims = [], [], []
     for number, group in enumerate(groups):
         order = sorted(group, key=lambda one: (one.times_ms.get("head", 0), one.values["flops_share"]))
@@ -116,9 +116,11 @@ def _present(records: Sequence[Record]) -> Section:
             one.times_ms.get("head", 0) / total if total else 0
             for one, total in zip(order, totals, strict=True)
         ]
-        time_axis.plot(names, shares, label="time")
-        time_axis.plot(names, [one.values["flops_share"] for one in order], label="arithmetic")
-        time_axis.set(title=label(group[0]), ylabel="share before the split", ylim=(0, 1))
+        time_axis.plot(names, shares, label="time before the split")
+        time_axis.plot(
+            names, [one.values["flops_share"] for one in order], label="arithmetic before the split"
+        )
+        time_axis.set(title=label(group[0]), ylabel="share", ylim=(0, 1.08))
         score = next(
             (name for name in ("top1", "map", "agreement") if name in order[0].values["whole"]), None
         )

@@ -135,7 +135,7 @@ def test_the_verdict_on_zeros_follows_the_shares(network: str, whole: dict[str, 
 def test_random_weights_are_stamped() -> None:
     section = figure1.present(_summary("figure1", "resnet50", weights=RANDOM))
     assert "random weights" in section.claims[0].ours
-    assert "random weights" in {text.get_text() for text in section.drawings[0].figure.texts}
+    assert "random weights" in {text.get_text() for text in section.drawings[0].figure.axes[0].texts}
 
 
 @pytest.mark.parametrize(("bits", "verdict"), [(1.2, "this agrees"), (0.5, "this does not agree")])
