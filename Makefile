@@ -9,13 +9,14 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench fuzz train-demo screenshot clean
+.PHONY: help demo test lint format bench study fuzz train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff, ruff format --check, mypy --strict"
 	@echo "make bench   time the codec against zlib and zstd"
+	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
 	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
 	@echo "make screenshot   take the README's picture of the live page"
@@ -42,6 +43,12 @@ format: $(VENV)/.ok
 
 bench: $(VENV)/.ok
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+
+STUDY_OUT  ?= study
+STUDY_ARGS ?= --quick
+
+study: $(VENV)/.ok
+	$(BIN)/splitcast study all --out $(STUDY_OUT) $(STUDY_ARGS)
 
 # What it finds, and the inputs that it grew, are in .fuzz afterwards.
 MINUTES ?= 10

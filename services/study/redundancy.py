@@ -161,7 +161,7 @@ def _counting(change: Change, found: list[dict[str, float]], settings: Mapping[s
 
 def _present(records: Sequence[Record]) -> Section:
     groups = by_subject(records)
-    figure, axes = panels(len(groups), width=5.0, height=3.6)
+    figure, axes = panels(len(groups), width=5.0, height=4.2)
     style = looks(WAYS)
     rows, claims, notes = [], [], []
     for group, axis in zip(groups, axes, strict=True):
@@ -179,7 +179,7 @@ def _present(records: Sequence[Record]) -> Section:
                 axis.plot(*zip(*sorted(found), strict=True), label=WAYS[way], **style[way])
         axis.set(title=label(group[0]), xscale="log", xlabel="kB a picture")
         axis.set(ylabel=SCORES[score] if score else "bits per coefficient")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         if any(one.values.get("calibrated") is False for one in group):
             notes.append(f"{label(group[0])}: the feature codec without calibration, for want of a profile.")
         if score:
