@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from codec.layout import Layout
 from codec.packet import Stamp
 from codec.spec import CodecSpec
+from services.study.study import Refused
 from services.study.subject import Sample, Subject, Tensors
 
 Change: TypeAlias = Callable[[Tensors, Layout], tuple[Tensors, int]]
@@ -29,7 +30,10 @@ class Outcome:
 def accuracies(
     subject: Subject, samples: Iterable[Sample], changes: Mapping[Key, Change]
 ) -> dict[Key, Outcome]:
-    """The scores of a network under each change, all on the same pictures, which are gone through once."""
+    """The scores of a network under each change, all on the same pictures, which are gone through once.
+
+    Raises Refused where there is nothing to judge by.
+    """
     scorers = {key: subject.scorer() for key in changes}
     sizes: dict[Key, list[int]] = {key: [] for key in changes}
     for sample in samples:
@@ -37,6 +41,10 @@ def accuracies(
             tensors, size = change(sample.tensors, sample.layout)
             sizes[key].append(size)
             scorers[key].add(sample, subject.finish(tensors))
+    if any(sizes.values()) and not all(scorer.values() for scorer in scorers.values()):
+        raise Refused(
+            f"{subject.name} is certain of nothing in these pictures, and there are no labels to judge by"
+        )
     return {
         key: Outcome(
             {name: round(value, 6) for name, value in scorers[key].values().items()},

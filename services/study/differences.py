@@ -28,7 +28,7 @@ from services.study.lossless import levels_of
 from services.study.quantization import BITS
 from services.study.record import Record, Settings, by_subject
 from services.study.section import KB, Claim, Drawing, Section, Table, percent
-from services.study.study import Study
+from services.study.study import Refused, Study
 from services.study.subject import Tensors
 
 LEVELS, TIME = "levels", "time"
@@ -190,8 +190,9 @@ def _measure_time(study: Study) -> None:
             for sample in study.samples(subject, source) if missing else ():
                 for _, tracker in trackers:
                     tracker.add(sample.tensors, sample.layout)
-            for one, tracker in trackers:
-                study.write("temporal", subject, source, one, values=tracker.values())
+            with study.refusing():
+                for one, tracker in trackers:
+                    study.write("temporal", subject, source, one, values=tracker.values())
 
 
 class _Tracker:
@@ -237,6 +238,9 @@ class _Tracker:
         self._before = levels
 
     def values(self) -> dict[str, float]:
+        """Means over all frames but the first. Raises Refused if there are none."""
+        if not self._found:
+            raise Refused("correlation in time takes a clip of two frames or more")
         return {
             key: float(f"{statistics.fmean(one[key] for one in self._found):.6g}") for key in self._found[0]
         }
@@ -262,6 +266,8 @@ class _FeatureTracker:
         self._sizes.append((still, moving))
 
     def values(self) -> dict[str, float]:
+        if len(self._sizes) < 2:
+            raise Refused("correlation in time takes a clip of two frames or more")
         still, moving = zip(*self._sizes[1:], strict=True)
         return {
             "still_bytes": round(statistics.fmean(still), 1),
@@ -277,7 +283,7 @@ def _present_time(records: Sequence[Record]) -> Section:
     keys = dict(zip(style, ("entropy", "difference_entropy", "conditional_entropy"), strict=True))
     rows, claims = [], []
     for group, axis in zip(groups, axes, strict=True):
-        clip = group[0].data.split()[0]
+        clip = group[0].source
         found = {one.settings["bits"]: one.values for one in group if "bits" in one.settings}
         bits = [b for b in BITS if b in found]
         for name, key in keys.items():

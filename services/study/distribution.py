@@ -17,7 +17,7 @@ from services.study.draw import COLOURS, label, panels, stamp
 from services.study.experiment import Experiment
 from services.study.record import Record, by_subject
 from services.study.section import Claim, Drawing, Section, Table, percent
-from services.study.study import Study
+from services.study.study import Refused, Study
 
 PICTURES = 4  # whose curves are drawn, as in the paper
 PROBABILITIES = np.concatenate(([0, 0.001, 0.005], np.arange(1, 100) / 100, [0.995, 0.999, 1]))
@@ -142,6 +142,8 @@ def _measure_3(study: Study) -> None:
                         if 0 < number <= PICTURES and study.missing("figure3", subject, source, [settings]):
                             study.write("figure3", subject, source, settings, values=found)
                 before = sample.tensors
+            if not any(part == "time" for _, part in means):
+                raise Refused("differences in time take a clip of two frames or more")
             summary = {f"{name} {part}": _mean(found) for (name, part), found in means.items()}
             study.write("figure3", subject, source, {"summary": True}, values=summary)
 

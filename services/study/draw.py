@@ -51,8 +51,8 @@ def panels(
     count: int = 1, width: float = 3.5, height: float = 2.8, columns: int = 3
 ) -> tuple[Figure, list[Axes]]:
     """A figure of panels, each so many inches wide and high, at most so many of them in a row."""
-    columns = min(count, columns)
-    rows = -(-count // columns)
+    columns = max(min(count, columns), 1)
+    rows = max(-(-count // columns), 1)
     with style():
         figure = Figure(figsize=(width * columns, height * rows))
         axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()

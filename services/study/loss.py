@@ -236,7 +236,7 @@ def _present(records: Sequence[Record]) -> Section:
                 axis.legend(loc="lower left")
         rows += [
             [
-                f"{label(one)}, {one.data.split()[0]}",
+                f"{label(one)}, {one.source}",
                 one.settings["unit"],
                 one.settings["codec"],
                 f"{one.settings['share']:.0%}",

@@ -20,7 +20,7 @@ from stream.classifier import (
 )
 from stream.cut import DEFAULT_SPLIT
 from stream.model import load_model, random_model
-from stream.weights import MODELS, DownloadFailed, find_weights
+from stream.weights import DEMO, MODELS, DownloadFailed, find_weights
 
 DEFAULT = ("yolov5n", "vgg16", "resnet50", "resnet152")
 
@@ -39,7 +39,7 @@ class NetworkSpec:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ConfigError."""
-        official = (*MODELS, *CLASSIFIERS)
+        official = (*MODELS, *CLASSIFIERS, DEMO)
         head, _, weights = text.partition("=")
         if not weights and Path(head).suffix in (".pt", ".safetensors"):
             return cls(Path(head).stem, DEFAULT_SPLIT, head)

@@ -160,9 +160,7 @@ def _present_size(records: Sequence[Record]) -> Section:
             label=label(group[0]),
             **style[label(group[0])],
         )
-        axis.axhline(
-            jpeg / KB, color="black", ls="--", lw=0.8, label=f"JPEG files of {group[0].data.split()[0]}"
-        )
+        axis.axhline(jpeg / KB, color="black", ls="--", lw=0.8, label=f"JPEG files of {group[0].source}")
         for bits in (FLOAT, *reversed(BITS)):
             if bits in sizes:
                 whole, counted = sizes[bits]["bytes"], sizes[bits]["split_tensor_bytes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -36,6 +37,12 @@ class Record:
     def random(self) -> bool:
         """Whether the weights are random, which every figure made of this has to say."""
         return self.weights == RANDOM
+
+    @property
+    def source(self) -> str:
+        """Name of the folder or clip, without what tells its contents."""
+        match = re.fullmatch(r"(?:quick )?(.*) \d+ [0-9a-f]{12}(?: .*)?", self.data)
+        return match[1] if match else self.data
 
     @property
     def key(self) -> str:

@@ -116,7 +116,8 @@ class Study:
             network=subject.name if subject else "",
             weights=subject.weights if subject else "",
             split=subject.split if subject else "",
-            data=source.name if source else "",
+            # Quick points are of fewer pictures than the source has, and no substitute for whole ones.
+            data=f"{'quick ' if self.quick else ''}{source.name}" if source else "",
             seed=self.seed,
             settings=settings,
             values=values or {},

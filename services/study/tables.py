@@ -133,14 +133,13 @@ class _Sizes:
         for record in records:
             if "layer" in record.settings:
                 self.tensors[record.settings["network"], record.settings["layer"]] = dict(record.values)
-        self._jpegs = {record.data: record.values["bytes"] for record in records if record.data}
+        self._jpegs = {record.source: record.values["bytes"] for record in records if record.data}
         self._dataset, self._jpeg_kb = dataset, jpeg_kb
 
     def pictures(self, unit: int) -> list[list[str]]:
         """Rows of the user's pictures and of the paper's."""
         measured = [
-            self.row(f"JPEG files: {data.rpartition(' ')[0]} pictures", size, None, unit)
-            for data, size in self._jpegs.items()
+            self.row(f"JPEG files: {source}", size, None, unit) for source, size in self._jpegs.items()
         ]
         return [*measured, [f"JPEG files: {self._dataset} (published)", "", f"{self._jpeg_kb}", "", ""]]
 
@@ -163,8 +162,8 @@ class _Sizes:
             ours = ", ".join(kilobytes(self.tensors[one]["bytes"]) for one in both)
             verdict = "These are the same, to the byte." if same else "These differ."
             claims.append(Claim(f"{where}: {theirs}.", f"{ours} kB.", verdict))
-        for data, size in self._jpegs.items():
-            mean = f"{kilobytes(size)} kB for {data.rpartition(' ')[0]} pictures"
+        for source, size in self._jpegs.items():
+            mean = f"{kilobytes(size)} kB for {source}"
             close = abs(size / KB / self._jpeg_kb - 1) <= 0.1
             claims.append(
                 Claim(

@@ -80,3 +80,17 @@ def test_records_are_grouped_by_what_they_are_of() -> None:
         record("figure5", {"bits": 3}, {}, data="elsewhere 1 f"),
     ]
     assert by_subject(records) == [[records[0], records[2]], [records[1]], [records[3]]]
+
+
+@pytest.mark.parametrize(
+    ("data", "source"),
+    [
+        ("val2017 64 0123456789ab", "val2017"),
+        ("quick my own pictures 16 0123456789ab", "my own pictures"),
+        ("door.mp4 1 0123456789ab 60", "door.mp4"),
+        ("door.mp4 1 0123456789ab 60 every 3", "door.mp4"),
+        ("", ""),
+    ],
+)
+def test_a_source_is_known_by_its_name(data: str, source: str) -> None:
+    assert record("figure5", {}, {}, data=data).source == source

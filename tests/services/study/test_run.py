@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from services.cli import Exit, main
@@ -75,6 +77,30 @@ def test_one_experiment_goes_on_where_it_stopped(weights: Path, pictures: Path, 
     assert [json.loads(line)["values"] for line in again] == [json.loads(line)["values"] for line in whole]
 
 
+def test_quick_points_do_not_stand_for_whole_ones(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    given = ("--model", str(weights), "--data", str(pictures))
+    assert _study("differential", tmp_path, *given, "--quick") == Exit.OK
+    quick = len(_facts(tmp_path))
+    assert _study("differential", tmp_path, *given) == Exit.OK
+    records = _facts(tmp_path)
+    assert [one["data"].startswith("quick ") for one in records] == [True] * quick + [False] * 28
+
+
+def test_what_pictures_cannot_tell_is_left_out(weights: Path, tmp_path: Path) -> None:
+    """One grey picture, and a clip of one frame."""
+    (tmp_path / "grey").mkdir()
+    grey = np.full((64, 96, 3), 114, np.uint8)
+    cv2.imwrite(str(tmp_path / "grey/a.png"), grey)
+    writer = cv2.VideoWriter(str(tmp_path / "one.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    writer.write(grey)
+    writer.release()
+    given = ("--data", str(tmp_path / "grey"), "--clip", str(tmp_path / "one.avi"), "--quick")
+    assert _study("all", tmp_path / "out", "--model", "demo", *given) == Exit.OK
+    measured = {one["experiment"] for one in _facts(tmp_path / "out")}
+    assert {"figure1", "figure6", "split"} <= measured
+    assert not {"figure5", "fft", "temporal"} & measured
+
+
 def test_random_weights_are_stamped_and_have_no_accuracy(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +138,7 @@ def test_a_classifier_is_studied_on_folders_of_classes(
     ("text", "spec"),
     [
         ("yolov5m", ("yolov5m", "4.m", None)),
+        ("demo", ("demo", "4.m", None)),
         ("yolov5n@6", ("yolov5n", "6", None)),
         ("vgg16", ("vgg16", "17", None)),
         ("resnet50", ("resnet50", "4", None)),
