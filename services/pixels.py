@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, Self, TypeAlias
@@ -154,7 +155,8 @@ class _VideoCoder:
             encoder.options = {"crf": str(crf), "g": str(_ENDLESS), **form.options}
             for context in (encoder, decoder):
                 context.thread_count = 1
-                context.open()
+                with _same_priority():
+                    context.open()
             self._encoder, self._decoder = encoder, decoder
             codec = form.decoder
             self._filter = BitStreamFilterContext(form.unneeded, codec) if form.unneeded else None
@@ -204,6 +206,23 @@ class _VideoCoder:
         self._returned += 1
         picture = self._from_chroma.reformat(frame, format="bgr24", src_colorspace=Colorspace.ITU601)
         return np.asarray(picture.to_ndarray(), np.uint8)
+
+
+@contextmanager
+def _same_priority() -> Iterator[None]:
+    """Takes back the real-time priority that SVT-AV1 gives, where it may, to its threads and to who opens it.
+
+    It is never taken back otherwise, children inherit it, and whatever spins then starves all other processes.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    before = set(os.listdir("/proc/self/task"))  # noqa: PTH208 - names are what is wanted
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+        for thread in set(os.listdir("/proc/self/task")) - before:  # noqa: PTH208
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setscheduler(int(thread), policy, parameters)
 
 
 def _failed(codec: str, error: Exception) -> PixelCodecError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -167,3 +169,14 @@ class TestFailure:
         first, *_ = (packed for canvas in clip() for packed in coder.encode(canvas))
         with pytest.raises(PixelCodecError, match="where 0 is due"):
             coder.decode(replace(first, number=1))
+
+
+@pytest.mark.parametrize("name", ["x264", "x265", "svt-av1"])
+def test_no_encoder_raises_its_own_priority(name):
+    """SVT-AV1 makes itself and its caller real-time where it is allowed to, as root is."""
+    before = os.sched_getscheduler(0)
+    coder = PixelCodec.parse(f"{name}:crf=40").coder((64, 96))
+    coder.encode(np.zeros((64, 96, 3), np.uint8))
+    assert {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()} == {
+        before
+    }
