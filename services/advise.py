@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,13 +18,14 @@ from rich.table import Table
 
 from codec.feature import Feature
 from codec.layout import raw_bytes
+from codec.profile import Profile
 from codec.rle import Rle
 from codec.shipped import SHIPPED
 from codec.spec import CodecSpec
 from services.config import ConfigError
 from services.delay import Choice, Link, delay_ms, frames_per_s, ranked, transfer_ms
 from services.evaluate import AnyCodec, evaluate, parse_codecs
-from services.footage import Footage, Picture, read_clip, read_images
+from services.footage import Footage, read_clip, read_images, read_virtual
 from services.network import choose_device
 from services.pixels import FORMATS
 from services.profiles import read_profile
@@ -35,19 +36,16 @@ from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.model import Model, load_model
 from stream.source import SourceError
 from stream.split import picture_tensor
-from stream.virtual_camera import BadVirtualCamera, VirtualCamera
 from stream.virtual_source import is_virtual
 from stream.weights import find_weights
 
 AGREEMENT = 0.95  # AP50-95 with the unsplit network: choices are compared where they are about as good
-DETECTION_BYTES = (
-    600  # of the message that tells what was found, about: all that travels if all runs at the camera
-)
+DETECTION_BYTES = 600
+"""Of the message that tells what was found, about: all that travels if all runs at the camera."""
 ROUNDS = 5  # traversals of the network whose times count, after one to warm up
 TRIED = 5  # split points, beside the default one, that the codecs are tried at
-CODED_SHARE = (
-    0.15  # of the float32 tensors that `rle:bits=4` takes, about, for points where nothing was tried
-)
+CODED_SHARE = 0.15
+"""Of the float32 tensors that `rle:bits=4` takes, about, for points where nothing was tried."""
 
 
 def node_times_ms(graph: Graph, picture: torch.Tensor, rounds: int = ROUNDS) -> dict[str, float]:
@@ -202,15 +200,19 @@ def _why_not(choice: Choice, link: Link, fps: float) -> str:
 def run_advise(options: Namespace) -> None:
     """Measure, print every split point and the recommendation, and write `--json` if it is given.
 
-    Raises ConfigError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError or CheckpointError.
+    Raises ConfigError, InvalidSize, ProfileError, ProfileMismatch, SourceError, UnknownSplitPoint, WeightsError or
+    CheckpointError.
     """
     _check(options)
+    spec = CodecSpec.parse(options.codec) if options.codec else CodecSpec(Feature())
+    profiles = _profiles(spec, options.profile)
+    wanted = [*(options.split or ()), *profiles]
     link = Link(options.link_kbps, options.rtt_ms, options.detector_speed)
     size = parse_size(options.size)
     footage = _footage(options.source, options.frames)
     torch.set_num_threads(options.threads)
     model = load_model(find_weights(options.model), choose_device(options.device))
-    for point in options.split or ():
+    for point in wanted:
         if point not in split_points(model.graph):
             raise UnknownSplitPoint(point, split_points(model.graph))
     pixels = _pixel_codecs()
@@ -218,7 +220,7 @@ def run_advise(options: Namespace) -> None:
     with Progress(console=console) as progress:
         bar = progress.add_task("the network's nodes", total=None)
         costs = point_costs(model, _first_picture(footage, size, model))
-        points = worth_trying(estimates(costs), link, options.split or ())
+        points = list(dict.fromkeys([*worth_trying(estimates(costs), link, options.split or ()), *wanted]))
         progress.update(bar, total=len(points) * footage.expected + footage.expected * (1 + len(pixels)))
 
         def watch(what: str) -> Callable[[str], None]:
@@ -226,7 +228,8 @@ def run_advise(options: Namespace) -> None:
 
         coded: dict[str, list[Choice]] = {}
         for point in points:
-            codecs = _codecs(options, model, point)
+            codecs: list[AnyCodec] = [] if options.codec else [CodecSpec(Rle(4))]
+            codecs.append(_with_profile(spec, profiles.get(point), model.weights_hash, point))
             records = evaluate(model, codecs, footage, point, size, watch=watch(f"split at {point}"))
             coded[point] = split_choices(records, point)
         records = evaluate(model, pixels, footage, points[0], size, watch=watch("pixels"))
@@ -287,16 +290,7 @@ def _check(options: Namespace) -> None:
 
 def _footage(source: str, frames: int) -> Footage:
     if is_virtual(source):
-        try:
-            camera = VirtualCamera.parse(source)
-        except BadVirtualCamera as error:
-            raise SourceError(str(error)) from None
-
-        class Frames:
-            def __iter__(self) -> Iterator[Picture]:
-                return (Picture(camera.render(number), None) for number in range(frames))
-
-        return Footage("clip", str(camera), frames, Frames())
+        return read_virtual(source, frames)
     path = Path(source)
     return read_images(path, max_frames=frames) if path.is_dir() else read_clip(path, max_frames=frames)
 
@@ -309,15 +303,21 @@ def _first_picture(footage: Footage, size: int | tuple[int, int], model: Model) 
     return picture_tensor(Letterbox(frame, canvas_for(size, *frame)).apply(first.image), model.device)
 
 
-def _codecs(options: Namespace, model: Model, point: str) -> list[AnyCodec]:
-    """The feature codec with the profile for a point, else without; and the paper's, which needs none."""
-    spec = CodecSpec.parse(options.codec) if options.codec else CodecSpec(Feature())
-    codecs: list[AnyCodec] = [] if options.codec else [CodecSpec(Rle(4))]
-    if isinstance(spec.codec, Feature) and spec.codec.profile == "auto":
-        profile = read_profile(options.profile) if options.profile and point == DEFAULT_SPLIT else None
-        profile = profile or SHIPPED.find(model.weights_hash, point)
-        spec = CodecSpec(replace(spec.codec, profile=profile or "none"))
-    return [*codecs, spec]
+def _profiles(spec: CodecSpec, file: Path | None) -> dict[str, Profile]:
+    """The profile of `--profile`, by the split point that it was made for."""
+    if file is None:
+        return {}
+    if not isinstance(spec.codec, Feature):
+        raise ConfigError(f"--profile is for the feature codec, not for {spec.codec.name}")
+    profile = read_profile(file)
+    return {str(profile.metadata.get("split", DEFAULT_SPLIT)): profile}
+
+
+def _with_profile(spec: CodecSpec, profile: Profile | None, weights_hash: str, point: str) -> CodecSpec:
+    """The feature codec with this profile for a point, else with the one shipped for it, else with none."""
+    if not isinstance(spec.codec, Feature) or (profile is None and spec.codec.profile != "auto"):
+        return spec
+    return CodecSpec(replace(spec.codec, profile=profile or SHIPPED.find(weights_hash, point) or "none"))
 
 
 def _pixel_codecs() -> list[AnyCodec]:

@@ -210,7 +210,9 @@ def _add_advise(advise: ArgumentParser) -> None:
         help="try codecs at this point; may be repeated (default: 4.m and the most promising)",
     )
     advise.add_argument("--codec", help="codec of features (default: the better of feature and rle:bits=4)")
-    advise.add_argument("--profile", type=Path, metavar="FILE", help="calibration profile for 4.m")
+    advise.add_argument(
+        "--profile", type=Path, metavar="FILE", help="calibration profile, for its own split point"
+    )
     advise.add_argument("--size", default="640", help="network input (default: %(default)s)")
     advise.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     advise.add_argument("--device", default="auto", help="torch device (default: auto)")

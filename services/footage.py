@@ -1,4 +1,4 @@
-"""Pictures to evaluate on: a folder of images with its labels, or a clip."""
+"""Pictures to evaluate on: a folder of images with its labels, a clip, or a virtual camera."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from services.labels import CocoLabels, YoloLabels
 from stream.detections import Detections
 from stream.recorded_source import IMAGE_SUFFIXES
 from stream.source import SourceError
+from stream.virtual_camera import BadVirtualCamera, VirtualCamera
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +101,19 @@ def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Foot
 
     frames = expected if max_frames is None else min(expected, max_frames)
     return Footage("clip", path.name, frames, _Reading(lambda: islice(read(), max_frames)))
+
+
+def read_virtual(uri: str, frames: int) -> Footage:
+    """The first frames of the virtual camera that `demo:setting=value,...` names. Raises SourceError."""
+    try:
+        camera = VirtualCamera.parse(uri)
+    except BadVirtualCamera as error:
+        raise SourceError(str(error)) from None
+
+    def read() -> Iterator[Picture]:
+        return (Picture(camera.render(number), None) for number in range(frames))
+
+    return Footage("clip", str(camera), frames, _Reading(read))
 
 
 def _open(path: Path) -> cv2.VideoCapture:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from codec.packet import Stamp
+from codec.profile import Profile
 from codec.rle import Rle
 from services.advise import (
     CODED_SHARE,
@@ -31,6 +32,7 @@ from stream.cut import layout, split_points
 from stream.letterbox import Letterbox
 from stream.model import Model, load_model
 from stream.split import Head
+from tests.services.calibrated import make_profile
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,38 @@ def test_measures_a_real_network_and_tells_the_same_in_json(
     assert chosen["bytes"] == pytest.approx(sum(sizes) / 3, abs=1)
     first = told["choices"][0]
     assert first["name"] in told["advice"][0]
+
+
+def test_a_profile_counts_at_the_point_it_was_made_for(
+    weights: Path, video: Path, tmp_path: Path, model: Model
+) -> None:
+    profile = make_profile(layout(model.graph, "9", (64, 96)))
+    (file := tmp_path / "nine.profile").write_bytes(
+        Profile(profile.groups, {**profile.metadata, "split": "9"}).pack()
+    )
+    out = tmp_path / "advice.json"
+    given = ["advise", "--model", str(weights), "--link-kbps", "500", "--source", str(video), "--frames", "2"]
+    given += ["--size", "64x96", "--split", "4.m", "--profile", str(file), "--json", str(out)]
+    assert main(given) == Exit.OK
+    found = {one["name"]: one["point"] for one in json.loads(out.read_text())["choices"] if one["point"]}
+    assert found == {
+        "split at 4.m, rle:bits=4": "4.m",
+        "split at 4.m, feature:quality=6, uncalibrated": "4.m",
+        "split at 9, rle:bits=4": "9",
+        "split at 9, feature:quality=6": "9",
+    }
+
+
+def test_a_profile_of_another_network_is_refused(
+    weights: Path, video: Path, tmp_path: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = make_profile(layout(model.graph, "9", (64, 96)))  # which does not tell its split point
+    (file := tmp_path / "other.profile").write_bytes(profile.pack())
+    given = ["advise", "--model", str(weights), "--link-kbps", "500", "--source", str(video), "--frames", "2"]
+    assert main([*given, "--size", "64x96", "--split", "4.m", "--profile", str(file)]) == Exit.FAILURE
+    assert "calibrate for this network and this split" in capsys.readouterr().err
+    assert main([*given, "--codec", "rle", "--profile", str(file)]) == Exit.USAGE
+    assert "--profile is for the feature codec, not for rle" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
