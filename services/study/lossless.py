@@ -20,7 +20,7 @@ from codec.kernels import Levels
 from codec.packet import Stamp
 from codec.quantize import ValueRange
 from codec.rle import Rle
-from services.study.draw import label, looks, panels, stamp
+from services.study.draw import label, legend, looks, panels, stamp
 from services.study.experiment import Experiment
 from services.study.quantization import BITS, FLOAT
 from services.study.record import Record, by_subject
@@ -82,9 +82,11 @@ def _measure(study: Study) -> None:
             if not points:
                 continue
             sizes: dict[tuple[str, int], list[int]] = {point: [] for point in points}
+            raw: list[int] = []  # pictures differ in shape
             watches = {point: Stopwatch() for point in points}
             # Each picture takes a while at all settings, and medians settle soon.
             for number, sample in enumerate(study.samples(subject, source, 4 if study.quick else 16)):
+                raw.append(sum(tensor.nbytes for tensor in sample.tensors.values()))
                 for coder, bits in sorted(points):
                     # The first picture warms up caches and allocators, and its times do not count.
                     watch = watches[coder, bits] if number else Stopwatch()
@@ -92,11 +94,10 @@ def _measure(study: Study) -> None:
                     sizes[coder, bits].append(size)
             for one in missing:
                 point = one["coder"], one["bits"]
-                raw = sum(tensor.nbytes for tensor in sample.tensors.values())
                 values = {
                     "bytes": round(statistics.fmean(sizes[point]), 1),
-                    "raw_bytes": raw,
-                    "pictures": len(sizes[point]),
+                    "raw_bytes": round(statistics.fmean(raw), 1),
+                    "pictures": len(raw),
                 }
                 study.write(
                     "figure7", subject, source, one, values=values, times_ms=watches[point].medians_ms()
@@ -152,8 +153,8 @@ def _present(records: Sequence[Record]) -> Section:
             ylabel="time to encode, rle = 1",
             ylim=(0, None),
         )
-        size_axis.legend()
-        time_axis.legend()
+        legend(size_axis)
+        legend(time_axis)
         rows += _rows(label(group[0]), found, list(style))
         claims += _claims(label(group[0]), found)
     stamp(figure, records)

@@ -52,8 +52,8 @@ def make_study(tmp_path: Path, model: Model, images: Source, video: Path) -> Stu
 
     def make(book: str = "records.jsonl", weights: str = "hash", split: str = "4.m", **changes: Any) -> Study:
         subject = Detection("tiny", model, weights, split, (64, 96))
-        given = {"images": images, "clips": [source.clip(video)], **changes}
-        return Study(RecordBook(tmp_path / book), [subject], **given)
+        given = {"subjects": [subject], "images": images, "clips": [source.clip(video)], **changes}
+        return Study(RecordBook(tmp_path / book), **given)
 
     return make
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 from typing import Any
 
+import cv2
 import lz4.frame
 import numpy as np
 import pytest
 import zstandard
 
+from codec.layout import raw_bytes
+from services.study import source
+from services.study.detection import Detection
 from services.study.lossless import figure7
 from services.study.quantization import FLOAT
+from stream.model import Model
 from tests.services.study.conftest import StudyFactory, record
 
 
@@ -43,6 +49,19 @@ def test_sizes_are_those_of_the_libraries(make_study: StudyFactory) -> None:
     before = study.book.path.read_text()
     figure7.measure(make_study(quick=True))
     assert study.book.path.read_text() == before
+
+
+def test_shares_are_of_the_mean_size_where_pictures_differ_in_shape(
+    make_study: StudyFactory, model: Model, tmp_path: Path
+) -> None:
+    for number, shape in enumerate(((96, 96, 3), (96, 96, 3), (32, 96, 3))):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full(shape, 9, np.uint8))
+    subject = Detection("tiny", model, "hash", "4.m", 96)
+    study = make_study(quick=True, images=source.images(tmp_path), subjects=[subject])
+    figure7.measure(study)
+    expected = np.mean([raw_bytes(sample.layout) for sample in study.samples(subject, study.stills(subject))])
+    for one in study.book.of("figure7"):
+        assert one.values["raw_bytes"] == pytest.approx(expected, abs=0.1)
 
 
 def _records(zlib_share: float, ratio: float, time: float) -> list[Any]:
