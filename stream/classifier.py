@@ -22,7 +22,7 @@ from torch import nn
 
 from stream.checkpoint import UnreadableCheckpoint
 from stream.graph import INPUT, Graph, Node
-from stream.model import weights_hash
+from stream.model import load_state, weights_hash
 from stream.weights import SAFETENSORS, MissingWeights, fetch
 
 CLASSIFIERS = ("vgg16", "resnet50", "resnet152")
@@ -59,12 +59,12 @@ def classifier_skeleton(name: str) -> Graph:
     return _graph(_network(name))
 
 
-def random_classifier(name: str, seed: int = 0) -> Classifier:
+def random_classifier(name: str, seed: int = 0, device: str | torch.device = "cpu") -> Classifier:
     """A classifier with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _build(name)
-    return _finished(name, network, torch.device("cpu"))
+    return _finished(name, network, torch.device(device))
 
 
 def load_classifier(name: str, file: Path, device: str | torch.device = "cpu") -> Classifier:
@@ -76,18 +76,7 @@ def load_classifier(name: str, file: Path, device: str | torch.device = "cpu") -
         raise MissingWeights(file)
     state = _read(file)
     network = _network(name)
-    expected = network.state_dict()
-    differing = sorted(expected.keys() ^ state.keys()) or sorted(
-        key for key, tensor in expected.items() if tensor.shape != state[key].shape
-    )
-    if differing:
-        shown = ", ".join(key[:80] for key in differing[:3])
-        raise UnreadableCheckpoint(
-            f"{len(differing)} of the tensors in {file} do not fit {name} ({shown}, ...)"
-        )
-    network.load_state_dict(
-        {key: value.to(expected[key].dtype).contiguous() for key, value in state.items()}, assign=True
-    )
+    load_state(network, state, str(file))
     return _finished(name, network, torch.device(device))
 
 

@@ -52,14 +52,14 @@ def load_model(weights: Path, device: str | torch.device = "cpu") -> Model:
     family = _family(checkpoint)
     network = _network(checkpoint.yaml, family, _anchors_per_level(checkpoint), checkpoint.activations)
     state = {name: value for name, value in checkpoint.state.items() if not name.endswith(".anchor_grid")}
-    _load(network.modules, state)
+    load_state(network.modules, state, str(weights))
     names = checkpoint.names or tuple(f"class{index}" for index in range(network.classes))
     if len(names) != network.classes:
         raise UnreadableCheckpoint(f"{weights} names {len(names)} classes but predicts {network.classes}")
     return _finished(network, family, names, torch.device(device))
 
 
-def random_model(name: str, seed: int = 0) -> Model:
+def random_model(name: str, seed: int = 0, device: str | torch.device = "cpu") -> Model:
     """An official network (`yolov5n` ... `yolov5xu`) with random weights, the same for the same seed.
 
     Raises UnknownModel.
@@ -71,7 +71,7 @@ def random_model(name: str, seed: int = 0) -> Model:
     for path, tensor in network.modules.state_dict().items():
         _fill(path, tensor, generator)
     names = tuple(f"class{index}" for index in range(network.classes))
-    return _finished(network, family, names, torch.device("cpu"))
+    return _finished(network, family, names, torch.device(device))
 
 
 def skeleton(name: str) -> Graph:
@@ -183,8 +183,11 @@ def _anchors_per_level(checkpoint: Checkpoint) -> int:
     return shapes[0][1] if shapes and len(shapes[0]) == 3 else 0
 
 
-def _load(modules: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Puts the checkpoint's tensors into modules on the meta device; every name and shape must agree."""
+def load_state(modules: nn.Module, state: Mapping[str, torch.Tensor], file: str) -> None:
+    """Puts a file's tensors into modules on the meta device; every name and shape must agree.
+
+    Raises UnreadableCheckpoint.
+    """
     expected = modules.state_dict()
     differing = sorted(expected.keys() ^ state.keys()) or sorted(
         name for name, tensor in expected.items() if tensor.shape != state[name].shape
@@ -192,7 +195,7 @@ def _load(modules: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     if differing:
         shown = ", ".join(name[:80] for name in differing[:3])
         raise UnreadableCheckpoint(
-            f"{len(differing)} of the checkpoint's tensors do not fit the network it describes ({shown}, ...)"
+            f"{len(differing)} of the tensors in {file} do not fit the network they are for ({shown}, ...)"
         )
     modules.load_state_dict(
         {name: value.to(expected[name].dtype).contiguous() for name, value in state.items()}, assign=True

@@ -62,13 +62,13 @@ class NetworkSpec:
             except DownloadFailed as error:
                 notice(f"{self.name} goes on with random weights, for what does not depend on them: {error}")
         if self.name in CLASSIFIERS:
-            return Classification(self.name, random_classifier(self.name), RANDOM, self.split)
-        return Detection(self.name, random_model(self.name), RANDOM, self.split, size)
+            return Classification(self.name, random_classifier(self.name, device=device), RANDOM, self.split)
+        return Detection(self.name, random_model(self.name, device=device), RANDOM, self.split, size)
 
     def _trained(self, size: int | tuple[int, int], device: str) -> Subject:
         if self.name in CLASSIFIERS:
             file = Path(self.weights).expanduser() if self.weights else find_classifier_weights(self.name)
-            classifier = load_classifier(self.name, file)
+            classifier = load_classifier(self.name, file, device)
             return Classification(self.name, classifier, classifier.weights_hash, self.split)
         model = load_model(find_weights(self.weights or self.name), device)
         return Detection(self.name, model, model.weights_hash, self.split, size)
