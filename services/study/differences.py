@@ -22,7 +22,7 @@ from codec.runlength import scratch_bytes
 from codec.spec import CodecSpec
 from services.profiles import resolve
 from services.study.distribution import AXES
-from services.study.draw import label, looks, panels, stamp
+from services.study.draw import label, legend, looks, panels, stamp
 from services.study.experiment import Experiment
 from services.study.lossless import levels_of
 from services.study.quantization import BITS
@@ -31,7 +31,7 @@ from services.study.section import KB, Claim, Drawing, Section, Table, percent
 from services.study.study import Refused, Study
 from services.study.subject import Tensors
 
-LEVELS, TIME = "levels", "time"
+LEVELS = "levels"
 QUICK_BITS = (3, 4)
 
 
@@ -73,6 +73,7 @@ def _cost(symbols: Sequence[Levels], bits: int) -> dict[str, float]:
 
 
 def zero_run_bytes(symbols: Levels, bits: int) -> int:
+    """Bytes of the paper's zero-run code of symbols below 2**bits, without any header."""
     room = np.empty(scratch_bytes(symbols.size, bits), np.uint8)
     return int(kernels.encode_levels(np.ascontiguousarray(symbols.reshape(-1)), bits, room))
 
@@ -121,7 +122,7 @@ def _present_space(records: Sequence[Record]) -> Section:
             ylabel="entropy, kB a picture",
             ylim=(0, None),
         )
-        axis.legend()
+        legend(axis)
         for b, part in sorted(found, key=lambda point: (-point[0], list(style).index(point[1]))):
             sizes = [f"{found[b, part][key] / KB:.1f}" for key in ("entropy", "rle", "zlib")]
             rows.append([label(group[0]), str(b), part, *sizes])
@@ -294,7 +295,7 @@ def _present_time(records: Sequence[Record]) -> Section:
             ylabel="entropy, bits",
             ylim=(0, None),
         )
-        axis.legend()
+        legend(axis)
         for one in group:
             values = one.values
             name = f"rle, {one.settings['bits']} bits" if "bits" in one.settings else "feature, quality 6"

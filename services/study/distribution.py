@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray
-from services.study.draw import COLOURS, label, panels, stamp
+from services.study.draw import COLOURS, label, legend, panels, stamp
 from services.study.experiment import Experiment
-from services.study.record import Record, by_subject
+from services.study.record import Record, by_subject, rounded
 from services.study.section import Claim, Drawing, Section, Table, percent
 from services.study.study import Refused, Study
 
@@ -44,18 +44,14 @@ def describe(values: FloatArray, step: float) -> dict[str, Any]:
     """Range, spread, shares of zeros and negatives, entropy at a step, and the CDF at PROBABILITIES."""
     flat = values.reshape(-1)
     return {
-        "minimum": _rounded(flat.min()),
-        "maximum": _rounded(flat.max()),
-        "deviation": _rounded(flat.std(dtype=np.float64)),
-        "zeros": _rounded(np.mean(flat == 0)),
-        "negatives": _rounded(np.mean(flat < 0)),
-        "entropy": _rounded(entropy(flat, step)),
-        "quantiles": [_rounded(one) for one in np.quantile(flat, PROBABILITIES)],
+        "minimum": rounded(flat.min()),
+        "maximum": rounded(flat.max()),
+        "deviation": rounded(flat.std(dtype=np.float64)),
+        "zeros": rounded(np.mean(flat == 0)),
+        "negatives": rounded(np.mean(flat < 0)),
+        "entropy": rounded(entropy(flat, step)),
+        "quantiles": [rounded(one) for one in np.quantile(flat, PROBABILITIES)],
     }
-
-
-def _rounded(value: Any) -> float:
-    return float(f"{float(value):.6g}")
 
 
 def _step(tensor: NDArray[np.float32]) -> float:
@@ -87,7 +83,7 @@ def _measure_each(
 def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Extremes over all pictures, and means of everything else."""
     means = {
-        key: _rounded(np.mean([one[key] for one in found]))
+        key: rounded(np.mean([one[key] for one in found]))
         for key in ("deviation", "zeros", "negatives", "entropy")
     }
     ranges = [one["maximum"] - one["minimum"] for one in found]
@@ -95,7 +91,7 @@ def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         **means,
         "minimum": min(one["minimum"] for one in found),
         "maximum": max(one["maximum"] for one in found),
-        "range": _rounded(np.mean(ranges)),
+        "range": rounded(np.mean(ranges)),
         "pictures": len(found),
     }
 
@@ -165,7 +161,7 @@ def _draw(axis: Any, curves: Sequence[Record], title: str, what: str) -> None:
             label=f"picture {one.settings['picture'] + 1}",
         )
     axis.set(title=title, xlabel=what, ylabel="share not greater", ylim=(0, 1))
-    axis.legend(loc="lower right")
+    legend(axis, loc="lower right")
 
 
 def _tensors(group: Sequence[Record]) -> list[str]:

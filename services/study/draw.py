@@ -72,6 +72,12 @@ def label(record: Record) -> str:
     return f"{record.network}, layer {record.split}{f' ({RANDOM_WEIGHTS})' if record.random else ''}"
 
 
+def legend(axis: Axes, **options: Any) -> None:
+    """A legend, where anything is drawn: records may hold no point of a panel's curves."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(**options)
+
+
 def stamp(figure: Figure, records: Sequence[Record]) -> None:
     """Write across a figure that weights are random, if those of any of its records are.
 

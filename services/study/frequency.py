@@ -10,9 +10,9 @@ from scipy import fft
 
 from codec.layout import FloatArray, Layout
 from services.study.accuracy import Change, accuracies, unchanged
-from services.study.draw import label, looks, panels
+from services.study.draw import label, legend, looks, panels
 from services.study.experiment import Experiment
-from services.study.quantization import SCORES
+from services.study.quantization import SCORES, main_score
 from services.study.record import Record, by_subject
 from services.study.section import Claim, Drawing, Section, Table
 from services.study.study import Study
@@ -91,7 +91,9 @@ def _present(records: Sequence[Record]) -> Section:
     style = looks((*ORDERS, PLANE))
     rows, claims = [], []
     for group, axis in zip(groups, axes, strict=True):
-        score = next(name for name in ("top1", "map", "agreement") if name in group[0].values)
+        score = main_score(group[0].values)
+        if score is None:
+            continue
         whole = {one.settings["share"]: one.values[score] for one in group}.get(1.0)
         curves: dict[str, dict[float, float]] = {}
         for one in group:
@@ -109,7 +111,7 @@ def _present(records: Sequence[Record]) -> Section:
             rows.append([label(group[0]), "any", "100%", f"{whole:.3f}"])
             claims += _claim(label(group[0]), SCORES[score], whole, curves)
         axis.set(title=label(group[0]), xlabel="share of the frequencies kept", ylabel=SCORES[score])
-        axis.legend()
+        legend(axis)
     return Section(
         title="Only the lower frequencies",
         paper="Section III",

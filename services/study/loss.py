@@ -27,7 +27,7 @@ from codec.packet import Stamp
 from codec.rle import Rle
 from codec.spec import CodecSpec
 from services.profiles import resolve
-from services.study.draw import label, looks, panels
+from services.study.draw import label, legend, looks, panels
 from services.study.experiment import Experiment
 from services.study.lossless import levels_of
 from services.study.record import Record, by_subject
@@ -232,8 +232,7 @@ def _present(records: Sequence[Record]) -> Section:
                 ylabel="agreement",
                 ylim=(0, 1.02),
             )
-            if axis.lines:
-                axis.legend(loc="lower left")
+            legend(axis, loc="lower left")
         rows += [
             [
                 f"{label(one)}, {one.source}",

@@ -6,14 +6,14 @@ Sections V and VI of the paper: min-max quantization and zero-run coding, by the
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from codec.layout import Layout, raw_bytes
 from codec.packet import Stamp
 from codec.rle import Rle
 from codec.spec import CodecSpec
 from services.study.accuracy import accuracies, through, unchanged
-from services.study.draw import COLOURS, label, looks, panels, stamp
+from services.study.draw import COLOURS, label, legend, looks, panels, stamp
 from services.study.experiment import Experiment
 from services.study.record import Record, by_subject
 from services.study.section import KB, Claim, Drawing, Section, Table, kilobytes, percent
@@ -29,15 +29,17 @@ SCORES = {
     "map": "mAP50-95",
     "agreement": "agreement with the unsplit network",
 }
-NOTHING, SLIGHT = (
-    0.01,
-    0.05,
-)  # shares of the unquantized score whose loss the paper would call none, or slight
+NOTHING, SLIGHT = 0.01, 0.05  # shares of the unquantized score whose loss the paper calls none, or slight
 
 _BOTTLENECKS = {  # of networks that were changed and trained again, in bytes
     "classification": ("ResNet-152 with a bottleneck at layer 16 [4]", 10.6 * KB),
     "detection": ("Faster R-CNN with a bottleneck [9]", 101.8 * KB),
 }
+
+
+def main_score(scores: Iterable[str]) -> str | None:
+    """The one of a network's scores to judge it by: the strictest one that there are labels for."""
+    return next((name for name in ("top1", "map", "agreement") if name in scores), None)
 
 
 def _measure_accuracy(study: Study) -> None:
@@ -73,7 +75,7 @@ def _present_accuracy(records: Sequence[Record]) -> Section:
                 if record.settings["bits"] == FLOAT and name in record.values:
                     axis.axhline(record.values[name], color=style[label(record)]["color"], ls="--", lw=0.8)
         axis.set(xlabel="bits per coefficient", ylabel=SCORES[name], xticks=list(BITS))
-        axis.legend(loc="lower right")
+        legend(axis, loc="lower right")
     for group in by_subject(records):
         scores = {record.settings["bits"]: record.values for record in group}
         for bits in (FLOAT, *reversed(BITS)):
@@ -95,9 +97,7 @@ def _present_accuracy(records: Sequence[Record]) -> Section:
 
 
 def _accuracy_claims(name: str, scores: Mapping[int, Mapping[str, float]]) -> list[Claim]:
-    main = next((score for score in SCORES if score in scores.get(FLOAT, {})), None)
-    if main == "map50":
-        main = "map"  # the stricter of the two that the paper shows
+    main = main_score(scores.get(FLOAT, {}))
     if main is None or not {3, 4} <= scores.keys():
         return []
     whole = scores[FLOAT][main]
@@ -175,7 +175,7 @@ def _present_size(records: Sequence[Record]) -> Section:
             title=task, xlabel="bits per coefficient", ylabel="kB a picture", yscale="log", xticks=list(BITS)
         )
         handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # each name once
-        axis.legend(handles.values(), handles.keys())
+        legend(axis, handles=handles.values(), labels=handles.keys())
     stamp(figure, records)
     return Section(
         title="Size against bits",

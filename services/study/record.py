@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, SupportsFloat, TypeAlias
 
 from stream.source import SourceError
 
@@ -101,6 +101,11 @@ class RecordBook:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{record.line()}\n")
         self._records[record.key] = record
+
+
+def rounded(value: SupportsFloat) -> float:
+    """To six significant digits, for records that a person can read."""
+    return float(f"{float(value):.6g}")
 
 
 def by_subject(records: Sequence[Record]) -> list[list[Record]]:

@@ -26,10 +26,10 @@ from services.curves import Curve
 from services.profiles import resolve
 from services.study.accuracy import Change, accuracies, through
 from services.study.differences import entropy, zero_run_bytes
-from services.study.draw import label, looks, panels, stamp
+from services.study.draw import label, legend, looks, panels, stamp
 from services.study.experiment import Experiment
 from services.study.lossless import levels_of
-from services.study.quantization import BITS, SCORES
+from services.study.quantization import BITS, SCORES, main_score
 from services.study.record import Record, by_subject
 from services.study.section import KB, Claim, Drawing, Section, Table
 from services.study.study import Refused, Study
@@ -165,9 +165,7 @@ def _present(records: Sequence[Record]) -> Section:
     style = looks(WAYS)
     rows, claims, notes = [], [], []
     for group, axis in zip(groups, axes, strict=True):
-        score = next(
-            (name for name in ("top1", "map", "agreement") if name in group[0].values["scores"]), None
-        )
+        score = main_score(group[0].values["scores"])
         points: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         for one in group:
             at = one.values["scores"].get(score, one.settings.get("bits", 0))
@@ -179,7 +177,7 @@ def _present(records: Sequence[Record]) -> Section:
                 axis.plot(*zip(*sorted(found), strict=True), label=WAYS[way], **style[way])
         axis.set(title=label(group[0]), xscale="log", xlabel="kB a picture")
         axis.set(ylabel=SCORES[score] if score else "bits per coefficient")
-        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        legend(axis, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         if any(one.values.get("calibrated") is False for one in group):
             notes.append(f"{label(group[0])}: the feature codec without calibration, for want of a profile.")
         if score:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from codec.layout import FloatArray
 from services.study.distribution import PROBABILITIES
-from services.study.draw import label, panels, stamp
+from services.study.draw import label, legend, panels, stamp
 from services.study.experiment import Experiment
-from services.study.record import Record, by_subject
+from services.study.record import Record, by_subject, rounded
 from services.study.section import Claim, Drawing, Section, Table, percent
 from services.study.study import Study
 from services.study.subject import Subject, Tensors
@@ -74,20 +74,16 @@ def describe(tensor: FloatArray, chosen: NDArray[np.bool_]) -> dict[str, Any]:
     return {
         "quantiles": _quantiles(tensor[chosen]),
         "all_quantiles": _quantiles(tensor),
-        "nulls": _rounded(null[chosen].mean()),
-        "all_nulls": _rounded(null.mean()),
-        "nulls_relevant": _rounded(null[chosen].sum() / nulls) if nulls else 0.0,
-        "mean": _rounded(tensor[chosen].mean(dtype=np.float64)),
-        "all_mean": _rounded(tensor.mean(dtype=np.float64)),
+        "nulls": rounded(null[chosen].mean()),
+        "all_nulls": rounded(null.mean()),
+        "nulls_relevant": rounded(null[chosen].sum() / nulls) if nulls else 0.0,
+        "mean": rounded(tensor[chosen].mean(dtype=np.float64)),
+        "all_mean": rounded(tensor.mean(dtype=np.float64)),
     }
 
 
 def _quantiles(values: FloatArray) -> list[float]:
-    return [_rounded(one) for one in np.quantile(values, PROBABILITIES)]
-
-
-def _rounded(value: Any) -> float:
-    return float(f"{float(value):.6g}")
+    return [rounded(one) for one in np.quantile(values, PROBABILITIES)]
 
 
 def _measure(study: Study) -> None:
@@ -124,7 +120,7 @@ def _measure(study: Study) -> None:
 
 
 def _plain(value: Any) -> float | list[float]:
-    return _rounded(value) if np.ndim(value) == 0 else [_rounded(one) for one in value]
+    return rounded(value) if np.ndim(value) == 0 else [rounded(one) for one in value]
 
 
 def _present(records: Sequence[Record]) -> Section:
@@ -150,7 +146,7 @@ def _present(records: Sequence[Record]) -> Section:
                 ylabel="share not greater",
                 ylim=(0, 1),
             )
-            axis.legend(loc="lower right")
+            legend(axis, loc="lower right")
         for (name, definition), values in found.items():
             shares = [percent(values[key]) for key in ("nulls", "all_nulls", "nulls_relevant")]
             means = [f"{values[key]:.3g}" for key in ("mean", "all_mean")]

@@ -27,11 +27,6 @@ class Source:
     footage: Footage | None = None
     labelled: Iterable[tuple[NDArray[np.uint8], int]] | None = None  # pictures and classes
 
-    @property
-    def consecutive(self) -> bool:
-        """Whether these are the frames of a clip."""
-        return self.footage is not None and self.footage.kind == "clip"
-
     def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int | None]]:
         """Each picture uint8 (H, W, 3), BGR, and its class if somebody tells. Raises SourceError."""
         if self.footage is not None:

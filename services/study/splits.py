@@ -14,8 +14,9 @@ from codec.packet import Stamp
 from codec.rle import Rle
 from services.advise import DETECTION_BYTES, node_times_ms
 from services.delay import Choice, Link, delay_ms, ranked
-from services.study.draw import label, panels, stamp
+from services.study.draw import label, legend, panels, stamp
 from services.study.experiment import Experiment
+from services.study.quantization import main_score
 from services.study.record import RANDOM, Record, by_subject
 from services.study.section import KB, Claim, Drawing, Section, Table, percent
 from services.study.study import Study
@@ -121,9 +122,7 @@ def _present(records: Sequence[Record]) -> Section:
             names, [one.values["flops_share"] for one in order], label="arithmetic before the split"
         )
         time_axis.set(title=label(group[0]), ylabel="share", ylim=(0, 1.08))
-        score = next(
-            (name for name in ("top1", "map", "agreement") if name in order[0].values["whole"]), None
-        )
+        score = main_score(order[0].values["whole"])
         if score:
             kept = [one.values["scores"][score] / (one.values["whole"][score] or 1) for one in order]
             time_axis.plot(names, kept, label=f"accuracy kept at {BITS} bits")
@@ -131,7 +130,7 @@ def _present(records: Sequence[Record]) -> Section:
             axis.set_xticks(range(0, len(names), max(len(names) // 16, 1)))
             axis.tick_params(axis="x", rotation=90, labelsize=7)
             axis.set_xlabel("split point")
-            axis.legend()
+            legend(axis)
         for one, share in zip(order, shares, strict=True):
             told = f"{one.values['scores'][score]:.3f}" if score else ""
             rows.append(

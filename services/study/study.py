@@ -18,8 +18,6 @@ from services.study.record import RANDOM, Record, RecordBook, Settings
 from services.study.source import Source
 from services.study.subject import Sample, Subject
 
-QUICK_IMAGES = 16
-
 
 class Refused(Exception):
     """An experiment cannot be done with what is there; the message says what it takes."""
@@ -138,9 +136,8 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", here.name
-        )  # installed into somebody else's checkout it is not ours
+        # Installed into somebody else's checkout, this file is not theirs.
+        git("ls-files", "--error-unmatch", here.name)
         head, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "-uno")
     except (OSError, subprocess.CalledProcessError):
         return ""
