@@ -221,7 +221,7 @@ class _Transformed:
         down, across = planes.shape[1] // 4, planes.shape[2] // 4
         by_block = np.asarray(information).reshape(down, 4, across, 4).sum((1, 3)) / len(gradients)
         measures = np.empty((len(planes), MEASURES, down * across), np.float32)
-        measure(planes, self._offset, measures)
+        measure(planes, self._offset, measures, np.empty((2, planes.shape[2]), np.float32))
         log_sensitivity = np.log(by_block + LEAST_SENSITIVITY).astype(np.float32)
         self._examples.append(SensitivityExample(measures.reshape(-1, down, across), log_sensitivity))
         return planes
@@ -337,7 +337,8 @@ def _count(group: GroupProfile, quantized: list[_Quantized]) -> tuple[NDArray[np
             frame.frame_step, group.prior.astype(np.int32), group.weights[0].astype(np.int32),
             group.block_weights[0].astype(np.int32), np.zeros((components, blocks), np.int32),
             np.full((CONTEXTS, 2), 16384, np.uint16), entropy.default_distributions().astype(np.int32),
-            np.empty(0, np.uint8), entropy.new_writer(), np.zeros((components, 16), np.int32), bits, symbols, True,
+            np.empty(0, np.uint8), entropy.new_writer(), np.zeros((components, 16), np.int32),
+            entropy.room_for(blocks, frame.across), bits, symbols, True,
         )  # fmt: skip
     shares = (bits[:, 0] + 0.4) / (bits.sum(1) + 0.8)
     probabilities = np.clip(np.round(shares * 32768), 32, 32736).astype(np.uint16)

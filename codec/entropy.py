@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numba import boolean, int8, int16, int32, int64, uint8, uint16, uint64, void
-from numba.types import Array
+from numba.types import Array, Tuple
 from numpy.typing import NDArray
 
 from codec.compile import inlined, kernel
@@ -28,6 +28,7 @@ Counts: TypeAlias = NDArray[np.int64]
 Probabilities: TypeAlias = NDArray[np.uint16]
 Distributions: TypeAlias = NDArray[np.int32]
 Coder: TypeAlias = NDArray[np.uint64]
+Room: TypeAlias = tuple[Ints, Ints, Signs, Ints, Ints]
 Bit: TypeAlias = bool | np.bool_
 Word: TypeAlias = np.uint64
 Writing: TypeAlias = tuple[Word, Word, np.int64]  # low, size and position
@@ -407,12 +408,20 @@ _DATA = Array(uint8, 1, "C", readonly=True)
 _CODER = Array(uint64, 1, "C")
 _CONTEXTS = Array(uint16, 2, "C")
 _COUNTS = Array(int64, 2, "C")
+_ROOM = Tuple((Array(int32, 3, "C"), _TABLE, Array(int8, 1, "C"), _ROW, _ROW))
+
+
+def room_for(blocks: int, across: int) -> Room:
+    """What `put_levels` and `take_levels` work in: magnitudes of two components, with a margin, and of one block."""
+    padded = (across + 2) * (blocks // across + 2)
+    magnitude, block_sum = np.zeros((2, padded, 16), np.int32), np.zeros((2, padded), np.int32)
+    return magnitude, block_sum, np.zeros(padded, np.int8), np.zeros(16, np.int32), np.zeros(16, np.int32)
 
 
 @kernel(
     int64(
         _LEVELS, _LAST, _ROW, _ROW, _FLAGS, int64, int64, _TABLE, _TABLE, _ROW, _TABLE, _CONTEXTS, _TABLE, _OUT,
-        _CODER, _TABLE, _COUNTS, _COUNTS, boolean,
+        _CODER, _TABLE, _ROOM, _COUNTS, _COUNTS, boolean,
     )
 )  # fmt: skip
 def put_levels(
@@ -432,6 +441,7 @@ def put_levels(
     out: Bytes,
     coder: Coder,
     sums: Ints,
+    room: Room,
     bit_counts: Counts,
     symbol_counts: Counts,
     count: bool,
@@ -440,18 +450,15 @@ def put_levels(
 
     `lasts` (K, B) is the position of each block's last level that is not zero, -1 if there is none. `energy` (K, B)
     has the last frame's magnitudes going in, this one's coming out. `sums` (K, 16) gets each coefficient's sum of
-    magnitudes over the blocks. Writes nothing where no block has levels. With `count` the bits and symbols of each
-    context are counted.
+    magnitudes over the blocks. `room` is `room_for` these blocks. Writes nothing where no block has levels. With
+    `count` the bits and symbols of each context are counted.
     """
     components, _, blocks = levels.shape
     down = blocks // across
     stride = across + 2
-    padded = stride * (down + 2)
-    magnitude = np.zeros((2, padded, 16), np.int32)
-    block_sum = np.zeros((2, padded), np.int32)
-    signs = np.zeros(padded, np.int8)
-    classes = np.zeros(16, np.int32)
-    column = np.zeros(16, np.int32)
+    magnitude, block_sum, signs, classes, column = room
+    magnitude[:] = 0
+    block_sum[:] = 0
     if not coded.any():
         energy[:] = 0
         return 0
@@ -552,7 +559,7 @@ def put_levels(
 @kernel(
     int64(
         _LEVELS, _LAST, _ROW, _ROW, _FLAGS, int64, int64, _TABLE, _TABLE, _ROW, _TABLE, _CONTEXTS, _TABLE, _DATA,
-        _CODER, _TABLE,
+        _CODER, _TABLE, _ROOM,
     )
 )  # fmt: skip
 def take_levels(
@@ -572,6 +579,7 @@ def take_levels(
     data: Bytes,
     coder: Coder,
     sums: Ints,
+    room: Room,
 ) -> int:
     """Read what `put_levels` wrote; returns 0, or -1 where it holds what no encoder writes.
 
@@ -580,12 +588,9 @@ def take_levels(
     components, _, blocks = levels.shape
     down = blocks // across
     stride = across + 2
-    padded = stride * (down + 2)
-    magnitude = np.zeros((2, padded, 16), np.int32)
-    block_sum = np.zeros((2, padded), np.int32)
-    signs = np.zeros(padded, np.int8)
-    classes = np.zeros(16, np.int32)
-    column = np.zeros(16, np.int32)
+    magnitude, block_sum, signs, classes, column = room
+    magnitude[:] = 0
+    block_sum[:] = 0
     if not coded.any():
         energy[:] = 0
         lasts[:] = -1

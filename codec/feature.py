@@ -182,11 +182,13 @@ class _Group:
         self.before = np.zeros(blocks, np.int8)
         self.energy = np.zeros((self.channels, blocks), np.int32)
         self.sums = np.zeros((self.channels, 16), np.int32)
+        self.room = entropy.room_for(blocks, self.across)
         self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
         self.distributions = np.empty((entropy.ALPHABETS, entropy.SYMBOLS), np.int32)
         self._samples = motion.framed(self.rows, self.columns, self.channels)
+        self._motion_room = motion.room_for(self.channels)
         self._rows = np.zeros((4, blocks * 4), np.int32)
         self._coefficients = np.zeros((16, blocks), np.int32)
 
@@ -222,7 +224,7 @@ class _Group:
         """Move the blocks of the reference frame by their vectors: it then predicts the next frame."""
         if self.vectors.any():
             motion.frame(self.planes, self._samples)
-            motion.compensate(self._samples, self.vectors, self.planes)
+            motion.compensate(self._samples, self.vectors, self.planes, *self._motion_room)
 
     def reconstruct(self, keyframe: bool) -> None:
         """Add the levels to the prediction, which then is the next reference frame, and learn from them."""
@@ -338,7 +340,7 @@ class FeatureEncoder:
             ) or entropy.put_levels(
                 group.levels, group.lasts, group.steps, group.deltas, group.coded, group.across, step, group.prior,
                 group.weights[kind], group.block_weights[kind], group.energy, group.probabilities,
-                group.distributions, out, coder, group.sums, _NO_COUNTS, _NO_COUNTS, False,
+                group.distributions, out, coder, group.sums, group.room, _NO_COUNTS, _NO_COUNTS, False,
             )  # fmt: skip
             if failed:
                 return -1
@@ -370,6 +372,7 @@ class _Source:
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
         self._components = min(COMPARED[codec.effort], group.channels)  # to look for motion and noise in
         self._current = motion.framed(group.rows, group.columns, self._components)
+        self._motion_room = motion.room_for(self._components)
         self._reference = np.zeros_like(self._current)
         self._last = np.zeros_like(self._current)  # frame, as it was taken
         self._older = np.zeros_like(self._current)
@@ -439,7 +442,7 @@ class _Source:
         alike = ALIKE * width * 16 * self._components
         remaining = int(motion.search(
             self._current, self._last, self._reference, vectors, round(BIT_COST * width), round(alike),
-            REACH[self._effort], REFINE[self._effort],
+            REACH[self._effort], REFINE[self._effort], *self._motion_room,
         ))  # fmt: skip
         if self._is_another_scene(remaining):
             return True
@@ -584,7 +587,7 @@ class FeatureDecoder:
             if entropy.take_levels(
                 group.levels, group.lasts, group.steps, group.deltas, group.coded, group.across, step, group.prior,
                 group.weights[kind], group.block_weights[kind], group.energy, group.probabilities,
-                group.distributions, data, coder, group.sums,
+                group.distributions, data, coder, group.sums, group.room,
             ):  # fmt: skip
                 raise CorruptPacket("a level is out of range, or the payload ends before its levels do")
             group.reconstruct(keyframe)

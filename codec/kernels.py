@@ -130,7 +130,8 @@ def _code_chunk(  # noqa: PLR0917 - a kernel's state travels as numbers
     groups = (used - 1) // 8
     _pack(words, groups, bits + 1, out, written)
     rest = used - 8 * groups
-    words[:rest] = words[8 * groups : used]
+    for i in range(rest):
+        words[i] = words[8 * groups + i]
     return run, rest, written + groups * (bits + 1)
 
 
@@ -142,14 +143,26 @@ def _finish(words: Words, used: np.int64, bits: int, out: Bytes, written: np.int
     return written + (used * (bits + 1) + 7) // 8
 
 
-@kernel(int64(_read(float32), float64, float64, int64, _write(uint8)))
-def encode(coefficients: FloatArray, minimum: float, scale: float, bits: int, out: Bytes) -> int:
+def room() -> tuple[Levels, Words]:
+    """What `encode` and `encode_levels` work in: levels and codewords of a chunk."""
+    return np.zeros(CHUNK, np.uint8), np.zeros(CHUNK + 8, np.uint16)
+
+
+@kernel(int64(_read(float32), float64, float64, int64, _write(uint8), _write(uint8), _write(uint16)))
+def encode(  # noqa: PLR0917 - a kernel's buffers are its caller's
+    coefficients: FloatArray,
+    minimum: float,
+    scale: float,
+    bits: int,
+    out: Bytes,
+    levels: Levels,
+    words: Words,
+) -> int:
     """Quantize and code in one pass (paper, Sec. VI); return the number of bytes.
 
-    `out` holds bits + 1 bits per coefficient and bits + 1 bytes more, for the last group.
+    `out` holds bits + 1 bits per coefficient and bits + 1 bytes more, for the last group. `levels` and `words` are
+    `room` to work in.
     """
-    levels = np.empty(CHUNK, np.uint8)
-    words = np.empty(CHUNK + 8, np.uint16)
     run, used, written = np.int64(0), np.int64(0), np.int64(0)
     for start in range(0, coefficients.size, CHUNK):
         chunk = coefficients[start : start + CHUNK]
@@ -158,10 +171,9 @@ def encode(coefficients: FloatArray, minimum: float, scale: float, bits: int, ou
     return int(_finish(words, used, bits, out, written))
 
 
-@kernel(int64(_read(uint8), int64, _write(uint8)))
-def encode_levels(levels: Levels, bits: int, out: Bytes) -> int:
+@kernel(int64(_read(uint8), int64, _write(uint8), _write(uint16)))
+def encode_levels(levels: Levels, bits: int, out: Bytes, words: Words) -> int:
     """Code levels or residuals at hand; otherwise the same as `encode`."""
-    words = np.empty(CHUNK + 8, np.uint16)
     run, used, written = np.int64(0), np.int64(0), np.int64(0)
     for start in range(0, levels.size, CHUNK):
         chunk = levels[start : start + CHUNK]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
-from numba import float32, int8, int16, int64, uint32, void
+from numba import float32, int8, int16, int32, int64, uint32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
@@ -32,6 +32,7 @@ MARGIN = 4
 _SAMPLES = Array(int16, 3, "C")
 _READ = Array(int16, 3, "C", readonly=True)
 _VECTORS = Array(int8, 2, "C", readonly=True)
+_ROOM = Array(int32, 2, "C")
 
 
 def framed(height: int, width: int, components: int) -> Samples:
@@ -46,14 +47,18 @@ def inside(samples: Samples) -> Samples:
 
 @inlined
 def _continue_edges(samples: Samples) -> None:
-    height, width = samples.shape[0] - 2 * MARGIN, samples.shape[1] - 2 * MARGIN
-    for y in range(MARGIN, height + MARGIN):
+    height, width, components = samples.shape
+    right, bottom = width - MARGIN, height - MARGIN
+    for y in range(MARGIN, bottom):
         for x in range(MARGIN):
-            samples[y, x] = samples[y, MARGIN]
-            samples[y, width + MARGIN + x] = samples[y, width + MARGIN - 1]
+            for k in range(components):
+                samples[y, x, k] = samples[y, MARGIN, k]
+                samples[y, right + x, k] = samples[y, right - 1, k]
     for y in range(MARGIN):
-        samples[y] = samples[MARGIN]
-        samples[height + MARGIN + y] = samples[height + MARGIN - 1]
+        for x in range(width):
+            for k in range(components):
+                samples[y, x, k] = samples[MARGIN, x, k]
+                samples[bottom + y, x, k] = samples[bottom - 1, x, k]
 
 
 @kernel(void(_READ, _SAMPLES))
@@ -92,6 +97,11 @@ def _filtered(t0: Int, t1: Int, t2: Int, t3: Int, a: Int, b: Int, c: Int, d: Int
     return np.int32(np.int32(total + np.int32(128)) >> np.int32(8))
 
 
+def room_for(components: int) -> tuple[Ints, Ints]:
+    """What motion of so many components works in: the lines that a moved block is made of, and the block."""
+    return np.zeros((7, 4 * components), np.int32), np.zeros((4, 4 * components), np.int32)
+
+
 @inlined
 def _move_block(
     reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
@@ -126,13 +136,14 @@ def _move_block(
             block[j, i] = min(max(value, np.int32(-32768)), np.int32(32767))
 
 
-@kernel(void(_READ, _VECTORS, _SAMPLES))
-def compensate(reference: Samples, vectors: Vectors, planes: Samples) -> None:
-    """Replace each block of planes (K, H, W) that has a vector by the framed reference moved by it."""
+@kernel(void(_READ, _VECTORS, _SAMPLES, _ROOM, _ROOM))
+def compensate(reference: Samples, vectors: Vectors, planes: Samples, rows: Ints, block: Ints) -> None:
+    """Replace each block of planes (K, H, W) that has a vector by the framed reference moved by it.
+
+    `rows` and `block` are `room_for` K components.
+    """
     components, _, width = planes.shape
     across = width // 4
-    rows = np.empty((7, 4 * components), np.int32)
-    block = np.empty((4, 4 * components), np.int32)
     for b in range(vectors.shape[0]):
         down, right = np.int64(vectors[b, 0]), np.int64(vectors[b, 1])
         if down == 0 and right == 0:
@@ -184,16 +195,24 @@ def _difference(
 
 
 @inlined
-def _vector_cost(down: Int, right: Int, left_vector: Vectors, above_vector: Vectors) -> int:
+def _vector(vectors: Vectors, b: Int) -> tuple[np.int64, np.int64]:
+    """A block's vector; none outside of the frame."""
+    if b < 0:
+        return np.int64(0), np.int64(0)
+    return np.int64(vectors[b, 0]), np.int64(vectors[b, 1])
+
+
+@inlined
+def _vector_cost(
+    down: Int, right: Int, left_down: Int, left_right: Int, above_down: Int, above_right: Int
+) -> int:
     """Bits, roughly, of a vector next to those of its neighbours."""
-    if (down == left_vector[0] and right == left_vector[1]) or (
-        down == above_vector[0] and right == above_vector[1]
-    ):
+    if (down == left_down and right == left_right) or (down == above_down and right == above_right):
         return 1
     return 10
 
 
-@kernel(int64(_READ, _READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64))
+@kernel(int64(_READ, _READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64, _ROOM, _ROOM))
 def search(
     current: Samples,
     last: Samples,
@@ -203,35 +222,35 @@ def search(
     alike: int,
     reach: int,
     refine: int,
+    rows: Ints,
+    block: Ints,
 ) -> np.int64:
     """Find each block's vector; returns the sum of the absolute differences that all of them leave.
 
     All three are framed and hold the components to compare: a frame as it was taken, the one before as it was taken,
     and the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
     block that changed by `alike` or less since the last frame does not move. reach: whole samples in each direction,
-    0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters.
+    0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters. `rows` and `block` are
+    `room_for` these components.
     """
-    components = reference.shape[2]
     across = (reference.shape[1] - 2 * MARGIN) // 4
-    rows = np.empty((7, 4 * components), np.int32)
-    block = np.empty((4, 4 * components), np.int32)
-    none = np.zeros(2, np.int8)
     remaining = np.int64(0)
     for b in range(vectors.shape[0]):
         top, left = 4 * (b // across), 4 * (b % across)
-        left_vector = vectors[b - 1] if b % across else none
-        above_vector = vectors[b - across] if b >= across else none
+        left_down, left_right = _vector(vectors, b - 1 if b % across else -1)
+        above_down, above_right = _vector(vectors, b - across)
         best_down, best_right = np.int64(0), np.int64(0)
         best_difference = _difference_whole(current, reference, top, left, 0, 0)
-        best = best_difference + bit_cost * _vector_cost(0, 0, left_vector, above_vector)
+        best = best_difference + bit_cost * _vector_cost(0, 0, left_down, left_right, above_down, above_right)
         if reach > 0 and _difference_whole(current, last, top, left, 0, 0) > alike:
             for candidate in range(2):
-                vector = left_vector if candidate == 0 else above_vector
-                down, right = np.int64(vector[0]), np.int64(vector[1])
+                down, right = (left_down, left_right) if candidate == 0 else (above_down, above_right)
                 if down == 0 and right == 0:
                     continue
                 difference = _difference(current, reference, top, left, down, right, rows, block)
-                cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
+                cost = difference + bit_cost * _vector_cost(
+                    down, right, left_down, left_right, above_down, above_right
+                )
                 if cost < best:
                     best, best_difference, best_down, best_right = cost, difference, down, right
             for i in range(-reach, reach + 1):
@@ -240,7 +259,9 @@ def search(
                         continue
                     difference = _difference_whole(current, reference, top, left, i, j)
                     down, right = np.int64(4 * i), np.int64(4 * j)
-                    cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
+                    cost = difference + bit_cost * _vector_cost(
+                        down, right, left_down, left_right, above_down, above_right
+                    )
                     if cost < best:
                         best, best_difference, best_down, best_right = cost, difference, down, right
             stride = 2
@@ -252,7 +273,9 @@ def search(
                         if abs(i) + abs(j) != 1 or max(abs(down), abs(right)) > MAX_VECTOR:
                             continue
                         difference = _difference(current, reference, top, left, down, right, rows, block)
-                        cost = difference + bit_cost * _vector_cost(down, right, left_vector, above_vector)
+                        cost = difference + bit_cost * _vector_cost(
+                            down, right, left_down, left_right, above_down, above_right
+                        )
                         if cost < best:
                             best, best_difference, best_down, best_right = cost, difference, down, right
                 stride //= 2

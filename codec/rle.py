@@ -75,15 +75,19 @@ class _Section:
         self._data = bytearray(ValueRange.WIRE.size + runlength.scratch_bytes(spec.size, bits))
         self._view = memoryview(self._data)
         self._payload = np.frombuffer(self._data, np.uint8)[ValueRange.WIRE.size :]
+        self._levels, self._words = kernels.room()
 
     def code(self, coefficients: FloatArray, value_range: ValueRange) -> memoryview:
         coded = kernels.encode(
-            coefficients, value_range.minimum, value_range.scale(self._bits), self._bits, self._payload
-        )
+            coefficients, value_range.minimum, value_range.scale(self._bits), self._bits, self._payload,
+            self._levels, self._words,
+        )  # fmt: skip
         return self._finish(value_range, coded)
 
     def code_levels(self, levels: Levels, value_range: ValueRange) -> memoryview:
-        return self._finish(value_range, kernels.encode_levels(levels, self._bits, self._payload))
+        return self._finish(
+            value_range, kernels.encode_levels(levels, self._bits, self._payload, self._words)
+        )
 
     def _finish(self, value_range: ValueRange, coded_bytes: int) -> memoryview:
         ValueRange.WIRE.pack_into(self._data, 0, value_range.minimum, value_range.maximum)

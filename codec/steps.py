@@ -24,16 +24,18 @@ HIDDEN = 16  # planes of each convolution
 
 @kernel(
     void(
-        Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), Array(float32, 3, "C")
+        Array(float32, 3, "C", readonly=True),
+        Array(float32, 1, "C", readonly=True),
+        Array(float32, 3, "C"),
+        Array(float32, 2, "C"),
     ),
     fastmath=True,
 )
-def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray) -> None:
-    """Fill measures (K, 3, B) of each block of planes (K, H, W), less their offset (K,)."""
+def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray, room: FloatArray) -> None:
+    """Fill measures (K, 3, B) of each block of planes (K, H, W), less their offset (K,); `room` (2, W) is for work."""
     components, height, width = planes.shape
     across = width // 4
-    sums = np.empty(width, np.float32)
-    squares = np.empty(width, np.float32)
+    sums, squares = room[0], room[1]
     for k in range(components):
         for y in range(height // 4):
             for x in range(width):
@@ -110,6 +112,7 @@ class StepPredictor:
     def __init__(self, network: StepNetwork, offset: FloatArray, down: int, across: int) -> None:
         self._network, self._offset = network, offset
         self._measures = np.empty((len(offset), MEASURES, down * across), np.float32)
+        self._room = np.empty((2, 4 * across), np.float32)
         self._around = neighbourhood(down, across)
 
     def changes(self, planes: FloatArray, beta: float) -> NDArray[np.int8]:
@@ -117,7 +120,7 @@ class StepPredictor:
 
         beta: 0 for equal steps, 1 as predicted.
         """
-        measure(planes, self._offset, self._measures)
+        measure(planes, self._offset, self._measures, self._room)
         with np.errstate(over="ignore", invalid="ignore"):  # finite frames may overflow: any step then serves
             sensitivity = self._network.predict(
                 self._measures.reshape(-1, self._measures.shape[2]), self._around

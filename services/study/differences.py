@@ -75,7 +75,9 @@ def _cost(symbols: Sequence[Levels], bits: int) -> dict[str, float]:
 def zero_run_bytes(symbols: Levels, bits: int) -> int:
     """Bytes of the paper's zero-run code of symbols below 2**bits, without any header."""
     room = np.empty(scratch_bytes(symbols.size, bits), np.uint8)
-    return int(kernels.encode_levels(np.ascontiguousarray(symbols.reshape(-1)), bits, room))
+    return int(
+        kernels.encode_levels(np.ascontiguousarray(symbols.reshape(-1)), bits, room, kernels.room()[1])
+    )
 
 
 def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -24,11 +24,12 @@ FLOATING = [transform.forward, steps.measure]  # the encoder's own affair
 
 
 @pytest.mark.parametrize("kernel", PUBLIC + FLOATING, ids=lambda kernel: kernel.__name__)
-def test_kernel_is_compiled_for_one_signature_and_holds_no_lock(kernel):
+def test_kernel_is_compiled_for_one_signature_holds_no_lock_and_counts_no_references(kernel):
     assert isinstance(kernel, Dispatcher)
     assert len(kernel.signatures) == 1
     assert not kernel._can_compile
     assert kernel.targetoptions["nogil"]
+    assert not kernel.targetoptions["_nrt"]
     assert bool(kernel.targetoptions.get("fastmath")) == (kernel in FLOATING)
 
 
@@ -104,7 +105,7 @@ def write(frame, room=1 << 16):
         frame.levels, lasts, block_step, STEPS[block_step], frame.coded, frame.across, frame.frame_step,
         frame.group.prior.astype(np.int32), frame.group.weights[frame.kind].astype(np.int32),
         frame.group.block_weights[frame.kind].astype(np.int32), energy, probabilities, distributions, out, coder, sums,
-        no_counts, no_counts, False,
+        entropy.room_for(frame.blocks, frame.across), no_counts, no_counts, False,
     )  # fmt: skip
     assert np.array_equal(changes, frame.changes)
     if failed:
@@ -135,6 +136,7 @@ def read(frame, data):
         levels, lasts, block_step, STEPS[block_step], coded, frame.across, frame.frame_step,
         frame.group.prior.astype(np.int32), frame.group.weights[frame.kind].astype(np.int32),
         frame.group.block_weights[frame.kind].astype(np.int32), energy, probabilities, distributions, data, coder, sums,
+        entropy.room_for(frame.blocks, frame.across),
     ):  # fmt: skip
         return None
     levels[(lasts < 0).all(1)] = 0  # not filled
@@ -357,7 +359,8 @@ def test_contexts_are_counted():
         frame.levels, np.where(frame.levels[:, 0] != 0, 0, -1).astype(np.int8), block_step, STEPS[block_step],
         frame.coded, frame.across, 100, frame.group.prior.astype(np.int32), frame.group.weights[0].astype(np.int32),
         frame.group.block_weights[0].astype(np.int32), frame.energy.copy(), probabilities, distributions,
-        np.empty(0, np.uint8), entropy.new_writer(), np.zeros((3, 16), np.int32), bit_counts, symbol_counts, True,
+        np.empty(0, np.uint8), entropy.new_writer(), np.zeros((3, 16), np.int32),
+        entropy.room_for(frame.blocks, frame.across), bit_counts, symbol_counts, True,
     )  # fmt: skip
     assert bit_counts[entropy.PLANE : entropy.BLOCK].sum(0).tolist() == [1, 2]
     assert bit_counts[entropy.BLOCK : entropy.SIGN].sum(0).tolist() == [0, frame.blocks]

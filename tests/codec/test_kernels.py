@@ -16,10 +16,11 @@ def test_there_are_kernels():
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
-def test_kernel_is_compiled_for_one_signature_and_holds_no_lock(kernel):
+def test_kernel_is_compiled_for_one_signature_holds_no_lock_and_counts_no_references(kernel):
     assert len(kernel.signatures) == 1
     assert not kernel._can_compile
     assert kernel.targetoptions["nogil"]
+    assert not kernel.targetoptions["_nrt"]
     assert not kernel.targetoptions.get("fastmath")
 
 

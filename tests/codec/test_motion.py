@@ -24,7 +24,7 @@ def framed(planes):
 def compensated(planes, vectors):
     """What the vectors make of planes."""
     prediction = planes.copy()
-    motion.compensate(framed(planes), vectors, prediction)
+    motion.compensate(framed(planes), vectors, prediction, *motion.room_for(len(planes)))
     return prediction
 
 
@@ -56,7 +56,10 @@ def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2):
     """The search for planes, of which each block has changed."""
     last = framed(current)
     last += 1
-    return motion.search(framed(current), last, framed(reference_frame), vectors, bit_cost, 0, reach, refine)
+    room = motion.room_for(len(current))
+    return motion.search(
+        framed(current), last, framed(reference_frame), vectors, bit_cost, 0, reach, refine, *room
+    )
 
 
 @pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])
@@ -145,13 +148,16 @@ def test_a_block_that_did_not_change_does_not_move():
     last = current.copy()
     last[:, :, 8:] += 10
     vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
-    motion.search(framed(current), framed(last), framed(reference_frame), vectors, 1, 0, 2, 2)
+    room = motion.room_for(len(current))
+    motion.search(framed(current), framed(last), framed(reference_frame), vectors, 1, 0, 2, 2, *room)
     search(current, reference_frame, all_vectors, 1, 2)
     still = np.tile([True, True, False, False], DOWN)
     assert not vectors[still].any()
     assert vectors[~still].any()
     assert all_vectors[still].any()
-    motion.search(framed(current), framed(last), framed(reference_frame), vectors, 1, 16 * 5 * 10, 2, 2)
+    motion.search(
+        framed(current), framed(last), framed(reference_frame), vectors, 1, 16 * 5 * 10, 2, 2, *room
+    )
     assert not vectors.any()
 
 

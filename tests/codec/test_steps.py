@@ -20,7 +20,7 @@ def planes_and_offset(seed=0, scale=1.0):
 
 def measures_of(planes, offset):
     measures = np.full((COMPONENTS, 3, DOWN * ACROSS), np.nan, np.float32)
-    measure(planes, offset, measures)
+    measure(planes, offset, measures, np.empty((2, 4 * ACROSS), np.float32))
     return measures
 
 
