@@ -295,7 +295,8 @@ class FeatureEncoder:
             for source in self._sources:
                 source.begin_keyframe()
                 source.transform()
-                source.remember()
+                if self._codec.temporal:
+                    source.remember()
         step = self._above_noise()
         size = self._code(reason is not None, step)
         while size < 0:  # does not fit: rarer than any real frame
@@ -344,7 +345,8 @@ class FeatureEncoder:
             )  # fmt: skip
             if failed:
                 return -1
-            group.reconstruct(keyframe)
+            if self._codec.temporal:
+                group.reconstruct(keyframe)
         size = int(entropy.finish(out, coder))
         return size if size < 0 else size + len(head)
 

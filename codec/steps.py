@@ -31,11 +31,11 @@ HIDDEN = 16  # planes of each convolution
     ),
     fastmath=True,
 )
-def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray, room: FloatArray) -> None:
-    """Fill measures (K, 3, B) of each block of planes (K, H, W), less their offset (K,); `room` (2, W) is for work."""
+def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray, lines: FloatArray) -> None:
+    """Fill measures (K, 3, B) of each block of planes (K, H, W) less their offset (K,); `lines` (2, W) are for work."""
     components, height, width = planes.shape
     across = width // 4
-    sums, squares = room[0], room[1]
+    sums, squares = lines[0], lines[1]
     for k in range(components):
         for y in range(height // 4):
             for x in range(width):
@@ -53,6 +53,28 @@ def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray, room: 
                 measures[k, 0, block] = mean
                 measures[k, 1, block] = abs(mean)
                 measures[k, 2, block] = np.sqrt(variance)
+
+
+@kernel(void(Array(float32, 3, "C", readonly=True), Array(float32, 3, "C")))
+def gather_neighbours(planes: FloatArray, neighbours: FloatArray) -> None:
+    """Fill neighbours (K, 9, B) with planes (K, down, across) at each block and the eight around it, row by row.
+
+    Blocks at the edge stand for those outside.
+    """
+    components, down, across = planes.shape
+    for k in range(components):
+        for y in range(down):
+            first = y * across
+            for i in range(3):
+                line = planes[k, min(max(y + i - 1, 0), down - 1)]
+                left, here, right = neighbours[k, 3 * i], neighbours[k, 3 * i + 1], neighbours[k, 3 * i + 2]
+                for x in range(across):
+                    here[first + x] = line[x]
+                for x in range(1, across):
+                    left[first + x] = line[x - 1]
+                    right[first + x - 1] = line[x]
+                left[first] = line[0]
+                right[first + across - 1] = line[across - 1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,14 +117,18 @@ class StepNetwork:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return StepNetwork(**arrays | {"mix": (self.mix / scale).astype(np.float32)})
 
-    def predict(self, measures: FloatArray, around: NDArray[np.intp]) -> FloatArray:
-        """Log sensitivity (B,) from measures (3 K, B); `around` is `neighbourhood` of the blocks' rows and columns."""
-        mixed = self.mix @ measures
+    def predict(self, measures: FloatArray, room: FloatArray) -> FloatArray:
+        """Log sensitivity (down, across) from measures (3 K, down, across); `room` is `room_for` these blocks."""
+        _, *shape = measures.shape
+        mixed = self.mix @ measures.reshape(len(measures), -1)
         mixed += self.mix_bias[:, None]
-        planes = np.maximum(mixed[:MIXED], 0)
-        planes = _convolved(planes, around, self.first, self.first_bias)
-        planes = _convolved(planes, around, self.second, self.second_bias)
-        predicted: FloatArray = self.output @ planes + mixed[MIXED] + mixed[-1][around].mean(0)
+        of_block, wide = mixed[MIXED].reshape(shape), mixed[MIXED + 1 :].reshape(1, *shape)
+        planes = np.maximum(mixed[:MIXED], 0, out=mixed[:MIXED]).reshape(MIXED, *shape)
+        planes = _convolved(planes, self.first, self.first_bias, room)
+        planes = _convolved(planes, self.second, self.second_bias, room)
+        predicted: FloatArray = np.tensordot(self.output, planes, 1) + of_block
+        gather_neighbours(wide, room[:1])
+        predicted += room[0].mean(0).reshape(shape)
         return predicted
 
 
@@ -112,35 +138,33 @@ class StepPredictor:
     def __init__(self, network: StepNetwork, offset: FloatArray, down: int, across: int) -> None:
         self._network, self._offset = network, offset
         self._measures = np.empty((len(offset), MEASURES, down * across), np.float32)
-        self._room = np.empty((2, 4 * across), np.float32)
-        self._around = neighbourhood(down, across)
+        self._by_place = self._measures.reshape(-1, down, across)
+        self._lines, self._room = np.empty((2, 4 * across), np.float32), room_for(down, across)
 
     def changes(self, planes: FloatArray, beta: float) -> NDArray[np.int8]:
         """(B,) in quarters of an octave, negative is finer; for planes (K, H, W) that still have their offset.
 
         beta: 0 for equal steps, 1 as predicted.
         """
-        measure(planes, self._offset, self._measures, self._room)
+        measure(planes, self._offset, self._measures, self._lines)
         with np.errstate(over="ignore", invalid="ignore"):  # finite frames may overflow: any step then serves
-            sensitivity = self._network.predict(
-                self._measures.reshape(-1, self._measures.shape[2]), self._around
-            )
+            sensitivity = self._network.predict(self._by_place, self._room).reshape(-1)
             # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
             changes = np.round(np.nan_to_num(sensitivity) * (-beta / 2 * 4 / np.log(2)))
             np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
         return np.asarray(changes, np.int8)
 
 
-def neighbourhood(down: int, across: int) -> NDArray[np.intp]:
-    """Numbers (9, B) of each block and the eight around it, row by row; blocks at the edge stand for those outside."""
-    numbers = np.pad(np.arange(down * across).reshape(down, across), 1, mode="edge")
-    return np.stack([numbers[y : y + down, x : x + across].reshape(-1) for y in range(3) for x in range(3)])
+def room_for(down: int, across: int) -> FloatArray:
+    """What the network works in: its planes' values at each block and the eight around it."""
+    return np.empty((MIXED, 9, down * across), np.float32)
 
 
-def _convolved(
-    planes: FloatArray, around: NDArray[np.intp], filters: FloatArray, bias: FloatArray
-) -> FloatArray:
-    neighbourhoods = np.take(planes, around, axis=1).reshape(filters[0].size, -1)
-    sums: FloatArray = filters.reshape(len(filters), -1) @ neighbourhoods
+def _convolved(planes: FloatArray, filters: FloatArray, bias: FloatArray, room: FloatArray) -> FloatArray:
+    """Planes (K, down, across) through 3x3 filters (N, K, 3, 3) and rectifiers."""
+    _, *shape = planes.shape
+    neighbours = room[: len(planes)]
+    gather_neighbours(planes, neighbours)
+    sums: FloatArray = filters.reshape(len(filters), -1) @ neighbours.reshape(filters[0].size, -1)
     sums += bias[:, None]
-    return np.maximum(sums, 0, out=sums)
+    return np.maximum(sums, 0, out=sums).reshape(-1, *shape)

@@ -18,7 +18,7 @@ from tests.codec.reference_feature import DIFFERENCE, KEY
 PUBLIC = [
     entropy.put_blocks, entropy.take_blocks, entropy.put_levels, entropy.take_levels, entropy.finish, entropy.start,
     motion.frame, motion.frame_rounded, motion.compensate, motion.search, motion.checksum, motion.magnitude,
-    motion.block_differences, transform.add_inverse,
+    motion.block_differences, transform.add_inverse, steps.gather_neighbours,
 ]  # fmt: skip
 FLOATING = [transform.forward, steps.measure]  # the encoder's own affair
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from codec.entropy import MAX_CHANGE
-from codec.steps import HIDDEN, MIXED, StepNetwork, StepPredictor, measure, neighbourhood
+from codec.steps import HIDDEN, MIXED, StepNetwork, StepPredictor, measure, room_for
 from tests.codec.calibrated import make_network
 
 DOWN, ACROSS, COMPONENTS = 2, 3, 4
@@ -68,9 +68,7 @@ def slow_network(network, measures):
 
 def predict(network, measures):
     """The network on measures (3 K, down, across)."""
-    down, across = measures.shape[1:]
-    flat = measures.reshape(len(measures), -1)
-    return network.predict(flat, neighbourhood(down, across)).reshape(down, across)
+    return network.predict(measures, room_for(*measures.shape[1:]))
 
 
 def test_the_network_is_its_definition():
@@ -80,6 +78,14 @@ def test_the_network_is_its_definition():
     predicted = predict(network, measures)
     assert predicted.std() > 0.01
     assert np.allclose(predicted, slow_network(network, measures), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 1), (3, 5)])
+def test_the_network_is_its_definition_however_small_the_frame(shape):
+    rng = np.random.default_rng(5)
+    network = make_network(COMPONENTS, rng)
+    measures = rng.normal(0, 100, (3 * COMPONENTS, *shape)).astype(np.float32)
+    assert np.allclose(predict(network, measures), slow_network(network, measures), rtol=1e-4, atol=1e-4)
 
 
 def test_a_scaled_network_predicts_the_same_from_scaled_measures():
