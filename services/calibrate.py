@@ -26,6 +26,7 @@ from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.model import Model, load_model
 from stream.source import SourceError
 from stream.weights import find_weights
+from stream.whole_file import replacing
 
 
 def run_calibrate(options: Namespace) -> None:
@@ -78,7 +79,8 @@ def run_calibrate(options: Namespace) -> None:
         profile = calibrate(samples, train_step_network, metadata, options.seed, variants)
         progress.update(whole, total=1, completed=1)
     packed = profile.pack()
-    _write(options.output, packed)
+    with replacing(options.output) as partial:
+        partial.write_bytes(packed)
     print(f"{options.output}: profile {profile.hash}, {len(packed)} bytes, of {images} images")
 
 
@@ -162,12 +164,3 @@ def vary(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uin
         np.ascontiguousarray(picture), matrix, (width, height), borderValue=(PADDING,) * 3
     )
     return np.asarray(varied, np.uint8)
-
-
-def _write(target: Path, data: bytes) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

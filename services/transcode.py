@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -16,6 +15,7 @@ from codec.interface import Decoder
 from codec.layout import FloatArray, Layout, TensorSpec, raw_bytes
 from codec.packet import PacketHeader, Stamp, read_packets
 from codec.spec import CodecSpec
+from stream.whole_file import replacing
 
 MAX_DECODED_BYTES = 2**31
 
@@ -65,7 +65,7 @@ def encode_file(source: Path, target: Path, codec: CodecSpec) -> TranscodeReport
     layout = tuple(TensorSpec(name, array.shape) for name, array in frames[0].items())
     encoder = codec.encoder(layout)
     keyframes = coded_bytes = 0
-    with _replacing(target) as file:
+    with replacing(target) as partial, partial.open("wb") as file:
         for sequence, tensors in enumerate(frames):
             packet = encoder.encode(tensors, Stamp(sequence, captured_ns=0))
             file.write(packet.data)
@@ -103,7 +103,7 @@ def decode_file(source: Path, target: Path, max_decoded_bytes: int = MAX_DECODED
         coded_bytes += len(packet)
     if not frames:
         raise TranscodeError(f"{source} is empty; it should hold packets")
-    with _replacing(target) as file:
+    with replacing(target) as partial, partial.open("wb") as file:
         _write_arrays(file, layout, frames)
     return TranscodeReport(len(frames), keyframes, len(frames) * raw_bytes(layout), coded_bytes)
 
@@ -142,15 +142,3 @@ def _write_arrays(file: BinaryIO, layout: Layout, frames: Frames) -> None:
             stack = np.stack([tensors[spec.name] for tensors in frames])
             with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, stack if len(frames) > 1 else stack[0], allow_pickle=False)
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `target` once it is written."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

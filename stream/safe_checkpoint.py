@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from stream.architecture import SCALES, description
 from stream.checkpoint import Checkpoint, UnreadableCheckpoint
+from stream.whole_file import replacing
 
 _MAX_FILE_BYTES = 1 << 30
 _MAX_CLASSES = 4096
@@ -55,9 +56,8 @@ def write_checkpoint(
         if not tensor.isfinite().all():
             raise ValueError(f"{name} does not fit float16")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    save_file(halves, unfinished, {"network": network, "names": json.dumps(list(names))})
-    unfinished.replace(path)
+    with replacing(path) as partial:
+        save_file(halves, partial, {"network": network, "names": json.dumps(list(names))})
 
 
 def _network(name: str, path: Path) -> str:
