@@ -336,7 +336,7 @@ def _count(group: GroupProfile, quantized: list[_Quantized]) -> tuple[NDArray[np
             frame.levels, frame.lasts, frame.steps, frame.deltas, np.ones(blocks, np.uint8), frame.across,
             frame.frame_step, group.prior.astype(np.int32), group.weights[0].astype(np.int32),
             group.block_weights[0].astype(np.int32), np.zeros((components, blocks), np.int32),
-            np.full((CONTEXTS, 2), 16384, np.uint16), entropy.default_distributions().astype(np.int32),
+            np.full((CONTEXTS, 2), 16384, np.uint16), entropy.default_distributions().astype(np.int16),
             np.empty(0, np.uint8), entropy.new_writer(), np.zeros((components, 16), np.int32),
             entropy.room_for(blocks, frame.across), bits, symbols, True,
         )  # fmt: skip

@@ -186,7 +186,7 @@ class _Group:
         self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((entropy.CONTEXTS, 2), np.uint16)
-        self.distributions = np.empty((entropy.ALPHABETS, entropy.SYMBOLS), np.int32)
+        self.distributions = np.empty((entropy.ALPHABETS, entropy.SYMBOLS), np.int16)
         self._samples = motion.framed(self.rows, self.columns, self.channels)
         self._motion_room = motion.room_for(self.channels)
         self._rows = np.zeros((4, blocks * 4), np.int32)

@@ -49,7 +49,7 @@ class Frame:
 
     def tables(self):
         probabilities = np.repeat(self.group.probabilities[:, None], 2, 1)
-        return probabilities, self.group.distributions.astype(np.int32)
+        return probabilities, self.group.distributions.astype(np.int16)
 
     def state(self):
         """What the slow functions take."""
