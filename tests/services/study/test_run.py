@@ -214,3 +214,9 @@ def test_real_weights_reproduce_what_the_paper_says_of_yolo(
     assert scores[4] > 0.95
     assert 0.85 < scores[3] < scores[4]
     assert scores[2] < 0.7
+
+
+@pytest.mark.parametrize("name", ["resnet50", "yolov5n"])
+def test_a_network_is_on_the_device_that_was_asked_for(name: str) -> None:
+    """On torch's meta device, which every machine has."""
+    assert NetworkSpec.parse(f"{name}=random").load(64, "meta", print).device.type == "meta"
