@@ -12,7 +12,7 @@ from codec.errors import CorruptPacket, NonFiniteTensor, UnsupportedPacket
 from codec.interface import DecodedFrame, EncodedFrame, in_layout_order
 from codec.layout import FloatArray, Layout
 from codec.packet import PacketFormat, Stamp
-from codec.quantize import ValueRange
+from codec.rle.quantize import ValueRange
 
 _WIRE = np.dtype(">f4")
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypeAlias
 
 from codec.errors import BadCodecSpec, UnknownProfile, UnsupportedPacket
-from codec.feature import Feature
+from codec.feature.bundled import SHIPPED
+from codec.feature.codec import Feature
+from codec.feature.profile import Profile
 from codec.interface import Codec, Decoder, Encoder
 from codec.layout import Layout
 from codec.packet import PacketHeader
-from codec.profile import Profile
 from codec.raw import Raw
-from codec.rle import Rle
-from codec.shipped import SHIPPED
+from codec.rle.codec import Rle
 
 CODECS: tuple[type[Codec], ...] = (Raw, Rle, Feature)
 

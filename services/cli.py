@@ -22,9 +22,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from services.config import DEFAULT_CODEC, CameraConfig, DetectorConfig, Settings
 from services.logs import configure_logs
 from services.memory import keep_freed_memory
+from services.settings import DEFAULT_CODEC, CameraConfig, DetectorConfig, Settings
 from services.study import NAMES
 
 
@@ -397,7 +397,7 @@ def _camera(options: Namespace) -> int:
     configure_logs(config.log_format, config.log_level)
 
     async def run() -> None:
-        from services.camera import Camera, serve_metrics
+        from services.camera.service import Camera, serve_metrics
 
         camera = Camera(config)
         async with serve_metrics(camera):
@@ -412,7 +412,7 @@ def _detector(options: Namespace) -> int:
     configure_logs(config.log_format, config.log_level)
 
     async def run() -> None:
-        from services.detector import Detector
+        from services.detector.service import Detector
 
         detector = Detector(config)
         await run_service(detector.run(), detector.stop)
@@ -422,14 +422,14 @@ def _detector(options: Namespace) -> int:
 
 
 def _watch(options: Namespace) -> int:
-    from services.watch import detections_url, watch
+    from services.commands.watch import detections_url, watch
 
     asyncio.run(watch(detections_url(options.url, options.stream), options.json, options.count))
     return Exit.OK
 
 
 def _demo(options: Namespace) -> int:
-    from services.demo import demo
+    from services.commands.demo import demo
 
     configure_logs("auto", "error")
     try:
@@ -440,7 +440,7 @@ def _demo(options: Namespace) -> int:
 
 
 def _points(options: Namespace) -> int:
-    from services.points import print_points
+    from services.commands.points import print_points
     from stream.letterbox import parse_size
 
     size = parse_size(options.size)
@@ -449,7 +449,7 @@ def _points(options: Namespace) -> int:
 
 
 def _advise(options: Namespace) -> int:
-    from services.advise import run_advise
+    from services.evaluation.advise import run_advise
 
     configure_logs("text", "error")  # the table tells which codec is not calibrated
     run_advise(options)
@@ -457,7 +457,7 @@ def _advise(options: Namespace) -> int:
 
 
 def _evaluate(options: Namespace) -> int:
-    from services.evaluate import run_evaluate
+    from services.evaluation.evaluate import run_evaluate
 
     configure_logs("text", "warning")
     run_evaluate(options)
@@ -465,7 +465,7 @@ def _evaluate(options: Namespace) -> int:
 
 
 def _calibrate(options: Namespace) -> int:
-    from services.calibrate import run_calibrate
+    from services.calibration.calibrate import run_calibrate
 
     run_calibrate(options)
     return Exit.OK
@@ -480,7 +480,7 @@ def _study(options: Namespace) -> int:
 
 
 def _profile_show(options: Namespace) -> int:
-    from services.describe import print_profile
+    from services.commands.describe import print_profile
 
     print_profile(options.profile)
     return Exit.OK
@@ -488,8 +488,8 @@ def _profile_show(options: Namespace) -> int:
 
 def _encode(options: Namespace) -> int:
     from codec.spec import CodecSpec
+    from services.commands.transcode import encode_file
     from services.profiles import without_network
-    from services.transcode import encode_file
 
     configure_logs("text", "warning")
     print(encode_file(options.input, options.output, without_network(CodecSpec.parse(options.codec))))
@@ -497,14 +497,14 @@ def _encode(options: Namespace) -> int:
 
 
 def _decode(options: Namespace) -> int:
-    from services.transcode import decode_file
+    from services.commands.transcode import decode_file
 
     print(decode_file(options.input, options.output))
     return Exit.OK
 
 
 def _bench_pipeline(options: Namespace) -> int:
-    from services.bench import run_bench_pipeline
+    from services.commands.bench import run_bench_pipeline
 
     configure_logs("text", "warning")
     run_bench_pipeline(options)

@@ -21,11 +21,11 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from stream.connection import WireBytes
-from stream.ledger import DROPS
-from stream.rate import REASONS
-from stream.session import CloseCode
-from stream.stages import DETECTOR_STAGES, STAGES
+from stream.frame_counts import DROPS
+from stream.latency import DETECTOR_STAGES, STAGES
+from stream.rate.control import REASONS
+from stream.session.session import CloseCode
+from stream.transport.websocket import WireBytes
 
 VERSION = version("splitcast")
 

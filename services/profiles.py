@@ -7,11 +7,11 @@ from pathlib import Path
 
 import structlog
 
-from codec.feature import Feature
-from codec.profile import MAX_PROFILE_BYTES, Profile, ProfileError
-from codec.shipped import SHIPPED
+from codec.feature.bundled import SHIPPED
+from codec.feature.codec import Feature
+from codec.feature.profile import MAX_PROFILE_BYTES, Profile, ProfileError
 from codec.spec import CodecSpec
-from services.config import ConfigError
+from services.settings import ConfigError
 
 log = structlog.get_logger(__name__)
 

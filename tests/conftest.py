@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(os.environ.get("SPLITCAST_SHARED", Path(__file__).parents[2] / "shared"))
+from tests.paths import SHARED
 
 
 @pytest.fixture(scope="session")

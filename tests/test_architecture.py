@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 ROOMS = ("codec", "stream", "services")
 MAY_IMPORT = {"codec": {"codec"}, "stream": {"codec", "stream"}, "services": {"codec", "stream", "services"}}
 CODEC_PACKAGES = {"numpy", "numba"}

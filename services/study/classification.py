@@ -9,10 +9,10 @@ from itertools import islice
 
 import torch
 
-from services.study.source import Source
+from services.study.dataset import Source
 from services.study.subject import Sample, Tensors
-from stream.classifier import SIZE, Classifier
-from stream.split import Head, Tail
+from stream.network.classifier import SIZE, Classifier
+from stream.network.split import Head, Tail
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,17 @@ from itertools import islice
 
 import torch
 
-from services.agreement import CONFIDENT, confident
-from services.evaluate import View, find, views
-from services.labels import ClassMap, Objects
-from services.record import Tally
-from services.study.source import Source
+from services.evaluation.agreement import CONFIDENT, confident
+from services.evaluation.evaluate import View, find, views
+from services.evaluation.labels import ClassMap, Objects
+from services.evaluation.record import Tally
+from services.study.dataset import Source
 from services.study.subject import Sample, Tensors
 from stream.detections import Detections
 from stream.letterbox import Letterbox
-from stream.model import Model
-from stream.source import SourceError
-from stream.split import Head, Tail, picture_tensor
+from stream.network.model import Model
+from stream.network.split import Head, Tail, picture_tensor
+from stream.sources.base import SourceError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

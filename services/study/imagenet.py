@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.recorded_source import IMAGE_SUFFIXES
-from stream.source import SourceError
+from stream.sources.base import SourceError
+from stream.sources.recorded import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)

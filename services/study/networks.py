@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from services.config import ConfigError
+from services.settings import ConfigError
 from services.study.classification import Classification
 from services.study.detection import Detection
 from services.study.record import RANDOM
 from services.study.subject import Subject
-from stream.classifier import (
+from stream.network.classifier import (
     CLASSIFIERS,
     find_classifier_weights,
     load_classifier,
     random_classifier,
 )
-from stream.cut import DEFAULT_SPLIT
-from stream.model import load_model, random_model
-from stream.weights import DEMO, MODELS, DownloadFailed, find_weights
+from stream.network.cut import DEFAULT_SPLIT
+from stream.network.download import DEMO, MODELS, DownloadFailed, find_weights
+from stream.network.model import load_model, random_model
 
 DEFAULT = ("yolov5n", "vgg16", "resnet50", "resnet152")
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TypeAlias
 
-from stream.source import SourceError
+from stream.sources.base import SourceError
 
 Settings: TypeAlias = Mapping[str, Any]  # what was varied, as JSON has it
 RANDOM = "random"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from services.page import html_table, page
+from services.evaluation.html import html_table, page
 from services.study.draw import svg
 from services.study.record import Record
 from services.study.section import Claim, Drawing, Section, Table

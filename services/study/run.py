@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from services.config import ConfigError
-from services.network import choose_device
-from services.study import source
+from services.loading import choose_device
+from services.settings import ConfigError
+from services.study import dataset as source
 from services.study.classification import Classification
+from services.study.dataset import Source
 from services.study.draw import png, style, svg
 from services.study.experiment import Experiment
-from services.study.experiments import EXPERIMENTS
+from services.study.experiments.registry import EXPERIMENTS
 from services.study.networks import DEFAULT, NetworkSpec
 from services.study.record import RecordBook
 from services.study.report import study_report
 from services.study.section import Section, Table
-from services.study.source import Source
 from services.study.study import Study
 from services.study.subject import Subject
 from stream.letterbox import parse_size

@@ -14,8 +14,8 @@ from typing import Any
 
 from ultralytics.utils.cpu import CPUInfo
 
+from services.study.dataset import Source
 from services.study.record import RANDOM, Record, RecordBook, Settings
-from services.study.source import Source
 from services.study.subject import Sample, Subject
 
 

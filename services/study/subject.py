@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from codec.layout import FloatArray, Layout
-from services.study.source import Source
-from stream.graph import Graph
+from services.study.dataset import Source
+from stream.network.graph import Graph
 
 Tensors: TypeAlias = Mapping[str, FloatArray]  # that cross the split, (C, h, w) each
 

@@ -24,11 +24,11 @@ from services.training.losses import (
     range_loss,
 )
 from services.training.pictures import CLASSES, COCO_IDS, Batch, Batches, clips, coco, photographs
-from stream.graph import INPUT, Graph, Node, run
-from stream.model import Model, Trainable, load_model, trainable
-from stream.safe_checkpoint import read_safe_checkpoint, write_checkpoint
-from stream.weights import DEMO, EMBEDDED, SAFETENSORS
-from stream.yolov5 import AnchorDetect
+from stream.network.anchor_head import AnchorDetect
+from stream.network.download import DEMO, EMBEDDED, SAFETENSORS
+from stream.network.graph import INPUT, Graph, Node, run
+from stream.network.model import Model, Trainable, load_model, trainable
+from stream.network.safetensors_file import read_safe_checkpoint, write_checkpoint
 
 # What each layer that is taught by itself reads. The teacher has the same layers; those left out only join others.
 BLOCKS = {

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from services.agreement import Matches
-from services.footage import read_images
+from services.evaluation.agreement import Matches
+from services.evaluation.dataset import read_images
 from services.training.pictures import CLASSES, demo_boxes
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
-from stream.model import Model, load_model
-from stream.nms import detect
-from stream.split import Unsplit
-from stream.weights import DEMO, find_weights
+from stream.network.download import DEMO, find_weights
+from stream.network.model import Model, load_model
+from stream.network.nms import detect
+from stream.network.split import Unsplit
 
 LEAST_CONFIDENCE = 0.001  # as COCO's mAP is measured
 

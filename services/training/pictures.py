@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from services.footage import read_clip, read_images
+from services.evaluation.dataset import read_clip, read_images
 from stream.detections import Detections
 from stream.letterbox import PADDING
 

@@ -15,17 +15,17 @@ from ultralytics.utils.metrics import box_iou
 
 from codec.packet import Stamp
 from codec.spec import CodecSpec
-from services.config import DEFAULT_CODEC, DetectorConfig
 from services.profiles import resolve
+from services.settings import DEFAULT_CODEC, DetectorConfig
 from services.training.pictures import CLASSES, PHOTOGRAPHS
-from stream.cut import DEFAULT_SPLIT
 from stream.detections import Detections
 from stream.letterbox import Letterbox
-from stream.model import Model, load_model
-from stream.nms import detect
-from stream.split import Head, Tail
-from stream.virtual_camera import SCENES, VirtualCamera
-from stream.weights import DEMO, find_weights
+from stream.network.cut import DEFAULT_SPLIT
+from stream.network.download import DEMO, find_weights
+from stream.network.model import Model, load_model
+from stream.network.nms import detect
+from stream.network.split import Head, Tail
+from stream.sources.virtual_camera import SCENES, VirtualCamera
 
 CLEARLY_VISIBLE = 0.5  # share of an object inside the frame from which on it has to be found
 HARDLY_VISIBLE = 0.05  # share below which finding it is as good as finding nothing

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import zstandard
 
-from codec import kernels
 from codec.layout import TensorSpec
 from codec.packet import Stamp
-from codec.quantize import ValueRange
+from codec.rle import kernels
+from codec.rle.quantize import ValueRange
 from codec.spec import CodecSpec
 
 # YOLOv5m at 480x640, split 4.m, and the paper's ResNet-50 after its 4th layer.

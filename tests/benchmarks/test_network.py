@@ -14,15 +14,15 @@ import torch
 
 from codec.packet import Stamp
 from codec.spec import CodecSpec
-from services.bench import read_video
+from services.commands.bench import read_video
 from services.memory import keep_freed_memory
 from services.profiles import resolve
 from stream.letterbox import Letterbox
-from stream.model import load_model, random_model
-from stream.split import Head, Tail
-from stream.virtual_camera import VirtualCamera
+from stream.network.model import load_model, random_model
+from stream.network.split import Head, Tail
+from stream.sources.virtual_camera import VirtualCamera
 from tests.benchmarks.test_codec import ROUNDS, show, timed
-from tests.conftest import SHARED
+from tests.paths import SHARED
 
 SIZE = (480, 640)
 CODECS = ["rle:bits=2", "rle:bits=3", "rle:bits=4", "rle:bits=8", "rle:bits=4,temporal=true"]

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from codec import entropy
-from codec.feature import Feature
+from codec.feature import entropy
+from codec.feature.codec import Feature
+from codec.feature.profile import GroupProfile, Profile, grouped, plane
+from codec.feature.step_prediction import StepNetwork
+from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout
-from codec.profile import GroupProfile, Profile, grouped, plane
-from codec.steps import StepNetwork
-from codec.uncalibrated import profile_of
 
 
 def make_profile(layout: Layout, seed: int = 0) -> Profile:

@@ -9,10 +9,10 @@ from itertools import repeat
 
 import numpy as np
 
-from codec.feature import Feature
+from codec.feature.codec import Feature
+from codec.feature.profile import grouped, plane
 from codec.layout import Layout
 from codec.packet import PacketHeader, Stamp
-from codec.profile import grouped, plane
 from tests.codec import reference_feature as reference
 from tests.codec.reference_feature import DIFFERENCE, KEY, Refused
 

@@ -10,8 +10,8 @@ from codec.errors import CorruptPacket
 from codec.packet import Stamp
 from codec.spec import CodecSpec
 from tests.codec import reference_rle as reference
+from tests.codec.rle.test_codec import frames
 from tests.codec.samples import LAYOUT, STAMP, features, layout_of, tables
-from tests.codec.test_rle import frames
 
 RAW = CodecSpec.parse("raw")
 

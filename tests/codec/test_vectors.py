@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from codec.feature.profile import Profile, channels_of, grouped, plane
 from codec.packet import PacketHeader, read_packets
-from codec.profile import Profile, channels_of, grouped, plane
 from codec.spec import CodecSpec
 from tests.codec import reference_feature
 from tests.codec import reference_rle as reference

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from services.camera import serve_metrics
+from services.camera.service import serve_metrics
 from services.cli import build_parser
-from services.config import CameraConfig, DetectorConfig
-from tests.deploy.conftest import DEPLOY, ROOT
+from services.settings import CameraConfig, DetectorConfig
 from tests.deploy.dockerfile import read_stages
+from tests.paths import DEPLOY, ROOT
 from tests.services.conftest import LIVENESS_S
 from tests.services.test_metrics import free_port
 

@@ -18,9 +18,9 @@ import pytest
 import yaml
 from aiohttp import ClientError, ClientSession
 
-from services.camera import serve_metrics
+from services.camera.service import serve_metrics
 from services.metrics import CameraMetrics, DetectorMetrics, Metrics
-from tests.deploy.conftest import DEPLOY
+from tests.paths import DEPLOY
 from tests.services.conftest import LIVENESS_S
 from tests.services.test_metrics import free_port
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.cli import Exit, build_parser
+from tests.paths import DEPLOY
 
-UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
 
 def test_there_is_a_unit_for_each_service():

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from codec.errors import BitstreamError, CodecError, MissingReference
-from codec.feature import Feature
+from codec.feature.codec import Feature
+from codec.feature.profile import Profile
 from codec.interface import Codec
 from codec.layout import Layout
 from codec.packet import PacketHeader, Stamp, open_packet, read_packets
-from codec.profile import Profile
 from codec.spec import CodecSpec
 from tests.vectors import make
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from codec.feature.profile import Profile, grouped, plane
+from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout
-from codec.profile import Profile, grouped, plane
-from codec.uncalibrated import profile_of
 
 
 def make_profile(layout: Layout, number: int = 0) -> Profile:

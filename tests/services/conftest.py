@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from services.camera import Camera
-from services.config import CameraConfig, DetectorConfig
-from services.detector import Detector
-from tests.stream import legacy
+from services.camera.service import Camera
+from services.detector.service import Detector
+from services.settings import CameraConfig, DetectorConfig
+from tests.stream.network import legacy
 
 LIVENESS_S = 60.0  # long enough for the slowest machine; reached only when something hangs
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from playwright.async_api import expect
 
-from services.camera import Camera
-from services.config import CameraConfig, DetectorConfig
-from services.loopback import local_detector
-from stream.companions import accompany
+from services.camera.service import Camera
+from services.commands.loopback import local_detector
+from services.settings import CameraConfig, DetectorConfig
+from stream.tasks.background import accompany
 from tests.services.browser import open_browser
 
 ANSWER_S = 60.0  # for the first frame on a busy machine, and for a class to come into view

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from services.cli import Exit, main
-from services.config import DEFAULT_PORT
-from services.demo import free_port
+from services.commands.demo import free_port
+from services.settings import DEFAULT_PORT
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
 
 COMMAND = [sys.executable, "-m", "services.cli"]

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.camera import serve_metrics
+from services.camera.service import serve_metrics
 from services.metrics import CameraMetrics, DetectorMetrics
-from stream.ledger import DROPS
-from stream.rate import REASONS
-from stream.stages import DETECTOR_STAGES, STAGES
+from stream.frame_counts import DROPS
+from stream.latency import DETECTOR_STAGES, STAGES
+from stream.rate.control import REASONS
 from tests.services.conftest import FRAMES, LIVENESS_S
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 
-from services.camera import Camera, Refused
-from services.watch import detections_url
-from stream.connection import ConnectionLost, connect
+from services.camera.service import Camera, Refused
+from services.commands.watch import detections_url
 from stream.letterbox import Letterbox
-from stream.message import DETECTIONS_PROTOCOL
-from stream.model import load_model
-from stream.nms import detect
-from stream.session import CloseCode
-from stream.split import Unsplit
+from stream.network.model import load_model
+from stream.network.nms import detect
+from stream.network.split import Unsplit
+from stream.session.messages import DETECTIONS_PROTOCOL
+from stream.session.session import CloseCode
+from stream.transport.websocket import ConnectionLost, connect
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE, write_video
 from tests.services.proxy import proxy_to
 
@@ -304,7 +304,7 @@ async def test_a_stop_gives_up_after_the_drain(start_detector, make_camera):
 
 async def test_a_stop_while_the_network_loads(make_camera, monkeypatch):
     held = threading.Event()
-    monkeypatch.setattr("services.camera.load_network", lambda _: held.wait(LIVENESS_S))
+    monkeypatch.setattr("services.camera.service.load_network", lambda _: held.wait(LIVENESS_S))
     camera = make_camera("ws://127.0.0.1:9")
     playing = asyncio.ensure_future(camera.run())
     await asyncio.sleep(0.1)
@@ -316,7 +316,7 @@ async def test_a_stop_while_the_network_loads(make_camera, monkeypatch):
 
 async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, monkeypatch):
     """Whatever a frame makes of the head or the encoder, the next one goes on."""
-    from services import camera as module
+    from services.camera import service as module
 
     genuine = module._run_head
     calls = 0

@@ -7,11 +7,11 @@ from itertools import islice
 
 import pytest
 
-from services.bench import read_video
+from services.commands.bench import read_video
 from stream.letterbox import Letterbox, canvas_for
-from stream.model import load_model
-from stream.nms import detect
-from stream.split import Unsplit
+from stream.network.model import load_model
+from stream.network.nms import detect
+from stream.network.split import Unsplit
 from tests.services.conftest import LIVENESS_S
 from tests.services.test_pipeline import balances, subscribed, until
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.services.conftest import LIVENESS_S
 from tests.services.test_pipeline import balances, until
-from tests.stream.rtsp import RtspServer, require_gstreamer
+from tests.stream.sources.rtsp import RtspServer, require_gstreamer
 
 
 @pytest.fixture

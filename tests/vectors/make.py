@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.feature import Feature
+from codec.feature.codec import Feature
+from codec.feature.profile import Profile, grouped
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Stamp
-from codec.profile import Profile, grouped
 from codec.spec import CodecSpec
 from tests.codec.calibrated import make_profile
 

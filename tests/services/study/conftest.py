@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from services.study import source
+from services.study import dataset as source
+from services.study.dataset import Source
 from services.study.detection import Detection
 from services.study.record import Record, RecordBook
-from services.study.source import Source
 from services.study.study import Study
-from stream.model import Model, load_model
+from stream.network.model import Model, load_model
 
 PICTURES = 3
 

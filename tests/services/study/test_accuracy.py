@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from codec.rle import Rle
+from codec.rle.codec import Rle
 from codec.spec import CodecSpec
 from services.study.accuracy import accuracies, through, unchanged
 from services.study.subject import Sample
@@ -75,10 +75,10 @@ def test_a_codec_gives_back_what_a_decoder_would(make_study: StudyFactory) -> No
 def test_real_weights_score_as_the_evaluation_does(
     yolov5n_weights: Path, shared_data: Path, tmp_path: Path
 ) -> None:
-    from services.evaluate import evaluate
-    from services.study import source
+    from services.evaluation.evaluate import evaluate
+    from services.study import dataset as source
     from services.study.detection import Detection
-    from stream.model import load_model
+    from stream.network.model import load_model
 
     model = load_model(yolov5n_weights)
     images = source.images(shared_data / "coco/images/val2017", 6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.study.imagenet import read_imagenet
-from stream.source import SourceError
+from stream.sources.base import SourceError
 
 CLASSES = ("tench", "goldfish", "great white shark")
 

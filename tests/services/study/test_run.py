@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from services.cli import Exit, main
-from services.config import ConfigError
+from services.settings import ConfigError
 from services.study import NAMES
-from services.study.experiments import EXPERIMENTS
+from services.study.experiments.registry import EXPERIMENTS
 from services.study.networks import NetworkSpec
 from services.study.record import RANDOM, RecordBook
-from stream.weights import DownloadFailed
+from stream.network.download import DownloadFailed
 
 
 def _study(name: str, out: Path, *arguments: str) -> int:

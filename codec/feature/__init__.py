@@ -1,0 +1,1 @@
+"""The feature codec: sensitivity-shaped transform coding with closed-loop prediction."""

@@ -1,0 +1,317 @@
+"""Block motion in the feature domain: prediction of a frame from the one before it (docs/bitstream.md).
+
+Samples are int16 of shape (H, W, K), components last, so that every step works on whole vectors of components.
+Vectors are (y, x) in quarters of a feature sample: one for each block of 4x4 samples, in raster order. Everything
+that a decoder computes is integer arithmetic.
+"""
+
+# ruff: noqa: PLR0912, PLR0917 - a kernel's state travels as numbers, and a call costs more than a line
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numba import float32, int8, int16, int32, int64, uint32, void
+from numba.types import Array
+from numpy.typing import NDArray
+
+from codec.feature.entropy import MAX_VECTOR, Int, Ints, Vectors
+from codec.jit import inlined, kernel
+from codec.layout import FloatArray
+
+Samples: TypeAlias = NDArray[np.int16]
+
+# Cubic convolution with a = -1/4 at 0, 1/4, 1/2 and 3/4 of a sample, in 1/256.
+TAPS = np.array([[0, 256, 0, 0], [-9, 219, 49, -3], [-8, 136, 136, -8], [-3, 49, 219, -9]], np.int32)
+
+
+MARGIN = 4
+"""Samples around a frame that continue its edge: as far as vectors and taps reach."""
+
+_SAMPLES = Array(int16, 3, "C")
+_READ = Array(int16, 3, "C", readonly=True)
+_VECTORS = Array(int8, 2, "C", readonly=True)
+_ROOM = Array(int32, 2, "C")
+
+
+def framed(height: int, width: int, components: int) -> Samples:
+    """Room for samples (H, W, K) with a margin on every side."""
+    return np.zeros((height + 2 * MARGIN, width + 2 * MARGIN, components), np.int16)
+
+
+def inside(samples: Samples) -> Samples:
+    """The frame (H, W, K) without its margin."""
+    return samples[MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+@inlined
+def _continue_edges(samples: Samples) -> None:
+    height, width, components = samples.shape
+    right, bottom = width - MARGIN, height - MARGIN
+    for y in range(MARGIN, bottom):
+        for x in range(MARGIN):
+            for k in range(components):
+                samples[y, x, k] = samples[y, MARGIN, k]
+                samples[y, right + x, k] = samples[y, right - 1, k]
+    for y in range(MARGIN):
+        for x in range(width):
+            for k in range(components):
+                samples[y, x, k] = samples[MARGIN, x, k]
+                samples[bottom + y, x, k] = samples[bottom - 1, x, k]
+
+
+@kernel(void(_READ, _SAMPLES))
+def frame(planes: Samples, samples: Samples) -> None:
+    """Copy planes (K, H, W) to framed samples, the first N components, and continue their edges in the margin."""
+    _, height, width = planes.shape
+    components = samples.shape[2]
+    for y in range(height):
+        for first in range(0, width, 16):
+            for k in range(components):
+                for x in range(first, min(first + 16, width)):
+                    samples[y + MARGIN, x + MARGIN, k] = planes[k, y, x]
+    _continue_edges(samples)
+
+
+@kernel(void(Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), _SAMPLES))
+def frame_rounded(planes: FloatArray, offset: FloatArray, samples: Samples) -> None:
+    """The same from planes (K, H, W) less their offset (K,), rounded half to even and saturated."""
+    _, height, width = planes.shape
+    components = samples.shape[2]
+    for y in range(height):
+        for k in range(components):
+            for x in range(width):
+                value = np.rint(planes[k, y, x] - offset[k])
+                value = min(max(value, np.float32(-32768)), np.float32(32767))
+                samples[y + MARGIN, x + MARGIN, k] = np.int16(value)
+    _continue_edges(samples)
+
+
+@inlined
+def _filtered(t0: Int, t1: Int, t2: Int, t3: Int, a: Int, b: Int, c: Int, d: Int) -> np.int32:
+    """Four taps, rounded; each step is cut to 32 bits so that vector instructions can do it."""
+    total = np.int32(np.int32(t0 * a) + np.int32(t1 * b))
+    total = np.int32(total + np.int32(t2 * c))
+    total = np.int32(total + np.int32(t3 * d))
+    return np.int32(np.int32(total + np.int32(128)) >> np.int32(8))
+
+
+def room_for(components: int) -> tuple[Ints, Ints]:
+    """What motion of so many components works in: the lines that a moved block is made of, and the block."""
+    return np.zeros((7, 4 * components), np.int32), np.zeros((4, 4 * components), np.int32)
+
+
+@inlined
+def _move_block(
+    reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
+) -> None:
+    """Fill `block` (4, 4 K) from the framed reference moved by (down, right) quarters; `rows` (7, 4 K) is for work."""
+    components = reference.shape[2]
+    span = block.shape[1]
+    lines = reference.reshape(reference.shape[0], -1)
+    y = top + MARGIN + (down >> 2)
+    start = (left + MARGIN + (right >> 2)) * components
+    part_y, part_x = down & 3, right & 3
+    first, count = (0, 4) if part_y == 0 else (-1, 7)
+    t0, t1, t2, t3 = TAPS[part_x, 0], TAPS[part_x, 1], TAPS[part_x, 2], TAPS[part_x, 3]
+    for j in range(count):
+        line = lines[y + first + j]
+        if part_x == 0:
+            for i in range(span):
+                rows[j, i] = line[start + i]
+        else:
+            before = line[start - components : start - components + span]
+            here = line[start : start + span]
+            after = line[start + components : start + components + span]
+            beyond = line[start + 2 * components : start + 2 * components + span]
+            for i in range(span):
+                rows[j, i] = _filtered(t0, t1, t2, t3, before[i], here[i], after[i], beyond[i])
+    t0, t1, t2, t3 = TAPS[part_y, 0], TAPS[part_y, 1], TAPS[part_y, 2], TAPS[part_y, 3]
+    for j in range(4):
+        for i in range(span):
+            value = rows[j, i]
+            if part_y:
+                value = _filtered(t0, t1, t2, t3, rows[j, i], rows[j + 1, i], rows[j + 2, i], rows[j + 3, i])
+            block[j, i] = min(max(value, np.int32(-32768)), np.int32(32767))
+
+
+@kernel(void(_READ, _VECTORS, _SAMPLES, _ROOM, _ROOM))
+def compensate(reference: Samples, vectors: Vectors, planes: Samples, rows: Ints, block: Ints) -> None:
+    """Replace each block of planes (K, H, W) that has a vector by the framed reference moved by it.
+
+    `rows` and `block` are `room_for` K components.
+    """
+    components, _, width = planes.shape
+    across = width // 4
+    for b in range(vectors.shape[0]):
+        down, right = np.int64(vectors[b, 0]), np.int64(vectors[b, 1])
+        if down == 0 and right == 0:
+            continue
+        top, left = 4 * (b // across), 4 * (b % across)
+        _move_block(reference, top, left, down, right, rows, block)
+        for k in range(components):
+            for j in range(4):
+                for i in range(4):
+                    planes[k, top + j, left + i] = block[j, i * components + k]
+
+
+@inlined
+def _difference_whole(
+    current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int
+) -> np.int64:
+    """Sum of absolute differences of a block from the framed reference moved by whole samples."""
+    components = current.shape[2]
+    span = 4 * components
+    lines = current.reshape(current.shape[0], -1)
+    other = reference.reshape(reference.shape[0], -1)
+    at = (left + MARGIN) * components
+    start = (left + MARGIN + right) * components
+    total = np.int32(0)
+    for j in range(4):
+        here = lines[top + MARGIN + j, at : at + span]
+        there = other[top + MARGIN + down + j, start : start + span]
+        for i in range(span):
+            total = np.int32(total + abs(np.int32(np.int32(here[i]) - np.int32(there[i]))))
+    return np.int64(total)
+
+
+@inlined
+def _difference(
+    current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
+) -> np.int64:
+    """The same, moved by quarters."""
+    _move_block(reference, top, left, down, right, rows, block)
+    components = current.shape[2]
+    span = block.shape[1]
+    lines = current.reshape(current.shape[0], -1)
+    at = (left + MARGIN) * components
+    total = np.int32(0)
+    for j in range(4):
+        here = lines[top + MARGIN + j, at : at + span]
+        for i in range(span):
+            total = np.int32(total + abs(np.int32(np.int32(here[i]) - block[j, i])))
+    return np.int64(total)
+
+
+@inlined
+def _vector(vectors: Vectors, b: Int) -> tuple[np.int64, np.int64]:
+    """A block's vector; none outside of the frame."""
+    if b < 0:
+        return np.int64(0), np.int64(0)
+    return np.int64(vectors[b, 0]), np.int64(vectors[b, 1])
+
+
+@inlined
+def _vector_cost(
+    down: Int, right: Int, left_down: Int, left_right: Int, above_down: Int, above_right: Int
+) -> int:
+    """Bits, roughly, of a vector next to those of its neighbours."""
+    if (down == left_down and right == left_right) or (down == above_down and right == above_right):
+        return 1
+    return 10
+
+
+@kernel(int64(_READ, _READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64, _ROOM, _ROOM))
+def search(
+    current: Samples,
+    last: Samples,
+    reference: Samples,
+    vectors: Vectors,
+    bit_cost: int,
+    alike: int,
+    reach: int,
+    refine: int,
+    rows: Ints,
+    block: Ints,
+) -> np.int64:
+    """Find each block's vector; returns the sum of the absolute differences that all of them leave.
+
+    All three are framed and hold the components to compare: a frame as it was taken, the one before as it was taken,
+    and the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
+    block that changed by `alike` or less since the last frame does not move. reach: whole samples in each direction,
+    0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters. `rows` and `block` are
+    `room_for` these components.
+    """
+    across = (reference.shape[1] - 2 * MARGIN) // 4
+    remaining = np.int64(0)
+    for b in range(vectors.shape[0]):
+        top, left = 4 * (b // across), 4 * (b % across)
+        left_down, left_right = _vector(vectors, b - 1 if b % across else -1)
+        above_down, above_right = _vector(vectors, b - across)
+        best_down, best_right = np.int64(0), np.int64(0)
+        best_difference = _difference_whole(current, reference, top, left, 0, 0)
+        best = best_difference + bit_cost * _vector_cost(0, 0, left_down, left_right, above_down, above_right)
+        if reach > 0 and _difference_whole(current, last, top, left, 0, 0) > alike:
+            for candidate in range(2):
+                down, right = (left_down, left_right) if candidate == 0 else (above_down, above_right)
+                if down == 0 and right == 0:
+                    continue
+                difference = _difference(current, reference, top, left, down, right, rows, block)
+                cost = difference + bit_cost * _vector_cost(
+                    down, right, left_down, left_right, above_down, above_right
+                )
+                if cost < best:
+                    best, best_difference, best_down, best_right = cost, difference, down, right
+            for i in range(-reach, reach + 1):
+                for j in range(-reach, reach + 1):
+                    if i == 0 and j == 0:
+                        continue
+                    difference = _difference_whole(current, reference, top, left, i, j)
+                    down, right = np.int64(4 * i), np.int64(4 * j)
+                    cost = difference + bit_cost * _vector_cost(
+                        down, right, left_down, left_right, above_down, above_right
+                    )
+                    if cost < best:
+                        best, best_difference, best_down, best_right = cost, difference, down, right
+            stride = 2
+            for _ in range(refine):
+                middle_down, middle_right = best_down, best_right
+                for i in range(-1, 2):
+                    for j in range(-1, 2):
+                        down, right = middle_down + stride * i, middle_right + stride * j
+                        if abs(i) + abs(j) != 1 or max(abs(down), abs(right)) > MAX_VECTOR:
+                            continue
+                        difference = _difference(current, reference, top, left, down, right, rows, block)
+                        cost = difference + bit_cost * _vector_cost(
+                            down, right, left_down, left_right, above_down, above_right
+                        )
+                        if cost < best:
+                            best, best_difference, best_down, best_right = cost, difference, down, right
+                stride //= 2
+        vectors[b, 0], vectors[b, 1] = best_down, best_right
+        remaining += best_difference
+    return remaining
+
+
+@kernel(uint32(_READ))
+def checksum(planes: Samples) -> np.uint32:
+    """Sum of every sample, as 16 bits without sign, times twice its place plus one, modulo 2**32."""
+    flat = planes.reshape(-1)
+    total = np.uint32(0)
+    for i in range(flat.size):
+        total += np.uint32(np.uint16(flat[i])) * np.uint32(2 * i + 1)
+    return total
+
+
+@kernel(int64(_READ))
+def magnitude(samples: Samples) -> np.int64:
+    """Sum of the magnitudes of framed samples."""
+    components = samples.shape[2]
+    lines = samples.reshape(samples.shape[0], -1)
+    first, end = MARGIN * components, lines.shape[1] - MARGIN * components
+    total = np.int64(0)
+    for y in range(MARGIN, lines.shape[0] - MARGIN):
+        of_line = np.int32(0)  # at most 2**15 of a side of 2**9 and a few components
+        for value in lines[y, first:end]:
+            of_line = np.int32(of_line + abs(np.int32(value)))
+        total += of_line
+    return total
+
+
+@kernel(void(_READ, _READ, Array(int64, 1, "C")))
+def block_differences(current: Samples, last: Samples, differences: NDArray[np.int64]) -> None:
+    """Sum of absolute differences of each block between two framed frames."""
+    across = (current.shape[1] - 2 * MARGIN) // 4
+    for b in range(differences.size):
+        differences[b] = _difference_whole(current, last, 4 * (b // across), 4 * (b % across), 0, 0)

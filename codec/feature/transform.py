@@ -1,0 +1,222 @@
+"""The 4x4 block DCT of the feature codec, its quantizer, and their exact inverse (docs/bitstream.md).
+
+The forward transform is the encoder's own affair and computes in float32. The inverse is integer arithmetic:
+both ends hold the same reference frame, bit for bit, for ever.
+"""
+
+# ruff: noqa: PLR0917 - a kernel's buffers are its caller's
+
+from __future__ import annotations
+
+import numpy as np
+from numba import float32, int8, int16, int32, void
+from numba.types import Array
+from numpy.typing import NDArray
+
+from codec.feature.entropy import Ints, Lasts, Levels
+from codec.jit import inlined, kernel
+from codec.layout import FloatArray
+
+# 1/2, and sqrt(1/2) cos(pi/8), sqrt(1/2) sin(pi/8): the orthonormal DCT's factors, and in 1/1024 for the inverse.
+_HALF, _FAR, _NEAR = np.float32(0.5), np.float32(0.6532814824381883), np.float32(0.27059805007309849)
+_HALF_1024, _FAR_1024, _NEAR_1024 = np.int32(512), np.int32(669), np.int32(277)
+_BASIS_1024 = np.array(  # a line of samples each
+    [
+        [_HALF_1024, _FAR_1024, _HALF_1024, _NEAR_1024],
+        [_HALF_1024, _NEAR_1024, -_HALF_1024, -_FAR_1024],
+        [_HALF_1024, -_NEAR_1024, -_HALF_1024, _FAR_1024],
+        [_HALF_1024, -_FAR_1024, _HALF_1024, -_NEAR_1024],
+    ]
+)
+_LIMIT = np.int32(2**17)  # magnitude of a coefficient of samples of 16 bits
+
+# Place in zigzag order of each (vertical, horizontal) frequency.
+_PLACE = np.array([0, 1, 5, 6, 2, 4, 7, 12, 3, 8, 11, 13, 9, 10, 14, 15], np.int64)
+
+FINEST, COARSEST = 32, 240  # of a block's step
+STEPS: NDArray[np.int32] = np.round(2.0 ** (np.arange(COARSEST + 1) / 16)).astype(np.int32)
+"""Width of step s in units of the transformed samples: 2**(s/16), rounded."""
+
+LAMBDA = 0.02
+"""What a bit is worth, in squared steps: larger values save bits by losing weak objects."""
+
+
+def block_steps(frame_step: int, changes: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Each block's step from the frame's and the block's change, in quarters of an octave."""
+    return np.clip(frame_step + 4 * changes.astype(np.int32), FINEST, COARSEST)
+
+
+def rounding(
+    prior: NDArray[np.uint16] | NDArray[np.int32], frame_step: int, weight: float = LAMBDA
+) -> FloatArray:
+    """What is added to each coefficient's magnitude in steps, (K, 16), before its fraction is cut off.
+
+    Rounds down where a level that is rarely more than zero costs more bits than the error is worth.
+    """
+    bits = -np.log2(np.clip(prior / STEPS[frame_step], 1e-3, 0.5))
+    added: FloatArray = np.clip(0.5 - weight * bits / 2, 0.3, 0.5).astype(np.float32)
+    return added
+
+
+@kernel(
+    void(
+        Array(float32, 3, "C", readonly=True),
+        Array(int16, 3, "C", readonly=True),
+        Array(float32, 1, "C", readonly=True),
+        Array(float32, 1, "C", readonly=True),
+        Array(float32, 2, "C", readonly=True),
+        Array(int16, 3, "C"),
+        Array(int8, 2, "C"),
+        Array(float32, 2, "C"),
+        Array(float32, 2, "C"),
+    ),
+    fastmath=True,
+)
+def forward(
+    samples: FloatArray,
+    prediction: NDArray[np.int16],
+    offset: FloatArray,
+    inverse_deltas: FloatArray,
+    rounding: FloatArray,
+    levels: Levels,
+    lasts: Lasts,
+    rows: FloatArray,
+    coefficients: FloatArray,
+) -> None:
+    """Levels of the difference between samples (K, H, W) and their prediction.
+
+    A sample is `samples` less `offset` (K,). levels (K, 16, B), lasts (K, B). rounding (K, 16): what is added to a
+    magnitude, in steps, before its fraction is cut off.
+    """
+    components, height, width = samples.shape
+    blocks = (height // 4) * (width // 4)
+    for k in range(components):
+        bias = offset[k]
+        for y in range(height // 4):
+            at = y * width
+            for x in range(width):
+                a = samples[k, 4 * y, x] - bias - prediction[k, 4 * y, x]
+                b = samples[k, 4 * y + 1, x] - bias - prediction[k, 4 * y + 1, x]
+                c = samples[k, 4 * y + 2, x] - bias - prediction[k, 4 * y + 2, x]
+                d = samples[k, 4 * y + 3, x] - bias - prediction[k, 4 * y + 3, x]
+                rows[0, at + x] = _HALF * (a + b + c + d)
+                rows[1, at + x] = _FAR * (a - d) + _NEAR * (b - c)
+                rows[2, at + x] = _HALF * (a - b - c + d)
+                rows[3, at + x] = _NEAR * (a - d) - _FAR * (b - c)
+        for v in range(4):
+            for i in range(blocks):
+                a = rows[v, 4 * i]
+                b = rows[v, 4 * i + 1]
+                c = rows[v, 4 * i + 2]
+                d = rows[v, 4 * i + 3]
+                scale = inverse_deltas[i]
+                coefficients[_PLACE[4 * v], i] = scale * _HALF * (a + b + c + d)
+                coefficients[_PLACE[4 * v + 1], i] = scale * (_FAR * (a - d) + _NEAR * (b - c))
+                coefficients[_PLACE[4 * v + 2], i] = scale * _HALF * (a - b - c + d)
+                coefficients[_PLACE[4 * v + 3], i] = scale * (_NEAR * (a - d) - _FAR * (b - c))
+        for i in range(blocks):
+            lasts[k, i] = -1
+        for f in range(16):
+            add = rounding[k, f]
+            place = np.int8(f)
+            for i in range(blocks):
+                z = coefficients[f, i]
+                magnitude = np.int32(min(abs(z) + add, np.float32(32767)))
+                levels[k, f, i] = np.int16(-magnitude if z < 0 else magnitude)
+                lasts[k, i] = place if magnitude != 0 else lasts[k, i]
+
+
+@inlined
+def _rounded(a: np.int32, b: np.int32) -> np.int32:
+    return np.int32(np.int32(np.int32(a + b) + np.int32(512)) >> np.int32(10))
+
+
+@inlined
+def _inverse_row(
+    a: np.int32, b: np.int32, c: np.int32, d: np.int32
+) -> tuple[np.int32, np.int32, np.int32, np.int32]:
+    """Four samples of four coefficients."""
+    even, odd = np.int32(_HALF_1024 * np.int32(a + c)), np.int32(_HALF_1024 * np.int32(a - c))
+    far = np.int32(np.int32(_FAR_1024 * b) + np.int32(_NEAR_1024 * d))
+    near = np.int32(np.int32(_NEAR_1024 * b) - np.int32(_FAR_1024 * d))
+    return _rounded(even, far), _rounded(odd, near), _rounded(odd, -near), _rounded(even, -far)
+
+
+@inlined
+def _saturated(sample: np.int16, difference: np.int32) -> np.int16:
+    total = np.int32(np.int32(sample) + difference)
+    return np.int16(min(max(total, np.int32(-32768)), np.int32(32767)))
+
+
+@kernel(
+    void(
+        Array(int16, 3, "C", readonly=True),
+        Array(int8, 2, "C", readonly=True),
+        Array(int32, 1, "C", readonly=True),
+        Array(int16, 3, "C"),
+        Array(int32, 2, "C"),
+        Array(int32, 2, "C"),
+    )
+)
+def add_inverse(
+    levels: Levels,
+    lasts: Lasts,
+    deltas: Ints,
+    samples: NDArray[np.int16],
+    rows: Ints,
+    coefficients: Ints,
+) -> None:
+    """Add the difference that levels (K, 16, B) stand for to samples (K, H, W), saturating."""
+    components, height, width = samples.shape
+    blocks = (height // 4) * (width // 4)
+    for k in range(components):
+        empty = True
+        for i in range(blocks):
+            if lasts[k, i] >= 0:
+                empty = False
+                break
+        if empty:
+            continue
+        for f in range(16):
+            for i in range(blocks):
+                # In 32 bits throughout, here and below, so that vector instructions can do it.
+                coefficient = np.int32(np.int32(levels[k, f, i]) * deltas[i])
+                coefficients[f, i] = min(max(coefficient, -_LIMIT), _LIMIT)
+        for v in range(4):
+            for i in range(blocks):
+                rows[v, 4 * i], rows[v, 4 * i + 1], rows[v, 4 * i + 2], rows[v, 4 * i + 3] = _inverse_row(
+                    coefficients[_PLACE[4 * v], i],
+                    coefficients[_PLACE[4 * v + 1], i],
+                    coefficients[_PLACE[4 * v + 2], i],
+                    coefficients[_PLACE[4 * v + 3], i],
+                )
+        # One line after the other: with four at once the compiler no longer sees that they are different memory.
+        for y in range(height):
+            at = y // 4 * width
+            line = samples[k, y]
+            first, second = rows[0, at : at + width], rows[1, at : at + width]
+            third, fourth = rows[2, at : at + width], rows[3, at : at + width]
+            a, b, c, d = _BASIS_1024[y & 3]
+            for x in range(line.size):
+                total = np.int32(np.int32(a * first[x]) + np.int32(b * second[x]))
+                total = np.int32(total + np.int32(np.int32(c * third[x]) + np.int32(d * fourth[x])))
+                line[x] = _saturated(line[x], np.int32(np.int32(total + np.int32(512)) >> np.int32(10)))
+
+
+def forward_reference(planes: FloatArray) -> FloatArray:
+    """Coefficients (K, 16, B) of planes (K, H, W), in numpy: for statistics, where speed is no matter."""
+    basis = np.array(
+        [
+            [_HALF] * 4,
+            [_FAR, _NEAR, -_NEAR, -_FAR],
+            [_HALF, -_HALF, -_HALF, _HALF],
+            [_NEAR, -_FAR, _FAR, -_NEAR],
+        ]
+    )
+    components, height, width = planes.shape
+    blocks = planes.reshape(components, height // 4, 4, width // 4, 4)
+    spectrum = np.einsum("vi,kyixj,uj->kvuyx", basis, blocks, basis, optimize=True)
+    spectrum = spectrum.reshape(components, 16, -1)
+    coefficients: FloatArray = np.empty_like(spectrum)
+    coefficients[:, _PLACE] = spectrum
+    return coefficients

@@ -1,0 +1,1 @@
+"""The paper's codec: min-max quantization and zero-run coding."""

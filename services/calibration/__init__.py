@@ -1,0 +1,1 @@
+"""Fits the feature codec to a network."""

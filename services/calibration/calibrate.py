@@ -1,0 +1,166 @@
+"""Calibrates the feature codec to a network and a split point on sample images: `splitcast calibrate`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from codec.feature.calibration import MIN_SAMPLES, Sample, calibrate
+from services.calibration.sensitivity import fisher_samples
+from services.calibration.step_network import train_step_network
+from services.evaluation.dataset import read_images
+from services.loading import choose_device
+from services.settings import ConfigError
+from stream.atomic_file import replacing
+from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
+from stream.network.download import find_weights
+from stream.network.model import Model, load_model
+from stream.sources.base import SourceError
+
+
+def run_calibrate(options: Namespace) -> None:
+    """Calibrate on the given images, write the profile to `--output` and print its hash.
+
+    The same images, network and settings give the same profile. `--output` appears whole or not at all.
+    Raises ConfigError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError,
+    CalibrationError or OSError.
+    """
+    if min(options.draws, options.threads, 1 if options.max_images is None else options.max_images) < 1:
+        raise ConfigError("--draws, --threads and --max-images take numbers from 1")
+    if min(options.seed, options.variants) < 0:
+        raise ConfigError("--seed and --variants take numbers from 0")
+    if not options.output.absolute().parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {options.output.absolute().parent}")
+    size = parse_size(options.size)
+    images, _ = open_images(options.images, options.max_images)
+    if images < MIN_SAMPLES:
+        raise SourceError(f"calibration takes {MIN_SAMPLES} images or more; {options.images} gives {images}")
+    torch.set_num_threads(options.threads)
+    model = load_model(find_weights(options.model), choose_device(options.device))
+    # Neither dates nor paths: the profile's hash is to say what it was made from, not when or where.
+    metadata: dict[str, str | int] = {
+        "model": Path(options.model).stem,
+        "weights": model.weights_hash,
+        "split": options.split,
+        "size": options.size,
+        "images": images,
+        "draws": options.draws,
+        "variants": options.variants,
+        "seed": options.seed,
+        "software": f"splitcast {version('splitcast')}",
+    }
+    sampler = Sampler(model, options.split, size, options.draws, options.seed)
+    with Progress(console=Console(stderr=True)) as progress:
+        whole = progress.add_task("calibrating", total=None)
+        passes = count(1)
+
+        def pictures() -> Iterator[NDArray[np.uint8]]:
+            return open_images(options.images, options.max_images)[1]
+
+        def samples() -> Iterable[Sample]:
+            return progress.track(sampler.of(pictures()), images, description=f"pass {next(passes)}")
+
+        variants: Iterable[Sample] = ()
+        if options.variants:
+            drawn = sampler.of_variants(pictures(), options.variants)
+            variants = progress.track(drawn, images * options.variants, description="variants")
+        # This goes on for some time after the last picture.
+        profile = calibrate(samples, train_step_network, metadata, options.seed, variants)
+        progress.update(whole, total=1, completed=1)
+    packed = profile.pack()
+    with replacing(options.output) as partial:
+        partial.write_bytes(packed)
+    print(f"{options.output}: profile {profile.hash}, {len(packed)} bytes, of {images} images")
+
+
+def open_images(source: Path, max_images: int | None = None) -> tuple[int, Iterator[NDArray[np.uint8]]]:
+    """Number of images and the images, uint8 (H, W, 3), BGR, read while they are iterated over.
+
+    `source` is a folder, taken in the order of names, or a text file that lists one path a line, relative to it.
+    Raises SourceError here or while reading.
+    """
+    if source.is_dir():
+        footage = read_images(source, max_frames=max_images)
+        return footage.expected, (picture.image for picture in footage.pictures)
+    paths = _listed(source)[:max_images]
+    return len(paths), (_read(path, source) for path in paths)
+
+
+def _listed(source: Path) -> list[Path]:
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"cannot read {source} ({error}); give a folder of images, or a text file with one path a line"
+        ) from None
+    paths = [source.parent / line.strip() for line in lines if line.strip()]
+    for path in paths:
+        if not path.is_file():
+            raise SourceError(f"{source} lists {path}, which is no file")
+    return paths
+
+
+def _read(path: Path, source: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path))
+    if image is None:
+        raise SourceError(f"{path} is no image that OpenCV can read; take it out of {source}")
+    return np.asarray(image, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Draws samples of pictures, one picture at a time.
+
+    A picture's draws depend on the seed and its place alone, so that every pass gives the same samples.
+    """
+
+    model: Model
+    split: str
+    size: int | tuple[int, int]  # as `canvas_for` takes it
+    draws: int
+    seed: int
+
+    def of(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Sample]:
+        """A sample of each picture, letterboxed as for inference."""
+        for place, picture in enumerate(pictures):
+            yield self._sample(picture, np.random.default_rng((self.seed, place)))
+
+    def of_variants(self, pictures: Iterable[NDArray[np.uint8]], variants: int) -> Iterator[Sample]:
+        """Samples of so many variants of each picture."""
+        for place, picture in enumerate(pictures):
+            for number in range(1, variants + 1):  # not from 0, which would seed as the picture itself does
+                rng = np.random.default_rng((self.seed, place, number))
+                yield self._sample(vary(picture, rng), rng)
+
+    def _sample(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> Sample:
+        frame = picture.shape[0], picture.shape[1]
+        canvas = Letterbox(frame, canvas_for(self.size, *frame)).apply(picture)
+        return fisher_samples(self.model, self.split, canvas, self.draws, rng)
+
+
+def vary(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The picture from half to twice as near and, as often as not, mirrored: uint8 (H, W, 3) as before.
+
+    What is nearer is cut off at random, what is farther stands in grey at random.
+    """
+    height, width = picture.shape[:2]
+    scale = 2 ** rng.uniform(-1, 1)
+    left, top = rng.uniform() * (1 - scale) * width, rng.uniform() * (1 - scale) * height
+    if rng.integers(2):
+        picture = picture[:, ::-1]
+    matrix = np.array([[scale, 0, left], [0, scale, top]])
+    varied = cv2.warpAffine(
+        np.ascontiguousarray(picture), matrix, (width, height), borderValue=(PADDING,) * 3
+    )
+    return np.asarray(varied, np.uint8)

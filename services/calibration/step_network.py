@@ -1,0 +1,85 @@
+"""Trains the small network by which an encoder foresees which blocks the detections depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from codec.feature.calibration import SensitivityExample
+from codec.feature.step_prediction import HIDDEN, MIXED, StepNetwork
+from codec.layout import FloatArray
+
+UPDATES = 6000  # of the weights, one picture each; more fit the pictures, not the sensitivity
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 5e-2
+DROPOUT = 0.2  # of whole measures
+
+
+class _Network(nn.Module):
+    """StepNetwork in torch, with measures standardised."""
+
+    def __init__(self, measures: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.mix = nn.Conv2d(measures, MIXED + 2, 1)
+        self.first = nn.Conv2d(MIXED, HIDDEN, 3, padding=1, padding_mode="replicate")
+        self.second = nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1, padding_mode="replicate")
+        self.output = nn.Conv2d(HIDDEN, 1, 1, bias=False)
+
+    def forward(self, measures: torch.Tensor) -> torch.Tensor:
+        """Log sensitivity (B, down, across) of measures (B, M, down, across)."""
+        mixed = self.mix(self.dropout(measures))
+        planes = F.relu(self.second(F.relu(self.first(F.relu(mixed[:, :MIXED])))))
+        around = F.avg_pool2d(F.pad(mixed[:, -1:], (1, 1, 1, 1), mode="replicate"), 3, 1)
+        summed: torch.Tensor = self.output(planes) + mixed[:, MIXED : MIXED + 1] + around
+        return summed[:, 0]
+
+
+def train_step_network(examples: Sequence[SensitivityExample], seed: int) -> StepNetwork:
+    """The network that foresees best the log sensitivities of the examples; the same for the same seed."""
+    measures = np.concatenate([each.measures.reshape(len(each.measures), -1) for each in examples], 1)
+    mean, spread = measures.mean(1), measures.std(1) + 1e-6 * (1 + np.abs(measures).max())
+    target = float(np.mean([each.log_sensitivity.mean() for each in examples]))
+    inputs = [
+        torch.from_numpy((each.measures - mean[:, None, None]) / spread[:, None, None])[None]
+        for each in examples
+    ]
+    targets = [torch.from_numpy(each.log_sensitivity - target)[None] for each in examples]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _Network(len(mean)).train()
+        optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=UPDATES)
+        order: list[int] = []
+        for _ in range(UPDATES):
+            order = order or torch.randperm(len(examples)).tolist()
+            place = order.pop()
+            loss = F.mse_loss(network(inputs[place]), targets[place])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return _exported(network.eval(), mean, spread)
+
+
+def _exported(network: _Network, mean: FloatArray, spread: FloatArray) -> StepNetwork:
+    """The network for measures as they are: the standardisation becomes part of the mixture."""
+    mix = _array(network.mix.weight)[:, :, 0, 0] / spread
+    return StepNetwork(
+        mix=mix.astype(np.float32),
+        mix_bias=(_array(network.mix.bias) - mix @ mean).astype(np.float32),
+        first=_array(network.first.weight),
+        first_bias=_array(network.first.bias),
+        second=_array(network.second.weight),
+        second_bias=_array(network.second.bias),
+        output=_array(network.output.weight)[0, :, 0, 0],
+    )
+
+
+def _array(tensor: torch.Tensor | None) -> FloatArray:
+    assert tensor is not None
+    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)

@@ -1,0 +1,173 @@
+"""What a camera has done so far: every count in one place, for Prometheus, the detector and people."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from codec.interface import EncodedFrame
+from services.metrics import CameraMetrics
+from stream.frame_counts import Ledger
+from stream.latency import Spread, StageStatistics
+from stream.rate.control import REASONS, Choice
+from stream.rate.link import LinkEstimate
+from stream.session.messages import RateReport, Report, StageReport
+from stream.transport.websocket import WireBytes
+
+Peer: TypeAlias = Literal["source", "detector"]
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over a camera's life."""
+
+    packets: int = 0
+    raw_bytes: int = 0
+    encoded_bytes: int = 0
+    detections: int = 0
+    latency_ns: int = 0  # of all frames detected
+    jpegs: int = 0  # frames that were measured as a JPEG
+    jpeg_bytes: int = 0
+    first_captured_ns: int = 0
+    last_acknowledged_ns: int = 0
+
+
+class Account:
+    """Counts once; the metrics follow."""
+
+    def __init__(self, target_kbps: float | None = None, max_latency_ms: float | None = None) -> None:
+        self._target_kbps, self._max_latency_ms = target_kbps, max_latency_ms
+        self.metrics = CameraMetrics()
+        self.ledger = Ledger(self._export_drop)
+        self.statistics = StageStatistics()
+        self.totals = Totals()
+        self.keyframes: Counter[str] = Counter()
+        self.reconnects: Counter[Peer] = Counter()
+        self.wire = WireBytes()
+        self.source_trouble = ""  # why the source was lost last, for people
+        self.connected: dict[Peer, bool | None] = {"source": None, "detector": None}  # None: not yet
+        self.jpeg_bytes: int | None = None  # what the features are compared with
+        self.rate: RateReport | None = None  # before the first answer
+        self.metrics.age.set(float("nan"))
+        self.metrics.step.set(float("nan"))
+        self.metrics.rate_target.set(target_kbps * 125 if target_kbps else float("nan"))
+        self.metrics.latency_target.set(max_latency_ms / 1e3 if max_latency_ms else float("nan"))
+        self.metrics.jpeg_bytes.set(float("nan"))
+        self.metrics.in_flight.set_function(lambda: self.ledger.in_flight)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames detected a second, from the first capture to the last acknowledgement."""
+        elapsed_ns = self.totals.last_acknowledged_ns - self.totals.first_captured_ns
+        return self.ledger.detected / elapsed_ns * 1e9 if elapsed_ns > 0 else 0.0
+
+    def connect(self, peer: Peer) -> None:
+        """The source or the detector is there, for the first time or again."""
+        if self.connected[peer] is False:
+            self.reconnects[peer] += 1
+            self.metrics.reconnects.labels(peer).inc()
+        self.connected[peer] = True
+        self.metrics.connected.labels(peer).set(1)
+
+    def disconnect(self, peer: Peer) -> None:
+        """The source or the detector is gone; nothing changes if it never was there."""
+        if self.connected[peer]:
+            self.connected[peer] = False
+            self.metrics.connected.labels(peer).set(0)
+
+    def capture(self, captured_ns: int) -> None:
+        """A frame entered this process."""
+        self.ledger.capture()
+        self.metrics.captured.inc()
+        self.totals.first_captured_ns = self.totals.first_captured_ns or captured_ns
+
+    def miss(self, reason: str, count: int = 1) -> None:
+        """Frames were captured but lost before this process saw them."""
+        self.metrics.captured.inc(count)
+        self.ledger.miss(reason, count)
+
+    def send(self, encoded: EncodedFrame, raw_bytes: int) -> None:
+        """A packet went out, in place of tensors of `raw_bytes`."""
+        self.totals.packets += 1
+        self.totals.raw_bytes += raw_bytes
+        self.totals.encoded_bytes += len(encoded.data)
+        self.metrics.packets.inc()
+        self.metrics.raw_bytes.inc(raw_bytes)
+        self.metrics.encoded_bytes.inc(len(encoded.data))
+        if encoded.keyframe:
+            reason = encoded.keyframe_reason or "always"
+            self.keyframes[reason] += 1
+            self.metrics.keyframes.labels(reason).inc()
+
+    def detect(self, captured_ns: int, now_ns: int, stages_ns: dict[str, int], detections: int) -> None:
+        """A frame was acknowledged; its stages are durations in ns."""
+        self.ledger.detect()
+        self.statistics.add(stages_ns)
+        self.totals.detections += detections
+        self.totals.latency_ns += now_ns - captured_ns
+        self.totals.last_acknowledged_ns = now_ns
+        self.metrics.detected.inc()
+        self.metrics.detections.inc(detections)
+        self.metrics.latency.observe((now_ns - captured_ns) / 1e9)
+        self.metrics.observe_stages(self.metrics.stage, stages_ns)
+        self.metrics.age.set_function(lambda: (time.monotonic_ns() - captured_ns) / 1e9)
+
+    def choose(self, choice: Choice) -> None:
+        """The step of the next frame was chosen."""
+        self.metrics.step.set(choice.step)
+        for reason in REASONS:
+            self.metrics.rate_reason.labels(reason).set(reason == choice.reason)
+
+    def observe_link(self, link: LinkEstimate, choice: Choice | None) -> None:
+        """An answer has told about the link; `choice` is the last one."""
+        self.metrics.link_rate.set(link.kbps * 125)
+        self.metrics.link_delay.set(link.base_ms / 1e3)
+        self.metrics.link_queue.set(link.queue_ms / 1e3)
+        self.rate = RateReport(
+            step=choice.step if choice else None,
+            reason=choice.reason if choice else None,
+            target_kbps=self._target_kbps,
+            max_latency_ms=self._max_latency_ms,
+            link_kbps=round(link.kbps, 1),
+            queue_ms=round(link.queue_ms, 1),
+        )
+
+    def measure_jpeg(self, size: int) -> None:
+        """The newest frame would take so many bytes as a JPEG, which is not sent."""
+        self.jpeg_bytes = size
+        self.totals.jpegs += 1
+        self.totals.jpeg_bytes += size
+        self.metrics.jpeg_bytes.set(size)
+
+    def send_preview(self, size: int) -> None:
+        """A preview went out: a JPEG of so many bytes."""
+        self.metrics.preview_bytes.inc(size)
+
+    def report(self, source: str) -> Report:
+        """All of it as the detector is told; `source` is a name without credentials."""
+        latency = self.statistics.latency()
+        states = {None: "opening", True: "open", False: "lost"}
+        return Report(
+            captured=self.ledger.captured,
+            detected=self.ledger.detected,
+            in_flight=self.ledger.in_flight,
+            dropped={f"{stage}/{reason}": count for (stage, reason), count in self.ledger.dropped.items()},
+            reconnects={str(peer): count for peer, count in self.reconnects.items()},
+            source=source[:1024],
+            source_state=states[self.connected["source"]],
+            keyframes=dict(self.keyframes),
+            latency=_stage_report(latency) if latency else None,
+            latency_sum_ms=round(self.totals.latency_ns / 1e6, 3),
+            stages={stage: _stage_report(spread) for stage, spread in self.statistics.by_stage().items()},
+            rate=self.rate,
+            jpeg_bytes=self.jpeg_bytes,
+        )
+
+    def _export_drop(self, stage: str, reason: str, count: int) -> None:
+        self.metrics.dropped.labels(stage, reason).inc(count)
+
+
+def _stage_report(spread: Spread) -> StageReport:
+    return StageReport(mean_ms=round(spread.mean_ms, 3), p95_ms=round(spread.p95_ms, 3))

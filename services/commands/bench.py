@@ -1,0 +1,140 @@
+"""How fast the whole pipeline is, against the same network without a split on the same frames."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.table import Table
+
+from services.camera.service import Camera
+from services.commands.loopback import local_detector
+from services.loading import LoadedModel, load_network
+from services.settings import CameraConfig, DetectorConfig
+from stream.frame import Frame
+from stream.letterbox import Letterbox, canvas_for, parse_size
+from stream.network.nms import detect
+from stream.network.split import Unsplit
+from stream.sources.base import SourceError
+
+
+async def bench_pipeline(options: Namespace) -> dict[str, Any]:
+    """Frames per second of the split pipeline and of the bare loop, in turn, round by round.
+
+    The pipeline is the real one: this process is the camera, another the detector, a WebSocket over loopback
+    between them. The bare loop reads, letterboxes, runs the whole network and NMS, one frame after the other,
+    with as many threads. The first round warms up and is not counted.
+    """
+    console = Console(stderr=True)
+    shared: dict[str, Any] = {"model": options.model, "threads": options.threads, "device": options.device}
+    shared |= {"log_format": "text", "log_level": "warning"}
+    settings = {
+        "source": options.source,
+        "size": options.size,
+        "codec": options.codec,
+        "split": options.split,
+    }
+    settings |= {"frames": options.frames, "metrics_port": 0, "stream": "bench", **shared}
+    rounds = []
+    async with local_detector(DetectorConfig.load({"port": 0, **shared})) as url:
+        config = CameraConfig.load({"detector": url, **settings})
+        network = await asyncio.to_thread(load_network, config)
+        for number in range(options.rounds + 1):
+            camera = Camera(config)
+            await camera.run()
+            bare_fps = await asyncio.to_thread(bare_frames_per_second, network, config)
+            if number:
+                rounds.append((camera, bare_fps))
+                console.print(
+                    f"round {number}: pipeline {camera.account.frames_per_second:.1f}, bare {bare_fps:.1f} frames/s"
+                )
+    return _record(config, rounds)
+
+
+def bare_frames_per_second(network: LoadedModel, config: CameraConfig) -> float:
+    """Frames per second of `model(frame)` alone, from the first frame read to the last detections."""
+    model = Unsplit(network.model)
+    size = parse_size(config.size)
+    frames = 0
+    started_ns = 0
+    for frame in islice(read_video(config.source), config.frames):
+        started_ns = started_ns or frame.captured_ns
+        letterbox = Letterbox((frame.height, frame.width), canvas_for(size, frame.height, frame.width))
+        detect(model(letterbox.apply(frame.image)), letterbox)
+        frames += 1
+    return frames / (time.monotonic_ns() - started_ns) * 1e9
+
+
+def read_video(source: str) -> Iterator[Frame]:
+    """Every frame of a video file. Raises SourceError where it cannot be read."""
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        raise SourceError(f"cannot read {source}: the benchmark needs a video file")
+    try:
+        while True:
+            good, image = capture.read()
+            if not good:
+                return
+            yield Frame(image, time.monotonic_ns())
+    finally:
+        capture.release()
+
+
+def _record(config: CameraConfig, rounds: list[tuple[Camera, float]]) -> dict[str, Any]:
+    cameras = [camera for camera, _ in rounds]
+    ratios = [camera.account.frames_per_second / bare_fps for camera, bare_fps in rounds]
+    by_stage: dict[str, list[float]] = {}
+    for camera in cameras:
+        for stage, spread in camera.account.statistics.by_stage().items():
+            by_stage.setdefault(stage, []).append(spread.median_ms)
+    packets = sum(camera.account.totals.packets for camera in cameras)
+    return {
+        "pipeline_fps": round(statistics.median(camera.account.frames_per_second for camera in cameras), 3),
+        "bare_fps": round(statistics.median(bare_fps for _, bare_fps in rounds), 3),
+        "ratio": round(statistics.median(ratios), 4),
+        "ratios": [round(ratio, 4) for ratio in ratios],
+        "rounds": len(rounds),
+        "frames": sum(camera.account.ledger.detected for camera in cameras),
+        "stages_ms": {stage: round(statistics.median(values), 3) for stage, values in by_stage.items()},
+        "kb_per_frame": round(
+            sum(camera.account.totals.encoded_bytes for camera in cameras) / packets / 1e3, 3
+        ),
+        "raw_kb_per_frame": round(
+            sum(camera.account.totals.raw_bytes for camera in cameras) / packets / 1e3, 3
+        ),
+        "model": Path(config.model).name,
+        "source": Path(config.source).name,
+        "split": config.split,
+        "size": config.size,
+        "codec": config.codec,
+        "threads": config.threads,
+        "machine": platform.processor() or platform.machine(),
+    }
+
+
+def run_bench_pipeline(options: Namespace) -> None:
+    """Measure, print a table, and write the record to `--json` if it is given."""
+    record = asyncio.run(bench_pipeline(options))
+    table = Table(title=f"{record['model']} on {record['source']}, {record['codec']}", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("pipeline, frames/s (median)", f"{record['pipeline_fps']:.1f}")
+    table.add_row("bare model(frame), frames/s (median)", f"{record['bare_fps']:.1f}")
+    table.add_row(f"ratio (median of {record['rounds']} rounds)", f"{record['ratio']:.2f}")
+    table.add_row("kB/frame", f"{record['kb_per_frame']:.1f}")
+    table.add_section()
+    for stage, milliseconds in record["stages_ms"].items():
+        table.add_row(f"{stage}, ms (median)", f"{milliseconds:.2f}")
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=2) + "\n")

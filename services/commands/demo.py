@@ -1,0 +1,190 @@
+"""Camera and detector on one machine, over a real loopback WebSocket, for a person who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from argparse import Namespace
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from services.camera.pictures import REFERENCE_QUALITY
+from services.camera.service import Camera
+from services.cli import run_service
+from services.commands.loopback import local_detector
+from services.commands.watch import detections_url, messages
+from services.loading import choose_device
+from services.settings import DEFAULT_PORT, CameraConfig, DetectorConfig
+from stream.network.cut import DEFAULT_SPLIT
+from stream.network.download import find_weights
+from stream.redact import redact_url
+from stream.sources.opening import open_source
+from stream.tasks.background import accompany
+
+REFRESH_S = 0.5
+STREAM = "demo"
+JPEG = f"JPEG, quality {REFERENCE_QUALITY}"
+
+
+async def demo(options: Namespace) -> int:
+    """Run until the source ends or the time is over; print what happened and return the number of detections."""
+    console = Console()
+    # What is wrong with the settings is said before anything starts.
+    find_weights(options.model)
+    choose_device(options.device)
+    async with open_source(options.source):
+        pass
+    if options.json:
+        options.json.touch()
+    shared: dict[str, Any] = {"model": options.model, "threads": options.threads, "device": options.device}
+    shared |= {"log_format": "text", "log_level": "error", "split": DEFAULT_SPLIT}
+    ours = {"source": options.source, "stream": STREAM, "size": options.size, "codec": options.codec}
+    ours |= {"preview": options.preview, "metrics_port": 0, **shared}
+    CameraConfig.load(ours)
+    theirs = DetectorConfig.load({"host": "127.0.0.1", "port": free_port(), "preview": True, **shared})
+    console.print(f"source    {redact_url(options.source)}", highlight=False)
+    console.print(f"network   {options.model}, split at {DEFAULT_SPLIT}, {options.codec}", highlight=False)
+    console.print("starting the detector")
+    classes: Counter[str] = Counter()
+    async with local_detector(theirs) as url:
+        page = url.replace("ws", "http", 1) + "/"
+        console.print(f"live page {page}", style="bold", highlight=False)
+        console.print(f"metrics   {page}metrics", highlight=False)
+        if _can_open() if options.open is None else options.open:
+            # A text browser holds whoever opens it until it is closed.
+            threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
+        camera = Camera(CameraConfig.load({"detector": url, **ours}))
+        subscription = _count_classes(url, classes)
+        running = accompany(
+            camera.run(), subscription, _show(camera, console), _stop_after(camera, options.seconds)
+        )
+        await run_service(running, camera.stop)
+    summary = summarize(camera, classes)
+    console.print(_table(summary))
+    if options.json:
+        options.json.write_text(json.dumps(summary, indent=2) + "\n")
+    return camera.account.totals.detections
+
+
+def free_port() -> int:
+    """The usual port, so that the page's address is the same each time, or 0 for any where that one is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
+        except OSError:
+            return 0
+    return DEFAULT_PORT
+
+
+def _can_open() -> bool:
+    """Whether a person sits before a screen here; without one a text browser would take the terminal."""
+    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.stdout.isatty() and bool(screen)
+
+
+def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
+    """The figures of a run: times in milliseconds, sizes in kB of 1000 bytes."""
+    totals = camera.account.totals
+    packets = max(totals.packets, 1)
+    latency = camera.account.statistics.latency()
+    stages = camera.account.statistics.by_stage()
+    return {
+        "frames": camera.account.ledger.detected,
+        "captured": camera.account.ledger.captured,
+        "dropped": {
+            f"{stage}/{reason}": count for (stage, reason), count in camera.account.ledger.dropped.items()
+        },
+        "detections": totals.detections,
+        "detections_by_class": dict(classes.most_common()),
+        "frames_per_second": round(camera.account.frames_per_second, 3),
+        "kb_per_frame": round(totals.encoded_bytes / packets / 1e3, 3),
+        "raw_kb_per_frame": round(totals.raw_bytes / packets / 1e3, 3),
+        "jpeg_kb_per_frame": round(totals.jpeg_bytes / totals.jpegs / 1e3, 3) if totals.jpegs else None,
+        "wire_kb_per_frame": round(camera.account.wire.sent / packets / 1e3, 3),
+        "keyframes": dict(camera.account.keyframes),
+        "latency_ms": {
+            **{stage: round(spread.mean_ms, 3) for stage, spread in stages.items()},
+            "total": round(latency.mean_ms, 3) if latency else None,
+            "total_p95": round(latency.p95_ms, 3) if latency else None,
+        },
+        "codec": camera.config.codec,
+    }
+
+
+async def _count_classes(url: str, classes: Counter[str]) -> None:
+    async for text in messages(detections_url(url, STREAM)):
+        classes.update(prediction["class"] for prediction in json.loads(text)["predictions"])
+
+
+async def _stop_after(camera: Camera, seconds: float) -> None:
+    if seconds:
+        await camera.loaded.wait()  # loading the network is not what one came to watch
+        await asyncio.sleep(seconds)
+        camera.stop()
+
+
+async def _show(camera: Camera, console: Console) -> None:
+    """A line that follows the stream: in place on a terminal, one every few seconds elsewhere."""
+    with Live(Text("loading the network"), console=console, auto_refresh=False, transient=True) as live:
+        started_s = shown_s = time.monotonic()
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            live.update(Text(_line(camera)), refresh=True)
+            if not console.is_terminal and time.monotonic() - shown_s > 10 * REFRESH_S:
+                shown_s = time.monotonic()
+                console.print(f"{shown_s - started_s:5.0f} s  {_line(camera)}")
+
+
+def _line(camera: Camera) -> str:
+    if not camera.loaded.is_set():
+        return "loading the network"
+    if not camera.account.connected["source"]:
+        return f"waiting for the source: {camera.account.source_trouble or 'opening'}"
+    latency = camera.account.statistics.latency()
+    if latency is None:
+        return "waiting for the first frame"
+    return (
+        f"{camera.account.frames_per_second:5.1f} frames/s  "
+        f"{camera.account.totals.encoded_bytes / camera.account.totals.packets / 1e3:7.1f} kB/frame  "
+        f"{latency.median_ms:5.0f} ms  {camera.account.totals.detections:6d} detections"
+    )
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    table = Table(title="split detection over loopback", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    kilobytes = summary["kb_per_frame"]
+    table.add_row("frames detected", f"{summary['frames']} of {summary['captured']}")
+    for cause, count in summary["dropped"].items():
+        table.add_row(f"  dropped: {cause}", str(count))
+    table.add_row("frames/s", f"{summary['frames_per_second']:.1f}")
+    table.add_row("kB/frame", f"{kilobytes:.1f}")
+    for name, key in (("raw tensors", "raw_kb_per_frame"), (JPEG, "jpeg_kb_per_frame")):
+        if summary[key] and kilobytes:
+            times = summary[key] / kilobytes
+            share = f"{times:.{0 if times >= 100 else 1}f} times as much"
+            table.add_row(f"  as {name}, kB/frame", f"{summary[key]:.1f} ({share})")
+    keyframes = ", ".join(f"{count} {reason}" for reason, count in summary["keyframes"].items())
+    table.add_row("keyframes", keyframes)
+    table.add_section()
+    for stage, milliseconds in summary["latency_ms"].items():
+        if milliseconds is not None:
+            table.add_row(f"{stage.replace('_', ', ')}, ms", f"{milliseconds:.1f}")
+    table.add_section()
+    table.add_row("detections", str(summary["detections"]))
+    for name, count in summary["detections_by_class"].items():
+        table.add_row(f"  {name}", str(count))
+    return table

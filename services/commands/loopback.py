@@ -1,0 +1,97 @@
+"""A detector in a process of its own on this machine, for the demo, the benchmark and the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
+
+from services.logs import configure_logs
+from services.memory import keep_freed_memory
+from services.settings import DetectorConfig
+
+START_TIMEOUT_S = 120.0  # importing torch on a busy machine
+STOP_TIMEOUT_S = 10.0
+
+
+class DetectorFailed(Exception):
+    """The detector process ended before it was ready."""
+
+
+@asynccontextmanager
+async def local_detector(config: DetectorConfig) -> AsyncIterator[str]:
+    """Address (ws://host:port) of a detector that is ready; it ends with the context, or with this process.
+
+    Raises DetectorFailed. To be called on the main thread.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(config, theirs), name="splitcast-detector", daemon=True)
+    # A terminal sends Ctrl-C to both processes; this one decides. Ignored from the child's first moment on.
+    told = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, told)
+    theirs.close()
+    try:
+        try:
+            port = await asyncio.to_thread(_await_port, ours)
+        except BaseException:
+            process.kill()  # there is nothing to drain yet, and the thread that waits has to end
+            raise
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        ours.close()
+        await asyncio.to_thread(process.join, STOP_TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+            await asyncio.to_thread(process.join)
+
+
+def _await_port(pipe: Connection) -> int:
+    try:
+        if not pipe.poll(START_TIMEOUT_S):
+            raise DetectorFailed(f"the detector was not ready within {START_TIMEOUT_S:g} s")
+        answer = pipe.recv()
+    except EOFError:
+        raise DetectorFailed("the detector process died") from None
+    if isinstance(answer, str):
+        raise DetectorFailed(answer)
+    return int(answer)
+
+
+def _serve(config: DetectorConfig, pipe: Connection) -> None:
+    keep_freed_memory()
+    configure_logs(config.log_format, config.log_level)
+    try:
+        asyncio.run(_run_until_eof(config, pipe))
+    except Exception as error:
+        pipe.send(str(error) or type(error).__name__)
+        raise SystemExit(1) from None
+
+
+async def _run_until_eof(config: DetectorConfig, pipe: Connection) -> None:
+    from services.detector.service import (
+        Detector,  # torch is for this process to load, not for whoever starts it
+    )
+    from stream.tasks.background import accompany
+
+    detector = Detector(config)
+    loop = asyncio.get_running_loop()
+
+    def on_parent_gone() -> None:
+        loop.remove_reader(pipe.fileno())  # an end of file stays readable
+        detector.stop()
+
+    # The parent says nothing: the pipe becomes readable when it closes its end, or dies.
+    loop.add_reader(pipe.fileno(), on_parent_gone)
+
+    async def tell_port() -> None:
+        await detector.ready.wait()
+        pipe.send(await detector.port)
+
+    await accompany(detector.run(), tell_port())

@@ -1,0 +1,73 @@
+"""`splitcast points`: where a network can be split, what crosses there, and how much work lies before it."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from codec.layout import raw_bytes
+from stream.network.cut import Point, points
+from stream.network.download import MODELS, find_weights
+from stream.network.model import load_model, skeleton
+
+_KB = 1024  # the paper's kB
+
+
+def find_points(model: str, size: tuple[int, int]) -> tuple[Point, ...]:
+    """Every split point of a named network, which needs no weights, or of the checkpoint at a path.
+
+    `size` is (H, W) of the canvas in pixels. Raises WeightsError, CheckpointError.
+    """
+    graph = skeleton(model) if model in MODELS else load_model(find_weights(model)).graph
+    return points(graph, size)
+
+
+def print_points(model: str, size: tuple[int, int], as_json: bool = False) -> None:
+    """Print the split points of a network, as a table or as JSON.
+
+    Raises WeightsError, CheckpointError.
+    """
+    found = find_points(model, size)
+    if as_json:
+        print(
+            json.dumps(
+                {"model": model, "size": size, "points": [_record(point) for point in found]}, indent=2
+            )
+        )
+        return
+    Console().print(_table(model, size, found))
+
+
+def _record(point: Point) -> dict[str, object]:
+    return {
+        "point": point.name,
+        "tensors": [
+            {"name": spec.name, "shape": spec.shape, "raw_kb": spec.raw_bytes / _KB} for spec in point.layout
+        ],
+        "raw_kb": raw_bytes(point.layout) / _KB,
+        "flops_share": round(point.share, 6),
+    }
+
+
+def _table(model: str, size: tuple[int, int], found: tuple[Point, ...]) -> Table:
+    height, width = size
+    table = Table(
+        title=f"Split points of {model} at {height}x{width}",
+        caption="kB: 1024 bytes of float32. Work: share of the convolutions' floating-point operations.",
+    )
+    table.add_column("point")
+    table.add_column("tensors that cross (C x h x w)")
+    table.add_column("kB each", justify="right")
+    table.add_column("kB", justify="right")
+    table.add_column("work before", justify="right")
+    for point in found:
+        table.add_row(
+            point.name,
+            "\n".join(f"{spec.name}: {' x '.join(map(str, spec.shape))}" for spec in point.layout),
+            "\n".join(f"{spec.raw_bytes / _KB:.0f}" for spec in point.layout),
+            f"{raw_bytes(point.layout) / _KB:.0f}",
+            f"{point.share:.1%}",
+        )
+    return table

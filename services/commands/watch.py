@@ -1,0 +1,79 @@
+"""Prints what a detector publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from stream.redact import redact_url
+from stream.session.messages import DETECTIONS_PROTOCOL
+from stream.tasks.backoff import Backoff
+from stream.transport.websocket import ConnectionLost, connect
+
+
+class BadAddress(ValueError):
+    """An address that detections cannot be watched at."""
+
+
+def detections_url(address: str, stream: str | None = None) -> str:
+    """The WebSocket address of all streams' detections, or of one's, on the detector at `address`.
+
+    `address` is host:port or an http(s):// or ws(s):// URL; one that names a path of its own is kept as it is.
+    Raises BadAddress.
+    """
+    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+    try:
+        parts = urlsplit(address if "://" in address else f"ws://{address}")
+        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number, or a bracket that is not closed
+        good = False
+    if not good:
+        raise BadAddress(f"{redact_url(address)!r} is not an address; write host:port or ws://host:port")
+    path = parts.path.rstrip("/")
+    if not path:
+        path = f"/v1/streams/{stream}/detections" if stream else "/v1/detections"
+    elif stream:
+        raise BadAddress("give --stream or a path, not both")
+    return urlunsplit((schemes[parts.scheme], parts.netloc, path, "", ""))
+
+
+async def messages(url: str) -> AsyncIterator[str]:
+    """Texts that the detector publishes, for ever; a lost detector is tried again."""
+    backoff = Backoff(0.5, 30.0, jitter=1.0, random=random.Random())
+    while True:
+        try:
+            async with connect(url, DETECTIONS_PROTOCOL) as link:
+                async for data in link:
+                    backoff.reset()
+                    if isinstance(data, str):
+                        yield data
+        except ConnectionLost as lost:
+            delay_s = backoff.next_delay_s()
+            print(f"no detector: {redact_url(lost.reason)}; again in {delay_s:.1f} s", file=sys.stderr)
+        await asyncio.sleep(delay_s)
+
+
+def readable(message: dict[str, Any]) -> str:
+    """One line for a person: when, which stream, how many of what, how long it took."""
+    captured = datetime.fromtimestamp(message["captured_at"]).strftime("%H:%M:%S.%f")[:-3]
+    counts = Counter(prediction["class"] for prediction in message["predictions"])
+    found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+    delay_ms = (message["published_at"] - message["captured_at"]) * 1e3
+    return f"{captured}  {message['stream']} #{message['sequence']}  {found}  ({delay_ms:.0f} ms)"
+
+
+async def watch(url: str, as_json: bool, count: int | None) -> None:
+    """Print messages until interrupted, or `count` of them."""
+    printed = 0
+    async for text in messages(url):
+        print(text if as_json else readable(json.loads(text)), flush=True)
+        printed += 1
+        if printed == count:
+            return

@@ -1,0 +1,62 @@
+"""The JSON that consumers of detections receive; docs/protocol.md is normative."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from codec.packet import PacketHeader
+from stream.detections import Detections
+from stream.session.messages import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionMessage:
+    """One frame's detections: a superset of Roboflow inference's response, so its consumers read it as it is."""
+
+    stream: str
+    header: PacketHeader
+    frame_size: tuple[int, int]  # (H, W) of the original picture, in pixels
+    detections: Detections
+    class_names: tuple[str, ...]
+    clock: Clock  # the camera's clocks at the handshake
+    stages_ns: Mapping[str, int]  # of the detector
+    published_unix_ns: int
+
+    def text(self) -> str:
+        """The message as it goes on the wire: boxes by centre and size, in pixels of the original picture."""
+        height, width = self.frame_size
+        captured_unix_ns = self.header.captured_ns - self.clock.monotonic_ns + self.clock.unix_ns
+        return json.dumps(
+            {
+                "type": "detections",
+                "stream": self.stream,
+                "sequence": self.header.sequence,
+                "keyframe": self.header.keyframe,
+                "captured_ns": self.header.captured_ns,
+                "captured_at": captured_unix_ns / 1e9,
+                "published_at": self.published_unix_ns / 1e9,
+                "time": sum(self.stages_ns.values()) / 1e9,
+                "image": {"width": width, "height": height},
+                "predictions": self._predictions(),
+            },
+            separators=(",", ":"),
+        )
+
+    def _predictions(self) -> list[dict[str, object]]:
+        found = self.detections
+        return [
+            {
+                "x": round(float(left + right) / 2, 2),
+                "y": round(float(top + bottom) / 2, 2),
+                "width": round(float(right - left), 2),
+                "height": round(float(bottom - top), 2),
+                "confidence": round(float(confidence), 4),
+                "class": self.class_names[class_id],
+                "class_id": int(class_id),
+            }
+            for (left, top, right, bottom), confidence, class_id in zip(
+                found.boxes, found.confidence, found.class_id, strict=True
+            )
+        ]

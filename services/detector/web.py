@@ -1,0 +1,215 @@
+"""What a detector answers to plain HTTP: the live page, streams as JSON, previews and probes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from ipaddress import ip_address
+from pathlib import PurePath
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from services.detector.streams import Stream, Streams
+
+Readiness: TypeAlias = Literal["starting", "ready", "stopping"]
+
+INDEX = "index.html"
+FAVICON = "favicon.svg"
+
+_CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+_SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_PAGE = _SAFE | {
+    # Names of streams and classes come from peers: the page runs no script but its own file.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",  # an updated detector brings its own page
+}
+_LIVE = _SAFE | {"Cache-Control": "no-store"}
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+_LOCAL_SUFFIXES = (".localhost", ".local", ".lan", ".home.arpa", ".internal")  # which no registry sells
+_MAX_HOST = 255
+# Pictures of a camera are nobody's to show on a site of their own.
+_PICTURE = _LIVE | {"Cross-Origin-Resource-Policy": "same-origin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the live page."""
+
+    body: bytes
+    content_type: str
+
+    def response(self) -> web.Response:
+        return web.Response(body=self.body, headers=_PAGE | {"Content-Type": self.content_type})
+
+
+def load_page(folder: Traversable | None = None) -> Mapping[str, Asset]:
+    """The live page's files by name, from the package or from `folder`; files of other kinds are left out.
+
+    Raises FileNotFoundError where there is no page.
+    """
+    folder = folder or files("services.detector") / "page"
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(
+            f"the live page is missing: no {INDEX} in {folder}; this installation is not whole, install it again"
+        )
+    return {
+        file.name: Asset(file.read_bytes(), content_type)
+        for file in folder.iterdir()
+        if file.is_file() and (content_type := _CONTENT_TYPES.get(PurePath(file.name).suffix))
+    }
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware that tells what is wrong with a request as {"error": "..."}."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        reason = (error.text or "").removeprefix(f"{error.status}: ")
+        kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return web.json_response({"error": reason}, status=error.status, headers=_LIVE | kept)
+
+
+def foreign_pages_refused(allowed: str, host: str = "") -> Middleware:
+    """A middleware that keeps pages of other sites, open in a browser here, from reading this detector.
+
+    A page may open a WebSocket to any address: where the browser tells its origin, that has to be this server's own.
+    And a page's own name may be made to lead here (DNS rebinding), which is then its own origin: so a browser must
+    have asked by a name that nobody can have registered to that end, or that `host` or `allowed` has. `allowed` lists
+    origins, such as https://dash.example, separated by commas; * stands for all.
+
+    Over HTTP a browser cannot be told from other clients, so names count for all of them; but a WebSocket without
+    Origin is no browser's, and probes tell nothing that is worth it.
+    """
+    origins = {origin.strip().rstrip("/").lower() for origin in allowed.split(",")}
+    names = {_name(urlsplit(origin).netloc) for origin in origins} | {
+        socket.gethostname().lower(),
+        host.lower(),
+    }
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked, origin = request.headers.get("Host", "").lower(), request.headers.get("Origin", "").lower()
+        if "Upgrade" in request.headers:
+            browser = bool(origin)
+            if browser and origin.partition("://")[2] != asked and not origins & {origin, "*"}:
+                raise web.HTTPForbidden(text="a page of another site; see --allow-origin")
+            passed = not browser or origin in origins
+        else:
+            passed = request.path in PROBES
+        if not (passed or "*" in origins or _is_private(_name(asked)) or _name(asked) in names):
+            raise web.HTTPForbidden(
+                text=f"asked as {asked[:_MAX_HOST]}, a name that this detector does not know; "
+                f"if it is the detector's own, start it with --allow-origin http://{asked[:_MAX_HOST]}"
+            )
+        return await handler(request)
+
+    return check
+
+
+def _name(host: str) -> str:
+    """The host in what a Host header says, without port, brackets and the dot that may end it."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return host
+
+
+def _is_private(name: str) -> bool:
+    """Whether nobody can have registered the name: an address, a name in a local network, or none."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return "." not in name or name.endswith(_LOCAL_SUFFIXES)
+    return True
+
+
+class Web:
+    """Handlers that read what the detector knows and change nothing."""
+
+    def __init__(
+        self,
+        page: Mapping[str, Asset],
+        streams: Streams,
+        readiness: Callable[[], Readiness],
+        model: str | None,
+    ) -> None:
+        self._page, self._streams, self._readiness = page, streams, readiness
+        self._model = model  # by which a camera may ask for the same network; None where it is a file
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Let the router know every path that is answered here."""
+        router.add_get("/", self._index)
+        router.add_get("/live/{file}", self._asset)
+        router.add_get("/favicon.ico", self._favicon)
+        router.add_get("/v1/streams", self._list)
+        router.add_get("/v1/streams/{name}", self._detail)
+        router.add_get("/v1/streams/{name}/preview.jpg", self._preview)
+        router.add_get("/livez", self._livez)
+        router.add_get("/readyz", self._readyz)
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        return self._page[INDEX].response()
+
+    async def _asset(self, request: web.Request) -> web.Response:
+        asset = self._page.get(request.match_info["file"])
+        if asset is None:
+            raise web.HTTPNotFound(text="no such file")
+        return asset.response()
+
+    async def _favicon(self, _request: web.Request) -> web.Response:
+        """Browsers ask for this one unbidden."""
+        asset = self._page.get(FAVICON)
+        return asset.response() if asset else web.Response(status=204)
+
+    async def _list(self, _request: web.Request) -> web.Response:
+        return _told({"model": self._model, "streams": self._streams.describe()})
+
+    async def _detail(self, request: web.Request) -> web.Response:
+        stream = self._find(request)
+        return _told({**stream.describe(), "history": stream.history.describe()})
+
+    async def _preview(self, request: web.Request) -> web.Response:
+        stream = self._find(request)
+        if stream.preview is None:
+            raise web.HTTPNotFound(text="this stream has no preview; cameras send one with --preview")
+        return web.Response(body=stream.preview, content_type="image/jpeg", headers=_PICTURE)
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        readiness = self._readiness()
+        return web.Response(text=f"{readiness}\n", status=200 if readiness == "ready" else 503)
+
+    def _find(self, request: web.Request) -> Stream:
+        stream = self._streams.get(request.match_info["name"])
+        if stream is None:
+            raise web.HTTPNotFound(text="no such stream")
+        return stream
+
+
+def _told(facts: Mapping[str, object]) -> web.Response:
+    """JSON, compressed where the client takes it: a page asks every second, perhaps over a thin link."""
+    response = web.json_response(facts, headers=_LIVE)
+    response.enable_compression()
+    return response

@@ -1,0 +1,1 @@
+"""What codecs cost in bytes and in detections."""

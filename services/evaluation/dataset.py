@@ -1,0 +1,123 @@
+"""Pictures to evaluate on: a folder of images with its labels, a clip, or a virtual camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.evaluation.labels import CocoLabels, YoloLabels
+from stream.detections import Detections
+from stream.sources.base import SourceError
+from stream.sources.recorded import IMAGE_SUFFIXES
+from stream.sources.virtual_camera import BadVirtualCamera, VirtualCamera
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One picture and, where it is known, what there is to see."""
+
+    image: NDArray[np.uint8]  # (H, W, 3), BGR
+    labels: Detections | None  # by the labels' own classes, see Footage.classes
+    crowd: Detections | None = None  # labelled regions in which a detection is neither right nor wrong
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footage:
+    """Pictures to evaluate on, read while they are iterated over: again for every iterator."""
+
+    kind: Literal["data", "clip"]  # separate images, or the consecutive frames of a clip
+    name: str
+    expected: int  # number of pictures, for the progress bar: a clip's container may be wrong, 0 is unknown
+    pictures: Iterable[Picture]
+    classes: Mapping[int, str] | None = None  # names of the labels' classes, if somebody says
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Starts to read anew for every iterator."""
+
+    read: Callable[[], Iterator[Picture]]
+
+    def __iter__(self) -> Iterator[Picture]:
+        return self.read()
+
+
+def read_images(
+    folder: Path, every: int = 1, max_frames: int | None = None, labels: Path | None = None
+) -> Footage:
+    """Every n-th image of a folder in the order of names, with its labels if there are any.
+
+    `labels` is a file of COCO's that lists every image; without it, YOLO's text files beside the folder count.
+    Raises SourceError here or while reading.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise SourceError(f"there are no images in {folder}; give a folder that holds some")
+    paths = paths[::every][:max_frames]
+    known = CocoLabels(labels) if labels else YoloLabels.beside(folder)
+
+    def read() -> Iterator[Picture]:
+        for path in paths:
+            image = cv2.imread(str(path))
+            if image is None:
+                raise SourceError(f"{path} is no image that OpenCV can read; take it out of the folder")
+            picture = np.asarray(image, np.uint8)
+            if known is None:
+                yield Picture(picture, None)
+            else:
+                objects = known.of(path, *picture.shape[:2])
+                yield Picture(picture, objects.single, objects.crowd)
+
+    return Footage(
+        "data", folder.absolute().name, len(paths), _Reading(read), known.classes if known else None
+    )
+
+
+def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Footage:
+    """Every n-th frame of a video file from its first. Raises SourceError here or while reading."""
+    capture = _open(path)
+    expected = -(-max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // every)
+    capture.release()
+
+    def read() -> Iterator[Picture]:
+        capture = _open(path)
+        try:
+            while True:
+                good, image = capture.read()
+                if not good:
+                    return
+                yield Picture(np.asarray(image, np.uint8), None)
+                for _ in range(every - 1):
+                    capture.grab()
+        finally:
+            capture.release()
+
+    frames = expected if max_frames is None else min(expected, max_frames)
+    return Footage("clip", path.name, frames, _Reading(lambda: islice(read(), max_frames)))
+
+
+def read_virtual(uri: str, frames: int) -> Footage:
+    """The first frames of the virtual camera that `demo:setting=value,...` names. Raises SourceError."""
+    try:
+        camera = VirtualCamera.parse(uri)
+    except BadVirtualCamera as error:
+        raise SourceError(str(error)) from None
+
+    def read() -> Iterator[Picture]:
+        return (Picture(camera.render(number), None) for number in range(frames))
+
+    return Footage("clip", str(camera), frames, _Reading(read))
+
+
+def _open(path: Path) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise SourceError(f"cannot read {path}; give a video file")
+    return capture

@@ -1,0 +1,119 @@
+"""What an evaluation counts, and the record that it leaves of one codec on one source."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+from codec.spec import CodecSpec
+from services.evaluation.agreement import Matches
+from services.evaluation.dataset import Footage
+from services.evaluation.labels import Objects
+from services.evaluation.pixel_codecs import PixelCodec
+from stream.detections import Detections
+from stream.latency import StageClock
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one codec with one setting did on one source. None where a number does not apply.
+
+    A kB is 1000 bytes. Times are medians over the frames, each on this machine with the network's thread count; of
+    an encoder that looks ahead they are means, because its work cannot be told apart by frames.
+    """
+
+    codec: str  # "none": the network unsplit, which is the ceiling
+    setting: str  # every parameter, as in a codec's spec
+    data: str | None  # name of the folder of images, or None
+    clip: str | None  # name of the video file, or None
+    kb_per_frame: float | None  # everything that is sent, keyframes included
+    raw_kb_per_frame: float | None  # the same coefficients as float32
+    bits_per_coefficient: float | None  # of everything that is sent
+    map50: float | None  # against the labels, every class counts alike: COCO's mAP
+    map: float | None
+    agreement: float | None  # against the unsplit network's confident detections, every object counts alike
+    agreement50: float | None
+    encode_ms: float | None
+    decode_ms: float | None
+    head_ms: float | None
+    tail_ms: float | None
+    unsplit_ms: float | None  # the whole network at once, like head and tail without NMS
+    frames: int
+    keyframes: int | None
+    objects: int  # confident detections of the unsplit network, which agreement counts
+
+    @property
+    def spec(self) -> str:
+        """Codec and setting as they are written."""
+        return f"{self.codec}:{self.setting}".removesuffix(":")
+
+    @property
+    def source(self) -> str:
+        """Name of the folder or clip."""
+        return self.data or self.clip or ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came out of one codec, or of the network unsplit, gathered frame by frame."""
+
+    agreement: Matches = field(default_factory=Matches)
+    accuracy: Matches = field(default_factory=Matches)
+    frames: int = 0
+    keyframes: int = 0
+    coded_bytes: int = 0
+    raw_bytes: int = 0
+    durations_ns: dict[str, list[int]] = field(default_factory=dict)
+
+    def judge(self, found: Detections, truth: Detections, labels: Objects | None) -> None:
+        """Book one frame's detections: against the unsplit network's, and against its labels if it has any."""
+        self.frames += 1
+        self.agreement.add(found, truth)
+        if labels is not None:
+            self.accuracy.add(found, labels.single, labels.crowd)
+
+    def time(self, clock: StageClock) -> None:
+        """Book how long one frame's stages took."""
+        for stage, duration_ns in clock.durations_ns.items():
+            self.durations_ns.setdefault(stage, []).append(duration_ns)
+
+    def level_times(self) -> None:
+        """Give every frame the mean of each stage."""
+        for durations_ns in self.durations_ns.values():
+            durations_ns[:] = [sum(durations_ns) // self.frames] * self.frames
+
+    def median_ms(self, stage: str) -> float | None:
+        """Median of a stage over the frames; None if it never ran."""
+        durations_ns = self.durations_ns.get(stage)
+        return round(statistics.median(durations_ns) / 1e6, 3) if durations_ns else None
+
+
+def make_record(
+    codec: CodecSpec | PixelCodec | None, footage: Footage, tally: Tally, ceiling: Tally
+) -> Record:
+    """The record of one codec; of the network unsplit for None, whose tally is the ceiling itself."""
+    name, _, setting = str(codec or "none").partition(":")
+    accuracy, agreement = tally.accuracy.over_classes(), tally.agreement.over_objects()
+    sent = codec is not None
+    split = isinstance(codec, CodecSpec)
+    return Record(
+        codec=name,
+        setting=setting,
+        data=footage.name if footage.kind == "data" else None,
+        clip=footage.name if footage.kind == "clip" else None,
+        kb_per_frame=round(tally.coded_bytes / tally.frames / 1e3, 3) if sent else None,
+        raw_kb_per_frame=round(tally.raw_bytes / tally.frames / 1e3, 3) if split else None,
+        bits_per_coefficient=round(8 * tally.coded_bytes / (tally.raw_bytes / 4), 4) if split else None,
+        map50=round(accuracy.ap50, 4) if accuracy else None,
+        map=round(accuracy.ap, 4) if accuracy else None,
+        agreement=round(agreement.ap, 4) if agreement else None,
+        agreement50=round(agreement.ap50, 4) if agreement else None,
+        encode_ms=tally.median_ms("encode"),
+        decode_ms=tally.median_ms("decode"),
+        head_ms=ceiling.median_ms("head") if split else None,
+        tail_ms=tally.median_ms("tail"),
+        unsplit_ms=ceiling.median_ms("unsplit"),
+        frames=tally.frames,
+        keyframes=tally.keyframes if sent else None,
+        objects=tally.agreement.objects,
+    )

@@ -1,0 +1,90 @@
+"""What an evaluation prints of one source: the records, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from services.evaluation.comparison import AP50_RANGE, AP_RANGE, LEVELS, Comparison, factor, level, short_name
+from services.evaluation.record import Record
+
+FEW = 100  # confident detections: with less, neighbouring settings differ by more than their quality does
+
+
+def print_summary(records: Sequence[Record], console: Console) -> None:
+    """The records of one source as a table, the codecs at equal agreement, and the conclusion in words."""
+    console.print(_records_table(records))
+    comparison = Comparison(records)
+    if len(comparison.codecs) > 1:
+        console.print(_equal_table(comparison))
+    for sentence in (*few_objects(records[0]), *comparison.sentences()):
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _records_table(records: Sequence[Record]) -> Table:
+    first = records[0]
+    table = Table(
+        title=f"{first.source}: {plural(first.frames, 'frame')}, "
+        f"{plural(first.objects, 'confident detection')} of the unsplit network",
+        caption=(
+            "kB: 1000 bytes. Bits: per coefficient. mAP: AP50-95 against the labels. "
+            "Agreement: AP50-95 against those detections. Times: median ms."
+        ),
+    )
+    table.add_column("codec", overflow="fold")
+    for heading in ("kB/frame", "bits", "mAP", "agreement", "encode", "decode"):
+        table.add_column(heading, justify="right")
+    for record in records:
+        table.add_row(
+            short_name(record, records),
+            cell(record.kb_per_frame, 1),
+            cell(record.bits_per_coefficient, 2),
+            cell(record.map, 3),
+            cell(record.agreement, 3),
+            cell(record.encode_ms, 2),
+            cell(record.decode_ms, 2),
+        )
+    return table
+
+
+def _equal_table(comparison: Comparison) -> Table:
+    table = Table(
+        title="kB/frame at equal agreement",
+        caption=f"Ratio: bytes of {comparison.reference} over those of the codec, mean where both were measured: "
+        f"by AP50-95 {_range(AP_RANGE)}, by AP50 {_range(AP50_RANGE)}.",
+    )
+    table.add_column("codec")
+    for heading in (*map(level, LEVELS), "ratio", "by AP50"):
+        table.add_column(heading, justify="right")
+    for standing in comparison.standings:
+        ratios = (standing.ratio, standing.ratio50)
+        table.add_row(
+            standing.codec,
+            *map(str, standing.needs),
+            *("" if ratio is None else factor(ratio.ratio) for ratio in ratios),
+        )
+    return table
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    return " to ".join(map(level, bounds))
+
+
+def few_objects(ceiling: Record) -> list[str]:
+    """A warning, where a source holds too little to conclude much from."""
+    if ceiling.objects >= FEW:
+        return []
+    return [
+        f"With {plural(ceiling.objects, 'confident detection')} differences may be chance: take more images or frames."
+    ]
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def cell(value: float | None, digits: int) -> str:
+    """A figure with so many digits; nothing for None."""
+    return "" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,1 @@
+"""The study's experiments, one file a table or figure."""

@@ -1,0 +1,1 @@
+"""The split network. Imports torch; never asyncio."""

@@ -1,0 +1,245 @@
+"""Builds the layers of a YOLOv5 network from its description, out of a short list of known layers.
+
+The description comes from a checkpoint, so it is untrusted: its strings are compared, never evaluated, and its
+numbers are bounded before a layer is made.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import nn
+from ultralytics.nn.modules import C3, SPPF, Concat, Conv
+
+from stream.network.checkpoint import UnreadableCheckpoint, UnsupportedLayer
+
+# Making a layer takes a millisecond or more and a line of text asks for one, so they are few.
+_MAX_LAYERS = 64  # official networks have 25
+_MAX_REPEATS = 16  # official networks repeat a bottleneck at most 12 times
+_MAX_BOTTLENECKS = 128  # of all layers together; official networks have at most 44
+_MAX_SOURCES = 8  # official networks concatenate 2 layers and detect on 3
+_MAX_ARGUMENTS = 8
+_MAX_ARGUMENT = 64  # kernel size, stride, padding, groups
+_MAX_CHANNELS = 4096  # official networks have at most 1280
+_MAX_VALUES = 256  # that all layers together put out per pixel of the picture; official networks at most 100
+_MIN_RESOLUTION = 1 / 64  # of a layer, in cells per pixel along one side; official networks reach 1/32
+
+SCALES: Mapping[str, tuple[float, float]] = {  # depth and width multiples
+    "n": (0.33, 0.25),
+    "s": (0.33, 0.50),
+    "m": (0.67, 0.75),
+    "l": (1.00, 1.00),
+    "x": (1.33, 1.25),
+}
+
+_BACKBONE = (
+    (-1, 1, "Conv", (64, 6, 2, 2)),  # 0, 1/2 of the picture
+    (-1, 1, "Conv", (128, 3, 2)),  # 1, 1/4
+    (-1, 3, "C3", (128,)),
+    (-1, 1, "Conv", (256, 3, 2)),  # 3, 1/8
+    (-1, 6, "C3", (256,)),
+    (-1, 1, "Conv", (512, 3, 2)),  # 5, 1/16
+    (-1, 9, "C3", (512,)),
+    (-1, 1, "Conv", (1024, 3, 2)),  # 7, 1/32
+    (-1, 3, "C3", (1024,)),
+    (-1, 1, "SPPF", (1024, 5)),  # 9
+)
+_NECK = (
+    (-1, 1, "Conv", (512, 1, 1)),
+    (-1, 1, "nn.Upsample", (None, 2, "nearest")),
+    ((-1, 6), 1, "Concat", (1,)),
+    (-1, 3, "C3", (512, False)),  # 13
+    (-1, 1, "Conv", (256, 1, 1)),
+    (-1, 1, "nn.Upsample", (None, 2, "nearest")),
+    ((-1, 4), 1, "Concat", (1,)),
+    (-1, 3, "C3", (256, False)),  # 17, small objects
+    (-1, 1, "Conv", (256, 3, 2)),
+    ((-1, 14), 1, "Concat", (1,)),
+    (-1, 3, "C3", (512, False)),  # 20, medium objects
+    (-1, 1, "Conv", (512, 3, 2)),
+    ((-1, 10), 1, "Concat", (1,)),
+    (-1, 3, "C3", (1024, False)),  # 23, large objects
+    ((17, 20, 23), 1, "Detect", ("nc",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of the network and the layers whose outputs it reads; -1 is the picture."""
+
+    module: nn.Module
+    sources: tuple[int, ...]
+
+
+DetectFactory: TypeAlias = Callable[[int, list[int]], nn.Module]
+"""Makes the last layer from the number of classes and the channels of each input."""
+
+
+def description(scale: str, classes: int = 80) -> Mapping[str, object]:
+    """The official YOLOv5 v6.0 network of a scale (n, s, m, l or x), in the form that checkpoints carry."""
+    depth, width = SCALES[scale]
+    return {
+        "nc": classes,
+        "depth_multiple": depth,
+        "width_multiple": width,
+        "backbone": _BACKBONE,
+        "head": _NECK,
+    }
+
+
+def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Layer]:  # noqa: PLR0912, PLR0915 - one case per layer
+    """The layers of a described network, with random weights, on torch's default device.
+
+    Raises UnsupportedLayer for anything but Conv, C3, SPPF, nn.Upsample, Concat and a final Detect, and
+    UnreadableCheckpoint for a description that makes no sense.
+    """
+    depth, width, max_channels = _multiples(yaml)
+    rows = [*_sequence(yaml.get("backbone")), *_sequence(yaml.get("head"))]
+    classes = yaml.get("nc")
+    if not 0 < len(rows) <= _MAX_LAYERS or type(classes) is not int or not 0 < classes <= _MAX_CHANNELS:
+        raise UnreadableCheckpoint("the network's description lacks its layers or its number of classes")
+    if yaml.get("ch", 3) != 3:
+        raise UnsupportedLayer(f"input of {reprlib.repr(yaml['ch'])} channels", "pictures have 3")
+
+    layers: list[Layer] = []
+    channels: list[int] = []  # of each layer's output
+    resolutions: list[float] = []  # of each layer's output, in cells per pixel of the picture along one side
+    bottlenecks, values = 0, 0.0
+
+    def bounded(result: int) -> int:
+        if not 0 < result <= _MAX_CHANNELS:
+            raise UnreadableCheckpoint(f"a layer would have {result} channels")
+        return result
+
+    def scaled(value: int) -> int:
+        return bounded(math.ceil(min(value, max_channels) * width / 8) * 8)
+
+    for index, row in enumerate(rows):
+        where = f"layer {index}"
+        try:
+            origin, repeats, kind, arguments = _sequence(row)
+        except ValueError:
+            raise UnreadableCheckpoint(
+                f"{where} is not described as [from, repeats, kind, arguments]"
+            ) from None
+        sources = _sources(origin, index)
+        inputs = [channels[source] if source >= 0 else 3 for source in sources]
+        resolution = max(resolutions[source] if source >= 0 else 1.0 for source in sources)
+        repeats = _repeats(repeats, depth, where)
+        module: nn.Module
+        match kind, _sequence(arguments, _MAX_ARGUMENTS):
+            case "Conv", (int(c2), *rest) if len(rest) <= 4 and repeats == 1 and len(inputs) == 1:
+                block = Conv(inputs[0], scaled(c2), *_small(rest, where))
+                module, resolution = block, resolution / _stride(block.conv, where)
+                out = scaled(c2)
+            case "C3", (int(c2), *rest) if len(rest) <= 2 and len(inputs) == 1:
+                bottlenecks += repeats
+                if bottlenecks > _MAX_BOTTLENECKS:
+                    raise UnreadableCheckpoint(f"the network has more than {_MAX_BOTTLENECKS} bottlenecks")
+                module = C3(inputs[0], scaled(c2), repeats, *_small(rest, where))
+                out = scaled(c2)
+            case "SPPF", (int(c2), *rest) if len(rest) <= 1 and repeats == 1 and len(inputs) == 1:
+                module = SPPF(inputs[0], scaled(c2), *_small(rest, where))
+                out = scaled(c2)
+            case "nn.Upsample", (None | "None", 2, "nearest") if repeats == 1 and len(inputs) == 1:
+                module = nn.Upsample(scale_factor=2, mode="nearest")
+                resolution *= 2
+                out = inputs[0]
+            case "Concat", (1,) if repeats == 1:
+                module = Concat(1)
+                out = bounded(sum(inputs))
+            case "Detect", _ if index == len(rows) - 1:
+                module = detect(classes, inputs)
+                out = 0
+            case _:
+                raise UnsupportedLayer(_shown(kind), where)
+        values += out * resolution**2
+        if values > _MAX_VALUES or resolution < _MIN_RESOLUTION:
+            raise UnreadableCheckpoint(
+                f"the outputs up to {where} would be too large or too small for a detection network"
+            )
+        layers.append(Layer(module, sources))
+        channels.append(out)
+        resolutions.append(resolution)
+    if kind != "Detect":
+        raise UnsupportedLayer(_shown(kind), "the last layer should be Detect")
+    return layers
+
+
+def _multiples(yaml: Mapping[str, object]) -> tuple[float, float, float]:
+    """Depth, width and most channels before widening, from either way of writing them down."""
+    scales, scale = yaml.get("scales"), yaml.get("scale")
+    if isinstance(scales, dict) and scales:
+        if scale and not isinstance(scale, str):  # hashing a deeply nested tuple would overflow the C stack
+            raise UnreadableCheckpoint(f"the network's scale is {reprlib.repr(scale)}, not a letter")
+        values = _sequence(scales.get(scale) if scale else next(iter(scales.values())))
+    else:
+        values = (yaml.get("depth_multiple", 1.0), yaml.get("width_multiple", 1.0), _MAX_CHANNELS)
+    match values:
+        case (int() | float() as depth, int() | float() as width, int() | float() as most) if (
+            0 < depth <= 10 and 0 < width <= 10 and most > 0
+        ):
+            return float(depth), float(width), float(most)
+    raise UnreadableCheckpoint("the network's description has no sensible depth and width multiples")
+
+
+def _sources(origin: object, index: int) -> tuple[int, ...]:
+    """Absolute indices of the layers read by layer `index`; negative ones count back from it."""
+    sources = []
+    if isinstance(origin, list | tuple) and len(origin) > _MAX_SOURCES:
+        raise UnreadableCheckpoint(f"layer {index} reads from more than {_MAX_SOURCES} layers")
+    for value in origin if isinstance(origin, list | tuple) else (origin,):
+        first = min(-index, -1)  # layer 0 reads the picture, which is written -1
+        if type(value) is not int or not first <= value < index:
+            raise UnreadableCheckpoint(
+                f"layer {index} reads from {reprlib.repr(value)}, which is not an earlier layer"
+            )
+        sources.append(value if value >= 0 else index + value)
+    if not sources:
+        raise UnreadableCheckpoint(f"layer {index} reads from nothing")
+    return tuple(sources)
+
+
+def _repeats(declared: object, depth: float, where: str) -> int:
+    """How often a layer is repeated in a network of this depth."""
+    if type(declared) is int and 1 <= declared <= _MAX_REPEATS:
+        repeats = max(round(declared * depth), 1) if declared > 1 else 1
+        if repeats <= _MAX_REPEATS:
+            return repeats
+    raise UnreadableCheckpoint(f"{where} is repeated {reprlib.repr(declared)} times at depth {depth}")
+
+
+def _stride(conv: nn.Conv2d, where: str) -> int:
+    """Stride of a convolution, once it is known to put out no more than one value per stride.
+
+    A wider padding would let the picture grow with every layer.
+    """
+    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+    if stride < 1 or not isinstance(padding, int) or 2 * padding >= kernel:
+        raise UnreadableCheckpoint(f"{where} has kernel {kernel}, stride {stride} and padding {padding}")
+    return stride
+
+
+def _small(values: Sequence[object], where: str) -> Sequence[object]:
+    """Kernel sizes, strides, groups and the like, once they are known to be small numbers."""
+    for value in values:
+        if value is not None and not (isinstance(value, int) and 0 <= value <= _MAX_ARGUMENT):
+            raise UnreadableCheckpoint(f"{where} has the argument {reprlib.repr(value)}")
+    return values
+
+
+def _sequence(value: object, limit: int = 2 * _MAX_LAYERS) -> Sequence[object]:
+    if not isinstance(value, list | tuple):
+        raise UnreadableCheckpoint("the network's description is not made of lists")
+    if len(value) > limit:
+        raise UnreadableCheckpoint("the network's description has too long a list")
+    return value
+
+
+def _shown(kind: object) -> str:
+    """A layer's name for a message, however long or deep the thing in its place is."""
+    return kind[:80] if isinstance(kind, str) else reprlib.repr(kind)

@@ -1,0 +1,114 @@
+"""Where the network can be split, and what crosses the split there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from codec.layout import Layout, TensorSpec
+from stream.network.graph import INPUT, Graph, Node
+
+DEFAULT_SPLIT = "4.m"
+
+
+class UnknownSplitPoint(ValueError):
+    """A name that is not a split point of this network."""
+
+    def __init__(self, split: str, points: Sequence[str]) -> None:
+        layer = split.partition(".")[0]
+        near = [point for point in points if point.partition(".")[0] == layer]
+        near = near or difflib.get_close_matches(split, points, cutoff=0) or list(points)
+        super().__init__(f"unknown split point {split!r}; near it are {', '.join(near)}")
+        self.split, self.near = split, tuple(near)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place to split the network, and what that costs for one picture size."""
+
+    name: str
+    layout: Layout  # tensors that cross, in the order in which the head makes them
+    flops: int  # floating-point operations of all convolutions up to and including this point
+    total_flops: int  # of the whole network
+
+    @property
+    def share(self) -> float:
+        """Share of the network's work that is done left of the split, 0 to 1."""
+        return self.flops / self.total_flops
+
+
+def split_points(graph: Graph) -> tuple[str, ...]:
+    """Names of all points, in execution order: after every node but the final Detect."""
+    return tuple(node.name for node in graph.nodes[:-1])
+
+
+def halves(graph: Graph, split: str) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+    """The nodes up to and including the split point, and the others.
+
+    Raises UnknownSplitPoint.
+    """
+    points = split_points(graph)
+    if split not in points:
+        raise UnknownSplitPoint(split, points)
+    position = points.index(split) + 1
+    return graph.nodes[:position], graph.nodes[position:]
+
+
+def live_set(graph: Graph, split: str) -> tuple[str, ...]:
+    """Names of the tensors that the head makes and the tail reads, in the order in which they are made.
+
+    Raises UnknownSplitPoint.
+    """
+    head, tail = halves(graph, split)
+    read = {name for node in tail for name in node.inputs}
+    return tuple(name for name in (INPUT, *(node.name for node in head)) if name in read)
+
+
+def layout(graph: Graph, split: str, size: tuple[int, int]) -> Layout:
+    """The tensors that cross the split for a canvas of (H, W) pixels: names and shapes (C, h, w).
+
+    Raises UnknownSplitPoint.
+    """
+    head, _ = halves(graph, split)
+    shapes = dict(_trace(head, size))
+    return tuple(TensorSpec(name, shapes[name]) for name in live_set(graph, split))
+
+
+def points(graph: Graph, size: tuple[int, int]) -> tuple[Point, ...]:
+    """Every split point for a canvas of (H, W) pixels, in execution order.
+
+    Counts the floating-point operations of convolutions, a multiplication and an addition each: over 99 % of the
+    arithmetic. Activations, additions, pooling and the decoding of boxes are left out.
+    """
+    with FlopCounterMode(display=False) as counter:
+        steps = [(name, shape, counter.get_total_flops()) for name, shape in _trace(graph.nodes, size)]
+    shapes = {name: shape for name, shape, _ in steps}
+    _, _, total = steps[-1]
+    return tuple(
+        Point(name, tuple(TensorSpec(live, shapes[live]) for live in live_set(graph, name)), flops, total)
+        for name, _, flops in steps[:-1]
+    )
+
+
+def _trace(nodes: Sequence[Node], size: tuple[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and output shape, without the batch axis, of each node, as it is run on the meta device.
+
+    Tensors have shapes there but no values, and the weights of the network stay where they are.
+    """
+    tensors = {INPUT: torch.empty(1, 3, *size, device="meta")}
+    for node in nodes:
+        with torch.no_grad():
+            tensors[node.name] = replace(node, module=_on_meta(node.module))(tensors)
+        yield node.name, tuple(tensors[node.name].shape[1:])
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """A copy without weights. The module itself is left alone: another thread may be running it."""
+    weights = (*module.parameters(), *module.buffers())
+    return deepcopy(module, {id(weight): weight.to("meta") for weight in weights})

@@ -1,0 +1,110 @@
+"""Finds the weights of a model: a given file, one fetched before, or the official release."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pooch
+
+MODELS = tuple(f"yolov5{scale}{suffix}" for suffix in ("", "u") for scale in "nsmlx")
+"""Names of the official networks: yolov5n to yolov5x and, anchor-free, yolov5nu to yolov5xu."""
+
+SAFETENSORS = ".safetensors"
+DEMO = "demo"
+"""Name of the network that comes with this package: small, for people and vehicles, good for a demonstration."""
+
+EMBEDDED = Path(__file__).parent / "bundled"
+"""Folder of the networks that come with this package, as NAME.safetensors; the model card stands beside each."""
+
+LEGACY_RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v6.0"
+ULTRALYTICS_RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.3.0"
+
+_SHA256 = {  # of the released files that are known; the others are only checked to be whole
+    "yolov5n": "edd2e5cc4e3caa4b508168b51d9dc529da58b37813e0d2c8b49aba06aa3472dc",
+}
+
+
+class WeightsError(Exception):
+    """There are no weights to load; the message says what to do."""
+
+
+class UnknownModel(WeightsError):
+    """A name that is not one of the official networks."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"unknown model {name!r}; choose {DEMO} (which comes with Splitcast), one of {', '.join(MODELS)}, "
+            "or give a path to a .pt file"
+        )
+        self.name = name
+
+
+class MissingWeights(WeightsError):
+    """A path at which there is no file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"no weights at {path}; give an existing .pt file, or a name such as yolov5n to fetch one"
+        )
+        self.path = path
+
+
+class DownloadFailed(WeightsError):
+    """The weights could not be fetched whole; nothing was kept."""
+
+    def __init__(self, url: str, path: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot fetch {url} ({reason}); fetch it on another machine and put it at {path}, "
+            "or give the path of a .pt file as the model"
+        )
+        self.url, self.path, self.reason = url, path, reason
+
+
+def find_weights(model: str, cache: Path | None = None, base_url: str | None = None) -> Path:
+    """Path of a model's weights, fetched with a progress bar if they are not there yet.
+
+    `model` is `DEMO`, a path to a `.pt` or `.safetensors` file, or one of `MODELS`. The last are kept in `cache`,
+    by default the user's cache folder (`~/.cache/splitcast`), and come from `base_url` or else from their official
+    release. A file appears under its name only once it is complete and, where the SHA-256 is known, found to be the
+    released one.
+    Raises UnknownModel, MissingWeights, DownloadFailed.
+    """
+    path = EMBEDDED / f"{DEMO}{SAFETENSORS}" if model == DEMO else Path(model).expanduser()
+    if path.suffix in (".pt", SAFETENSORS) or len(path.parts) > 1:
+        if not path.is_file():
+            raise MissingWeights(path)
+        return path
+    if model not in MODELS:
+        raise UnknownModel(model)
+    release = base_url or (ULTRALYTICS_RELEASE if model.endswith("u") else LEGACY_RELEASE)
+    return fetch(f"{release}/{model}.pt", f"{model}.pt", cache, _SHA256.get(model))
+
+
+def fetch(
+    url: str, name: str, cache: Path | None, sha256: str | None = None, *, sha256_prefix: str = ""
+) -> Path:
+    """Path of a checkpoint kept in `cache` as `name`, fetched with a progress bar if it is not there yet.
+
+    It appears there only once it is whole and its SHA-256 is the given one, or begins with what is given of it.
+    Raises DownloadFailed.
+    """
+    folder = cache or Path(pooch.os_cache("splitcast"))
+    target = folder / name
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says it all
+
+    def download(url: str, output: str, caller: Any) -> None:
+        pooch.HTTPDownloader(progressbar=True)(url, output, caller)
+        # A checkpoint is a zip file, whose directory stands at its end: one cut short, or a login page in its place,
+        # is refused even where no hash is known.
+        if not sha256_prefix and not zipfile.is_zipfile(output):
+            raise ValueError("what came is not a whole checkpoint")
+        if not pooch.file_hash(output).startswith(sha256_prefix):
+            raise ValueError(f"the SHA-256 of what came does not begin with {sha256_prefix}")
+
+    try:
+        pooch.retrieve(url, sha256, target.name, folder, downloader=download)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+        raise DownloadFailed(url, target, str(error)) from error
+    return target

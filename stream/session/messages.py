@@ -1,0 +1,216 @@
+"""The JSON texts that camera and detector exchange beside the binary packets; docs/protocol.md is normative."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from binascii import Error as BadBase64
+from binascii import a2b_base64
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+
+from stream.session.preview import check_preview
+
+PROTOCOL_VERSION = 1
+FEATURES_PROTOCOL = "splitcast.features.v1"
+DETECTIONS_PROTOCOL = "splitcast.detections.v1"
+MAX_TEXT_CHARACTERS = 64 * 1024  # a hello of 255 tensors takes 30 k; parsing takes many times a text's size
+
+StreamName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class InvalidMessage(ValueError):
+    """A text is not one of this protocol's messages."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+    def text(self) -> str:
+        """The message as it goes on the wire."""
+        return self.model_dump_json()
+
+
+CountByName: TypeAlias = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Count], Field(max_length=32)
+]
+
+
+class TensorShape(_Message):
+    """Name and shape of one tensor that crosses the split, without the batch axis."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1, max_length=8)]
+
+
+class Clock(_Message):
+    """The same instant on two clocks, so that `captured_ns` can be told as a time of day."""
+
+    monotonic_ns: Nanoseconds
+    unix_ns: Nanoseconds
+
+
+class Hello(_Message):
+    """Camera's first message: what it is going to send, and with which network and codec."""
+
+    type: Literal["hello"] = "hello"
+    protocol: int = PROTOCOL_VERSION
+    stream: StreamName
+    model: Annotated[str, StringConstraints(max_length=256)]  # for people; the weights hash decides
+    weights: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    split: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    canvas: tuple[Annotated[int, Field(ge=32, le=65535)], Annotated[int, Field(ge=32, le=65535)]]  # (H, W)
+    tensors: Annotated[list[TensorShape], Field(min_length=1, max_length=255)]
+    codec: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    clock: Clock
+    software: Annotated[str, StringConstraints(max_length=64)] = ""
+    preview: bool = False  # previews will come: pixels leave the camera
+
+
+class StageReport(_Message):
+    """Latency of one stage over the frames of a report, in milliseconds."""
+
+    mean_ms: float
+    p95_ms: float
+
+
+class RateReport(_Message):
+    """What rate control does, and what it knows of the link."""
+
+    step: int | None = None  # of the last frame; None where the codec has none
+    reason: Annotated[str, StringConstraints(max_length=64)] | None = None  # what chose it
+    target_kbps: Annotated[float, Field(gt=0)] | None = None
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    link_kbps: Annotated[float, Field(ge=0)]
+    queue_ms: Annotated[float, Field(ge=0)]
+
+
+class Report(_Message):
+    """Camera's own account, about once a second: what the detector cannot see."""
+
+    type: Literal["report"] = "report"
+    captured: Count
+    detected: Count
+    in_flight: Count
+    dropped: CountByName  # "stage/reason"
+    reconnects: CountByName  # "source", "detector"
+    source: Annotated[str, StringConstraints(max_length=1024)]
+    source_state: Annotated[str, StringConstraints(max_length=64)]
+    keyframes: CountByName
+    latency: StageReport | None = None
+    latency_sum_ms: Annotated[float, Field(ge=0)] | None = None  # of all frames detected
+    stages: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=64)], StageReport], Field(max_length=32)
+    ] = {}
+    rate: RateReport | None = None
+    jpeg_bytes: Count | None = None  # size of a frame's canvas as JPEG, which is never sent
+
+
+def _from_base64(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return a2b_base64(value, strict_mode=True)
+    except (BadBase64, ValueError) as error:  # ValueError: beyond ASCII
+        raise ValueError(f"not base64: {error}") from None
+
+
+class Preview(_Message):
+    """A small picture of a frame that was sent, at most about once a second."""
+
+    type: Literal["preview"] = "preview"
+    jpeg: Annotated[
+        bytes,
+        BeforeValidator(_from_base64),
+        AfterValidator(check_preview),
+        PlainSerializer(lambda jpeg: b64encode(jpeg).decode(), return_type=str),
+    ]
+
+
+class Welcome(_Message):
+    """Detector accepts; the camera may have `window` unacknowledged packets of at most `max_packet_bytes`."""
+
+    type: Literal["welcome"] = "welcome"
+    window: Annotated[int, Field(ge=1, le=1024)]
+    max_packet_bytes: Annotated[int, Field(ge=1)]
+    software: str = ""
+
+
+class ProfileRequest(_Message):
+    """The detector lacks the calibration profile that the hello's codec names: send it, as one binary message."""
+
+    type: Literal["profile_request"] = "profile_request"
+    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Ack(_Message):
+    """The oldest unacknowledged packet was detected on; durations on the detector's clock."""
+
+    type: Literal["ack"] = "ack"
+    sequence: Annotated[int, Field(ge=0, lt=2**32)]
+    captured_ns: Nanoseconds
+    detections: Count
+    stages_ns: dict[str, Count]
+
+
+class Reject(_Message):
+    """The oldest unacknowledged packet yielded no detections."""
+
+    type: Literal["reject"] = "reject"
+    reason: Literal["corrupt", "missing_reference", "error"]
+    detail: str = ""
+
+
+class KeyframeRequest(_Message):
+    """The detector holds no reference: the next packet has to be a keyframe."""
+
+    type: Literal["keyframe"] = "keyframe"
+
+
+ToDetector: TypeAlias = Annotated[Hello | Report | Preview, Field(discriminator="type")]
+ToCamera: TypeAlias = Annotated[
+    Welcome | ProfileRequest | Ack | Reject | KeyframeRequest, Field(discriminator="type")
+]
+_TO_DETECTOR: TypeAdapter[Hello | Report | Preview] = TypeAdapter(ToDetector)
+_TO_CAMERA: TypeAdapter[Welcome | ProfileRequest | Ack | Reject | KeyframeRequest] = TypeAdapter(ToCamera)
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise InvalidMessage(f"a text of {len(text)} characters; at most {MAX_TEXT_CHARACTERS}")
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "message"
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def parse_to_detector(text: str) -> Hello | Report | Preview:
+    """A camera's message. Raises InvalidMessage, which names the field at fault."""
+    _check_length(text)
+    try:
+        return _TO_DETECTOR.validate_json(text)
+    except ValidationError as error:
+        raise InvalidMessage(_describe(error)) from None
+
+
+def parse_to_camera(text: str) -> Welcome | ProfileRequest | Ack | Reject | KeyframeRequest:
+    """A detector's message. Raises InvalidMessage, which names the field at fault."""
+    _check_length(text)
+    try:
+        return _TO_CAMERA.validate_json(text)
+    except ValidationError as error:
+        raise InvalidMessage(_describe(error)) from None

@@ -1,0 +1,1 @@
+"""Where frames come from. Imports asyncio and OpenCV; never torch."""

@@ -1,0 +1,122 @@
+"""What every source of frames is: an asynchronous iterator, with events for whatever happens besides frames."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from stream.frame import Frame
+from stream.tasks.backoff import Backoff
+
+T = TypeVar("T")
+
+
+class SourceError(Exception):
+    """The source cannot be opened and trying again would not help. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConnected:
+    """Frames arrive, for the first time or again. Width and height of the first one, in pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """Frames no longer arrive. A live source tries again; a file that breaks off ends."""
+
+    reason: str  # for people, without credentials
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRetry:
+    """A live source waits before it connects again."""
+
+    delay_s: float
+    attempt: int  # from 1, since the last frame
+
+
+@dataclass(frozen=True, slots=True)
+class FramesSkipped:
+    """Frames were captured, but newer ones arrived before anyone asked for them."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameUnreadable:
+    """An image of a folder, or a camera's picture, could not be decoded and was left out."""
+
+    name: str  # the image's path, or the name of the live source
+    reason: str
+
+
+SourceEvent: TypeAlias = SourceConnected | SourceLost | SourceRetry | FramesSkipped | FrameUnreadable
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """How to capture. Raises ValueError where a value makes no sense."""
+
+    open_timeout_s: float = 5.0
+    read_timeout_s: float = 5.0  # must exceed the camera's keyframe interval, which the first frame waits for
+    backoff_min_s: float = 0.5
+    backoff_max_s: float = 30.0
+    backoff_jitter: float = 1.0  # 0 none, 1 full; see Backoff
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    realtime: bool = False  # play a video file at its own rate, as if it were a live camera
+    loop: bool = False  # start a file or folder again at its end, for ever
+
+    def __post_init__(self) -> None:
+        for name in ("open_timeout_s", "read_timeout_s"):
+            timeout_s = getattr(self, name)
+            if not 0 < timeout_s < math.inf:
+                raise ValueError(f"{name} must be a positive number of seconds, got {timeout_s}")
+        if self.rtsp_transport not in ("tcp", "udp"):
+            raise ValueError(f"rtsp_transport must be tcp or udp, got {self.rtsp_transport!r}")
+        Backoff(self.backoff_min_s, self.backoff_max_s, self.backoff_jitter, Random())
+
+
+class Source(ABC):
+    """An asynchronous iterator of frames, for one consumer. Close it, or use it as a context manager."""
+
+    name: str  # the URI without credentials
+    live: bool  # the newest frame is kept, rather than every frame
+
+    def __init__(self, name: str, live: bool, on_event: Callable[[SourceEvent], None] | None) -> None:
+        self.name, self.live = name, live
+        self._emit: Callable[[SourceEvent], None] = on_event or (lambda event: None)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="splitcast-source")
+        self._closed = False
+
+    def __aiter__(self) -> Source:
+        return self
+
+    @abstractmethod
+    async def __anext__(self) -> Frame:
+        """The next frame. Its image belongs to the caller."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the camera or file, ending any iteration. May be called again."""
+
+    async def __aenter__(self) -> Source:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run on the source's own thread: OpenCV and large copies never run on the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

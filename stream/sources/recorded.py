@@ -1,0 +1,245 @@
+"""Recordings: a video file or a folder of images, of which every frame is kept unless it is played in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from stream.frame import Frame
+from stream.redact import redact_url
+from stream.sources.base import (
+    CaptureOptions,
+    FramesSkipped,
+    FrameUnreadable,
+    Source,
+    SourceConnected,
+    SourceError,
+    SourceEvent,
+    SourceLost,
+)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+SIDE_MAX = 65535  # pixels: a packet says the size of the picture in 16 bits a side
+
+
+class Recording(Protocol):
+    """Frames in order. All methods belong to one thread at a time."""
+
+    @property
+    def fps(self) -> float:
+        """Frames a second; 0 or less where there is no rate."""
+
+    def rewind(self) -> None:
+        """Begin again."""
+
+    def read(self) -> Frame | SourceEvent | None:
+        """The next frame, or what is wrong, or None at the end."""
+
+    def skip(self, count: int) -> int:
+        """Pass over frames; returns how many, fewer than `count` at the end."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class RecordedSource(Source):
+    """A recording, read on the source's own thread."""
+
+    def __init__(
+        self,
+        name: str,
+        recording: Recording,
+        options: CaptureOptions,
+        on_event: Callable[[SourceEvent], None] | None,
+    ) -> None:
+        super().__init__(redact_url(name), live=options.realtime, on_event=on_event)
+        self._recording = recording
+        self._options = options
+        self._connected = False
+        self._frames = 0  # delivered or skipped so far
+        self._pass_from = 0  # what `_frames` was when the recording last began
+        self._started_ns = 0
+        self._reading: asyncio.Future[tuple[int, Frame | SourceEvent | None]] | None = None
+        self._closing = asyncio.Event()
+
+    async def __anext__(self) -> Frame:
+        while not self._closed:
+            late = await self._keep_pace() if self._options.realtime else 0
+            if self._closed:
+                break
+            match await self._read(late):
+                case Frame() as frame:
+                    return self._deliver(frame)
+                case None:
+                    # A pass without a single frame would be followed by as empty ones, for ever.
+                    if self._closed or not self._options.loop or self._frames == self._pass_from:
+                        break
+                    self._pass_from = self._frames
+                    await self._run(self._recording.rewind)
+                case event:
+                    self._emit(event)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._closing.set()
+        await self._run(self._recording.close)
+        self._thread.shutdown(wait=False)
+
+    async def _read(self, late: int) -> Frame | SourceEvent | None:
+        """The next frame after those that are too late, or what is wrong, or None at the end."""
+        # A cancelled call leaves its read to the next one: every frame of a file is kept or counted.
+        if self._reading is None:
+            # Handed to the thread here and now, so that no `aclose` comes between: none reads what is closed.
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._thread, self._skip_and_read, late)
+        skipped, item = await asyncio.shield(self._reading)
+        self._reading = None
+        if skipped:
+            self._frames += skipped
+            self._emit(FramesSkipped(skipped))
+        return item
+
+    def _skip_and_read(self, late: int) -> tuple[int, Frame | SourceEvent | None]:
+        skipped = self._recording.skip(late) if late else 0
+        return skipped, self._recording.read()
+
+    def _deliver(self, frame: Frame) -> Frame:
+        if not self._connected:
+            self._connected = True
+            self._emit(SourceConnected(frame.width, frame.height))
+        if self._options.realtime:
+            frame = replace(frame, captured_ns=self._due_ns(self._frames))
+        self._frames += 1
+        return frame
+
+    def _due_ns(self, index: int) -> int:
+        """When a camera would have captured the frame of this index, counted over all passes."""
+        return self._started_ns + round(index * 1e9 / self._recording.fps)
+
+    async def _keep_pace(self) -> int:
+        """Wait until the next frame is due; returns how many are late: newer ones have replaced them by now."""
+        now_ns = time.monotonic_ns()
+        self._started_ns = self._started_ns or now_ns
+        newest = int((now_ns - self._started_ns) * self._recording.fps / 1e9)
+        # Not wait_for, which before Python 3.12 may swallow a cancellation.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout((self._due_ns(self._frames) - now_ns) / 1e9):
+                await self._closing.wait()
+        return max(0, newest - self._frames)
+
+
+def open_recording(path: Path, options: CaptureOptions) -> Video | Images:
+    """The recording at a path. Raises SourceError where there is none that can be read."""
+    name = redact_url(str(path))  # it may be a URL with a slash too few
+    try:
+        if path.is_dir():
+            images = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            if not images:
+                suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+                raise SourceError(f"the folder {name} contains no images; put some there ({suffixes})")
+        elif not path.is_file():
+            raise SourceError(
+                f"there is no file or folder {name}; check the path, "
+                "or give a webcam's number or a URL such as rtsp://…"
+            )
+        else:
+            images = [path] if path.suffix.lower() in IMAGE_SUFFIXES else []
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read ({error.strerror}); check its permissions") from error
+    recording = Images(images) if images else Video(path)
+    if options.realtime and not 0 < recording.fps <= 1000:
+        recording.close()
+        raise SourceError(f"{name} has no frame rate to play it at; leave out realtime")
+    return recording
+
+
+class Video:
+    """A video file. All methods belong to one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()  # a relative name such as concat:x would mean something to FFmpeg
+        self.rewind()
+        if not self._capture.isOpened():
+            raise SourceError(
+                f"{redact_url(str(path))} is not a video that can be read; "
+                "convert it, or check that it is whole"
+            )
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+
+    def rewind(self) -> None:
+        """Begin again. Opens the file anew: seeking is not exact in every format."""
+        # One thread: the machine's cores belong to the model.
+        parameters = [cv2.CAP_PROP_N_THREADS, 1]
+        self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG, parameters)
+        self._promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._frames = 0
+
+    def read(self) -> Frame | SourceEvent | None:
+        """The next frame, or what is wrong, or None at the end."""
+        ok, image = self._capture.read()
+        if ok:
+            self._frames += 1
+            return Frame(image, time.monotonic_ns())
+        if self._frames < self._promised:
+            promised, self._promised = self._promised, 0
+            return SourceLost(
+                f"{self._path.name} ends after {self._frames} frames, but promises {promised}: it may be damaged"
+            )
+        return None
+
+    def skip(self, count: int) -> int:
+        """Pass over frames; returns how many, fewer than `count` at the end."""
+        before = self._frames
+        while self._frames < before + count and self._capture.grab():
+            self._frames += 1
+        return self._frames - before
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class Images:
+    """Image files in the given order. All methods belong to one thread at a time."""
+
+    fps = 0.0
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._next = iter(self._paths)
+
+    def read(self) -> Frame | SourceEvent | None:
+        """The next image, or why it is left out, or None at the end."""
+        path = next(self._next, None)
+        if path is None:
+            return None
+        try:
+            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        except (OSError, cv2.error) as error:
+            return FrameUnreadable(str(path), getattr(error, "strerror", None) or "it is not an image")
+        if image is None:
+            return FrameUnreadable(str(path), "it is not an image")
+        height, width = image.shape[:2]
+        if max(height, width) > SIDE_MAX:
+            reason = f"it is {width} x {height} pixels, and {SIDE_MAX} a side are the most; make it smaller"
+            return FrameUnreadable(str(path), reason)
+        return Frame(image, time.monotonic_ns())
+
+    def skip(self, count: int) -> int:
+        raise AssertionError("images have no frame rate, so none is ever late")
+
+    def close(self) -> None:
+        pass

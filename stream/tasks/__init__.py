@@ -1,0 +1,1 @@
+"""What asyncio tasks and worker threads share."""

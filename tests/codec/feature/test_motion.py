@@ -1,0 +1,196 @@
+"""Motion: compensation exactly as the slow one, a search that finds what moved, checksums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.feature import motion
+from tests.codec import reference_feature as reference
+
+DOWN, ACROSS = 3, 4
+SHAPE = 4 * DOWN, 4 * ACROSS
+
+
+def framed(planes):
+    components, height, width = planes.shape
+    samples = motion.framed(height, width, components)
+    motion.frame(np.ascontiguousarray(planes), samples)
+    return samples
+
+
+def compensated(planes, vectors):
+    """What the vectors make of planes."""
+    prediction = planes.copy()
+    motion.compensate(framed(planes), vectors, prediction, *motion.room_for(len(planes)))
+    return prediction
+
+
+def picture(seed, components=5, height=SHAPE[0], width=SHAPE[1], largest=3000):
+    rng = np.random.default_rng(seed)
+    rough = rng.normal(0, largest / 2, (components, height + 8, width + 8))
+    for _ in range(3):
+        rough = (rough + np.roll(rough, 1, 1) + np.roll(rough, 1, 2)) / 2
+    return np.clip(rough, -32768, 32767).astype(np.int16)
+
+
+def test_taps_are_those_of_the_text_and_sum_to_one():
+    assert motion.TAPS.tolist() == [list(taps) for taps in reference.TAPS]
+    assert (motion.TAPS.sum(1) == 256).all()
+
+
+@given(st.integers(0, 2**32), st.sampled_from([100, 32767]))
+def test_compensation_is_the_slow_one(seed, largest):
+    """Every vector, over every edge; saturating samples too."""
+    rng = np.random.default_rng(seed)
+    planes = rng.integers(-largest - 1, largest + 1, (3, *SHAPE)).astype(np.int16)
+    vectors = rng.integers(-8, 9, (DOWN * ACROSS, 2)).astype(np.int8)
+    vectors[rng.integers(0, 2, len(vectors)) == 0] = 0
+    expected = reference.predict(planes.astype(np.int64), vectors.tolist(), ACROSS)
+    assert np.array_equal(compensated(planes, vectors), expected)
+
+
+def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2):
+    """The search for planes, of which each block has changed."""
+    last = framed(current)
+    last += 1
+    room = motion.room_for(len(current))
+    return motion.search(
+        framed(current), last, framed(reference_frame), vectors, bit_cost, 0, reach, refine, *room
+    )
+
+
+@pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])
+def test_one_vector_for_all_blocks(vector):
+    planes = picture(1)[:, : SHAPE[0], : SHAPE[1]]
+    vectors = np.array([vector] * (DOWN * ACROSS), np.int8)
+    expected = reference.predict(planes.astype(np.int64), vectors.tolist(), ACROSS)
+    assert np.array_equal(compensated(planes, vectors), expected)
+
+
+@pytest.mark.parametrize("components", [5, 2])
+@pytest.mark.parametrize("width", [16, 20])
+def test_a_frame_has_components_last_and_edges_that_go_on(components, width):
+    planes = np.random.default_rng(0).integers(-99, 99, (5, 8, width)).astype(np.int16)
+    samples = motion.framed(8, width, components)
+    motion.frame(planes, samples)
+    margins = [(0, 0), *[(motion.MARGIN, motion.MARGIN)] * 2]
+    assert np.array_equal(samples, np.pad(planes[:components], margins, "edge").transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (1, 0), (0, -2), (-1, 1), (2, 2)])
+def test_the_search_finds_whole_samples(down, right):
+    wide = picture(3)
+    reference_frame = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    current = wide[:, 4 + down : 4 + down + SHAPE[0], 4 + right : 4 + right + SHAPE[1]]
+    vectors = np.full((DOWN * ACROSS, 2), 77, np.int8)
+    remaining = search(current, reference_frame, vectors, 1, 2)
+    inner = vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1]
+    assert (inner == (4 * down, 4 * right)).all()
+    assert remaining <= int(np.abs(current.astype(int) - reference_frame).sum())
+
+
+@pytest.mark.parametrize("refine", [1, 2])
+def test_the_search_finds_parts_of_samples(refine):
+    wide = picture(5)
+    step = 2 if refine == 1 else 1
+    moved = reference.predict(wide.astype(np.int64), [(step, -step)] * (5 * 6), 6)
+    inside = np.s_[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    vectors = np.empty((DOWN * ACROSS, 2), np.int8)
+    found = search(moved[inside].astype(np.int16), wide[inside], vectors, 1, refine)
+    assert (vectors.reshape(DOWN, ACROSS, 2)[1:-1, 1:-1] == (step, -step)).all()
+    whole = search(moved[inside].astype(np.int16), wide[inside], vectors, 1, 0)
+    assert found < whole
+    assert not (vectors & 3).any()
+
+
+@given(st.integers(0, 2**32), st.integers(0, 2), st.integers(0, 2), st.sampled_from([0, 1, 100, 65536]))
+def test_the_search_stays_in_range_and_says_what_remains(seed, reach, refine, bit_cost):
+    rng = np.random.default_rng(seed)
+    current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
+    vectors = np.empty((DOWN * ACROSS, 2), np.int8)
+    remaining = search(current, reference_frame, vectors, bit_cost, refine, reach=reach)
+    assert np.abs(vectors).max() <= (8 if reach and refine else 4 * reach)
+    moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
+    assert remaining == np.abs(current - moved).sum()
+
+
+@given(st.integers(0, 2**32))
+def test_differences_are_of_each_block(seed):
+    current, last = np.random.default_rng(seed).integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
+    differences = np.full(DOWN * ACROSS, -1, np.int64)
+    motion.block_differences(framed(current), framed(last), differences)
+    assert differences.tolist() == by_block(np.abs(current.astype(np.int64) - last))
+
+
+def by_block(samples):
+    return samples.sum(0).reshape(DOWN, 4, ACROSS, 4).sum((1, 3)).ravel().tolist()
+
+
+@pytest.mark.parametrize("reach", [0, 2])
+def test_a_frame_does_not_move_if_it_is_still_or_must_not(reach):
+    planes, other = picture(7), picture(8)
+    planes, other = planes[:, : SHAPE[0], : SHAPE[1]], other[:, : SHAPE[0], : SHAPE[1]]
+    vectors = np.empty((DOWN * ACROSS, 2), np.int8)
+    assert search(planes, planes if reach else other, vectors, 1, 2, reach=reach) == (
+        0 if reach else np.abs(planes.astype(int) - other).sum()
+    )
+    assert not vectors.any()
+
+
+def test_a_block_that_did_not_change_does_not_move():
+    """Whatever the reference made of it; others do."""
+    wide = picture(3)
+    reference_frame = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    current = wide[:, 5 : 5 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    last = current.copy()
+    last[:, :, 8:] += 10
+    vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
+    room = motion.room_for(len(current))
+    motion.search(framed(current), framed(last), framed(reference_frame), vectors, 1, 0, 2, 2, *room)
+    search(current, reference_frame, all_vectors, 1, 2)
+    still = np.tile([True, True, False, False], DOWN)
+    assert not vectors[still].any()
+    assert vectors[~still].any()
+    assert all_vectors[still].any()
+    motion.search(
+        framed(current), framed(last), framed(reference_frame), vectors, 1, 16 * 5 * 10, 2, 2, *room
+    )
+    assert not vectors.any()
+
+
+@given(st.integers(0, 2**32))
+def test_the_checksum_is_the_slow_one(seed):
+    planes = np.random.default_rng(seed).integers(-32768, 32768, (3, 8, 12)).astype(np.int16)
+    state = reference.State(3, 8, 12, None, planes=planes.astype(np.int64))
+    assert motion.checksum(planes) == reference.checksum([state])
+
+
+def test_the_checksum_sees_every_sample_and_where_it_is():
+    planes = np.random.default_rng(1).integers(-99, 99, (2, 4, 8)).astype(np.int16)
+    sums = {int(motion.checksum(planes))}
+    for place in np.ndindex(planes.shape):
+        changed = planes.copy()
+        changed[place] += 1
+        sums.add(int(motion.checksum(changed)))
+    assert len(sums) == 1 + planes.size
+    assert motion.checksum(np.ascontiguousarray(planes[::-1])) not in sums
+
+
+@given(st.integers(0, 2**32), st.sampled_from([10.0, 1e5]))
+def test_a_frame_as_it_is_taken_is_rounded_and_saturated(seed, scale):
+    rng = np.random.default_rng(seed)
+    planes = (scale * rng.normal(size=(3, *SHAPE))).astype(np.float32)
+    offset = rng.normal(size=3).astype(np.float32)
+    samples = motion.framed(*SHAPE, 2)
+    motion.frame_rounded(planes, offset, samples)
+    expected = np.clip(np.rint(planes - offset[:, None, None]), -32768, 32767).astype(np.int16)[:2]
+    assert np.array_equal(samples, framed(expected))
+    assert np.array_equal(motion.inside(samples), expected.transpose(1, 2, 0))
+
+
+def test_magnitude_sums_without_overflow():
+    planes = np.full((16, 64, 64), -32768, np.int16)
+    assert motion.magnitude(framed(planes)) == 64 * 64 * 16 * 32768

@@ -1,0 +1,113 @@
+"""Quantization: ranges, levels and values against the reference, and the bound on the error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from codec.errors import CorruptPacket, NonFiniteTensor
+from codec.rle import kernels
+from codec.rle.quantize import ValueRange
+from tests.codec import reference_rle as reference
+
+GREATEST = float(np.finfo(np.float32).max)
+DENORMAL = float(np.finfo(np.float32).smallest_subnormal)
+
+BITS = st.integers(2, 8)
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+TENSORS = arrays(np.float32, st.integers(1, 70), elements=FINITE)
+
+
+def quantize(x, bits):
+    value_range = ValueRange.of(x, "x")
+    levels = np.empty(x.size, np.uint8)
+    kernels.quantize(x, value_range.minimum, value_range.scale(bits), levels)
+    return value_range, levels
+
+
+@given(TENSORS, BITS)
+def test_range_levels_and_values_are_the_reference_ones(x, bits):
+    value_range, levels = quantize(x, bits)
+    expected = reference.quantize([float(v) for v in x], bits)
+    assert reference.order(value_range.minimum) == reference.order(expected.minimum)
+    assert reference.order(value_range.maximum) == reference.order(expected.maximum)
+    assert levels.tolist() == expected.levels
+    assert value_range.table(bits)[levels].tolist() == reference.dequantize(expected, bits)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_halves_round_like_the_reference(bits):
+    """At and next to the thresholds between levels, where a fused multiply-add would show."""
+    rng = np.random.default_rng(bits)
+    for _ in range(20):
+        low, high = np.sort(rng.normal(0, 10.0 ** rng.integers(-30, 30), 2).astype(np.float32))
+        thresholds = (
+            low + (np.arange(2**bits - 1) + 0.5) * (float(high) - float(low)) / (2**bits - 1)
+        ).astype(np.float32)
+        near = [thresholds, np.nextafter(thresholds, np.float32(np.inf)), np.nextafter(thresholds, -np.inf)]
+        x = np.concatenate(([low, high], *near)).clip(low, high).astype(np.float32)
+        assert quantize(x, bits)[1].tolist() == reference.quantize([float(v) for v in x], bits).levels
+
+
+@given(TENSORS, BITS)
+def test_error_is_at_most_half_a_step(x, bits):
+    value_range, levels = quantize(x, bits)
+    decoded = value_range.table(bits)[levels].astype(np.float64)
+    step = (value_range.maximum - value_range.minimum) / (2**bits - 1)
+    # Half a step, and the rounding of the result to float32.
+    allowed = step / 2 * (1 + 1e-12) + float(np.abs(x).max()) * 2**-24 + 2**-150
+    assert np.abs(decoded - x).max() <= allowed
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.5, -GREATEST, GREATEST, DENORMAL, -DENORMAL])
+@pytest.mark.parametrize("size", [1, 2, 33])
+def test_a_constant_comes_back_exactly(value, size):
+    value_range, levels = quantize(np.full(size, value, np.float32), 4)
+    assert levels.tolist() == [0] * size
+    assert value_range.table(4).tolist() == [value] * 16
+
+
+def test_range_beyond_float32_is_quantized():
+    value_range, levels = quantize(np.array([-GREATEST, 0, GREATEST], np.float32), 8)
+    assert levels.tolist() == [0, 128, 255]
+    assert value_range.table(8)[[0, 255]].tolist() == [-GREATEST, GREATEST]
+
+
+def test_smallest_range_is_quantized():
+    _, levels = quantize(np.array([0, DENORMAL, 3 * DENORMAL], np.float32), 2)
+    assert levels.tolist() == [0, 1, 3]
+
+
+def test_negative_zero_is_the_lesser_zero():
+    value_range, levels = quantize(np.array([0.0, -0.0], np.float32), 2)
+    assert value_range.pack().hex() == "8000000000000000"
+    assert levels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("index", [0, 7, 40])
+def test_refuses_what_is_not_finite_anywhere(bad, index):
+    x = np.linspace(-1, 1, 41, dtype=np.float32)
+    x[index] = bad
+    with pytest.raises(NonFiniteTensor, match=r"'4\.m'") as refused:
+        ValueRange.of(x, "4.m")
+    assert refused.value.name == "4.m"
+
+
+@pytest.mark.parametrize("pattern", [0x7F800001, 0x7FFFFFFF, 0xFF800001, 0xFFFFFFFF, 0x7FC00000, 0xFFC00000])
+def test_refuses_every_kind_of_nan(pattern):
+    x = np.array([0x3F800000, pattern], np.uint32).view(np.float32)
+    with pytest.raises(NonFiniteTensor):
+        ValueRange.of(x, "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["7fc0000000000000", "000000007fc00000", "000000007f800000", "ff80000000000000", "3f80000000000000"],
+)
+def test_refuses_a_range_no_tensor_has(data):
+    with pytest.raises(CorruptPacket):
+        ValueRange.parse(memoryview(bytes.fromhex(data)))

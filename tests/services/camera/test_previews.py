@@ -1,0 +1,232 @@
+"""Pictures of a camera: measured always, sent only where both ends allow it and the link has room."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import cv2
+import numpy as np
+import pytest
+from aiohttp import ClientSession
+
+from services.camera.pictures import Room, jpeg_bytes, preview_jpeg
+from services.camera.service import Camera, Refused
+from stream.frame import Frame
+from stream.session.preview import MAX_BYTES, check_preview
+from stream.session.session import CloseCode
+from tests.services.conftest import FRAMES, LIVENESS_S, SIZE, write_video
+from tests.services.proxy import proxy_to
+
+
+def noise(height: int, width: int) -> Frame:
+    return Frame(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8), captured_ns=0)
+
+
+def smooth(height: int, width: int) -> Frame:
+    """A picture of slow gradients, which JPEG keeps well."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    planes = [rows * 255 // height, columns * 255 // width, np.full((height, width), 90)]
+    return Frame(np.stack(planes, -1).astype(np.uint8), captured_ns=0)
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture
+
+
+class TestPictures:
+    @pytest.mark.parametrize(
+        ("size", "small"),
+        [
+            ((1080, 1920), (180, 320)),
+            ((640, 480), (320, 240)),
+            ((100, 50), (100, 50)),
+            ((1, 4000), (1, 320)),
+        ],
+    )
+    def test_a_preview_is_small_and_keeps_the_aspect(self, size, small):
+        jpeg = check_preview(preview_jpeg(smooth(*size)))
+        assert decode(jpeg).shape == (*small, 3)
+
+    def test_a_preview_shows_the_frame(self):
+        frame = smooth(240, 320)
+        difference = np.abs(decode(preview_jpeg(frame)).astype(int) - frame.image)
+        assert difference.mean() < 3
+
+    def test_a_preview_of_noise_still_fits(self):
+        good, jpeg = cv2.imencode(".jpg", noise(320, 320).image, [cv2.IMWRITE_JPEG_QUALITY, 70])
+        assert good
+        assert len(jpeg) > MAX_BYTES  # at the usual quality
+        assert len(check_preview(preview_jpeg(noise(320, 320)))) <= MAX_BYTES
+
+    def test_the_reference_is_what_opencv_makes_of_the_canvas(self):
+        frame = smooth(72, 128)
+        canvas = np.full((96, 128, 3), 114, np.uint8)
+        canvas[12:84] = frame.image
+        expected = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+        assert jpeg_bytes(frame, (96, 128)) == len(expected)
+
+
+class TestRoom:
+    def test_there_is_room_at_first(self):
+        assert Room().look()
+
+    def test_one_preview_is_on_its_way_at_a_time(self):
+        room = Room()
+        room.take(unanswered=2)
+        for _ in range(3):  # two that were ahead of it, one behind
+            assert not room.look()
+            room.answer()
+        assert room.look()
+        room.answer()
+        assert room.look()
+
+    def test_a_link_that_holds_frames_up_is_left_to_them(self):
+        room = Room()
+        room.compare(network_ns=300, detector_ns=50)
+        room.hold()
+        assert not room.look()
+        assert room.look()  # since then no frame has waited
+
+    def test_a_slow_detector_leaves_the_link_free(self):
+        room = Room()
+        room.compare(network_ns=50, detector_ns=300)
+        room.hold()
+        assert room.look()
+
+    def test_a_long_link_that_keeps_up_has_room(self):
+        room = Room()
+        room.compare(network_ns=300, detector_ns=50)
+        assert room.look()
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(LIVENESS_S):
+        while not condition():  # noqa: ASYNC110 - conditions of services that signal nothing to tests
+            await asyncio.sleep(0.01)
+
+
+def previews_sent(camera: Camera) -> float:
+    return camera.account.metrics.registry.get_sample_value("splitcast_camera_preview_bytes_total")
+
+
+@pytest.fixture
+def live(make_camera, tmp_path, monkeypatch):
+    """Makes a camera that plays a video at its own pace, for ever, and makes ten pictures a second."""
+    monkeypatch.setattr("services.camera.service.PICTURE_INTERVAL_S", 0.1)
+    monkeypatch.setattr("services.camera.service.REPORT_INTERVAL_S", 0.1)
+    monkeypatch.setattr("stream.session.session.PREVIEW_INTERVAL_NS", 1)
+    video = write_video(tmp_path / "live.avi", 40, fps=10)
+
+    def make(url: str, **settings) -> Camera:
+        return make_camera(url, source=str(video), realtime=True, loop=True, **settings)
+
+    return make
+
+
+async def test_a_preview_travels(start_detector, live):
+    async with start_detector() as running, ClientSession() as session:
+        camera = live(running.url, preview=True)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: (stream := running.detector.streams.get("door")) and stream.preview)
+        async with session.get(f"{running.http}/v1/streams/door/preview.jpg") as answer:
+            assert (answer.status, answer.content_type) == (200, "image/jpeg")
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            jpeg = await answer.read()
+        async with session.get(f"{running.http}/v1/streams/door") as answer:
+            told = await answer.json()
+            assert (told["previews"], told["preview"]) == (True, True)
+        assert decode(jpeg).shape == (*SIZE, 3)
+        await until(lambda: previews_sent(camera) >= 2 * len(jpeg))  # and goes on
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_no_picture_leaves_a_camera_unasked(start_detector, live):
+    """Without the flag there is no preview, though pictures are made, and measured."""
+    async with start_detector() as running, ClientSession() as session:
+        camera = live(running.url)
+        playing = asyncio.ensure_future(camera.run())
+        report = None
+
+        def told() -> bool:
+            nonlocal report
+            stream = running.detector.streams.get("door")
+            report = stream and stream.report
+            return bool(report and report.jpeg_bytes)
+
+        await until(told)
+        assert previews_sent(camera) == 0
+        assert running.detector.streams.get("door").hello.preview is False
+        async with session.get(f"{running.http}/v1/streams/door/preview.jpg") as answer:
+            assert answer.status == 404
+            assert "--preview" in (await answer.json())["error"]
+        async with session.get(f"{running.http}/v1/streams/door") as answer:
+            told_of = await answer.json()
+            assert (told_of["previews"], told_of["preview"]) == (False, False)
+            assert told_of["jpeg_kb_per_frame"] == told_of["camera"]["jpeg_bytes"] / 1e3
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_the_reference_is_of_the_frames_that_were_sent(start_detector, live, tmp_path):
+    """The video's pictures fill the canvas: each as a JPEG is what the camera may report."""
+    async with start_detector() as running:
+        camera = live(running.url)
+        sample = camera.account.metrics.registry.get_sample_value
+        assert math.isnan(sample("splitcast_camera_jpeg_frame_bytes"))
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.account.jpeg_bytes)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    capture = cv2.VideoCapture(str(tmp_path / "live.avi"))
+    sizes = set()
+    while (read := capture.read())[0]:
+        sizes.add(len(cv2.imencode(".jpg", read[1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]))
+    assert camera.account.jpeg_bytes in sizes
+    assert sample("splitcast_camera_jpeg_frame_bytes") == camera.account.jpeg_bytes
+
+
+async def test_a_detector_without_previews_refuses_the_camera(start_detector, make_camera):
+    async with start_detector(preview=False) as running:
+        with pytest.raises(Refused, match="--no-preview") as refusal:
+            await asyncio.wait_for(make_camera(running.url, preview=True).run(), LIVENESS_S)
+        assert refusal.value.code == CloseCode.PREVIEW_REFUSED == 4403
+        camera = make_camera(running.url)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        assert camera.account.ledger.detected == FRAMES
+
+
+async def test_a_frozen_link_gets_one_preview_at_most(start_detector, live):
+    """The window would let frames through for minutes; previews wait until the last one has arrived."""
+    sent: list[int] = []
+    async with start_detector(window=200) as running, proxy_to(running.port) as proxy:
+        camera = live(proxy.url, preview=True, window=200)
+        camera.account.send_preview = sent.append
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: len(sent) >= 2)
+        proxy.freeze()
+        before = len(sent)
+        await until(lambda: len(camera._flights) >= 20)  # two seconds, ten chances a second
+        assert len(sent) <= before + 1
+        proxy.thaw()
+        await until(lambda: len(sent) >= before + 2)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_a_picture_that_fails_costs_no_frame(start_detector, make_camera, monkeypatch):
+    def fails(*_):
+        raise cv2.error("a picture of a kind never seen")
+
+    monkeypatch.setattr("services.camera.service.jpeg_bytes", fails)
+    monkeypatch.setattr("services.camera.service.PICTURE_INTERVAL_S", 0.01)
+    async with start_detector() as running:
+        camera = make_camera(running.url, preview=True)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert camera.account.ledger.detected == FRAMES
+    assert camera.account.jpeg_bytes is None
+    assert previews_sent(camera) == 0

@@ -1,0 +1,109 @@
+"""A camera that chooses the quantizer step itself, over a real socket. How well it does, test_rate.py tells."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from codec.feature.codec import QUALITY, FeatureEncoder
+from tests.services.conftest import LIVENESS_S
+from tests.services.proxy import proxy_to
+from tests.services.test_pipeline import balances, until
+
+NOISE = "demo:scene=bus,fps=15,size=96x64,noise=40"  # which no prediction takes away
+
+
+CODEC = "feature:quality=8,profile=none"
+STEP, _ = QUALITY[8]
+COARSEST = FeatureEncoder.coarsest
+
+
+def value(camera, name: str, **labels: str) -> float:
+    return camera.account.metrics.registry.get_sample_value(f"splitcast_camera_{name}", labels)
+
+
+def reason(camera) -> str:
+    """What chose the step, as the metrics tell."""
+    reasons = ("quality", "target", "link", "latency", "start")
+    return " ".join(each for each in reasons if value(camera, "rate_reason", reason=each))
+
+
+async def test_without_a_target_the_quality_is_the_step(start_detector, make_camera):
+    async with start_detector() as running:
+        camera = make_camera(running.url, codec=CODEC)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        report = running.detector.streams.get("door").report.rate
+    assert value(camera, "quantizer_step") == report.step == STEP
+    assert (reason(camera), report.reason) == ("quality", "quality")
+    assert value(camera, "link_bytes_per_second") == pytest.approx(report.link_kbps * 125, rel=0.01)
+    assert report.link_kbps > 0
+    assert report.target_kbps is None
+    assert camera.account.ledger.dropped["grab", "rate"] == 0
+
+
+async def test_holds_a_target_with_the_step_then_with_the_frame_rate(start_detector, make_camera):
+    """So small a target that even the coarsest step takes too much at the source's frame rate."""
+    target_kbps = 2
+    async with start_detector() as running:
+        camera = make_camera(running.url, source=NOISE, codec=CODEC, target_kbps=target_kbps)
+        started = time.monotonic()
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: value(camera, "quantizer_step") == COARSEST and reason(camera) == "target")
+        held_back = camera.account.ledger.dropped["grab", "rate"]
+        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= held_back + 5)
+        assert balances(camera)
+        sent = camera.account.totals.encoded_bytes
+        elapsed_s = time.monotonic() - started
+        # A second's worth may be sent in advance, and the frame that goes beyond it.
+        largest = 4000
+        assert sent <= target_kbps * 125 * (elapsed_s + 1) + largest
+        assert value(camera, "rate_target_bytes_per_second") == target_kbps * 125
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert camera.account.ledger.dropped["grab", "rate"] == value(
+        camera, "frames_dropped_total", stage="grab", reason="rate"
+    )
+    assert balances(camera)
+
+
+async def test_follows_a_link_that_shrinks(start_detector, make_camera):
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        camera = make_camera(proxy.url, source=NOISE, codec=CODEC, max_latency_ms=60_000)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.account.ledger.detected >= 10)
+        kbps, proxy.kbps = 10, 10
+        await until(
+            lambda: (
+                reason(camera) == "link"
+                and value(camera, "quantizer_step") > STEP
+                and value(camera, "link_bytes_per_second") < 2 * kbps * 125
+            )
+        )
+        proxy.kbps = None
+        await until(lambda: value(camera, "link_bytes_per_second") > 4 * kbps * 125)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert balances(camera)
+
+
+async def test_a_frozen_link_gets_no_more_frames(start_detector, make_camera):
+    """One that does not answer is not filled up to the window, and a new connection starts coarse."""
+    patience = {"window": 1000, "heartbeat_s": LIVENESS_S}
+    async with start_detector(**patience) as running, proxy_to(running.port) as proxy:
+        camera = make_camera(proxy.url, source=NOISE, codec=CODEC, target_kbps=5000, **patience)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.account.ledger.detected >= 8)
+        proxy.freeze()
+        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= 8)
+        assert 0 < len(camera._flights) < 500
+        assert balances(camera)
+        proxy.break_connections()
+        proxy.thaw()
+        resumed = camera.account.ledger.detected + 5
+        await until(lambda: camera.account.ledger.detected >= resumed)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert balances(camera)
+    assert camera.account.report("").reconnects["detector"] == 1

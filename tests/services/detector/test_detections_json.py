@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import supervision
+
+from services.commands.watch import readable
+from services.detector.detections_json import DetectionMessage
+from stream.detections import Detections
+from stream.session.messages import Clock
+
+
+class Header:
+    """The fields of a packet's header that the message uses."""
+
+    sequence, captured_ns, keyframe = 7, 5_000_000_000, True
+
+
+def make_message(detections: Detections) -> dict:
+    text = DetectionMessage(
+        stream="door",
+        header=Header(),  # type: ignore[arg-type]
+        frame_size=(480, 640),
+        detections=detections,
+        class_names=("person", "dog"),
+        clock=Clock(monotonic_ns=1_000_000_000, unix_ns=1_700_000_000_000_000_000),
+        stages_ns={"decode": 1_000_000, "tail": 20_000_000},
+        published_unix_ns=1_700_000_004_050_000_000,
+    ).text()
+    return json.loads(text)
+
+
+FOUND = Detections(
+    boxes=np.array([[10, 20, 110, 220], [0, 0, 640, 480]], np.float32),
+    confidence=np.array([0.9, 0.5], np.float32),
+    class_id=np.array([1, 0], np.int64),
+)
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+def test_times_are_told_on_the_cameras_clock():
+    message = make_message(FOUND)
+    assert message["captured_ns"] == 5_000_000_000
+    assert message["captured_at"] == 1_700_000_004.0
+    assert message["published_at"] == 1_700_000_004.05
+    assert message["time"] == 0.021
+
+
+def test_supervision_reads_it():
+    read = supervision.Detections.from_inference(make_message(FOUND))
+    np.testing.assert_allclose(read.xyxy, FOUND.boxes)
+    np.testing.assert_allclose(read.confidence, FOUND.confidence)
+    np.testing.assert_array_equal(read.class_id, FOUND.class_id)
+    assert list(read.data["class_name"]) == ["dog", "person"]
+    assert read.tracker_id is None
+    assert len(supervision.Detections.from_inference(make_message(NOTHING))) == 0
+
+
+def test_no_tracker_id_is_invented():
+    assert all("tracker_id" not in prediction for prediction in make_message(FOUND)["predictions"])
+
+
+def test_a_person_can_read_it():
+    assert readable(make_message(FOUND)).endswith("door #7  1 dog, 1 person  (50 ms)")
+    assert "nothing" in readable(make_message(NOTHING))

@@ -1,0 +1,508 @@
+"""What a detector answers to peers that break the protocol: a close code, a reason, and no harm to others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from base64 import b64encode
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import cv2
+import numpy as np
+import pytest
+from aiohttp import ClientSession, WSMsgType, web
+
+from codec.packet import PacketHeader, Stamp
+from codec.spec import CodecSpec
+from services.detector.service import EXTRA_CONNECTIONS
+from stream.network.cut import layout
+from stream.network.model import load_model
+from stream.session.messages import (
+    FEATURES_PROTOCOL,
+    Ack,
+    Clock,
+    Hello,
+    KeyframeRequest,
+    Preview,
+    TensorShape,
+    Welcome,
+)
+from stream.session.session import PREVIEW_BURST, CloseCode, tensor_shapes
+from stream.transport.websocket import ConnectionLost, Link, connect
+from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
+
+JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return load_model(weights)
+
+
+@pytest.fixture(scope="module")
+def agreed(model):
+    return layout(model.graph, "4.m", SIZE)
+
+
+@pytest.fixture
+def make_hello(model, agreed):
+    def make(**changes) -> Hello:
+        fields = {
+            "stream": "door",
+            "model": "random",
+            "weights": model.weights_hash,
+            "split": "4.m",
+            "canvas": SIZE,
+            "tensors": tensor_shapes(agreed),
+            "codec": "rle:bits=4,temporal=true",
+            "clock": Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
+        }
+        return Hello(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def encode(agreed):
+    """Packets of random tensors, in order."""
+    encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(agreed)
+    numbers = np.random.default_rng(0)
+    tensors = {spec.name: numbers.normal(size=spec.shape).astype(np.float32) for spec in agreed}
+
+    def encode(sequence: int, keyframe: bool = False) -> bytes:
+        if keyframe:
+            encoder.force_keyframe()
+        return encoder.encode(tensors, Stamp(sequence, time.monotonic_ns(), *SIZE)).data
+
+    return encode
+
+
+@asynccontextmanager
+async def linked(url: str):
+    async with asyncio.timeout(LIVENESS_S), connect(f"{url}/v1/features", FEATURES_PROTOCOL) as link:
+        yield link
+
+
+async def answer(link: Link) -> dict:
+    data = await link.receive()
+    assert isinstance(data, str)
+    return json.loads(data)
+
+
+async def closed(link: Link) -> ConnectionLost:
+    try:
+        while True:
+            await link.receive()
+    except ConnectionLost as lost:
+        return lost
+
+
+async def flood(link: Link, packet: bytes) -> None:
+    """Send without waiting for answers, until the detector closes."""
+    while True:
+        await link.send(packet)
+
+
+async def still_serves(running, make_camera) -> bool:
+    camera = make_camera(running.url, stream="honest")
+    await asyncio.wait_for(camera.run(), LIVENESS_S)
+    return camera.account.ledger.detected == FRAMES
+
+
+async def test_a_corrupt_packet_costs_one_frame(start_detector, make_hello, encode, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello().text())
+            assert (await answer(link))["type"] == "welcome"
+            await link.send(encode(0))
+            assert (await answer(link))["type"] == "ack"
+            damaged = bytearray(encode(1))
+            damaged[len(damaged) // 2] ^= 1
+            await link.send(bytes(damaged))
+            reject = await answer(link)
+            assert (reject["type"], reject["reason"]) == ("reject", "corrupt")
+            assert (await answer(link))["type"] == "keyframe"
+            await link.send(encode(2))  # its reference was in the damaged packet
+            reject = await answer(link)
+            assert (reject["type"], reject["reason"]) == ("reject", "missing_reference")
+            await link.send(encode(3, keyframe=True))
+            ack = await answer(link)
+            assert (ack["type"], ack["sequence"]) == ("ack", 3)
+        stream = running.detector.streams._streams["door"]
+        assert (stream.frames, stream.rejected) == (2, 2)
+        assert await still_serves(running, make_camera)
+
+
+async def test_any_bytes_are_answered(start_detector, make_hello, encode, make_camera):
+    numbers = random.Random(0)
+    good = encode(0)
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello().text())
+            await answer(link)
+            for trial in range(200):
+                if trial % 2:
+                    packet = numbers.randbytes(numbers.randrange(len(good) + 1))
+                else:
+                    packet = bytearray(good)
+                    for _ in range(numbers.randrange(1, 4)):
+                        packet[numbers.randrange(len(packet))] = numbers.randrange(256)
+                await link.send(bytes(packet))
+                while (message := await answer(link))["type"] == "keyframe":
+                    pass
+                assert message["type"] in {"reject", "ack"}
+            await link.send(encode(1, keyframe=True))
+            while (message := await answer(link))["type"] == "keyframe":
+                pass
+            assert (message["type"], message["sequence"]) == ("ack", 1)
+        assert await still_serves(running, make_camera)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"weights": "0" * 64}, CloseCode.WEIGHTS_DIFFER, "weights differ"),
+        ({"split": "99"}, CloseCode.SPLIT_UNKNOWN, "'99'"),
+        ({"canvas": (65, 96)}, CloseCode.SHAPES_DIFFER, "multiples of 32"),
+        ({"canvas": (64, 1952)}, CloseCode.SHAPES_DIFFER, "at most 1920"),
+        ({"canvas": (96, 96)}, CloseCode.SHAPES_DIFFER, "tensors differ"),
+        ({"codec": "rle:bits=1"}, CloseCode.CODEC_REFUSED, "bits"),
+        ({"protocol": 7}, CloseCode.PROTOCOL_VERSION, "protocol 7"),
+    ],
+)
+async def test_refuses_a_hello_that_disagrees(start_detector, make_hello, changes, code, words):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello(**changes).text())
+            lost = await closed(link)
+        assert (lost.code, words in lost.reason) == (code, True), lost.reason
+        sample = running.detector.metrics.registry.get_sample_value
+        assert sample("splitcast_detector_sessions_closed_total", {"code": str(code.value)}) == 1
+
+
+@pytest.mark.parametrize("first", ["{", "[]", '{"type":"hello"}', '{"type":"report"}', b"SPLC", "\0" * 1000])
+async def test_refuses_what_is_not_a_hello(start_detector, first):
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(first)
+        assert (await closed(link)).code == CloseCode.BAD_MESSAGE
+
+
+async def test_refuses_a_canvas_whose_packets_would_be_too_large(start_detector, make_hello, model):
+    canvas = (1920, 1920)
+    hello = make_hello(
+        canvas=canvas, tensors=tensor_shapes(layout(model.graph, "0", canvas)), split="0", codec="raw"
+    )
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(hello.text())
+        lost = await closed(link)
+    assert lost.code == CloseCode.PACKET_TOO_LARGE
+    assert "--max-packet-mib" in lost.reason
+
+
+async def test_a_bad_preview_costs_its_own_connection(start_detector, make_hello, encode, make_camera):
+    promises_gigabytes = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\3" + bytes(9) + b"\xff\xda\xff\xd9"
+    cases = {
+        "not base64": "%%%",
+        "not a whole JPEG": b64encode(b"<html>").decode(),
+        "at most": "A" * 60_000,
+        "65535x65535": b64encode(promises_gigabytes).decode(),
+    }
+    packet = encode(0)
+    async with start_detector() as running:
+        for words, jpeg in cases.items():
+            async with linked(running.url) as link:
+                await link.send(make_hello(stream=f"bad{len(jpeg)}", preview=True).text())
+                await answer(link)
+                await link.send(packet)
+                assert (await answer(link))["type"] == "ack"
+                await link.send(json.dumps({"type": "preview", "jpeg": jpeg}))
+                lost = await closed(link)
+            assert (lost.code, words in lost.reason) == (CloseCode.BAD_MESSAGE, True), lost.reason
+            assert running.detector.streams.get(f"bad{len(jpeg)}").preview is None
+        assert await still_serves(running, make_camera)
+
+
+async def test_refuses_a_preview_that_was_not_announced(start_detector, make_hello):
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello().text())
+        await answer(link)
+        await link.send(Preview(jpeg=JPEG).text())
+        lost = await closed(link)
+    assert (lost.code, "did not announce" in lost.reason) == (CloseCode.BAD_MESSAGE, True)
+
+
+async def test_refuses_a_preview_before_the_hello(start_detector):
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(Preview(jpeg=JPEG).text())
+        assert (await closed(link)).code == CloseCode.BAD_MESSAGE
+
+
+async def test_refuses_a_film_of_previews(start_detector, make_hello, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello(preview=True).text())
+            await answer(link)
+            with suppress(ConnectionLost):
+                for _ in range(10 * PREVIEW_BURST):
+                    await link.send(Preview(jpeg=JPEG).text())
+            lost = await closed(link)
+            assert lost.code in {CloseCode.BAD_MESSAGE, 1006}  # the reset may overtake the reason
+        sample = running.detector.metrics.registry.get_sample_value
+        closed_code = {"code": str(CloseCode.BAD_MESSAGE.value)}
+        assert sample("splitcast_detector_sessions_closed_total", closed_code) == 1
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_preview_is_forgotten_with_its_connection(start_detector, make_hello):
+    async with start_detector() as running, ClientSession() as session:
+        url = f"{running.http}/v1/streams/door"
+
+        async def shown() -> bytes | None:
+            async with session.get(f"{url}/preview.jpg") as answer:
+                assert answer.status in {200, 404}
+                return await answer.read() if answer.status == 200 else None
+
+        async def shows(expected: bytes | None) -> None:
+            async with asyncio.timeout(LIVENESS_S):
+                while await shown() != expected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        for _ in range(2):
+            async with linked(running.url) as link:
+                await link.send(make_hello(preview=True).text())
+                await answer(link)
+                assert await shown() is None
+                await link.send(Preview(jpeg=JPEG).text())
+                await shows(JPEG)
+            await shows(None)
+        async with session.get(url) as told:
+            assert (await told.json())["preview"] is False
+
+
+async def test_refuses_silence(start_detector):
+    async with start_detector(hello_timeout_s=0.1) as running, linked(running.url) as link:
+        assert (await closed(link)).code == CloseCode.HELLO_TIMEOUT
+
+
+async def test_refuses_another_subprotocol(start_detector):
+    async with (
+        start_detector() as running,
+        ClientSession() as session,
+        session.ws_connect(f"{running.url}/v1/features", protocols=("mqtt",)) as ws,
+    ):
+        message = await ws.receive(timeout=LIVENESS_S)
+        assert message.type is WSMsgType.CLOSE
+        assert message.data == CloseCode.BAD_SUBPROTOCOL
+
+
+async def test_refuses_a_second_camera_of_the_same_name(start_detector, make_hello, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as first, linked(running.url) as second:
+            await first.send(make_hello().text())
+            assert (await answer(first))["type"] == "welcome"
+            await second.send(make_hello().text())
+            lost = await closed(second)
+            assert (lost.code, "choose --stream" in lost.reason) == (CloseCode.STREAM_TAKEN, True)
+        assert await still_serves(running, make_camera)
+
+
+async def test_refuses_more_cameras_than_allowed(start_detector, make_hello):
+    async with (
+        start_detector(max_streams=1) as running,
+        linked(running.url) as first,
+        linked(running.url) as second,
+    ):
+        await first.send(make_hello().text())
+        await answer(first)
+        await second.send(make_hello(stream="porch").text())
+        assert (await closed(second)).code == CloseCode.TOO_MANY_STREAMS
+
+
+async def test_refuses_more_packets_than_the_window(start_detector, make_hello, encode):
+    async with start_detector(window=1) as running, linked(running.url) as link:
+        await link.send(make_hello().text())
+        await answer(link)
+        with suppress(ConnectionLost):
+            await flood(link, encode(0))
+        sample = running.detector.metrics.registry.get_sample_value
+        name = "splitcast_detector_sessions_closed_total"
+        while not sample(name, {"code": str(CloseCode.WINDOW_EXCEEDED.value)}):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_refuses_a_message_larger_than_any_packet(start_detector, make_hello, make_camera):
+    async with start_detector(max_packet_mib=1, profiles=False) as running:
+        async with linked(running.url) as link:
+            await link.send(make_hello().text())
+            await answer(link)
+            with suppress(ConnectionLost):
+                await link.send(bytes(2 * 2**20))
+            assert (await closed(link)).code in {1006, 1009}
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_hello_that_costs_gigabytes_to_parse_is_not_parsed(start_detector, make_camera):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send('{"type":"hello","x":[' + "{}," * 2_000_000 + "{}]}")
+            assert (await closed(link)).code == CloseCode.BAD_MESSAGE
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_name_that_no_packet_can_carry_is_refused(start_detector, make_hello):
+    tensors = [TensorShape(name="a\0b", shape=[1, 2, 3])]
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello(tensors=tensors).text())
+        assert (await closed(link)).code == CloseCode.SHAPES_DIFFER
+
+
+async def test_the_latest_time_a_packet_can_tell_is_acknowledged(start_detector, make_hello, agreed):
+    encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(agreed)
+    tensors = {spec.name: np.zeros(spec.shape, np.float32) for spec in agreed}
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello().text())
+        await answer(link)
+        await link.send(encoder.encode(tensors, Stamp(0, 2**64 - 1, *SIZE)).data)
+        assert (await answer(link))["captured_ns"] == 2**64 - 1
+
+
+async def test_refuses_tensors_larger_than_allowed(start_detector, make_hello, model):
+    """Zeros compress a hundredfold: what a frame decodes to is bounded apart from its packet."""
+    canvas = (1920, 1920)
+    tensors = tensor_shapes(layout(model.graph, "0", canvas))
+    hello = make_hello(canvas=canvas, tensors=tensors, split="0", codec="rle:bits=2")
+    async with start_detector(max_packet_mib=1024) as running, linked(running.url) as link:
+        await link.send(hello.text())
+        lost = await closed(link)
+    assert lost.code == CloseCode.PACKET_TOO_LARGE
+    assert "--max-tensors-mib" in lost.reason
+
+
+async def test_silent_connections_make_way(start_detector, make_camera):
+    """TCP connections that ask for nothing are closed after a while, and do not keep cameras out for ever."""
+    async with start_detector(max_streams=1, max_subscribers=1, hello_timeout_s=0.5) as running:
+        count = EXTRA_CONNECTIONS + 24
+        silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(count)]
+        half = silent[0][1]
+        half.write(b"GET /live")
+        listening = running.detector._listening
+        async with asyncio.timeout(LIVENESS_S):
+            for reader, _ in silent:
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+        assert await still_serves(running, make_camera)
+        assert len(listening.accepted) <= 2
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_browsers_that_keep_connections_leave_room(start_detector, make_camera):
+    """Eight of them, each with the six connections that a browser keeps to a server."""
+    async with start_detector(max_streams=1, max_subscribers=1) as running, asyncio.timeout(LIVENESS_S):
+        kept = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8 * 6)]
+        for reader, writer in kept:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: nas\r\n\r\n")
+            assert await reader.readuntil(b"live\n")
+        assert await still_serves(running, make_camera)
+        for _, writer in kept:
+            writer.close()
+
+
+async def test_refuses_more_subscribers_than_allowed(start_detector):
+    async with start_detector(max_subscribers=1) as running, ClientSession() as session:
+        url = f"{running.url}/v1/detections"
+        async with session.ws_connect(url), session.ws_connect(url) as second:
+            message = await second.receive(timeout=LIVENESS_S)
+            assert (message.type, message.data) == (WSMsgType.CLOSE, CloseCode.TRY_AGAIN_LATER)
+
+
+async def test_refuses_more_handshakes_than_allowed(start_detector, make_camera):
+    async with start_detector(max_streams=1, max_subscribers=64) as running, AsyncExitStack() as stack:
+        links = [await stack.enter_async_context(linked(running.url)) for _ in range(18)]
+        assert (await closed(links[-1])).code == CloseCode.TRY_AGAIN_LATER
+        for link in links:
+            await link.close()
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_defect_costs_one_connection(start_detector, make_hello, make_camera, monkeypatch):
+    async with start_detector() as running:
+        with monkeypatch.context() as broken:
+            broken.setattr(running.detector, "_tail", lambda *_: 1 // 0)
+            async with linked(running.url) as link:
+                await link.send(make_hello().text())
+                assert (await closed(link)).code == CloseCode.INTERNAL_ERROR
+        async with linked(running.url) as link:
+            await link.send(make_hello().text())  # the name was not taken by the one that failed
+            assert (await answer(link))["type"] == "welcome"
+        assert await still_serves(running, make_camera)
+
+
+async def test_a_camera_obeys_a_keyframe_request(make_camera):
+    """A detector of the test's own asks for a keyframe in the middle of a stream of differences."""
+    keyframes: dict[int, bool] = {}
+    asked_after = 8
+
+    async def detector(request):
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        await ws.receive()
+        await ws.send_str(Welcome(window=1, max_packet_bytes=2**20).text())
+        async for message in ws:
+            if message.type is not WSMsgType.BINARY:
+                continue
+            header = PacketHeader.parse(message.data)
+            keyframes[header.sequence] = header.keyframe
+            if header.sequence == asked_after:
+                await ws.send_str(KeyframeRequest().text())
+            ack = Ack(sequence=header.sequence, captured_ns=header.captured_ns, detections=0, stages_ns={})
+            await ws.send_str(ack.text())
+        return ws
+
+    async with serving(detector) as url:
+        camera = make_camera(url, window=1)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert [sequence for sequence, keyframe in keyframes.items() if keyframe] == [0, asked_after + 1]
+    assert camera.account.keyframes == {"first": 1, "requested": 1}
+
+
+@asynccontextmanager
+async def serving(handler):
+    """The address of a server that answers /v1/features with `handler`."""
+    app = web.Application()
+    app.router.add_get("/v1/features", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
+    """A server that acknowledges what was never sent is left and tried again, as a lost one is."""
+    greeted = 0
+
+    async def nonsense(request):
+        nonlocal greeted
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        await ws.receive()
+        greeted += 1
+        await ws.send_str('{"type":"ack","sequence":3,"captured_ns":1,"detections":0,"stages_ns":{}}')
+        async for _ in ws:
+            pass
+        return ws
+
+    async with serving(nonsense) as url, asyncio.timeout(LIVENESS_S):
+        camera = make_camera(url)
+        playing = asyncio.ensure_future(camera.run())
+        while greeted < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        camera.stop()
+        await playing
+    assert camera.account.ledger.detected == 0
+    assert camera.account.ledger.captured == camera.account.ledger.dropped_total

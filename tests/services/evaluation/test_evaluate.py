@@ -1,0 +1,553 @@
+"""Agreement on detections whose AP is known, and evaluation of whole sources, small ones and real ones."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from codec.errors import BadCodecSpec
+from codec.packet import Stamp
+from codec.spec import CodecSpec
+from services.evaluation import pixel_codecs as pixels
+from services.evaluation.agreement import CEILING, Matches, Precision, confident
+from services.evaluation.dataset import read_clip, read_images
+from services.evaluation.evaluate import STANDARD_SETS, evaluate, parse_codecs, run_evaluate
+from services.evaluation.pixel_codecs import FORMATS, MissingCodec, PixelCodec
+from services.evaluation.record import Record
+from services.settings import ConfigError
+from stream.detections import Detections
+from stream.letterbox import Letterbox, canvas_for
+from stream.network.model import load_model
+from stream.network.nms import detect
+from stream.network.split import Head, Unsplit
+from stream.sources.base import SourceError
+from tests.paths import DOCS
+from tests.services.conftest import FRAMES, SIZE
+
+
+def detections(*rows):
+    """Each row: left, top, right, bottom, confidence, class; the most confident first."""
+    values = np.array(rows, np.float32).reshape(-1, 6)
+    return Detections(values[:, :4].copy(), values[:, 4].copy(), values[:, 5].astype(np.int64))
+
+
+def matches(*frames):
+    found = Matches()
+    for detected, truth in frames:
+        found.add(detected, truth)
+    return found
+
+
+BOX = (10, 20, 110, 120)
+PERSON = detections((*BOX, 0.9, 0))
+NOTHING = detections()
+
+
+class TestAgreement:
+    def test_what_is_found_again_exactly_is_at_the_ceiling(self):
+        frame = detections((*BOX, 0.9, 0), (200, 20, 230, 90, 0.8, 0), (*BOX, 0.5, 7))
+        found = matches((frame, frame), (PERSON, PERSON))
+        assert found.objects == 4
+        for precision in (found.over_objects(), found.over_classes()):
+            assert precision == Precision(pytest.approx(CEILING), pytest.approx(CEILING))
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            NOTHING,
+            detections((*BOX, 0.9, 1)),  # another class
+            detections((10, 20, 59, 120, 0.9, 0)),  # IoU .49
+        ],
+    )
+    def test_what_is_missed_counts_nothing(self, found):
+        assert matches((found, PERSON)).over_objects() == Precision(0, 0)
+
+    @pytest.mark.parametrize(("width", "thresholds"), [(51, 1), (72, 5), (94, 9), (96, 10)])
+    def test_a_box_counts_at_the_thresholds_that_it_reaches(self, width, thresholds):
+        """The object is 100 wide, so a box of `width` within it has an IoU of width / 100."""
+        found = detections((10, 20, 10 + width, 120, 0.9, 0))
+        precision = matches((found, PERSON)).over_objects()
+        assert precision == Precision(pytest.approx(CEILING * thresholds / 10), pytest.approx(CEILING))
+
+    def test_objects_weigh_alike_in_one_mean_and_classes_in_the_other(self):
+        three = [(200 * left, 0, 200 * left + 100, 50, 0.9, 4) for left in range(3)]
+        found = matches((detections(*three), detections(*three, (*BOX, 0.9, 5))))
+        assert found.over_objects().ap == pytest.approx(CEILING * 3 / 4)
+        assert found.over_classes().ap == pytest.approx(CEILING / 2)
+
+    def test_a_false_detection_costs_only_where_it_is_the_more_confident(self):
+        def precision(confidence):
+            false = detections((300, 0, 400, 50, confidence, 0))
+            return matches((PERSON, PERSON), (false, NOTHING)).over_objects().ap
+
+        assert precision(0.8) == pytest.approx(CEILING)
+        assert precision(0.95) == pytest.approx(CEILING / 2, abs=0.01)
+
+    def test_an_object_is_found_once(self):
+        """Of two objects one is found twice: full precision up to a recall of one half, and no further."""
+        twice = detections((*BOX, 0.9, 0), (*BOX, 0.8, 0))
+        precision = matches((twice, detections((*BOX, 1, 0), (300, 0, 400, 50, 1, 0)))).over_objects()
+        assert precision.ap == pytest.approx(0.5, abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("box", "kind", "ignored"),
+        [
+            ((300, 0, 400, 50), 0, 10),  # all of it in the crowd
+            ((300, 0, 400, 100), 0, 1),  # half of it
+            ((300, 0, 400, 69), 0, 5),  # .72 of it
+            ((300, 0, 400, 110), 0, 0),
+            ((300, 0, 400, 50), 1, 0),  # a crowd of another class
+            ((600, 0, 700, 50), 0, 0),
+        ],
+    )
+    def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(self, box, kind, ignored):
+        """A false detection above the true one halves the precision at every threshold where it counts."""
+        crowd = detections((250, 0, 500, 50, 1, kind))
+        found = Matches()
+        found.add(detections((*box, 0.95, 0), (*BOX, 0.9, 0)), PERSON, crowd)
+        counted = (CEILING * ignored + CEILING / 2 * (10 - ignored)) / 10
+        assert found.over_objects().ap == pytest.approx(counted, abs=0.01)
+
+    def test_an_object_in_a_crowd_is_an_object(self):
+        found = Matches()
+        found.add(PERSON, PERSON, detections((0, 0, 500, 500, 1, 0)))
+        assert found.objects == 1
+        assert found.over_objects().ap == pytest.approx(CEILING)
+
+    def test_without_objects_there_is_none(self):
+        found = matches((PERSON, NOTHING), (NOTHING, NOTHING))
+        assert found.over_objects() is found.over_classes() is None
+
+    def test_only_confident_detections_are_the_truth(self):
+        frame = detections((*BOX, 0.9, 0), (*BOX, 0.31, 1), (*BOX, 0.3, 2), (*BOX, 0.1, 3))
+        assert confident(frame).class_id.tolist() == [0, 1]
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return load_model(weights)
+
+
+def find(model, image, size):
+    """What the network unsplit finds."""
+    height, width = image.shape[:2]
+    letterbox = Letterbox((height, width), canvas_for(size, height, width))
+    return detect(Unsplit(model)(letterbox.apply(image)), letterbox, conf=0.001, iou=0.6, multi_label=True)
+
+
+@pytest.fixture(scope="module")
+def clip_records(model, video):
+    codecs = parse_codecs(["raw", "rle:bits=2", "rle:bits=8", "rle:bits=4,temporal=true", "rle:bits=4"])
+    return evaluate(model, codecs, read_clip(video), size=SIZE)
+
+
+class TestClip:
+    def test_every_codec_has_a_record_beside_the_network_unsplit(self, clip_records, video):
+        assert [record.codec for record in clip_records] == ["none", "raw", *["rle"] * 4]
+        assert clip_records[4].setting == "bits=4,temporal=true,keyframe_interval=250"
+        for record in clip_records:
+            assert (record.clip, record.data, record.frames) == (video.name, None, FRAMES)
+            assert (record.map, record.map50) == (None, None)
+        assert [record.keyframes for record in clip_records[1:4]] == [FRAMES] * 3
+        assert len({record.objects for record in clip_records}) == 1
+
+    def test_the_ceiling_is_the_unsplit_network(self, clip_records):
+        none = clip_records[0]
+        assert none.objects > 0
+        assert none.agreement == none.agreement50 == CEILING
+        assert none.kb_per_frame is none.head_ms is none.keyframes is None
+        assert none.unsplit_ms > 0
+
+    def test_raw_is_lossless_and_costs_a_header(self, clip_records):
+        raw = clip_records[1]
+        assert raw.agreement == raw.agreement50 == CEILING
+        assert raw.raw_kb_per_frame == 2 * 32 * 8 * 12 * 4 / 1e3
+        assert 32 < raw.bits_per_coefficient < 33
+        assert raw.kb_per_frame > raw.raw_kb_per_frame
+        assert min(raw.encode_ms, raw.decode_ms, raw.head_ms, raw.tail_ms, raw.unsplit_ms) > 0
+
+    def test_more_bits_agree_better(self, clip_records):
+        two, eight = clip_records[2:4]
+        assert two.kb_per_frame < eight.kb_per_frame
+        assert two.agreement < eight.agreement <= CEILING
+
+    def test_prediction_saves_bytes_and_changes_no_detection(self, clip_records):
+        temporal, intra = clip_records[4:]
+        assert temporal.kb_per_frame < intra.kb_per_frame
+        assert (temporal.agreement, temporal.agreement50) == (intra.agreement, intra.agreement50)
+
+    def test_a_temporal_codec_keeps_its_state_along_the_clip(self, clip_records, model, video):
+        """The bytes are those of one encoder that sees all frames in turn."""
+        head = Head(model, size=SIZE)
+        encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(head.layout)
+        packets = []
+        for number, picture in enumerate(read_clip(video).pictures):
+            packets.append(encoder.encode(head(picture.image), Stamp(number, 0, *SIZE)))
+        temporal = clip_records[4]
+        assert temporal.keyframes == sum(packet.keyframe for packet in packets) < FRAMES
+        assert temporal.kb_per_frame == pytest.approx(
+            sum(len(packet.data) for packet in packets) / FRAMES / 1e3, abs=1e-3
+        )
+
+
+PIXELS = ["jpeg:quality=20", "jpeg:quality=95", "x264:crf=35", "x264:crf=8", "x264-medium:crf=20"]
+
+
+@pytest.fixture(scope="module")
+def pixel_records(model, video):
+    told = []
+    records = evaluate(
+        model, parse_codecs([*PIXELS, "raw"]), read_clip(video, max_frames=10), size=SIZE, watch=told.append
+    )
+    assert told == [what for pass_ in ("features", *PIXELS) for what in [pass_] * 10]
+    return records
+
+
+class TestPixels:
+    def test_records_come_as_the_codecs_were_given(self, pixel_records):
+        assert [record.spec for record in pixel_records] == ["none", *PIXELS, "raw"]
+        assert {(record.frames, record.objects) for record in pixel_records} == {
+            (10, pixel_records[0].objects)
+        }
+
+    def test_higher_quality_costs_more_and_agrees_better(self, pixel_records):
+        for worse, better in (pixel_records[1:3], pixel_records[3:5]):
+            assert 0 < worse.kb_per_frame < better.kb_per_frame
+            assert worse.agreement < better.agreement <= CEILING
+
+    def test_what_belongs_to_tensors_is_left_open(self, pixel_records):
+        for record in pixel_records[1:6]:
+            assert record.raw_kb_per_frame is record.bits_per_coefficient is None
+            assert record.head_ms is record.tail_ms is None
+            assert record.unsplit_ms == pixel_records[0].unsplit_ms
+
+    def test_pictures_are_keyframes_and_clips_have_one(self, pixel_records):
+        assert [record.keyframes for record in pixel_records[1:6]] == [10, 10, 1, 1, 1]
+
+    def test_every_codec_is_timed(self, pixel_records):
+        assert all(min(record.encode_ms, record.decode_ms) > 0 for record in pixel_records[1:])
+
+    def test_sizes_are_those_of_the_packets(self, pixel_records, video):
+        coder = PixelCodec("x264", 8).coder(SIZE)
+        pictures = read_clip(video, max_frames=10).pictures
+        sent = sum(len(packed.data) for picture in pictures for packed in coder.encode(picture.image))
+        assert pixel_records[4].kb_per_frame == pytest.approx(sent / 10 / 1e3, abs=1e-3)
+
+    def test_each_codec_sees_the_decimated_clip_alone(self, model, video):
+        _, record = evaluate(
+            model, parse_codecs(["x264:crf=8"]), read_clip(video, every=5, max_frames=3), size=SIZE
+        )
+        coder = PixelCodec("x264", 8).coder(SIZE)
+        pictures = [picture.image for picture in read_clip(video).pictures][:15:5]
+        sent = sum(len(packed.data) for picture in pictures for packed in coder.encode(picture))
+        assert record.kb_per_frame == pytest.approx(sent / 3 / 1e3, abs=1e-3)
+
+    def test_stills_are_coded_by_themselves(self, model, folder):
+        codecs = parse_codecs(["x264:crf=8", "x264-medium:crf=8", "jpeg:quality=95"])
+        for record in evaluate(model, codecs, read_images(folder), size=96)[1:]:
+            assert record.keyframes == record.frames == 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model, video):
+    """Images of two shapes, whose labels are what the network is sure of: it scores full marks."""
+    root = tmp_path_factory.mktemp("set")
+    images, labels = root / "images" / "few", root / "labels" / "few"
+    for path in (images, labels):
+        path.mkdir(parents=True)
+    for number, picture in enumerate(read_clip(video, every=5).pictures):
+        image = picture.image if number % 2 else np.ascontiguousarray(picture.image[:, :60])
+        cv2.imwrite(str(images / f"{number}.png"), image)
+        truth = confident(find(model, image, 96))
+        size = np.array([image.shape[1], image.shape[0]])
+        rows = [
+            (class_id, *((box[:2] + box[2:]) / 2 / size), *((box[2:] - box[:2]) / size))
+            for class_id, box in zip(truth.class_id, truth.boxes, strict=True)
+        ]
+        np.savetxt(labels / f"{number}.txt", rows, fmt="%d %.9f %.9f %.9f %.9f")
+    return images
+
+
+class TestStills:
+    def test_labels_are_the_truth_for_map(self, model, folder):
+        none, raw, coarse, temporal = evaluate(
+            model, parse_codecs(["raw", "rle:bits=2", "rle:temporal=true"]), read_images(folder), size=96
+        )
+        assert (none.data, none.clip, none.frames) == ("few", None, 4)
+        assert none.map == raw.map == pytest.approx(CEILING, abs=1e-3)
+        assert none.map50 == raw.map50 == CEILING
+        assert coarse.map < none.map
+        assert coarse.agreement < none.agreement == CEILING
+        assert temporal.keyframes == temporal.frames == 4
+
+    def test_no_labels_no_map(self, model, folder, tmp_path):
+        for path in folder.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        (none,) = evaluate(model, [], read_images(tmp_path), size=96)
+        assert none.map is none.map50 is None
+        assert none.agreement == CEILING
+
+    def test_a_picture_without_a_label_file_has_no_objects(self, folder, tmp_path):
+        images, labels = tmp_path / "images", tmp_path / "labels"
+        images.mkdir()
+        labels.mkdir()
+        for name in ("a.png", "b.png"):
+            (images / name).write_bytes((folder / "1.png").read_bytes())
+        (labels / "a.txt").write_text("2 0.5 0.5 0.25 0.5\n\n")
+        first, second = (picture.labels for picture in read_images(images).pictures)
+        height, width = SIZE
+        assert first.boxes.tolist() == [[width * 0.375, height * 0.25, width * 0.625, height * 0.75]]
+        assert (first.class_id.tolist(), len(second)) == ([2], 0)
+
+    @pytest.mark.parametrize(("every", "most", "taken"), [(1, 3, 3), (3, 9, 2), (1, None, 4)])
+    def test_sampling(self, every, most, taken, folder):
+        footage = read_images(folder, every, most)
+        assert footage.expected == len(list(footage.pictures)) == taken
+
+    @pytest.mark.parametrize("text", ["0 0.5 0.5 0.5", "person 0.5 0.5 0.1 0.1", "0 1 1 1 1\n0 1 1 1 1 1 1"])
+    def test_refuses_other_labels(self, text, tmp_path):
+        for name in ("images", "labels"):
+            (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((32, 32, 3), np.uint8))
+        (tmp_path / "labels" / "a.txt").write_text(text)
+        with pytest.raises(SourceError, match="rows of class"):
+            list(read_images(tmp_path / "images").pictures)
+
+    def test_refuses_what_is_no_image(self, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(b"text")
+        with pytest.raises(SourceError, match=r"a\.jpg is no image"):
+            list(read_images(tmp_path).pictures)
+
+    def test_refuses_a_folder_without_images(self, tmp_path):
+        for folder in (tmp_path, tmp_path / "absent"):
+            with pytest.raises(SourceError, match="no images in"):
+                read_images(folder)
+
+
+def test_clips_are_sampled_from_the_first_frame(video):
+    frames = [picture.image for picture in read_clip(video).pictures]
+    footage = read_clip(video, every=3, max_frames=4)
+    assert footage.expected == 4
+    for taken, frame in zip(footage.pictures, frames[0:12:3], strict=True):
+        assert np.array_equal(taken.image, frame)
+    assert len(list(read_clip(video, every=3).pictures)) == read_clip(video, every=3).expected == 7
+
+
+def test_refuses_what_is_no_clip(tmp_path):
+    with pytest.raises(SourceError, match="give a video file"):
+        read_clip(tmp_path / "absent.mp4")
+
+
+def test_a_name_alone_stands_for_its_standard_set():
+    assert [str(codec).partition(",")[0] for codec in parse_codecs(["rle:bits=3", "raw", "rle"])] == [
+        "rle:bits=3",
+        "raw",
+        *(f"rle:bits={bits}" for bits in (2, 4, 5, 6, 7, 8)),
+    ]
+    assert [str(codec) for codec in parse_codecs(["jpeg"])] == [
+        f"jpeg:quality={quality}" for quality in FORMATS["jpeg"].standard
+    ]
+    with pytest.raises(BadCodecSpec, match=r"no codec 'mp3'; there are raw, rle.*, jpeg, webp"):
+        parse_codecs(["mp3"])
+
+
+class TestCommand:
+    @pytest.fixture
+    def options(self, weights, video, tmp_path):
+        return Namespace(
+            model=str(weights),
+            data=None,
+            labels=None,
+            clip=[video],
+            codec=["raw", "rle:bits=3", "rle:bits=4"],
+            profile=None,
+            split="4.m",
+            size="64x96",
+            max_frames=3,
+            every=2,
+            threads=1,
+            device="cpu",
+            json=tmp_path / "out.json",
+            html=tmp_path / "out.html",
+        )
+
+    def test_writes_a_page(self, options, video):
+        run_evaluate(options)
+        page = options.html.read_text()
+        assert video.name in page
+        assert str(video.parent) not in page
+
+    def test_labels_of_coco(self, options, folder, tmp_path):
+        """What the network finds in its own classes, by other numbers, is all there is: full marks."""
+        model = load_model(Path(options.model))
+        images, annotations = [], []
+        for number, path in enumerate(sorted(folder.iterdir())):
+            images.append({"id": number, "file_name": path.name})
+            truth = confident(find(model, cv2.imread(str(path)), 96))
+            for kind, box in zip(truth.class_id.tolist(), truth.boxes.tolist(), strict=True):
+                corners = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+                annotations.append({"image_id": number, "category_id": 10 + kind, "bbox": corners})
+        categories = [{"id": 10 + number, "name": name} for number, name in enumerate(model.names)]
+        path = tmp_path / "labels.json"
+        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+        options.clip, options.data, options.labels = None, folder, path
+        options.size, options.codec, options.max_frames = "96", ["raw", "jpeg:quality=20"], None
+        run_evaluate(options)
+        written = json.loads(options.json.read_text())
+        none, raw, jpeg = written["records"]
+        assert none["map"] == raw["map"] == pytest.approx(CEILING, abs=1e-3)
+        assert jpeg["map"] < none["map"]
+        assert written["labels"] == "The network knows all 3 classes of the labels."
+
+    def test_labels_need_images(self, options, tmp_path):
+        options.labels = tmp_path / "labels.json"
+        with pytest.raises(ConfigError, match="--data"):
+            run_evaluate(options)
+
+    @pytest.mark.parametrize("flag", ["json", "html"])
+    def test_says_at_once_that_it_cannot_write(self, options, flag, tmp_path):
+        setattr(options, flag, tmp_path / "absent" / "out")
+        with pytest.raises(ConfigError, match=r"there is no folder .*absent"):
+            run_evaluate(options)
+
+    def test_by_default_it_measures_every_codec_there_is(self, options, capsys, monkeypatch):
+        """Of each codec the first of its standard settings, to save time."""
+        monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
+        firsts = {name: settings[:1] for name, settings in STANDARD_SETS.items()}
+        monkeypatch.setattr("services.evaluation.evaluate.STANDARD_SETS", firsts)
+        options.codec, options.max_frames = None, 1
+        run_evaluate(options)
+        measured = {record["codec"] for record in json.loads(options.json.read_text())["records"]}
+        assert {"feature", "raw", "rle", "jpeg", "webp"} < measured
+        assert "avif" not in measured
+        error = " ".join(capsys.readouterr().err.split())
+        assert "left out: avif cannot be measured here" in error
+
+    def test_the_feature_codec_takes_the_profile_of_the_network(self, options, monkeypatch):
+        """None is shipped for random weights: it does without, and says so once."""
+        asked = []
+        monkeypatch.setattr("services.profiles.log.warning", lambda text, **facts: asked.append(facts))
+        options.codec = ["feature:quality=2", "feature:quality=9", "raw"]
+        run_evaluate(options)
+        _, worse, better, _ = json.loads(options.json.read_text())["records"]
+        assert [facts["split"] for facts in asked] == ["4.m"]
+        assert "profile=none" in worse["setting"]
+        assert worse["kb_per_frame"] < better["kb_per_frame"]
+        assert worse["agreement"] < better["agreement"]
+        assert (worse["keyframes"], worse["frames"]) == (1, 3)
+
+    def test_a_profile_is_for_the_feature_codec(self, options, tmp_path):
+        options.profile = tmp_path / "absent.profile"
+        with pytest.raises(ConfigError, match="feature codec"):
+            run_evaluate(options)
+        options.codec = ["raw", "feature"]
+        with pytest.raises(ConfigError, match="cannot read"):
+            run_evaluate(options)
+
+    def test_a_codec_asked_for_by_name_has_to_be_there(self, options, monkeypatch):
+        monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
+        options.codec = ["avif"]
+        with pytest.raises(MissingCodec, match="installed Pillow"):
+            run_evaluate(options)
+
+    def test_writes_records_and_prints_a_table(self, options, model, video, capsys):
+        run_evaluate(options)
+        text = options.json.read_text()
+        written = json.loads(text)
+        assert (written["model"], written["split"], written["size"]) == ("random", "4.m", "64x96")
+        assert (written["weights"], written["every"]) == (model.weights_hash, 2)
+        assert [record["codec"] for record in written["records"]] == ["none", "raw", "rle", "rle"]
+        assert all(set(record) == {field.name for field in fields(Record)} for record in written["records"])
+        assert {record["frames"] for record in written["records"]} == {3}
+        assert str(video.parent) not in text
+        assert str(options.json.parent) not in text
+        output = capsys.readouterr()
+        assert "rle bits=3" in output.out
+        assert "At an agreement of" in output.out
+        assert video.name in output.err
+
+    def test_every_key_is_documented(self, options):
+        run_evaluate(options)
+        written = json.loads(options.json.read_text())
+        documented = (DOCS / "evaluate.md").read_text().partition("## JSON")[2]
+        for key in (*written, *written["records"][0]):
+            assert f"`{key}`" in documented
+
+    def test_needs_a_source(self, options):
+        options.clip = None
+        with pytest.raises(ConfigError, match="--data"):
+            run_evaluate(options)
+
+    @pytest.mark.parametrize("flag", ["every", "max_frames", "threads"])
+    def test_numbers_start_at_one(self, options, flag):
+        setattr(options, flag, 0)
+        with pytest.raises(ConfigError, match="from 1"):
+            run_evaluate(options)
+
+
+RLE_2_TO_4 = [f"rle:bits={bits}" for bits in (2, 3, 4)]
+
+
+@pytest.fixture(scope="module")
+def yolov5n(yolov5n_weights):
+    return load_model(yolov5n_weights)
+
+
+@pytest.mark.shared
+def test_real_pictures(yolov5n, shared_data):
+    """Measured: 52 objects; mAP .359; agreement .571, .926 and .979 at 2, 3 and 4 bits."""
+    footage = read_images(shared_data / "coco" / "images" / "val2017", max_frames=12)
+    none, raw, two, three, four = evaluate(yolov5n, parse_codecs(["raw", *RLE_2_TO_4]), footage)
+    assert none.objects > 40
+    assert none.map == raw.map == pytest.approx(0.36, abs=0.02)
+    assert raw.agreement == none.agreement == CEILING
+    assert two.agreement < 0.75 < three.agreement < four.agreement
+    assert four.agreement > 0.95
+    assert two.map < none.map - 0.1 < four.map
+    assert two.bits_per_coefficient < 2 < three.bits_per_coefficient < 4 < four.bits_per_coefficient < 5
+
+
+@pytest.mark.shared
+def test_a_real_clip(yolov5n, shared_data):
+    """Measured on every 60th frame: 17 people; agreement .899, .995 and .995 at 2, 3 and 4 bits."""
+    path = shared_data / "clips" / "one-by-one-person-detection.mp4"
+    none, two, three, four = evaluate(yolov5n, parse_codecs(RLE_2_TO_4), read_clip(path, every=60))
+    assert (none.clip, none.frames) == (path.name, 24)
+    assert none.objects > 12
+    assert two.agreement < 0.95 < three.agreement <= four.agreement
+
+
+@pytest.mark.shared
+def test_prediction_pays_on_a_fixed_camera(yolov5n, shared_data):
+    path = shared_data / "clips" / "one-by-one-person-detection.mp4"
+    codecs = parse_codecs(["rle:bits=4", "rle:bits=4,temporal=true"])
+    _, intra, temporal = evaluate(yolov5n, codecs, read_clip(path, max_frames=20))
+    assert temporal.keyframes == 1
+    assert temporal.kb_per_frame < intra.kb_per_frame / 2
+
+
+@pytest.mark.shared
+def test_pixels_of_real_pictures(yolov5n, shared_data):
+    """Measured, kB and agreement: JPEG 40:.841, 147:.969; AVIF 58:.944; x264 105:.983; SVT-AV1 80:.961."""
+    footage = read_images(shared_data / "coco" / "images" / "val2017", max_frames=12)
+    texts = ["jpeg:quality=50", "jpeg:quality=95", "avif:quality=70", "x264:crf=18", "svt-av1:crf=35"]
+    _, worse, better, avif, x264, svt = evaluate(yolov5n, parse_codecs(texts), footage)
+    assert worse.agreement < 0.88 < avif.agreement
+    assert min(better.agreement, x264.agreement, svt.agreement) > 0.9
+    assert max(avif.kb_per_frame, x264.kb_per_frame, svt.kb_per_frame) < better.kb_per_frame
+
+
+@pytest.mark.shared
+def test_video_at_its_best_is_next_to_the_original(yolov5n, shared_data):
+    """Measured, kB and agreement: 4.0:.829 and 34:.970."""
+    clip = read_clip(shared_data / "clips" / "vehicles.mp4", max_frames=12)
+    _, coarse, fine = evaluate(yolov5n, parse_codecs(["x264:crf=27", "x264:crf=2"]), clip)
+    assert coarse.kb_per_frame * 4 < fine.kb_per_frame
+    assert coarse.agreement + 0.03 < fine.agreement
+    assert fine.agreement > 0.93

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pickle
+from argparse import ArgumentParser
+
+import pytest
+from pydantic import ValidationError
+
+from services.settings import CameraConfig, ConfigError, DetectorConfig
+
+
+@pytest.fixture
+def toml(tmp_path):
+    path = tmp_path / "splitcast.toml"
+    path.write_text('[camera]\nsource = "file.mp4"\nwindow = 5\nstream = "toml"\n\n[detector]\nport = 7000\n')
+    return path
+
+
+def test_flags_win_over_environment_over_file(toml, monkeypatch):
+    monkeypatch.setenv("SPLITCAST_WINDOW", "6")
+    monkeypatch.setenv("SPLITCAST_STREAM", "env")
+    config = CameraConfig.load({"stream": "flag"}, toml)
+    assert (config.source, config.window, config.stream) == ("file.mp4", 6, "flag")
+
+
+def test_a_webcam_may_be_a_number(tmp_path):
+    path = tmp_path / "webcam.toml"
+    path.write_text("[camera]\nsource = 0\n")
+    assert CameraConfig.load({}, path).source == "0"
+
+
+def test_each_service_reads_its_own_table(toml):
+    assert DetectorConfig.load({}, toml).port == 7000
+
+
+def test_is_frozen_and_travels_between_processes(toml):
+    config = DetectorConfig.load({}, toml)
+    with pytest.raises(ValidationError):
+        config.port = 1
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({}, "--source: is needed"),
+        ({"source": "0", "codec": "av1"}, "--codec: no codec 'av1'"),
+        ({"source": "0", "size": "500"}, "--size: .*multiples of 32"),
+        ({"source": "0", "detector": "http://x"}, "--detector: must be an address"),
+        ({"source": "0", "stream": "a/b"}, "--stream: "),
+        ({"source": "0", "window": "0"}, "--window: .*greater than or equal to 1"),
+        ({"source": "0", "heartbeat_s": "nan"}, "--heartbeat-s: "),
+        ({"source": "0", "log_format": "xml"}, "--log-format: "),
+    ],
+)
+def test_names_the_setting_at_fault(flags, words):
+    with pytest.raises(ConfigError, match=words):
+        CameraConfig.load(flags)
+
+
+@pytest.mark.parametrize("setting", ["target_kbps", "max_latency_ms"])
+def test_rate_control_needs_a_codec_with_a_step(setting):
+    feature = CameraConfig.load({"source": "0", "codec": "feature", setting: "400"})
+    assert getattr(feature, setting) == 400
+    with pytest.raises(ConfigError, match=f"^--{setting.replace('_', '-')}: rle.* has no quantizer step"):
+        CameraConfig.load({"source": "0", "codec": "rle", setting: "400"})
+    for value in ("0", "-1", "nan", "inf", "many"):
+        with pytest.raises(ConfigError, match=f"--{setting.replace('_', '-')}: "):
+            CameraConfig.load({"source": "0", "codec": "feature", setting: value})
+
+
+def test_effort_is_a_parameter_of_the_codec():
+    assert CameraConfig.load({"source": "0", "effort": "3"}).spec.codec.effort == 3
+    assert CameraConfig.load({"source": "0", "codec": "feature:effort=1"}).spec.codec.effort == 1
+    both = CameraConfig.load({"source": "0", "codec": "feature:quality=4,effort=1", "effort": "0"}).spec.codec
+    assert (both.quality, both.effort) == (4, 0)
+    with pytest.raises(ConfigError, match=r"^--effort: rle.* searches for no motion"):
+        CameraConfig.load({"source": "0", "codec": "rle", "effort": "0"})
+    for value in ("-1", "4", "most"):
+        with pytest.raises(ConfigError, match="--effort: "):
+            CameraConfig.load({"source": "0", "effort": value})
+
+
+def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch):
+    assert not CameraConfig.load({"source": "0"}).preview
+    parser = ArgumentParser()
+    CameraConfig.add_flags(parser)
+    assert "PIXELS LEAVE THE CAMERA" in parser.format_help()
+    assert parser.parse_args(["--preview"]).preview is True
+    assert DetectorConfig.load({}).preview
+    monkeypatch.setenv("SPLITCAST_PREVIEW", "false")
+    assert not DetectorConfig.load({}).preview
+
+
+def test_refuses_an_unknown_key(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text("[detector]\nprot = 1\n")
+    with pytest.raises(ConfigError, match="--prot: is not a setting"):
+        DetectorConfig.load({}, path)
+
+
+@pytest.mark.parametrize("content", ["[detector", "detector = 1"])
+def test_refuses_a_broken_file(tmp_path, content):
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
+        DetectorConfig.load({}, path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        DetectorConfig.load({}, tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "origins", ["", "*", "https://dash.example", "HTTPS://a.example/ , http://[::1]:8765,"]
+)
+def test_takes_origins(origins):
+    assert DetectorConfig.load({"allow_origin": origins}).allow_origin == origins
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["dash.example", "ws://dash.example", "https://", "https://a.example/path", "https://a b", "http://["],
+)
+def test_refuses_what_is_no_origin(origins):
+    with pytest.raises(ConfigError, match="--allow-origin: "):
+        DetectorConfig.load({"allow_origin": f"https://good.example,{origins}"})
+
+
+@pytest.mark.parametrize("settings", [CameraConfig, DetectorConfig])
+def test_every_field_is_a_flag_with_help(settings):
+    parser = ArgumentParser()
+    settings.add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    assert "Undefined" not in text
+    for name, field in settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert field.description

@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.errors import UnknownProfile
+from codec.layout import TensorSpec
+from codec.spec import CodecSpec
+from stream.session.messages import (
+    Ack,
+    Clock,
+    Hello,
+    InvalidMessage,
+    KeyframeRequest,
+    Preview,
+    ProfileRequest,
+    Reject,
+    TensorShape,
+    Welcome,
+    parse_to_detector,
+)
+from stream.session.preview import MAX_BYTES
+from stream.session.session import (
+    PERMANENT,
+    PREVIEW_BURST,
+    PREVIEW_INTERVAL_NS,
+    Accepted,
+    Acknowledged,
+    CameraSession,
+    CloseCode,
+    DetectorSession,
+    KeyframeRequested,
+    ProfileRequested,
+    Rejected,
+    SessionError,
+    check_codec,
+    check_hello,
+    check_layout,
+    close_reason,
+    tensor_shapes,
+)
+
+WEIGHTS = "ab" * 32
+PROFILE = "cd" * 32
+JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+LAYOUT = (TensorSpec("4.cv2", (32, 60, 80)), TensorSpec("4.m", (32, 60, 80)))
+
+
+def make_hello(**changes) -> Hello:
+    fields = {
+        "stream": "door",
+        "model": "yolov5n",
+        "weights": WEIGHTS,
+        "split": "4.m",
+        "canvas": (480, 640),
+        "tensors": tensor_shapes(LAYOUT),
+        "codec": "rle:bits=4",
+        "clock": Clock(monotonic_ns=1, unix_ns=2),
+    }
+    return Hello(**fields | changes)
+
+
+def open_camera(window: int = 3, offered: int = 8) -> CameraSession:
+    session = CameraSession(make_hello(), window)
+    welcome = Welcome(window=offered, max_packet_bytes=1000)
+    assert session.receive(welcome.text()) == Accepted(min(window, offered))
+    return session
+
+
+def ack(sequence: int) -> str:
+    return Ack(sequence=sequence, captured_ns=5, detections=2, stages_ns={"tail": 7}).text()
+
+
+def open_detector(window: int = 2, **hello) -> DetectorSession:
+    session = DetectorSession(window)
+    session.receive_text(make_hello(**hello).text())
+    session.welcome(1000, "test")
+    return session
+
+
+class TestCamera:
+    def test_sends_nothing_before_the_welcome(self):
+        assert not CameraSession(make_hello(), 3).can_send
+
+    @pytest.mark.parametrize(("own", "offered"), [(3, 8), (8, 3), (1, 1)])
+    def test_window_is_the_smaller_one(self, own, offered):
+        session = open_camera(own, offered)
+        for _ in range(min(own, offered)):
+            assert session.can_send
+            session.sent()
+        assert not session.can_send
+
+    def test_an_answer_opens_the_window(self):
+        session = open_camera(window=1)
+        session.sent()
+        assert session.receive(ack(0)) == Acknowledged(0, 5, 2, {"tail": 7})
+        assert session.can_send
+
+    def test_a_reject_answers_the_oldest_packet(self):
+        session = open_camera()
+        session.sent()
+        session.sent()
+        rejected = session.receive(Reject(reason="corrupt", detail="checksum").text())
+        assert rejected == Rejected(0, "corrupt", "checksum")
+        assert session.receive(ack(1)).sequence == 1
+        assert session.unanswered == 0
+
+    def test_a_keyframe_request_answers_nothing(self):
+        session = open_camera()
+        session.sent()
+        assert session.receive(KeyframeRequest().text()) == KeyframeRequested()
+        assert session.unanswered == 1
+
+    def test_gives_its_profile_once_and_before_the_welcome(self):
+        session = CameraSession(make_hello(), 3, PROFILE)
+        assert session.receive(ProfileRequest(hash=PROFILE).text()) == ProfileRequested()
+        with pytest.raises(SessionError, match="or a second"):
+            session.receive(ProfileRequest(hash=PROFILE).text())
+        session = CameraSession(make_hello(), 3, PROFILE)
+        session.receive(Welcome(window=1, max_packet_bytes=1).text())
+        with pytest.raises(SessionError, match="after the welcome"):
+            session.receive(ProfileRequest(hash=PROFILE).text())
+
+    @pytest.mark.parametrize("profile", [None, "0" * 64])
+    def test_gives_no_other_profile_than_it_named(self, profile):
+        with pytest.raises(SessionError, match="another profile") as refusal:
+            CameraSession(make_hello(), 3, profile).receive(ProfileRequest(hash=PROFILE).text())
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    def test_sequence_numbers_wrap(self):
+        session = open_camera()
+        session._sequence = 2**32 - 1
+        session.sent()
+        assert session.next_sequence == 0
+        assert session.receive(ack(2**32 - 1)).sequence == 2**32 - 1
+
+    @pytest.mark.parametrize(
+        "texts",
+        [
+            [ack(0)],  # before the welcome
+            [KeyframeRequest().text()],
+            [json.dumps({"type": "profile_request", "hash": "AB" * 32})],
+            [json.dumps({"type": "profile_request", "hash": "../../etc"})],
+            [Welcome(window=1, max_packet_bytes=1).text()] * 2,
+            [Welcome(window=1, max_packet_bytes=1).text(), ack(0)],  # nothing was sent
+            ["{}"],
+            ["not json"],
+            [json.dumps({"type": "welcome", "window": 0, "max_packet_bytes": 1})],
+        ],
+    )
+    def test_refuses_what_breaks_the_protocol(self, texts):
+        session = CameraSession(make_hello(), 3)
+        *before, last = texts
+        for text in before:
+            session.receive(text)
+        with pytest.raises(SessionError) as refusal:
+            session.receive(last)
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    def test_refuses_answers_out_of_order(self):
+        session = open_camera()
+        session.sent()
+        session.sent()
+        with pytest.raises(SessionError, match="ack for packet 1, 0 is the oldest"):
+            session.receive(ack(1))
+
+
+class TestDetector:
+    def test_refuses_packets_before_the_welcome(self):
+        with pytest.raises(SessionError, match="before the welcome"):
+            DetectorSession(2).receive_packet(10)
+
+    def test_refuses_more_packets_than_the_window(self):
+        session = open_detector(window=2)
+        session.receive_packet(10)
+        session.receive_packet(10)
+        with pytest.raises(SessionError) as refusal:
+            session.receive_packet(10)
+        assert refusal.value.code is CloseCode.WINDOW_EXCEEDED
+
+    def test_an_answer_opens_the_window(self):
+        session = open_detector(window=1)
+        for sequence in range(5):
+            session.receive_packet(10)
+            session.acknowledge(sequence, 0, 0, {})
+
+    def test_refuses_packets_larger_than_agreed(self):
+        with pytest.raises(SessionError) as refusal:
+            open_detector().receive_packet(1001)
+        assert refusal.value.code is CloseCode.PACKET_TOO_LARGE
+
+    def test_asks_once_for_a_keyframe_until_one_arrives(self):
+        session = open_detector(window=3)
+        kinds = []
+        for _ in range(3):
+            session.receive_packet(10)
+            kinds += [
+                json.loads(text)["type"]
+                for text in session.reject("missing_reference", "", need_keyframe=True)
+            ]
+        session.receive_packet(10)
+        session.acknowledge(3, 0, 0, {})
+        session.receive_packet(10)
+        kinds += [json.loads(text)["type"] for text in session.reject("corrupt", "", need_keyframe=True)]
+        assert kinds == ["reject", "keyframe", "reject", "reject", "reject", "keyframe"]
+
+    @pytest.mark.parametrize(
+        ("data", "words"),
+        [(bytes(101), "101 bytes; allowed: 100"), (b"x", "is not calibration profile"), (b"", "is not")],
+    )
+    def test_refuses_what_is_not_the_profile_it_asked_for(self, data, words):
+        session = DetectorSession(2)
+        session.receive_text(make_hello().text())
+        assert json.loads(session.request_profile(PROFILE)) == {"type": "profile_request", "hash": PROFILE}
+        with pytest.raises(SessionError, match=words) as refusal:
+            session.receive_profile(data, max_bytes=100)
+        assert refusal.value.code is CloseCode.PROFILE_REFUSED
+
+    def test_any_time_of_a_packet_is_acknowledged(self):
+        session = open_detector()
+        session.receive_packet(10)
+        ack = json.loads(session.acknowledge(0, 2**64 - 1, 0, {}))
+        assert ack["captured_ns"] == 2**64 - 1
+
+    def test_refuses_a_long_text_before_parsing_it(self):
+        text = '{"type":"hello","x":[' + "{}," * 2**16 + "{}]}"
+        with pytest.raises(SessionError, match="at most 65536"):
+            DetectorSession(2).receive_text(text)
+
+    def test_refuses_a_report_of_many_names(self):
+        report = {
+            "type": "report",
+            **dict.fromkeys(("captured", "detected", "in_flight"), 0),
+            **{name: {} for name in ("dropped", "reconnects", "keyframes")},
+            "source": "",
+            "source_state": "open",
+        }
+        session = open_detector()
+        session.receive_text(json.dumps(report))
+        with pytest.raises(SessionError, match="dropped"):
+            session.receive_text(json.dumps(report | {"dropped": {str(n): 1 for n in range(33)}}))
+
+    def test_refuses_a_second_hello(self):
+        with pytest.raises(SessionError, match="second hello"):
+            open_detector().receive_text(make_hello().text())
+
+    @given(
+        st.text(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
+    )
+    def test_refuses_any_other_text(self, text):
+        with pytest.raises(SessionError):
+            DetectorSession(2).receive_text(text)
+
+    def test_takes_previews_that_were_announced(self):
+        session = open_detector(preview=True)
+        assert session.receive_text(Preview(jpeg=JPEG).text()) == Preview(jpeg=JPEG)
+        assert json.loads(Preview(jpeg=JPEG).text()) == {"type": "preview", "jpeg": b64encode(JPEG).decode()}
+
+    def test_refuses_a_preview_that_was_not_announced(self):
+        with pytest.raises(SessionError, match="did not announce") as refusal:
+            open_detector().receive_text(Preview(jpeg=JPEG).text())
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    @pytest.mark.parametrize(
+        ("jpeg", "words"),
+        [
+            ("", "not a whole JPEG"),
+            ("/9j/2", "not base64"),
+            ("/9j/2\n==", "not base64"),
+            (b64encode(JPEG).decode() + "=", "not base64"),
+            ("é", "not base64"),
+            (b64encode(b"<script>").decode(), "not a whole JPEG"),
+            (b64encode(JPEG[:-2] + bytes(40_000) + JPEG[-2:]).decode(), "at most 40000"),
+            (["/9j/2Q=="], "jpeg: "),
+            (7, "jpeg: "),
+            (None, "jpeg: "),
+        ],
+    )
+    def test_refuses_a_preview_that_is_no_small_jpeg(self, jpeg, words):
+        with pytest.raises(SessionError, match=f"preview.jpeg: .*{words}|{words}") as refusal:
+            open_detector(preview=True).receive_text(json.dumps({"type": "preview", "jpeg": jpeg}))
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    def test_the_largest_preview_fits_a_text(self):
+        largest = JPEG[:-2] + bytes(MAX_BYTES - len(JPEG)) + JPEG[-2:]
+        assert len(largest) == MAX_BYTES
+        text = Preview(jpeg=largest).text()
+        assert open_detector(preview=True).receive_text(text).jpeg == largest
+
+    def test_previews_may_come_in_a_burst_but_not_for_ever(self):
+        session = open_detector(preview=True)
+        for _ in range(PREVIEW_BURST):
+            session.receive_preview(5 * 10**9)
+        session.receive_preview(5 * 10**9 + PREVIEW_INTERVAL_NS)
+        with pytest.raises(SessionError, match="more than 4 previews a second") as refusal:
+            session.receive_preview(5 * 10**9 + PREVIEW_INTERVAL_NS)
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+    def test_previews_once_a_second_never_are_too_many(self):
+        session = open_detector(preview=True)
+        for second in range(1000):
+            session.receive_preview(second * 10**9)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"preview": 1},
+            {"preview": "yes"},
+            {"stream": "../etc"},
+            {"stream": ""},
+            {"stream": "x" * 65},
+            {"weights": "AB" * 32},
+            {"canvas": [480]},
+            {"canvas": [480, 10**9]},
+            {"canvas": [480, "640"]},
+            {"tensors": []},
+            {"tensors": [{"name": "4.m", "shape": [0, 1]}]},
+            {"tensors": [{"name": "4.m", "shape": [1] * 9}]},
+            {"codec": "x" * 257},
+            {"clock": {"monotonic_ns": -1, "unix_ns": 0}},
+            {"clock": {"monotonic_ns": 2**64, "unix_ns": 0}},
+            {"protocol": "1"},
+        ],
+    )
+    def test_refuses_a_hello_out_of_range(self, changes):
+        hello = json.loads(make_hello().text()) | changes
+        with pytest.raises(InvalidMessage, match=next(iter(changes))):
+            parse_to_detector(json.dumps(hello))
+
+
+def check(hello: Hello) -> CodecSpec:
+    check_hello(hello, WEIGHTS, frozenset({"4.m"}), "yolov5n")
+    return check_codec(hello, {})
+
+
+class TestHandshake:
+    def test_accepts_what_agrees(self):
+        assert check(make_hello()).encoder(LAYOUT)
+        check_layout(make_hello(), LAYOUT)
+
+    @pytest.mark.parametrize(
+        ("changes", "code", "words"),
+        [
+            ({"weights": "cd" * 32}, CloseCode.WEIGHTS_DIFFER, "cdcdcdcdcdcd, detector yolov5n abababababab"),
+            ({"split": "9"}, CloseCode.SPLIT_UNKNOWN, "'9'; allowed: 4.m"),
+            ({"codec": "rle:bits=9"}, CloseCode.CODEC_REFUSED, "bits"),
+            ({"codec": "av1"}, CloseCode.CODEC_REFUSED, "av1"),
+            ({"protocol": 2}, CloseCode.PROTOCOL_VERSION, "camera speaks protocol 2, detector 1"),
+        ],
+    )
+    def test_refuses_with_a_reason_a_person_understands(self, changes, code, words):
+        with pytest.raises(SessionError, match=words) as refusal:
+            check(make_hello(**changes))
+        assert refusal.value.code is code
+        assert code in PERMANENT
+
+    def test_tells_which_profile_it_lacks(self):
+        hello = make_hello(codec=f"feature:quality=3,profile={PROFILE}")
+        with pytest.raises(UnknownProfile) as unknown:
+            check_codec(hello, {})
+        assert unknown.value.hash == PROFILE
+
+    @pytest.mark.parametrize("profile", ["auto", "", "AB" * 32, "../../etc"])
+    def test_refuses_a_profile_that_is_no_hash(self, profile):
+        with pytest.raises(SessionError) as refusal:
+            check_codec(make_hello(codec=f"feature:profile={profile}"), {})
+        assert refusal.value.code is CloseCode.CODEC_REFUSED
+
+    @pytest.mark.parametrize("name", ["a\0b", "é" * 40])
+    def test_refuses_names_that_no_packet_can_carry(self, name):
+        hello = make_hello(tensors=[TensorShape(name=name, shape=[1, 2, 3])])
+        with pytest.raises(SessionError) as refusal:
+            check_layout(hello, LAYOUT)
+        assert refusal.value.code is CloseCode.SHAPES_DIFFER
+
+    def test_refuses_other_shapes(self):
+        with pytest.raises(SessionError, match=r"4\.m 32x60x80, detector 4\.cv2 32x60x80") as refusal:
+            check_layout(make_hello(tensors=tensor_shapes(LAYOUT[1:])), LAYOUT)
+        assert refusal.value.code is CloseCode.SHAPES_DIFFER
+
+
+@given(st.text(max_size=300))
+def test_close_reasons_fit_a_close_frame(reason):
+    cut = close_reason(reason)
+    assert len(cut) <= 123
+    assert reason.encode().startswith(cut)
+    cut.decode()

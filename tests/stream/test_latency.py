@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from stream.latency import STAGES, StageClock, StageStatistics, network_ns
+
+
+def test_every_nanosecond_belongs_to_one_stage():
+    started_ns = time.monotonic_ns() - 1_000_000
+    clock = StageClock(started_ns)
+    for stage in ("grab", "head", "grab"):
+        clock.lap(stage)
+    assert set(clock.durations_ns) == {"grab", "head"}
+    assert clock.durations_ns["grab"] >= 1_000_000
+    assert started_ns + sum(clock.durations_ns.values()) <= time.monotonic_ns()
+
+
+def test_network_is_what_neither_end_accounts_for():
+    assert network_ns(100, {"head": 30, "send": 1}, {"tail": 40}) == 29
+    assert network_ns(10, {"head": 30}, {}) == 0
+
+
+def test_statistics_add_up():
+    statistics = StageStatistics(capacity=4)
+    assert statistics.latency() is None
+    for milliseconds in (1000, 1, 2, 3, 4):  # the first one is forgotten
+        statistics.add({"tail": milliseconds * 10**6, "head": 10**6})
+    latency = statistics.latency()
+    assert latency is not None
+    assert latency.mean_ms == pytest.approx(3.5)
+    assert latency.median_ms == pytest.approx(3.5)
+    stages = statistics.by_stage()
+    assert list(stages) == ["head", "tail"]
+    assert statistics.means_ms() == pytest.approx({"head": 1.0, "tail": 2.5})
+    assert sum(spread.mean_ms for spread in stages.values()) == pytest.approx(latency.mean_ms)
+    assert set(stages) < set(STAGES)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import asyncio
+
+from stream.transport.broadcast import Broadcast
+
+
+async def take(subscription) -> list[str]:
+    return [text async for text in subscription]
+
+
+async def test_subscribers_get_their_stream_in_order():
+    broadcast = Broadcast()
+    with broadcast.subscribe("a") as a, broadcast.subscribe(None) as every:
+        assert len(broadcast) == 2
+        for number in range(3):
+            broadcast.publish("a", f"a{number}")
+            broadcast.publish("b", f"b{number}")
+        broadcast.close()
+        assert await take(a) == ["a0", "a1", "a2"]
+        assert await take(every) == ["a0", "b0", "a1", "b1", "a2", "b2"]
+    assert len(broadcast) == 0
+
+
+async def test_a_slow_subscriber_loses_the_oldest_and_it_is_counted():
+    drops = []
+    broadcast = Broadcast(capacity=2, on_drop=lambda: drops.append(1))
+    with broadcast.subscribe(None) as slow:
+        for number in range(5):
+            broadcast.publish("a", str(number))
+        broadcast.close()
+        assert await take(slow) == ["3", "4"]
+        assert slow.dropped == len(drops) == 3
+
+
+async def test_waits_for_the_next_text():
+    broadcast = Broadcast()
+    with broadcast.subscribe(None) as subscription:
+        taking = asyncio.ensure_future(take(subscription))
+        await asyncio.sleep(0)
+        broadcast.publish("a", "1")
+        await asyncio.sleep(0)
+        broadcast.close()
+        assert await taking == ["1"]
