@@ -22,9 +22,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from services.camera.settings import CameraSettings
+from services.detector.settings import DetectorSettings
 from services.logs import configure_logs
 from services.memory import keep_freed_memory
-from services.settings import DEFAULT_CODEC, CameraConfig, DetectorConfig, Settings
+from services.settings import DEFAULT_CODEC, Settings
 from services.study import NAMES
 
 
@@ -80,7 +82,7 @@ def _exit_code(error: Exception) -> Exit | None:
     """The exit code of an error that a person can do something about; None for a defect of ours."""
     # Named, not imported: an error can only come from a module that is loaded already.
     codes = {
-        "ConfigError": Exit.USAGE,
+        "SettingsError": Exit.USAGE,
         "BadAddress": Exit.USAGE,
         "BadCodecSpec": Exit.USAGE,
         "InvalidSize": Exit.USAGE,
@@ -113,8 +115,8 @@ def build_parser() -> ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    _add_settings(add("camera", _camera, "stream features of a camera or file to a detector"), CameraConfig)
-    _add_settings(add("detector", _detector, "finish the network and publish detections"), DetectorConfig)
+    _add_settings(add("camera", _camera, "stream features of a camera or file to a detector"), CameraSettings)
+    _add_settings(add("detector", _detector, "finish the network and publish detections"), DetectorSettings)
 
     watch = add("watch", _watch, "print detections as they are published")
     watch.add_argument(
@@ -393,7 +395,7 @@ def run_service(service: Coroutine[Any, Any, None], stop: Callable[[], None]) ->
 
 
 def _camera(options: Namespace) -> int:
-    config = CameraConfig.load(_flags(options), options.config)
+    config = CameraSettings.load(_flags(options), options.config)
     configure_logs(config.log_format, config.log_level)
 
     async def run() -> None:
@@ -408,7 +410,7 @@ def _camera(options: Namespace) -> int:
 
 
 def _detector(options: Namespace) -> int:
-    config = DetectorConfig.load(_flags(options), options.config)
+    config = DetectorSettings.load(_flags(options), options.config)
     configure_logs(config.log_format, config.log_level)
 
     async def run() -> None:

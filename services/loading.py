@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from services.settings import ConfigError, Settings
+from services.settings import Settings, SettingsError
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
 
@@ -23,7 +23,7 @@ class LoadedModel:
 def choose_device(device: str) -> str:
     """`auto` becomes CUDA where there is one, else the CPU; other names stay.
 
-    Raises ConfigError for a device that this machine or torch does not have.
+    Raises SettingsError for a device that this machine or torch does not have.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,7 +31,7 @@ def choose_device(device: str) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"--device: no {device!r} here ({reason}); use auto or cpu") from None
+        raise SettingsError(f"--device: no {device!r} here ({reason}); use auto or cpu") from None
     return device
 
 

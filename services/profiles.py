@@ -11,7 +11,7 @@ from codec.feature.bundled import SHIPPED
 from codec.feature.codec import Feature
 from codec.feature.profile import MAX_PROFILE_BYTES, Profile, ProfileError
 from codec.spec import CodecSpec
-from services.settings import ConfigError
+from services.settings import SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -19,11 +19,11 @@ log = structlog.get_logger(__name__)
 def resolve(codec: CodecSpec, weights_hash: str, split: str, file: Path | None = None) -> CodecSpec:
     """The codec with the profile in `file`, or the shipped one; without calibration where there is neither.
 
-    Any codec that names its profile, or has none, stays as it is. Raises ConfigError or ProfileError.
+    Any codec that names its profile, or has none, stays as it is. Raises SettingsError or ProfileError.
     """
     if not isinstance(codec.codec, Feature):
         if file is not None:
-            raise ConfigError(f"a calibration profile is for the feature codec, not for {codec.codec.name}")
+            raise SettingsError(f"a calibration profile is for the feature codec, not for {codec.codec.name}")
         return codec
     if file is not None:
         return CodecSpec(replace(codec.codec, profile=read_profile(file)))
@@ -52,12 +52,12 @@ def without_network(codec: CodecSpec) -> CodecSpec:
 
 
 def read_profile(file: Path) -> Profile:
-    """The profile in a file. Raises ConfigError where it cannot be read, ProfileError where it is none."""
+    """The profile in a file. Raises SettingsError where it cannot be read, ProfileError where it is none."""
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_PROFILE_BYTES + 1)  # one too many is enough for `parse` to refuse
     except OSError as error:
-        raise ConfigError(f"cannot read the profile {file} ({error.strerror})") from None
+        raise SettingsError(f"cannot read the profile {file} ({error.strerror})") from None
     try:
         return Profile.parse(data)
     except ProfileError as error:

@@ -23,7 +23,7 @@ DROPS = (
 )
 
 
-class Ledger:
+class FrameCounts:
     """Counts frames on the camera's side; each captured frame gets one outcome."""
 
     def __init__(self, on_drop: Callable[[str, str, int], None] = lambda stage, reason, count: None) -> None:

@@ -39,7 +39,7 @@ def network_ns(latency_ns: int, camera_ns: Mapping[str, int], detector_ns: Mappi
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class LatencySummary:
     """Durations of several frames in milliseconds."""
 
     mean_ms: float
@@ -73,19 +73,19 @@ class StageStatistics:
         """Mean of every stage that occurred, in the order a frame passes them; cheap at any time."""
         return {s: self._sums_ns[s] / self._counts[s] / 1e6 for s in STAGES if self._counts[s]}
 
-    def latency(self) -> Spread | None:
-        """Spread of the stages' sum; None before the first frame."""
+    def latency(self) -> LatencySummary | None:
+        """LatencySummary of the stages' sum; None before the first frame."""
         return _spread([sum(frame.values()) for frame in self._frames])
 
-    def by_stage(self) -> dict[str, Spread]:
-        """Spread of every stage that occurred, in the order a frame passes them."""
+    def by_stage(self) -> dict[str, LatencySummary]:
+        """LatencySummary of every stage that occurred, in the order a frame passes them."""
         spreads = {s: _spread([frame[s] for frame in self._frames if s in frame]) for s in STAGES}
         return {stage: spread for stage, spread in spreads.items() if spread}
 
 
-def _spread(durations_ns: list[int]) -> Spread | None:
+def _spread(durations_ns: list[int]) -> LatencySummary | None:
     if not durations_ns:
         return None
     milliseconds = np.array(durations_ns) / 1e6
     median, p95 = np.percentile(milliseconds, [50, 95])
-    return Spread(float(milliseconds.mean()), float(median), float(p95))
+    return LatencySummary(float(milliseconds.mean()), float(median), float(p95))

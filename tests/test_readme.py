@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from services.camera.settings import CameraSettings
 from services.cli import build_parser
-from services.settings import DEFAULT_PORT, CameraConfig, DetectorConfig
+from services.detector.settings import DetectorSettings
+from services.settings import DEFAULT_PORT
 from tests.paths import ROOT
 from tests.services.conftest import LIVENESS_S
 
@@ -42,9 +44,9 @@ def test_commands_are_valid(line):
     options = build_parser().parse_args(arguments)
     given = {name: value for name, value in vars(options).items() if name not in ("run", "config")}
     if arguments[0] == "camera":
-        CameraConfig.load(given)
+        CameraSettings.load(given)
     elif arguments[0] == "detector":
-        DetectorConfig.load(given)
+        DetectorSettings.load(given)
 
 
 @pytest.mark.parametrize("line", TARGETS)

@@ -21,7 +21,7 @@ from services.calibration.sensitivity import fisher_samples
 from services.calibration.step_network import train_step_network
 from services.evaluation.dataset import read_images
 from services.loading import choose_device
-from services.settings import ConfigError
+from services.settings import SettingsError
 from stream.atomic_file import replacing
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.network.download import find_weights
@@ -33,15 +33,15 @@ def run_calibrate(options: Namespace) -> None:
     """Calibrate on the given images, write the profile to `--output` and print its hash.
 
     The same images, network and settings give the same profile. `--output` appears whole or not at all.
-    Raises ConfigError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError,
+    Raises SettingsError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError,
     CalibrationError or OSError.
     """
     if min(options.draws, options.threads, 1 if options.max_images is None else options.max_images) < 1:
-        raise ConfigError("--draws, --threads and --max-images take numbers from 1")
+        raise SettingsError("--draws, --threads and --max-images take numbers from 1")
     if min(options.seed, options.variants) < 0:
-        raise ConfigError("--seed and --variants take numbers from 0")
+        raise SettingsError("--seed and --variants take numbers from 0")
     if not options.output.absolute().parent.is_dir():
-        raise ConfigError(f"--output: there is no folder {options.output.absolute().parent}")
+        raise SettingsError(f"--output: there is no folder {options.output.absolute().parent}")
     size = parse_size(options.size)
     images, _ = open_images(options.images, options.max_images)
     if images < MIN_SAMPLES:

@@ -20,29 +20,27 @@ from codec.layout import FloatArray, raw_bytes
 from codec.packet import Stamp
 from codec.spec import CodecSpec
 from services.camera.pictures import Room, jpeg_bytes, preview_jpeg
-from services.camera.statistics import Account
+from services.camera.settings import CameraSettings
+from services.camera.statistics import CameraStatistics
 from services.loading import LoadedModel, load_network
 from services.metrics import VERSION, WireMeter
 from services.profiles import resolve
-from services.settings import CameraConfig
 from stream.frame import Frame
 from stream.latency import StageClock, network_ns
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.split import Head
 from stream.rate.control import RateControl, Steps
-from stream.session.messages import FEATURES_PROTOCOL, Clock, Hello, Preview
-from stream.session.session import (
-    PERMANENT,
+from stream.session.camera import (
     Accepted,
     Acknowledged,
     CameraSession,
-    CloseCode,
     KeyframeRequested,
     ProfileRequested,
     Rejected,
-    SessionError,
     tensor_shapes,
 )
+from stream.session.close_codes import PERMANENT, CloseCode, SessionError
+from stream.session.messages import FEATURES_PROTOCOL, Clock, Hello, Preview
 from stream.sources.base import (
     CaptureOptions,
     FramesSkipped,
@@ -53,7 +51,7 @@ from stream.sources.base import (
     SourceRetry,
 )
 from stream.sources.opening import open_source
-from stream.tasks.background import accompany
+from stream.tasks.background import run_with_background
 from stream.tasks.backoff import Backoff
 from stream.tasks.mailbox import Mailbox, MailboxClosed
 from stream.tasks.worker import Worker
@@ -75,7 +73,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sender:
+class FeaturePipeline:
     """What makes packets: the head, the encoder that owns the reference frame, and the hello that announces both."""
 
     network: str
@@ -90,7 +88,7 @@ class Sender:
         profile = getattr(self.codec.codec, "profile", None)
         return profile if isinstance(profile, Profile) else None
 
-    def hello(self, config: CameraConfig) -> Hello:
+    def hello(self, config: CameraSettings) -> Hello:
         return Hello(
             stream=config.stream,
             model=self.network,
@@ -106,7 +104,7 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Flight:
+class InFlight:
     """A frame that was sent and waits for its answer."""
 
     frame: Frame
@@ -116,9 +114,9 @@ class Flight:
 class Camera:
     """One source, one detector; lives until the source ends or `stop` is called."""
 
-    def __init__(self, config: CameraConfig) -> None:
+    def __init__(self, config: CameraSettings) -> None:
         self.config = config
-        self.account = Account(config.target_kbps, config.max_latency_ms)
+        self.statistics = CameraStatistics(config.target_kbps, config.max_latency_ms)
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = config.spec
         self._worker = Worker("camera")
@@ -131,7 +129,7 @@ class Camera:
         self._stopping = asyncio.Event()
         self._answered = asyncio.Event()
         self._mailbox: Mailbox[Frame] = Mailbox()
-        self._flights: deque[Flight] = deque()
+        self._flights: deque[InFlight] = deque()
         self._again: deque[Frame] = deque()  # a file's frames that a lost connection left unanswered
         self._frame_size: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         backoff_s = min(BACKOFF_MINIMUM_S, config.backoff_s), config.backoff_s
@@ -149,8 +147,8 @@ class Camera:
             ),
             on_event=self._on_source_event,
         )
-        self.account.metrics.queue.labels("unanswered").set_function(lambda: len(self._flights))
-        self.account.metrics.queue.labels("worker").set_function(lambda: self._worker.queue_length)
+        self.statistics.metrics.queue.labels("unanswered").set_function(lambda: len(self._flights))
+        self.statistics.metrics.queue.labels("worker").set_function(lambda: self._worker.queue_length)
 
     def stop(self) -> None:
         """Capture no more, let what is in flight be answered, close."""
@@ -162,73 +160,75 @@ class Camera:
         Raises SourceError where the source can never open, Refused where the detector will never accept,
         WeightsError or CheckpointError where there is no network to run.
         """
-        config, ledger = self.config, self.account.ledger
+        config, counts = self.config, self.statistics.frame_counts
         if config.preview:
             log.warning("pixels leave this camera: about once a second a small picture is sent (--preview)")
         try:
             loading = asyncio.ensure_future(self._worker.run(load_network, config))
-            await accompany(_until_over(loading), self._end_when_told(loading))
+            await run_with_background(_until_over(loading), self._end_when_told(loading))
             if loading.cancelled():
                 return
             network = loading.result()
             del loading
             self.loaded.set()
             labels = (config.stream, network.name, config.split, str(self._codec))
-            self.account.metrics.info.labels(*labels).set(1)
+            self.statistics.metrics.info.labels(*labels).set(1)
             streaming = asyncio.ensure_future(self._stream(network))
             del network  # the head keeps only its own layers
             async with self._source:
-                await accompany(_until_over(streaming), self._grab(), self._end_when_told(streaming))
+                await run_with_background(
+                    _until_over(streaming), self._grab(), self._end_when_told(streaming)
+                )
         finally:
             self._drop_rest()
             self._worker.close()
             self._pictures.close()
             log.info(
                 "camera stopped",
-                captured=ledger.captured,
-                detected=ledger.detected,
-                dropped=ledger.dropped_total,
+                captured=counts.captured,
+                detected=counts.detected,
+                dropped=counts.dropped_total,
             )
 
     # --- grab ---
 
     async def _grab(self) -> None:
-        ledger = self.account.ledger
+        counts = self.statistics.frame_counts
         async for frame in self._source:
-            self.account.capture(frame.captured_ns)
+            self.statistics.capture(frame.captured_ns)
             if not self._source.live:
                 await self._mailbox.put_wait(frame)
             else:
                 self._rate.capture(frame.captured_ns)
                 if self._mailbox.put(frame) is not None:
-                    ledger.drop("grab", self._why_superseded())
-            if self.config.frames and ledger.captured >= self.config.frames:
+                    counts.drop("grab", self._why_superseded())
+            if self.config.frames and counts.captured >= self.config.frames:
                 break
         self._frame_size.cancel()  # nothing, if a frame has come: without one there is nothing to stream
         self._mailbox.close()
 
     def _why_superseded(self) -> str:
-        if not self.account.connected["detector"]:
+        if not self.statistics.connected["detector"]:
             return "disconnected"
         return "rate" if self._rate_holds else "superseded"
 
     def _on_source_event(self, event: SourceEvent) -> None:
         match event:
             case SourceConnected(width, height):
-                self.account.connect("source")
+                self.statistics.connect("source")
                 if not self._frame_size.done():
                     self._frame_size.set_result((height, width))
                 log.info("source open", source=self._source.name, width=width, height=height)
             case SourceLost(reason):
-                self.account.disconnect("source")
-                self.account.source_trouble = reason
+                self.statistics.disconnect("source")
+                self.statistics.source_trouble = reason
                 log.warning("source lost", source=self._source.name, reason=reason)
             case SourceRetry(delay_s, attempt):
                 log.info("source is tried again", delay_s=round(delay_s, 2), attempt=attempt)
             case FramesSkipped(count):
-                self.account.miss("overwritten", count)
+                self.statistics.miss("overwritten", count)
             case FrameUnreadable(path, reason):
-                self.account.miss("unreadable")
+                self.statistics.miss("unreadable")
                 log.warning("frame unreadable", path=str(path), reason=reason)
 
     # --- connect ---
@@ -241,7 +241,7 @@ class Camera:
         encoder = await self._worker.run(codec.encoder, head.layout)
         steps = Steps(encoder.step, encoder.coarsest) if isinstance(encoder, Adjustable) else None
         self._rate = RateControl(steps, self.config.target_kbps, self.config.max_latency_ms)
-        sender = Sender(network.name, weights, head, codec, encoder)
+        sender = FeaturePipeline(network.name, weights, head, codec, encoder)
         del network
         await self._worker.run(_warm_up, head, codec)
         while True:
@@ -250,7 +250,7 @@ class Camera:
                 return
             except ConnectionLost as lost:
                 self._settle_flights()
-                never_accepted = self.account.connected["detector"] is None
+                never_accepted = self.statistics.connected["detector"] is None
                 if never_accepted and lost.code in PERMANENT:
                     raise Refused(lost.code, lost.reason) from None
                 delay_s = self._backoff.next_delay_s()
@@ -263,7 +263,7 @@ class Camera:
                 )
             await asyncio.sleep(delay_s)
 
-    async def _connect_once(self, sender: Sender) -> None:
+    async def _connect_once(self, sender: FeaturePipeline) -> None:
         """Serve one connection until the source has ended. Raises ConnectionLost."""
         url = f"{self.config.detector}/v1/features"
         meter = None
@@ -271,24 +271,24 @@ class Camera:
         self._room, self._newest = Room(), None
         try:
             async with connect(url, FEATURES_PROTOCOL, heartbeat_s=self.config.heartbeat_s) as link:
-                meter = WireMeter(self.account.metrics, link.wire, self.account.wire)
+                meter = WireMeter(self.statistics.metrics, link.wire, self.statistics.wire)
                 hello = sender.hello(self.config)
                 session = CameraSession(hello, self.config.window, profile.hash if profile else None)
                 await link.send(hello.text())
-                await accompany(
+                await run_with_background(
                     self._send_frames(link, session, sender),
                     self._receive(link, session, sender.encoder, meter, profile),
                     self._report(link),
                     self._picture(link, session, sender.head.size),
                 )
         finally:
-            self.account.disconnect("detector")
+            self.statistics.disconnect("detector")
             if meter:
                 meter.book()
 
     # --- send ---
 
-    async def _send_frames(self, link: Link, session: CameraSession, sender: Sender) -> None:
+    async def _send_frames(self, link: Link, session: CameraSession, sender: FeaturePipeline) -> None:
         await self._worker.run(sender.encoder.force_keyframe)
         self._keyframe_due = True
         while True:
@@ -301,7 +301,7 @@ class Camera:
             await self._send(frame, link, session, sender)
         while session.unanswered:
             await self._next_answer()
-        await link.send(self.account.report(self._source.name).text())
+        await link.send(self.statistics.report(self._source.name).text())
         leaving = self._stopping.is_set()
         await link.close(CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
 
@@ -322,7 +322,7 @@ class Camera:
         finally:
             self._rate_holds = False
 
-    async def _send(self, frame: Frame, link: Link, session: CameraSession, sender: Sender) -> None:
+    async def _send(self, frame: Frame, link: Link, session: CameraSession, sender: FeaturePipeline) -> None:
         clock = StageClock(frame.captured_ns)
         clock.lap("grab")
         stage = "head"
@@ -336,17 +336,17 @@ class Camera:
             clock.lap(stage)
         except asyncio.CancelledError:
             # The connection broke meanwhile: this frame shares the fate of those already sent.
-            self._flights.append(Flight(frame, {}))
+            self._flights.append(InFlight(frame, {}))
             raise
         except Exception as error:  # whatever it is, it costs one frame
-            self.account.ledger.drop(stage, "error")
+            self.statistics.frame_counts.drop(stage, "error")
             log.error("frame dropped", stage=stage, reason=f"{type(error).__name__}: {error}")
             return
         session.sent()
-        self._flights.append(Flight(frame, clock.durations_ns))
+        self._flights.append(InFlight(frame, clock.durations_ns))
         self._keyframe_due = self._keyframe_due and not encoded.keyframe
         self._rate.send(len(encoded.data), encoded.keyframe, step, frame.captured_ns, time.monotonic_ns())
-        self.account.send(encoded, raw_bytes(sender.head.layout))
+        self.statistics.send(encoded, raw_bytes(sender.head.layout))
         await link.send(encoded.data)
         clock.lap("send")
         self._newest = frame
@@ -355,7 +355,7 @@ class Camera:
         if not isinstance(encoder, Adjustable):
             return None
         choice = self._rate.choose(self._keyframe_due)
-        self.account.choose(choice)
+        self.statistics.choose(choice)
         return choice.step
 
     # --- receive ---
@@ -371,7 +371,7 @@ class Camera:
                     case Accepted(window):
                         self._backoff.reset()
                         self._rate.connect(window)
-                        self.account.connect("detector")
+                        self.statistics.connect("detector")
                         log.info("streaming", detector=self.config.detector, window=window)
                     case ProfileRequested():
                         assert profile is not None
@@ -383,7 +383,7 @@ class Camera:
                         self._flights.popleft()
                         self._rate.reject()
                         self._room.answer()
-                        self.account.ledger.drop("detector", reason)
+                        self.statistics.frame_counts.drop("detector", reason)
                         log.warning("packet rejected", sequence=sequence, reason=reason, detail=detail)
                     case KeyframeRequested():
                         await self._worker.run(encoder.force_keyframe)
@@ -400,12 +400,12 @@ class Camera:
         captured_ns = flight.frame.captured_ns
         stages_ns = {**flight.stages_ns, **acknowledged.stages_ns}
         stages_ns["network"] = network_ns(now_ns - captured_ns, flight.stages_ns, acknowledged.stages_ns)
-        self.account.detect(captured_ns, now_ns, stages_ns, acknowledged.detections)
+        self.statistics.detect(captured_ns, now_ns, stages_ns, acknowledged.detections)
         self._room.answer()
         detector_ns = sum(acknowledged.stages_ns.values())
         self._room.compare(stages_ns["network"], detector_ns)
         self._rate.acknowledge(detector_ns, now_ns)
-        self.account.observe_link(self._rate.link, self._rate.choice)
+        self.statistics.observe_link(self._rate.link, self._rate.choice)
 
     async def _next_answer(self, timeout_ns: int | None = None) -> None:
         """Wait for the next answer, or for so long."""
@@ -417,8 +417,8 @@ class Camera:
     async def _report(self, link: Link) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
-            if self.account.connected["detector"]:
-                text = self.account.report(self._source.name).text()
+            if self.statistics.connected["detector"]:
+                text = self.statistics.report(self._source.name).text()
                 self._rate.send_beside(len(text))
                 await link.send(text)
 
@@ -433,7 +433,7 @@ class Camera:
                 continue
             preview = None
             try:
-                self.account.measure_jpeg(await self._pictures.run(jpeg_bytes, frame, canvas))
+                self.statistics.measure_jpeg(await self._pictures.run(jpeg_bytes, frame, canvas))
                 if self.config.preview and self._room.look():
                     preview = await self._pictures.run(preview_jpeg, frame)
             except Exception as error:  # whatever it is, it costs one picture and no frame
@@ -443,30 +443,30 @@ class Camera:
                 text = Preview(jpeg=preview).text()
                 self._rate.send_beside(len(text))
                 await link.send(text)
-                self.account.send_preview(len(preview))
+                self.statistics.send_preview(len(preview))
 
     # --- what a lost connection and a stop leave behind ---
 
     def _settle_flights(self) -> None:
         """Decide about the frames that a lost connection left unanswered: a file's are sent again."""
         if self._source.live:
-            self.account.ledger.drop("network", "connection_lost", len(self._flights))
+            self.statistics.frame_counts.drop("network", "connection_lost", len(self._flights))
         else:
             self._again.extendleft(flight.frame for flight in reversed(self._flights))
         self._flights.clear()
 
     def _drop_rest(self) -> None:
-        ledger = self.account.ledger
-        ledger.drop("network", "shutdown", len(self._flights))
+        counts = self.statistics.frame_counts
+        counts.drop("network", "shutdown", len(self._flights))
         self._flights.clear()
         self._again.clear()
-        ledger.drop("grab", "shutdown", ledger.in_flight)
+        counts.drop("grab", "shutdown", counts.in_flight)
 
     async def _end_when_told(self, running: asyncio.Future[Any]) -> None:
         """On a stop let the camera finish what it can in time, then end what runs."""
         await self._stopping.wait()
         await self._source.aclose()
-        if self.account.connected["detector"]:
+        if self.statistics.connected["detector"]:
             await asyncio.wait([running], timeout=self.config.drain_s)
         running.cancel()
 
@@ -509,7 +509,7 @@ async def serve_metrics(camera: Camera) -> AsyncIterator[None]:
     async def live(_request: web.Request) -> web.Response:
         return web.Response(text="live\n")
 
-    app.router.add_get("/metrics", camera.account.metrics.handle)
+    app.router.add_get("/metrics", camera.statistics.metrics.handle)
     app.router.add_get("/livez", live)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from codec.interface import EncodedFrame
-from services.metrics import CameraMetrics
-from stream.frame_counts import Ledger
-from stream.latency import Spread, StageStatistics
+from services.camera.metrics import CameraMetrics
+from stream.frame_counts import FrameCounts
+from stream.latency import LatencySummary, StageStatistics
 from stream.rate.control import REASONS, Choice
 from stream.rate.link import LinkEstimate
 from stream.session.messages import RateReport, Report, StageReport
@@ -34,14 +34,14 @@ class Totals:
     last_acknowledged_ns: int = 0
 
 
-class Account:
+class CameraStatistics:
     """Counts once; the metrics follow."""
 
     def __init__(self, target_kbps: float | None = None, max_latency_ms: float | None = None) -> None:
         self._target_kbps, self._max_latency_ms = target_kbps, max_latency_ms
         self.metrics = CameraMetrics()
-        self.ledger = Ledger(self._export_drop)
-        self.statistics = StageStatistics()
+        self.frame_counts = FrameCounts(self._export_drop)
+        self.stages = StageStatistics()
         self.totals = Totals()
         self.keyframes: Counter[str] = Counter()
         self.reconnects: Counter[Peer] = Counter()
@@ -55,13 +55,13 @@ class Account:
         self.metrics.rate_target.set(target_kbps * 125 if target_kbps else float("nan"))
         self.metrics.latency_target.set(max_latency_ms / 1e3 if max_latency_ms else float("nan"))
         self.metrics.jpeg_bytes.set(float("nan"))
-        self.metrics.in_flight.set_function(lambda: self.ledger.in_flight)
+        self.metrics.in_flight.set_function(lambda: self.frame_counts.in_flight)
 
     @property
     def frames_per_second(self) -> float:
         """Frames detected a second, from the first capture to the last acknowledgement."""
         elapsed_ns = self.totals.last_acknowledged_ns - self.totals.first_captured_ns
-        return self.ledger.detected / elapsed_ns * 1e9 if elapsed_ns > 0 else 0.0
+        return self.frame_counts.detected / elapsed_ns * 1e9 if elapsed_ns > 0 else 0.0
 
     def connect(self, peer: Peer) -> None:
         """The source or the detector is there, for the first time or again."""
@@ -79,14 +79,14 @@ class Account:
 
     def capture(self, captured_ns: int) -> None:
         """A frame entered this process."""
-        self.ledger.capture()
+        self.frame_counts.capture()
         self.metrics.captured.inc()
         self.totals.first_captured_ns = self.totals.first_captured_ns or captured_ns
 
     def miss(self, reason: str, count: int = 1) -> None:
         """Frames were captured but lost before this process saw them."""
         self.metrics.captured.inc(count)
-        self.ledger.miss(reason, count)
+        self.frame_counts.miss(reason, count)
 
     def send(self, encoded: EncodedFrame, raw_bytes: int) -> None:
         """A packet went out, in place of tensors of `raw_bytes`."""
@@ -103,8 +103,8 @@ class Account:
 
     def detect(self, captured_ns: int, now_ns: int, stages_ns: dict[str, int], detections: int) -> None:
         """A frame was acknowledged; its stages are durations in ns."""
-        self.ledger.detect()
-        self.statistics.add(stages_ns)
+        self.frame_counts.detect()
+        self.stages.add(stages_ns)
         self.totals.detections += detections
         self.totals.latency_ns += now_ns - captured_ns
         self.totals.last_acknowledged_ns = now_ns
@@ -147,20 +147,22 @@ class Account:
 
     def report(self, source: str) -> Report:
         """All of it as the detector is told; `source` is a name without credentials."""
-        latency = self.statistics.latency()
+        latency = self.stages.latency()
         states = {None: "opening", True: "open", False: "lost"}
         return Report(
-            captured=self.ledger.captured,
-            detected=self.ledger.detected,
-            in_flight=self.ledger.in_flight,
-            dropped={f"{stage}/{reason}": count for (stage, reason), count in self.ledger.dropped.items()},
+            captured=self.frame_counts.captured,
+            detected=self.frame_counts.detected,
+            in_flight=self.frame_counts.in_flight,
+            dropped={
+                f"{stage}/{reason}": count for (stage, reason), count in self.frame_counts.dropped.items()
+            },
             reconnects={str(peer): count for peer, count in self.reconnects.items()},
             source=source[:1024],
             source_state=states[self.connected["source"]],
             keyframes=dict(self.keyframes),
             latency=_stage_report(latency) if latency else None,
             latency_sum_ms=round(self.totals.latency_ns / 1e6, 3),
-            stages={stage: _stage_report(spread) for stage, spread in self.statistics.by_stage().items()},
+            stages={stage: _stage_report(spread) for stage, spread in self.stages.by_stage().items()},
             rate=self.rate,
             jpeg_bytes=self.jpeg_bytes,
         )
@@ -169,5 +171,5 @@ class Account:
         self.metrics.dropped.labels(stage, reason).inc(count)
 
 
-def _stage_report(spread: Spread) -> StageReport:
+def _stage_report(spread: LatencySummary) -> StageReport:
     return StageReport(mean_ms=round(spread.mean_ms, 3), p95_ms=round(spread.p95_ms, 3))

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from services.camera.service import Camera
+from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
+from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, load_network
-from services.settings import CameraConfig, DetectorConfig
 from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.nms import detect
@@ -46,8 +47,8 @@ async def bench_pipeline(options: Namespace) -> dict[str, Any]:
     }
     settings |= {"frames": options.frames, "metrics_port": 0, "stream": "bench", **shared}
     rounds = []
-    async with local_detector(DetectorConfig.load({"port": 0, **shared})) as url:
-        config = CameraConfig.load({"detector": url, **settings})
+    async with local_detector(DetectorSettings.load({"port": 0, **shared})) as url:
+        config = CameraSettings.load({"detector": url, **settings})
         network = await asyncio.to_thread(load_network, config)
         for number in range(options.rounds + 1):
             camera = Camera(config)
@@ -56,12 +57,12 @@ async def bench_pipeline(options: Namespace) -> dict[str, Any]:
             if number:
                 rounds.append((camera, bare_fps))
                 console.print(
-                    f"round {number}: pipeline {camera.account.frames_per_second:.1f}, bare {bare_fps:.1f} frames/s"
+                    f"round {number}: pipeline {camera.statistics.frames_per_second:.1f}, bare {bare_fps:.1f} frames/s"
                 )
     return _record(config, rounds)
 
 
-def bare_frames_per_second(network: LoadedModel, config: CameraConfig) -> float:
+def bare_frames_per_second(network: LoadedModel, config: CameraSettings) -> float:
     """Frames per second of `model(frame)` alone, from the first frame read to the last detections."""
     model = Unsplit(network.model)
     size = parse_size(config.size)
@@ -90,27 +91,29 @@ def read_video(source: str) -> Iterator[Frame]:
         capture.release()
 
 
-def _record(config: CameraConfig, rounds: list[tuple[Camera, float]]) -> dict[str, Any]:
+def _record(config: CameraSettings, rounds: list[tuple[Camera, float]]) -> dict[str, Any]:
     cameras = [camera for camera, _ in rounds]
-    ratios = [camera.account.frames_per_second / bare_fps for camera, bare_fps in rounds]
+    ratios = [camera.statistics.frames_per_second / bare_fps for camera, bare_fps in rounds]
     by_stage: dict[str, list[float]] = {}
     for camera in cameras:
-        for stage, spread in camera.account.statistics.by_stage().items():
+        for stage, spread in camera.statistics.stages.by_stage().items():
             by_stage.setdefault(stage, []).append(spread.median_ms)
-    packets = sum(camera.account.totals.packets for camera in cameras)
+    packets = sum(camera.statistics.totals.packets for camera in cameras)
     return {
-        "pipeline_fps": round(statistics.median(camera.account.frames_per_second for camera in cameras), 3),
+        "pipeline_fps": round(
+            statistics.median(camera.statistics.frames_per_second for camera in cameras), 3
+        ),
         "bare_fps": round(statistics.median(bare_fps for _, bare_fps in rounds), 3),
         "ratio": round(statistics.median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],
         "rounds": len(rounds),
-        "frames": sum(camera.account.ledger.detected for camera in cameras),
+        "frames": sum(camera.statistics.frame_counts.detected for camera in cameras),
         "stages_ms": {stage: round(statistics.median(values), 3) for stage, values in by_stage.items()},
         "kb_per_frame": round(
-            sum(camera.account.totals.encoded_bytes for camera in cameras) / packets / 1e3, 3
+            sum(camera.statistics.totals.encoded_bytes for camera in cameras) / packets / 1e3, 3
         ),
         "raw_kb_per_frame": round(
-            sum(camera.account.totals.raw_bytes for camera in cameras) / packets / 1e3, 3
+            sum(camera.statistics.totals.raw_bytes for camera in cameras) / packets / 1e3, 3
         ),
         "model": Path(config.model).name,
         "source": Path(config.source).name,

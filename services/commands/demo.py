@@ -21,16 +21,18 @@ from rich.text import Text
 
 from services.camera.pictures import REFERENCE_QUALITY
 from services.camera.service import Camera
+from services.camera.settings import CameraSettings
 from services.cli import run_service
 from services.commands.loopback import local_detector
 from services.commands.watch import detections_url, messages
+from services.detector.settings import DetectorSettings
 from services.loading import choose_device
-from services.settings import DEFAULT_PORT, CameraConfig, DetectorConfig
+from services.settings import DEFAULT_PORT
 from stream.network.cut import DEFAULT_SPLIT
 from stream.network.download import find_weights
 from stream.redact import redact_url
 from stream.sources.opening import open_source
-from stream.tasks.background import accompany
+from stream.tasks.background import run_with_background
 
 REFRESH_S = 0.5
 STREAM = "demo"
@@ -51,8 +53,8 @@ async def demo(options: Namespace) -> int:
     shared |= {"log_format": "text", "log_level": "error", "split": DEFAULT_SPLIT}
     ours = {"source": options.source, "stream": STREAM, "size": options.size, "codec": options.codec}
     ours |= {"preview": options.preview, "metrics_port": 0, **shared}
-    CameraConfig.load(ours)
-    theirs = DetectorConfig.load({"host": "127.0.0.1", "port": free_port(), "preview": True, **shared})
+    CameraSettings.load(ours)
+    theirs = DetectorSettings.load({"host": "127.0.0.1", "port": free_port(), "preview": True, **shared})
     console.print(f"source    {redact_url(options.source)}", highlight=False)
     console.print(f"network   {options.model}, split at {DEFAULT_SPLIT}, {options.codec}", highlight=False)
     console.print("starting the detector")
@@ -64,9 +66,9 @@ async def demo(options: Namespace) -> int:
         if _can_open() if options.open is None else options.open:
             # A text browser holds whoever opens it until it is closed.
             threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
-        camera = Camera(CameraConfig.load({"detector": url, **ours}))
+        camera = Camera(CameraSettings.load({"detector": url, **ours}))
         subscription = _count_classes(url, classes)
-        running = accompany(
+        running = run_with_background(
             camera.run(), subscription, _show(camera, console), _stop_after(camera, options.seconds)
         )
         await run_service(running, camera.stop)
@@ -74,7 +76,7 @@ async def demo(options: Namespace) -> int:
     console.print(_table(summary))
     if options.json:
         options.json.write_text(json.dumps(summary, indent=2) + "\n")
-    return camera.account.totals.detections
+    return camera.statistics.totals.detections
 
 
 def free_port() -> int:
@@ -96,24 +98,25 @@ def _can_open() -> bool:
 
 def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
     """The figures of a run: times in milliseconds, sizes in kB of 1000 bytes."""
-    totals = camera.account.totals
+    totals = camera.statistics.totals
     packets = max(totals.packets, 1)
-    latency = camera.account.statistics.latency()
-    stages = camera.account.statistics.by_stage()
+    latency = camera.statistics.stages.latency()
+    stages = camera.statistics.stages.by_stage()
     return {
-        "frames": camera.account.ledger.detected,
-        "captured": camera.account.ledger.captured,
+        "frames": camera.statistics.frame_counts.detected,
+        "captured": camera.statistics.frame_counts.captured,
         "dropped": {
-            f"{stage}/{reason}": count for (stage, reason), count in camera.account.ledger.dropped.items()
+            f"{stage}/{reason}": count
+            for (stage, reason), count in camera.statistics.frame_counts.dropped.items()
         },
         "detections": totals.detections,
         "detections_by_class": dict(classes.most_common()),
-        "frames_per_second": round(camera.account.frames_per_second, 3),
+        "frames_per_second": round(camera.statistics.frames_per_second, 3),
         "kb_per_frame": round(totals.encoded_bytes / packets / 1e3, 3),
         "raw_kb_per_frame": round(totals.raw_bytes / packets / 1e3, 3),
         "jpeg_kb_per_frame": round(totals.jpeg_bytes / totals.jpegs / 1e3, 3) if totals.jpegs else None,
-        "wire_kb_per_frame": round(camera.account.wire.sent / packets / 1e3, 3),
-        "keyframes": dict(camera.account.keyframes),
+        "wire_kb_per_frame": round(camera.statistics.wire.sent / packets / 1e3, 3),
+        "keyframes": dict(camera.statistics.keyframes),
         "latency_ms": {
             **{stage: round(spread.mean_ms, 3) for stage, spread in stages.items()},
             "total": round(latency.mean_ms, 3) if latency else None,
@@ -150,15 +153,15 @@ async def _show(camera: Camera, console: Console) -> None:
 def _line(camera: Camera) -> str:
     if not camera.loaded.is_set():
         return "loading the network"
-    if not camera.account.connected["source"]:
-        return f"waiting for the source: {camera.account.source_trouble or 'opening'}"
-    latency = camera.account.statistics.latency()
+    if not camera.statistics.connected["source"]:
+        return f"waiting for the source: {camera.statistics.source_trouble or 'opening'}"
+    latency = camera.statistics.stages.latency()
     if latency is None:
         return "waiting for the first frame"
     return (
-        f"{camera.account.frames_per_second:5.1f} frames/s  "
-        f"{camera.account.totals.encoded_bytes / camera.account.totals.packets / 1e3:7.1f} kB/frame  "
-        f"{latency.median_ms:5.0f} ms  {camera.account.totals.detections:6d} detections"
+        f"{camera.statistics.frames_per_second:5.1f} frames/s  "
+        f"{camera.statistics.totals.encoded_bytes / camera.statistics.totals.packets / 1e3:7.1f} kB/frame  "
+        f"{latency.median_ms:5.0f} ms  {camera.statistics.totals.detections:6d} detections"
     )
 
 

@@ -11,7 +11,7 @@ from services.profiles import read_profile
 def print_profile(name: str) -> None:
     """Print what a profile is, a line for each fact: of the shipped one with that hash, or of the one in a file.
 
-    Raises ProfileError or ConfigError.
+    Raises ProfileError or SettingsError.
     """
     rows = (SHIPPED.get(name) or read_profile(Path(name))).describe()
     width = max(len(fact) for fact, _ in rows)

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 
+from services.detector.settings import DetectorSettings
 from services.logs import configure_logs
 from services.memory import keep_freed_memory
-from services.settings import DetectorConfig
 
 START_TIMEOUT_S = 120.0  # importing torch on a busy machine
 STOP_TIMEOUT_S = 10.0
@@ -22,7 +22,7 @@ class DetectorFailed(Exception):
 
 
 @asynccontextmanager
-async def local_detector(config: DetectorConfig) -> AsyncIterator[str]:
+async def local_detector(config: DetectorSettings) -> AsyncIterator[str]:
     """Address (ws://host:port) of a detector that is ready; it ends with the context, or with this process.
 
     Raises DetectorFailed. To be called on the main thread.
@@ -64,7 +64,7 @@ def _await_port(pipe: Connection) -> int:
     return int(answer)
 
 
-def _serve(config: DetectorConfig, pipe: Connection) -> None:
+def _serve(config: DetectorSettings, pipe: Connection) -> None:
     keep_freed_memory()
     configure_logs(config.log_format, config.log_level)
     try:
@@ -74,11 +74,11 @@ def _serve(config: DetectorConfig, pipe: Connection) -> None:
         raise SystemExit(1) from None
 
 
-async def _run_until_eof(config: DetectorConfig, pipe: Connection) -> None:
+async def _run_until_eof(config: DetectorSettings, pipe: Connection) -> None:
     from services.detector.service import (
         Detector,  # torch is for this process to load, not for whoever starts it
     )
-    from stream.tasks.background import accompany
+    from stream.tasks.background import run_with_background
 
     detector = Detector(config)
     loop = asyncio.get_running_loop()
@@ -94,4 +94,4 @@ async def _run_until_eof(config: DetectorConfig, pipe: Connection) -> None:
         await detector.ready.wait()
         pipe.send(await detector.port)
 
-    await accompany(detector.run(), tell_port())
+    await run_with_background(detector.run(), tell_port())

@@ -10,12 +10,13 @@ from codec.feature.profile import Profile
 from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
 from codec.spec import CodecSpec
+from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel
-from services.settings import DetectorConfig
 from stream.network.cut import split_points
 from stream.network.graph import Graph
+from stream.session.close_codes import CloseCode, SessionError
+from stream.session.detector import check_codec, check_hello, check_layout
 from stream.session.messages import Hello
-from stream.session.session import CloseCode, SessionError, check_codec, check_hello, check_layout
 
 MIB = 2**20
 
@@ -33,7 +34,7 @@ class Agreement:
 def agree(
     hello: Hello,
     network: LoadedModel,
-    config: DetectorConfig,
+    config: DetectorSettings,
     layout: Callable[[Graph, str, tuple[int, int]], Layout],
     profiles: Mapping[str, Profile],
 ) -> Agreement:

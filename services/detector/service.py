@@ -23,13 +23,14 @@ from codec.layout import Layout, raw_bytes
 from services.detector.detections_json import DetectionMessage
 from services.detector.handshake import MIB, Agreement, agree
 from services.detector.history import INTERVAL_S
+from services.detector.metrics import DetectorMetrics
 from services.detector.profile_store import ProfileStore
+from services.detector.settings import DetectorSettings
 from services.detector.streams import Stream, Streams
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
 from services.loading import LoadedModel, load_network
-from services.metrics import VERSION, DetectorMetrics, WireMeter
+from services.metrics import VERSION, WireMeter
 from services.profiles import read_profile
-from services.settings import DetectorConfig
 from stream.detections import Detections
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
@@ -37,9 +38,10 @@ from stream.network.cut import DEFAULT_SPLIT, layout
 from stream.network.download import DEMO, MODELS
 from stream.network.nms import detect
 from stream.network.split import Tail
+from stream.session.close_codes import CloseCode, SessionError
+from stream.session.detector import DetectorSession
 from stream.session.messages import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Hello, Preview, Report
-from stream.session.session import CloseCode, DetectorSession, SessionError
-from stream.tasks.background import accompany
+from stream.tasks.background import run_with_background
 from stream.tasks.worker import Worker
 from stream.transport.broadcast import Broadcast
 from stream.transport.websocket import ConnectionLost, CountingSocket, Link, WireBytes
@@ -91,7 +93,7 @@ class CameraConnection:
 class Detector:
     """One network, many cameras, many subscribers; lives until `stop` is called."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: DetectorSettings) -> None:
         self.config = config
         self.metrics = DetectorMetrics()
         self.streams = Streams()
@@ -118,7 +120,7 @@ class Detector:
         """Serve until `stop` is called.
 
         Raises OSError where the address is taken or the live page is missing, WeightsError or CheckpointError
-        where there is no network, ConfigError or ProfileError where there is no profile in the file given.
+        where there is no network, SettingsError or ProfileError where there is no profile in the file given.
         """
         runner = web.AppRunner(
             self._application(), access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
@@ -131,7 +133,7 @@ class Detector:
             await web.SockSite(runner, self._listening).start()
             self.port.set_result(self._listening.getsockname()[1])
             log.info("listening", host=config.host, port=self.port.result())
-            await accompany(
+            await run_with_background(
                 self._stopping.wait(), self._load(), self._close_silent(self._listening), self._sample()
             )
             self.ready.clear()
@@ -221,7 +223,7 @@ class Detector:
             raise ConnectionLost("subscriber left")
 
         try:
-            await accompany(send(), notice_close())
+            await run_with_background(send(), notice_close())
             await ws.close(code=CloseCode.GOING_AWAY, message=b"detector stops")
         except (ConnectionLost, ConnectionError):
             pass
@@ -268,7 +270,7 @@ class Detector:
     async def _serve(self, camera: CameraConnection) -> None:
         """One camera, from the welcome until the detector stops. Raises SessionError or ConnectionLost."""
         try:
-            await accompany(self._process(camera), self._receive(camera), self._decode(camera))
+            await run_with_background(self._process(camera), self._receive(camera), self._decode(camera))
         finally:
             camera.worker.close()
             self.streams.disconnect(camera.stream)
@@ -358,7 +360,7 @@ class Detector:
                 else:
                     self._hear(camera, data)
 
-        await accompany(self._stopping.wait(), read())
+        await run_with_background(self._stopping.wait(), read())
         camera.received.put_nowait(None)
 
     def _hear(self, camera: CameraConnection, text: str) -> None:

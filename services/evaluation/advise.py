@@ -22,14 +22,14 @@ from codec.feature.profile import Profile
 from codec.layout import raw_bytes
 from codec.rle.codec import Rle
 from codec.spec import CodecSpec
-from services.evaluation.dataset import Footage, read_clip, read_images, read_virtual
+from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
 from services.evaluation.delay import Choice, Link, delay_ms, frames_per_s, ranked, transfer_ms
 from services.evaluation.evaluate import AnyCodec, evaluate, parse_codecs
 from services.evaluation.pixel_codecs import FORMATS
 from services.evaluation.record import Record
 from services.loading import choose_device
 from services.profiles import read_profile
-from services.settings import ConfigError
+from services.settings import SettingsError
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.cut import DEFAULT_SPLIT, UnknownSplitPoint, layout, split_points
 from stream.network.download import find_weights
@@ -200,7 +200,7 @@ def _why_not(choice: Choice, link: Link, fps: float) -> str:
 def run_advise(options: Namespace) -> None:
     """Measure, print every split point and the recommendation, and write `--json` if it is given.
 
-    Raises ConfigError, InvalidSize, ProfileError, ProfileMismatch, SourceError, UnknownSplitPoint, WeightsError or
+    Raises SettingsError, InvalidSize, ProfileError, ProfileMismatch, SourceError, UnknownSplitPoint, WeightsError or
     CheckpointError.
     """
     _check(options)
@@ -275,27 +275,27 @@ def run_advise(options: Namespace) -> None:
 
 def _check(options: Namespace) -> None:
     if not 0 < options.link_kbps < float("inf"):
-        raise ConfigError("--link-kbps takes a number above 0, in kbit/s")
+        raise SettingsError("--link-kbps takes a number above 0, in kbit/s")
     if not (0 <= options.rtt_ms < float("inf") and 0 <= options.fps < float("inf")):
-        raise ConfigError("--rtt-ms and --fps take numbers from 0")
+        raise SettingsError("--rtt-ms and --fps take numbers from 0")
     if not 0 < options.detector_speed < float("inf"):
-        raise ConfigError(
+        raise SettingsError(
             "--detector-speed takes a number above 0: 4 for a detector four times as fast as this"
         )
     if min(options.frames, options.threads) < 1:
-        raise ConfigError("--frames and --threads take numbers from 1")
+        raise SettingsError("--frames and --threads take numbers from 1")
     if options.json and not options.json.absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder {options.json.parent} to write {options.json.name} to")
+        raise SettingsError(f"there is no folder {options.json.parent} to write {options.json.name} to")
 
 
-def _footage(source: str, frames: int) -> Footage:
+def _footage(source: str, frames: int) -> Dataset:
     if is_virtual(source):
         return read_virtual(source, frames)
     path = Path(source)
     return read_images(path, max_frames=frames) if path.is_dir() else read_clip(path, max_frames=frames)
 
 
-def _first_picture(footage: Footage, size: int | tuple[int, int], model: Model) -> torch.Tensor:
+def _first_picture(footage: Dataset, size: int | tuple[int, int], model: Model) -> torch.Tensor:
     first = next(iter(footage.pictures), None)
     if first is None:
         raise SourceError(f"{footage.name} holds no picture that can be read")
@@ -308,7 +308,7 @@ def _profiles(spec: CodecSpec, file: Path | None) -> dict[str, Profile]:
     if file is None:
         return {}
     if not isinstance(spec.codec, Feature):
-        raise ConfigError(f"--profile is for the feature codec, not for {spec.codec.name}")
+        raise SettingsError(f"--profile is for the feature codec, not for {spec.codec.name}")
     profile = read_profile(file)
     return {str(profile.metadata.get("split", DEFAULT_SPLIT)): profile}
 

@@ -22,7 +22,7 @@ _RANGES: tuple[tuple[Score, tuple[float, float]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class RequiredRate:
     """What a codec needs for a quality, in kB per frame."""
 
     kb: float | None  # None if it does not get there
@@ -33,11 +33,11 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Ranking:
     """One codec among the others."""
 
     codec: str
-    needs: tuple[Need, ...]  # at LEVELS
+    needs: tuple[RequiredRate, ...]  # at LEVELS
     most: float  # the best agreement of its settings
     ratio: RateRatio | None  # bytes of the reference over this codec's, at equal agreement
     ratio50: RateRatio | None  # the same by agreement at an overlap of one half
@@ -61,14 +61,14 @@ class Comparison:
         """kB per frame against a score of a codec's settings."""
         return Curve.through(points(self._of(codec), score))
 
-    def _standing(self, codec: str) -> Standing:
+    def _standing(self, codec: str) -> Ranking:
         curve = self.curve(codec)
         ratios = [
             rate_ratio(self.curve(self.reference, score), self.curve(codec, score), *bounds)
             for score, bounds in _RANGES
             if codec != self.reference
         ] or [None, None]
-        return Standing(codec, tuple(_need(curve, asked) for asked in LEVELS), curve.most, *ratios)
+        return Ranking(codec, tuple(_need(curve, asked) for asked in LEVELS), curve.most, *ratios)
 
     def sentences(self) -> list[str]:
         """The conclusion in words."""
@@ -130,12 +130,12 @@ def points(records: Iterable[Record], score: Score) -> list[tuple[float, float]]
     return [(kb, value) for kb, value in pairs if kb is not None and value is not None]
 
 
-def _need(curve: Curve, asked: float) -> Need:
+def _need(curve: Curve, asked: float) -> RequiredRate:
     if asked > curve.most or not curve.points:
-        return Need(None)
+        return RequiredRate(None)
     if asked < curve.least:
-        return Need(curve.points[0][0], less=True)
-    return Need(curve.rate_at(asked))
+        return RequiredRate(curve.points[0][0], less=True)
+    return RequiredRate(curve.rate_at(asked))
 
 
 def short_name(record: Record, records: Sequence[Record]) -> str:

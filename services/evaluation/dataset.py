@@ -24,12 +24,12 @@ class Picture:
     """One picture and, where it is known, what there is to see."""
 
     image: NDArray[np.uint8]  # (H, W, 3), BGR
-    labels: Detections | None  # by the labels' own classes, see Footage.classes
+    labels: Detections | None  # by the labels' own classes, see Dataset.classes
     crowd: Detections | None = None  # labelled regions in which a detection is neither right nor wrong
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Footage:
+class Dataset:
     """Pictures to evaluate on, read while they are iterated over: again for every iterator."""
 
     kind: Literal["data", "clip"]  # separate images, or the consecutive frames of a clip
@@ -51,7 +51,7 @@ class _Reading:
 
 def read_images(
     folder: Path, every: int = 1, max_frames: int | None = None, labels: Path | None = None
-) -> Footage:
+) -> Dataset:
     """Every n-th image of a folder in the order of names, with its labels if there are any.
 
     `labels` is a file of COCO's that lists every image; without it, YOLO's text files beside the folder count.
@@ -75,12 +75,12 @@ def read_images(
                 objects = known.of(path, *picture.shape[:2])
                 yield Picture(picture, objects.single, objects.crowd)
 
-    return Footage(
+    return Dataset(
         "data", folder.absolute().name, len(paths), _Reading(read), known.classes if known else None
     )
 
 
-def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Footage:
+def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Dataset:
     """Every n-th frame of a video file from its first. Raises SourceError here or while reading."""
     capture = _open(path)
     expected = -(-max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // every)
@@ -100,10 +100,10 @@ def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Foot
             capture.release()
 
     frames = expected if max_frames is None else min(expected, max_frames)
-    return Footage("clip", path.name, frames, _Reading(lambda: islice(read(), max_frames)))
+    return Dataset("clip", path.name, frames, _Reading(lambda: islice(read(), max_frames)))
 
 
-def read_virtual(uri: str, frames: int) -> Footage:
+def read_virtual(uri: str, frames: int) -> Dataset:
     """The first frames of the virtual camera that `demo:setting=value,...` names. Raises SourceError."""
     try:
         camera = VirtualCamera.parse(uri)
@@ -113,7 +113,7 @@ def read_virtual(uri: str, frames: int) -> Footage:
     def read() -> Iterator[Picture]:
         return (Picture(camera.render(number), None) for number in range(frames))
 
-    return Footage("clip", str(camera), frames, _Reading(read))
+    return Dataset("clip", str(camera), frames, _Reading(read))
 
 
 def _open(path: Path) -> cv2.VideoCapture:

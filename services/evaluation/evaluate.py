@@ -26,15 +26,15 @@ from codec.layout import FloatArray, Layout, raw_bytes
 from codec.packet import Stamp
 from codec.spec import CODECS, CodecSpec
 from services.evaluation.agreement import confident
-from services.evaluation.dataset import Footage, read_clip, read_images
+from services.evaluation.dataset import Dataset, read_clip, read_images
 from services.evaluation.labels import ClassMap, Objects
 from services.evaluation.pixel_codecs import FORMATS, Canvas, Coder, PixelCodec
-from services.evaluation.record import Record, Tally, make_record
+from services.evaluation.record import Record, Scores, make_record
 from services.evaluation.report import report
 from services.evaluation.summary import print_summary
 from services.loading import choose_device
 from services.profiles import resolve
-from services.settings import ConfigError
+from services.settings import SettingsError
 from stream.detections import Detections
 from stream.latency import StageClock
 from stream.letterbox import Letterbox, canvas_for, parse_size
@@ -68,7 +68,7 @@ class View:
     labels: Objects | None  # by the network's classes
 
 
-def views(footage: Footage, classes: ClassMap, size: int | tuple[int, int]) -> Iterator[View]:
+def views(footage: Dataset, classes: ClassMap, size: int | tuple[int, int]) -> Iterator[View]:
     """Every picture of the footage on its canvas. Raises SourceError."""
     for picture in footage.pictures:
         frame = picture.image.shape[0], picture.image.shape[1]
@@ -80,12 +80,12 @@ def views(footage: Footage, classes: ClassMap, size: int | tuple[int, int]) -> I
         yield View(letterbox.apply(picture.image), letterbox, labels)
 
 
-class Course:
+class FeatureRun:
     """One codec of tensors on its way along one source."""
 
     def __init__(self, codec: CodecSpec, consecutive: bool) -> None:
         self.codec = codec
-        self.tally = Tally()
+        self.tally = Scores()
         self._consecutive = consecutive
         self._ends: tuple[Encoder, Decoder] | None = None
 
@@ -119,7 +119,7 @@ class PixelCourse:
 
     def __init__(self, codec: PixelCodec, consecutive: bool) -> None:
         self.codec = codec
-        self.tally = Tally()
+        self.tally = Scores()
         self._consecutive = consecutive
 
     def decoded(self, canvases: Iterable[Canvas]) -> Iterator[Canvas]:
@@ -158,7 +158,7 @@ class PixelCourse:
 def evaluate(
     model: Model,
     codecs: Sequence[AnyCodec],
-    footage: Footage,
+    footage: Dataset,
     split: str = DEFAULT_SPLIT,
     size: int | tuple[int, int] = 640,
     *,
@@ -176,8 +176,8 @@ def evaluate(
         ClassMap(footage.classes, model.names),
         footage.kind == "clip",
     )
-    courses = {codec: Course(codec, consecutive) for codec in codecs if isinstance(codec, CodecSpec)}
-    ceiling = Tally()
+    courses = {codec: FeatureRun(codec, consecutive) for codec in codecs if isinstance(codec, CodecSpec)}
+    ceiling = Scores()
     truths = []
     tail = Tail(model, split)
     heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
@@ -226,7 +226,7 @@ def _told(shown: Iterable[View], what: str, watch: Callable[[str], None]) -> Ite
 
 def _watch_pixels(
     course: PixelCourse, shown: Iterable[View], truths: Sequence[Detections], unsplit: Unsplit
-) -> Tally:
+) -> Scores:
     """What the unsplit network finds in canvases after coding, against what it found before."""
     waiting: deque[View] = deque()
 
@@ -276,7 +276,7 @@ def _standard_codecs(notice: Callable[[str], None]) -> list[AnyCodec]:
 def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Path | None) -> list[AnyCodec]:
     """The codecs with the network's calibration profile where they need one, which is looked for once.
 
-    Raises ConfigError or ProfileError.
+    Raises SettingsError or ProfileError.
     """
     needy = {
         codec: codec.codec
@@ -287,7 +287,7 @@ def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Pa
     }
     if not needy:
         if file is not None:
-            raise ConfigError("--profile is for the feature codec, and none is to be measured")
+            raise SettingsError("--profile is for the feature codec, and none is to be measured")
         return list(codecs)
     found = resolve(next(iter(needy)), model.weights_hash, split, file).codec
     assert isinstance(found, Feature)
@@ -303,14 +303,14 @@ def run_evaluate(options: Namespace) -> None:
     """Evaluate on all given sources, print what came of each, and write `--json` and `--html` if they are given.
 
     The files are written after every source, so that what is measured is not lost.
-    Raises ConfigError, BadCodecSpec, InvalidSize, SourceError, UnknownSplitPoint, ProfileError, WeightsError or
+    Raises SettingsError, BadCodecSpec, InvalidSize, SourceError, UnknownSplitPoint, ProfileError, WeightsError or
     CheckpointError.
     """
     if min(options.every, options.threads, 1 if options.max_frames is None else options.max_frames) < 1:
-        raise ConfigError("--every, --threads and --max-frames take numbers from 1")
+        raise SettingsError("--every, --threads and --max-frames take numbers from 1")
     for path in (options.json, options.html):
         if path and not path.absolute().parent.is_dir():
-            raise ConfigError(f"there is no folder {path.parent} to write {path.name} to")
+            raise SettingsError(f"there is no folder {path.parent} to write {path.name} to")
     console, notices = Console(), Console(stderr=True)
     codecs = parse_codecs(options.codec) if options.codec else _standard_codecs(notices.print)
     size = parse_size(options.size)
@@ -337,7 +337,7 @@ def run_evaluate(options: Namespace) -> None:
 
 @contextmanager
 def _progress(
-    footage: Footage, codecs: Sequence[AnyCodec], console: Console
+    footage: Dataset, codecs: Sequence[AnyCodec], console: Console
 ) -> Iterator[Callable[[str], None]]:
     """A bar that tells what runs, to be told once a picture."""
     passes = 1 + sum(isinstance(codec, PixelCodec) for codec in codecs)
@@ -346,14 +346,14 @@ def _progress(
         yield lambda what: progress.update(bar, advance=1, description=f"{footage.name}: {what}")
 
 
-def _sources(options: Namespace) -> list[Footage]:
+def _sources(options: Namespace) -> list[Dataset]:
     sampling = {"every": options.every, "max_frames": options.max_frames}
     if options.labels and not options.data:
-        raise ConfigError("--labels tells what is in the images of --data, which is missing")
+        raise SettingsError("--labels tells what is in the images of --data, which is missing")
     sources = [read_images(options.data, **sampling, labels=options.labels)] if options.data else []
     sources += [read_clip(clip, **sampling) for clip in options.clip or ()]
     if not sources:
-        raise ConfigError(
+        raise SettingsError(
             "nothing to evaluate on; give a folder of images with --data, or videos with --clip"
         )
     return sources

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from codec.spec import CodecSpec
 from services.evaluation.agreement import Matches
-from services.evaluation.dataset import Footage
+from services.evaluation.dataset import Dataset
 from services.evaluation.labels import Objects
 from services.evaluation.pixel_codecs import PixelCodec
 from stream.detections import Detections
@@ -54,7 +54,7 @@ class Record:
 
 
 @dataclass(slots=True)
-class Tally:
+class Scores:
     """What came out of one codec, or of the network unsplit, gathered frame by frame."""
 
     agreement: Matches = field(default_factory=Matches)
@@ -89,7 +89,7 @@ class Tally:
 
 
 def make_record(
-    codec: CodecSpec | PixelCodec | None, footage: Footage, tally: Tally, ceiling: Tally
+    codec: CodecSpec | PixelCodec | None, footage: Dataset, tally: Scores, ceiling: Scores
 ) -> Record:
     """The record of one codec; of the network unsplit for None, whose tally is the ceiling itself."""
     name, _, setting = str(codec or "none").partition(":")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from services.evaluation.dataset import Footage, read_clip, read_images
+from services.evaluation.dataset import Dataset, read_clip, read_images
 from services.study.imagenet import read_imagenet
 from stream.sources.recorded import IMAGE_SUFFIXES
 
@@ -24,7 +24,7 @@ class Source:
 
     name: str  # with the number of pictures and a digest of the files: "val2017 64 1f0c9a3b77de"
     files: tuple[Path, ...]
-    footage: Footage | None = None
+    footage: Dataset | None = None
     labelled: Iterable[tuple[NDArray[np.uint8], int]] | None = None  # pictures and classes
 
     def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int | None]]:

@@ -12,7 +12,7 @@ import torch
 from services.evaluation.agreement import CONFIDENT, confident
 from services.evaluation.evaluate import View, find, views
 from services.evaluation.labels import ClassMap, Objects
-from services.evaluation.record import Tally
+from services.evaluation.record import Scores
 from services.study.dataset import Source
 from services.study.subject import Sample, Tensors
 from stream.detections import Detections
@@ -77,7 +77,7 @@ class _Precision:
     """Average precision against the labels, and against what the unsplit network is sure of."""
 
     def __init__(self) -> None:
-        self._tally = Tally()
+        self._tally = Scores()
 
     def add(self, sample: Sample, prediction: torch.Tensor) -> None:
         truth = sample.truth()

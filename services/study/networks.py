@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from services.settings import ConfigError
+from services.settings import SettingsError
 from services.study.classification import Classification
 from services.study.detection import Detection
 from services.study.record import RANDOM
@@ -38,14 +38,14 @@ class NetworkSpec:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ConfigError."""
+        """Raises SettingsError."""
         official = (*MODELS, *CLASSIFIERS, DEMO)
         head, _, weights = text.partition("=")
         if not weights and Path(head).suffix in (".pt", ".safetensors"):
             return cls(Path(head).stem, DEFAULT_SPLIT, head)
         name, _, split = head.partition("@")
         if name not in official and weights in ("", RANDOM):
-            raise ConfigError(
+            raise SettingsError(
                 f"--model: {text[:80]!r} is no network; write NAME, NAME@LAYER, NAME=FILE, NAME=random or a .pt file, "
                 f"with a name of {', '.join(official)}"
             )

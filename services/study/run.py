@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 
 from services.loading import choose_device
-from services.settings import ConfigError
+from services.settings import SettingsError
 from services.study import dataset as source
 from services.study.classification import Classification
 from services.study.dataset import Source
@@ -34,13 +34,13 @@ QUICK_IMAGES, CLIP_FRAMES = 16, 60
 def run_study(options: Namespace) -> None:
     """Measure the named experiment, or all, into `--out`, and write figures and report of all that is recorded there.
 
-    Raises ConfigError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError or CodecError.
+    Raises SettingsError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError or CodecError.
     """
     chosen = EXPERIMENTS if options.name == "all" else {options.name: EXPERIMENTS[options.name]}
     if options.from_records and not (options.out / RECORDS).is_file():
-        raise ConfigError(f"--from-records: there is no {RECORDS} in {options.out}")
+        raise SettingsError(f"--from-records: there is no {RECORDS} in {options.out}")
     if min(options.threads, 1 if options.images is None else options.images) < 1 or options.seed < 0:
-        raise ConfigError("--threads and --images take numbers from 1, --seed from 0")
+        raise SettingsError("--threads and --images take numbers from 1, --seed from 0")
     (options.out / FIGURES).mkdir(parents=True, exist_ok=True)
     book = RecordBook(options.out / RECORDS)
     console, notices = Console(), Console(stderr=True)
@@ -50,7 +50,7 @@ def run_study(options: Namespace) -> None:
         for refusal in study.refusals:
             notices.print(f"left out: {refusal}", highlight=False, soft_wrap=True)
         if not any(book.of(name) for name in chosen):
-            raise ConfigError(" ".join(study.refusals) or "nothing could be measured")
+            raise SettingsError(" ".join(study.refusals) or "nothing could be measured")
     with style():
         sections = {
             name: experiment.present(book.of(name))
@@ -72,7 +72,7 @@ def _study(options: Namespace, book: RecordBook, notices: Console) -> Study:
     subjects = [spec.load(size, device, lambda text: notices.print(text, soft_wrap=True)) for spec in specs]
     most = options.images or (QUICK_IMAGES if options.quick else None)
     if options.labels and not options.data:
-        raise ConfigError("--labels tells what is in the images of --data, which is missing")
+        raise SettingsError("--labels tells what is in the images of --data, which is missing")
     return Study(
         book,
         subjects,
@@ -92,7 +92,7 @@ def _imagenet(folder: Path | None, subjects: Sequence[Subject], most: int | None
     for subject in subjects:
         if isinstance(subject, Classification):
             return source.imagenet(folder, subject.model.names, most)
-    raise ConfigError("--imagenet is for classifiers, and no network of --model is one")
+    raise SettingsError("--imagenet is for classifiers, and no network of --model is one")
 
 
 def _measure(study: Study, chosen: Mapping[str, Experiment], console: Console) -> None:

@@ -15,8 +15,9 @@ from ultralytics.utils.metrics import box_iou
 
 from codec.packet import Stamp
 from codec.spec import CodecSpec
+from services.detector.settings import DetectorSettings
 from services.profiles import resolve
-from services.settings import DEFAULT_CODEC, DetectorConfig
+from services.settings import DEFAULT_CODEC
 from services.training.pictures import CLASSES, PHOTOGRAPHS
 from stream.detections import Detections
 from stream.letterbox import Letterbox
@@ -37,7 +38,7 @@ class SplitDetector:
     """Camera and detector without the wire between them, with the settings that both have by default."""
 
     def __init__(self, network: Model, canvas: tuple[int, int] = (480, 640)) -> None:
-        settings = DetectorConfig.load({})
+        settings = DetectorSettings.load({})
         self.letterbox = Letterbox(canvas, canvas)
         self.head, self.tail = Head(network, size=canvas), Tail(network)
         codec = resolve(CodecSpec.parse(DEFAULT_CODEC), network.weights_hash, DEFAULT_SPLIT)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def accompany(main: Coroutine[Any, Any, T], *companions: Coroutine[Any, Any, None]) -> T:
+async def run_with_background(main: Coroutine[Any, Any, T], *companions: Coroutine[Any, Any, None]) -> T:
     """What `main` returns, with `companions` running beside it.
 
     The first failure of any of them ends all and is raised as it is, not in a group as a TaskGroup would, so

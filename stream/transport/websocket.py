@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import WSMsgType, web
 
-from stream.session.session import CloseCode, close_reason
+from stream.session.close_codes import CloseCode, close_reason
 
 
 class ConnectionLost(Exception):

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from services.camera.service import serve_metrics
+from services.camera.settings import CameraSettings
 from services.cli import build_parser
-from services.settings import CameraConfig, DetectorConfig
+from services.detector.settings import DetectorSettings
 from tests.deploy.dockerfile import read_stages
 from tests.paths import DEPLOY, ROOT
 from tests.services.conftest import LIVENESS_S
@@ -27,7 +28,7 @@ STAGES = read_stages(DEPLOY / "Dockerfile")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("detector", "camera")
-LOADERS = {"detector": DetectorConfig, "camera": CameraConfig}
+LOADERS = {"detector": DetectorSettings, "camera": CameraSettings}
 
 
 def mounts(service: str) -> dict[str, Path]:

@@ -18,8 +18,10 @@ import pytest
 import yaml
 from aiohttp import ClientError, ClientSession
 
+from services.camera.metrics import CameraMetrics
 from services.camera.service import serve_metrics
-from services.metrics import CameraMetrics, DetectorMetrics, Metrics
+from services.detector.metrics import DetectorMetrics
+from services.metrics import Metrics
 from tests.paths import DEPLOY
 from tests.services.conftest import LIVENESS_S
 from tests.services.test_metrics import free_port

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from services.camera.service import Camera
+from services.camera.settings import CameraSettings
 from services.detector.service import Detector
-from services.settings import CameraConfig, DetectorConfig
+from services.detector.settings import DetectorSettings
 from tests.stream.network import legacy
 
 LIVENESS_S = 60.0  # long enough for the slowest machine; reached only when something hangs
@@ -88,7 +89,7 @@ def start_detector(weights: Path) -> StartDetector:
     @asynccontextmanager
     async def start(**settings: Any) -> AsyncIterator[Running]:
         settings = {"port": 0, "model": str(weights), "drain_s": 2.0, "confidence": 0.001, **settings}
-        detector = Detector(DetectorConfig.load(settings))
+        detector = Detector(DetectorSettings.load(settings))
         task = asyncio.ensure_future(detector.run())
         async with asyncio.timeout(LIVENESS_S):
             waiting = asyncio.ensure_future(detector.ready.wait())
@@ -120,6 +121,6 @@ def make_camera(weights: Path, video: Path) -> MakeCamera:
             "backoff_s": 0.2,
             "drain_s": LIVENESS_S,
         }
-        return Camera(CameraConfig.load({**defaults, **settings}))
+        return Camera(CameraSettings.load({**defaults, **settings}))
 
     return make

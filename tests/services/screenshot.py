@@ -12,9 +12,10 @@ from pathlib import Path
 from playwright.async_api import expect
 
 from services.camera.service import Camera
+from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
-from services.settings import CameraConfig, DetectorConfig
-from stream.tasks.background import accompany
+from services.detector.settings import DetectorSettings
+from stream.tasks.background import run_with_background
 from tests.services.browser import open_browser
 
 ANSWER_S = 60.0  # for the first frame on a busy machine, and for a class to come into view
@@ -24,10 +25,10 @@ async def take(options: Namespace) -> None:
     """Write the picture once the stream has run for a while."""
     width, height = (int(side) for side in options.viewport.split("x"))
     ours = {"model": options.model, "log_format": "text", "log_level": "warning"}
-    async with local_detector(DetectorConfig.load({"port": 0, **ours})) as url, open_browser() as browser:
+    async with local_detector(DetectorSettings.load({"port": 0, **ours})) as url, open_browser() as browser:
         settings = {"source": options.source, "stream": options.stream, "codec": options.codec}
         settings |= {"preview": options.preview, "loop": options.loop, "realtime": options.loop}
-        camera = Camera(CameraConfig.load({"detector": url, "metrics_port": 0, **settings, **ours}))
+        camera = Camera(CameraSettings.load({"detector": url, "metrics_port": 0, **settings, **ours}))
 
         async def look() -> None:
             page = await browser.new_page(
@@ -42,7 +43,7 @@ async def take(options: Namespace) -> None:
             await page.screenshot(path=options.out)
             camera.stop()
 
-        await accompany(camera.run(), look())
+        await run_with_background(camera.run(), look())
 
 
 def parser() -> ArgumentParser:
@@ -51,7 +52,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--model", default="demo", help="network of both ends")
     parser.add_argument("--source", default="demo:scene=bus,size=640x360", help="what the camera sees")
     parser.add_argument("--loop", action="store_true", help="the source is a file: play it again and again")
-    parser.add_argument("--codec", default=CameraConfig.model_fields["codec"].default, help="of the camera")
+    parser.add_argument("--codec", default=CameraSettings.model_fields["codec"].default, help="of the camera")
     parser.add_argument("--stream", default="street", help="name of the stream")
     parser.add_argument("--seconds", type=float, default=60.0, help="history to wait for")
     parser.add_argument("--showing", default="", help="class to wait for then", metavar="CLASS")

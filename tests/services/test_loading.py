@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from services.detector.settings import DetectorSettings
 from services.loading import choose_device, load_network
-from services.settings import DetectorConfig
 from stream.network.download import MissingWeights
 
 
 def test_loads_what_is_configured_and_leaves_arithmetic_alone(weights):
     """Bitstreams are defined in IEEE arithmetic, which torch could switch to flushing small numbers to zero."""
-    network = load_network(DetectorConfig.load({"model": str(weights), "threads": 1, "device": "cpu"}))
+    network = load_network(DetectorSettings.load({"model": str(weights), "threads": 1, "device": "cpu"}))
     assert network.name == "random"
     assert network.model.device.type == "cpu"
     assert torch.get_num_threads() == 1
@@ -21,7 +21,7 @@ def test_loads_what_is_configured_and_leaves_arithmetic_alone(weights):
 
 def test_says_where_weights_may_come_from(tmp_path):
     with pytest.raises(MissingWeights, match=r"none\.pt"):
-        load_network(DetectorConfig.load({"model": str(tmp_path / "none.pt")}))
+        load_network(DetectorSettings.load({"model": str(tmp_path / "none.pt")}))
 
 
 def test_device():

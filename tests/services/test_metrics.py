@@ -9,8 +9,9 @@ import pytest
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.camera.metrics import CameraMetrics
 from services.camera.service import serve_metrics
-from services.metrics import CameraMetrics, DetectorMetrics
+from services.detector.metrics import DetectorMetrics
 from stream.frame_counts import DROPS
 from stream.latency import DETECTOR_STAGES, STAGES
 from stream.rate.control import REASONS

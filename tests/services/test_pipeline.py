@@ -17,16 +17,16 @@ from stream.letterbox import Letterbox
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Unsplit
+from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL
-from stream.session.session import CloseCode
 from stream.transport.websocket import ConnectionLost, connect
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE, write_video
 from tests.services.proxy import proxy_to
 
 
 def balances(camera: Camera) -> bool:
-    ledger = camera.account.ledger
-    return ledger.captured == ledger.detected + ledger.dropped_total + ledger.in_flight
+    counts = camera.statistics.frame_counts
+    return counts.captured == counts.detected + counts.dropped_total + counts.in_flight
 
 
 async def until(condition) -> None:
@@ -62,11 +62,11 @@ async def test_every_frame_of_a_file_is_detected_once_and_in_order(start_detecto
         await until(lambda: len(messages) == FRAMES)
     assert await subscription == CloseCode.GOING_AWAY
     assert [message["sequence"] for message in messages] == list(range(FRAMES))
-    assert camera.account.ledger.captured == camera.account.ledger.detected == FRAMES
-    assert camera.account.ledger.in_flight == 0
-    assert not camera.account.ledger.dropped
-    assert camera.account.keyframes["first"] == 1
-    assert camera.account.totals.detections == sum(len(message["predictions"]) for message in messages) > 0
+    assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.detected == FRAMES
+    assert camera.statistics.frame_counts.in_flight == 0
+    assert not camera.statistics.frame_counts.dropped
+    assert camera.statistics.keyframes["first"] == 1
+    assert camera.statistics.totals.detections == sum(len(message["predictions"]) for message in messages) > 0
 
 
 async def test_detections_are_those_of_the_unsplit_network(start_detector, make_camera, weights, video):
@@ -137,7 +137,7 @@ async def test_streams_are_published_apart_and_together(start_detector, make_cam
     assert [stream["frames"] for stream in listed] == [FRAMES, FRAMES]
     assert listed[0]["camera"]["captured"] == FRAMES
     assert listed[0]["kb_per_frame"] == pytest.approx(
-        cameras[0].account.totals.encoded_bytes / FRAMES / 1e3, abs=1e-3
+        cameras[0].statistics.totals.encoded_bytes / FRAMES / 1e3, abs=1e-3
     )
 
 
@@ -146,15 +146,15 @@ async def test_wire_bytes_are_what_a_proxy_counts(start_detector, make_camera):
         camera = make_camera(proxy.url)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
         stream = running.detector.streams._streams["door"]
-        await until(lambda: stream.wire.received == camera.account.wire.sent)
-        assert camera.account.wire.sent == proxy.to_server
-        assert camera.account.wire.received == proxy.to_client
+        await until(lambda: stream.wire.received == camera.statistics.wire.sent)
+        assert camera.statistics.wire.sent == proxy.to_server
+        assert camera.statistics.wire.received == proxy.to_client
         assert (stream.wire.received, stream.wire.sent) == (proxy.to_server, proxy.to_client)
-        assert proxy.to_server > camera.account.totals.encoded_bytes > 0
+        assert proxy.to_server > camera.statistics.totals.encoded_bytes > 0
         sample = running.detector.metrics.registry.get_sample_value
         assert sample("splitcast_detector_wire_received_bytes_total") == proxy.to_server
-        assert sample("splitcast_detector_encoded_bytes_total") == camera.account.totals.encoded_bytes
-        sample = camera.account.metrics.registry.get_sample_value
+        assert sample("splitcast_detector_encoded_bytes_total") == camera.statistics.totals.encoded_bytes
+        sample = camera.statistics.metrics.registry.get_sample_value
         assert sample("splitcast_camera_wire_sent_bytes_total") == proxy.to_server
         assert sample("splitcast_camera_wire_received_bytes_total") == proxy.to_client
 
@@ -168,15 +168,15 @@ async def test_a_files_frames_survive_broken_connections(start_detector, make_ca
         camera = make_camera(proxy.url, source=str(video))
         playing = asyncio.ensure_future(camera.run())
         for detected in (10, 40, 70):
-            await until(lambda detected=detected: camera.account.ledger.detected >= detected)
+            await until(lambda detected=detected: camera.statistics.frame_counts.detected >= detected)
             proxy.break_connections()
             assert balances(camera)
         await asyncio.wait_for(playing, LIVENESS_S)
     await subscription
     assert proxy.connections == 4
-    assert camera.account.ledger.captured == camera.account.ledger.detected == 120
-    assert not camera.account.ledger.dropped
-    assert camera.account.report("").reconnects == {"detector": 3}
+    assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.detected == 120
+    assert not camera.statistics.frame_counts.dropped
+    assert camera.statistics.report("").reconnects == {"detector": 3}
     captured = [message["captured_ns"] for message in messages]
     assert len(set(captured)) == 120  # a frame whose answer was lost may be detected twice, none is missing
     starts = [message for message in messages if message["sequence"] == 0]
@@ -189,21 +189,21 @@ async def test_a_live_sources_frames_are_all_accounted_for(start_detector, make_
     async with start_detector() as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, source=str(video), realtime=True, frames=80, loop=True)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 5)
+        await until(lambda: camera.statistics.frame_counts.detected >= 5)
         proxy.freeze()
-        await until(lambda: camera.account.ledger.dropped["grab", "superseded"] >= 3)
+        await until(lambda: camera.statistics.frame_counts.dropped["grab", "superseded"] >= 3)
         assert balances(camera)
         proxy.break_connections()
         proxy.thaw()
         await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
-    assert camera.account.ledger.in_flight == 0
-    assert camera.account.ledger.captured >= 80
-    assert camera.account.ledger.dropped["network", "connection_lost"] >= 1
-    sample = camera.account.metrics.registry.get_sample_value
-    assert sample("splitcast_camera_frames_captured_total") == camera.account.ledger.captured
-    assert sample("splitcast_camera_frames_detected_total") == camera.account.ledger.detected
-    for (stage, reason), count in camera.account.ledger.dropped.items():
+    assert camera.statistics.frame_counts.in_flight == 0
+    assert camera.statistics.frame_counts.captured >= 80
+    assert camera.statistics.frame_counts.dropped["network", "connection_lost"] >= 1
+    sample = camera.statistics.metrics.registry.get_sample_value
+    assert sample("splitcast_camera_frames_captured_total") == camera.statistics.frame_counts.captured
+    assert sample("splitcast_camera_frames_detected_total") == camera.statistics.frame_counts.detected
+    for (stage, reason), count in camera.statistics.frame_counts.dropped.items():
         labels = {"stage": stage, "reason": reason}
         assert sample("splitcast_camera_frames_dropped_total", labels) == count
 
@@ -212,16 +212,16 @@ async def test_a_frozen_link_is_noticed_and_replaced(start_detector, make_camera
     async with start_detector() as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, loop=True, heartbeat_s=0.4)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 5)
+        await until(lambda: camera.statistics.frame_counts.detected >= 5)
         proxy.freeze()
-        await until(lambda: not camera.account.connected["detector"])
+        await until(lambda: not camera.statistics.connected["detector"])
         proxy.thaw()
-        resumed = camera.account.ledger.detected + 5
-        await until(lambda: camera.account.ledger.detected >= resumed)
+        resumed = camera.statistics.frame_counts.detected + 5
+        await until(lambda: camera.statistics.frame_counts.detected >= resumed)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
-    assert camera.account.report("").reconnects["detector"] >= 1
+    assert camera.statistics.report("").reconnects["detector"] >= 1
 
 
 async def test_a_restarted_detector_is_found_again(start_detector, make_camera):
@@ -229,16 +229,16 @@ async def test_a_restarted_detector_is_found_again(start_detector, make_camera):
         port = running.port
         camera = make_camera(running.url, loop=True)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 5)
+        await until(lambda: camera.statistics.frame_counts.detected >= 5)
     assert not playing.done()
-    before = camera.account.ledger.detected
+    before = camera.statistics.frame_counts.detected
     async with start_detector(port=port) as running:
-        await until(lambda: camera.account.ledger.detected >= before + 5)
+        await until(lambda: camera.statistics.frame_counts.detected >= before + 5)
         assert running.detector.streams._streams["door"].frames >= 5
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
-    assert camera.account.report("").reconnects == {"detector": 1}
-    assert camera.account.keyframes.total() == 2  # one a connection
+    assert camera.statistics.report("").reconnects == {"detector": 1}
+    assert camera.statistics.keyframes.total() == 2  # one a connection
     assert balances(camera)
 
 
@@ -248,11 +248,11 @@ async def test_window_bounds_what_is_unanswered(start_detector, make_camera, tmp
     async with start_detector() as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, source=str(video), realtime=True, loop=True, window=2)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 3)
+        await until(lambda: camera.statistics.frame_counts.detected >= 3)
         proxy.freeze()
-        await until(lambda: camera.account.ledger.dropped["grab", "superseded"] >= 10)
+        await until(lambda: camera.statistics.frame_counts.dropped["grab", "superseded"] >= 10)
         assert len(camera._flights) == 2
-        assert camera.account.ledger.in_flight <= 4  # two sent, one in the mailbox, one in the head
+        assert camera.statistics.frame_counts.in_flight <= 4  # two sent, one in the mailbox, one in the head
         proxy.thaw()
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
@@ -263,20 +263,20 @@ async def test_stop_drains_what_is_in_flight(start_detector, make_camera):
     async with start_detector() as running:
         camera = make_camera(running.url, loop=True)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 5)
+        await until(lambda: camera.statistics.frame_counts.detected >= 5)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
         await until(lambda: running.detector.streams.connected == 0)
-        assert running.detector.streams._streams["door"].frames == camera.account.ledger.detected
+        assert running.detector.streams._streams["door"].frames == camera.statistics.frame_counts.detected
     assert balances(camera)
-    assert camera.account.ledger.in_flight == 0
+    assert camera.statistics.frame_counts.in_flight == 0
 
 
 async def test_a_stop_waits_for_what_is_unanswered(start_detector, make_camera):
     async with start_detector() as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, loop=True)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 3)
+        await until(lambda: camera.statistics.frame_counts.detected >= 3)
         proxy.freeze()
         await until(lambda: len(camera._flights) == camera.config.window)
         camera.stop()
@@ -284,21 +284,21 @@ async def test_a_stop_waits_for_what_is_unanswered(start_detector, make_camera):
         assert not playing.done()
         proxy.thaw()
         await asyncio.wait_for(playing, LIVENESS_S)
-    assert camera.account.ledger.dropped["network", "shutdown"] == 0
-    assert camera.account.ledger.detected >= 6
+    assert camera.statistics.frame_counts.dropped["network", "shutdown"] == 0
+    assert camera.statistics.frame_counts.detected >= 6
 
 
 async def test_a_stop_gives_up_after_the_drain(start_detector, make_camera):
     async with start_detector() as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, loop=True, drain_s=0.2)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 3)
+        await until(lambda: camera.statistics.frame_counts.detected >= 3)
         proxy.freeze()
         await until(lambda: len(camera._flights) == camera.config.window)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
         proxy.thaw()
-    assert camera.account.ledger.dropped["network", "shutdown"] == camera.config.window
+    assert camera.statistics.frame_counts.dropped["network", "shutdown"] == camera.config.window
     assert balances(camera)
 
 
@@ -332,18 +332,20 @@ async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, m
     async with start_detector() as running:
         camera = make_camera(running.url)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
-    assert camera.account.ledger.dropped == {("head", "error"): 2}
-    assert camera.account.ledger.detected == FRAMES - 2
+    assert camera.statistics.frame_counts.dropped == {("head", "error"): 2}
+    assert camera.statistics.frame_counts.detected == FRAMES - 2
 
 
 async def test_stop_without_a_detector_ends_at_once(make_camera):
     camera = make_camera("ws://127.0.0.1:9")  # the discard port: nobody listens
     playing = asyncio.ensure_future(camera.run())
-    await until(lambda: camera.account.ledger.captured > 0)
+    await until(lambda: camera.statistics.frame_counts.captured > 0)
     camera.stop()
     await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
-    assert camera.account.ledger.dropped["grab", "shutdown"] == camera.account.ledger.captured
+    assert (
+        camera.statistics.frame_counts.dropped["grab", "shutdown"] == camera.statistics.frame_counts.captured
+    )
 
 
 async def test_other_weights_are_refused(start_detector, make_camera, other_weights):
@@ -366,7 +368,7 @@ async def test_any_split_point_works(start_detector, make_camera, split):
     async with start_detector() as running:
         camera = make_camera(running.url, split=split, frames=3)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
-    assert camera.account.ledger.detected == 3
+    assert camera.statistics.frame_counts.detected == 3
 
 
 async def test_a_slow_subscriber_never_slows_the_detector(start_detector, make_camera, tmp_path):
@@ -386,7 +388,7 @@ async def test_a_slow_subscriber_never_slows_the_detector(start_detector, make_c
         camera = make_camera(running.url, source=str(video))
         await asyncio.wait_for(camera.run(), 4 * LIVENESS_S)
         await until(lambda: prompt and prompt[-1]["sequence"] == frames - 1)
-        assert camera.account.ledger.detected == len(prompt) == frames
+        assert camera.statistics.frame_counts.detected == len(prompt) == frames
         sample = running.detector.metrics.registry.get_sample_value
         assert sample("splitcast_detector_subscriber_dropped_messages_total") > 0
         slow[1].transport.abort()
@@ -410,4 +412,4 @@ async def test_a_camera_that_has_finished_says_no_more(start_detector, make_came
         camera = make_camera(proxy.url, window=32)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
         assert proxy.connections == 1
-        assert camera.account.ledger.detected == FRAMES
+        assert camera.statistics.frame_counts.detected == FRAMES

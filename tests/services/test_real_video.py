@@ -39,8 +39,8 @@ async def test_people_are_found_where_the_unsplit_network_finds_them(
         await until(lambda: len(messages) == FRAMES)
     await subscription
     assert balances(camera)
-    assert camera.account.ledger.detected == FRAMES
-    raw_ratio = camera.account.totals.raw_bytes / camera.account.totals.encoded_bytes
+    assert camera.statistics.frame_counts.detected == FRAMES
+    raw_ratio = camera.statistics.totals.raw_bytes / camera.statistics.totals.encoded_bytes
     assert raw_ratio > 7  # intra frames alone reach that; a fixed camera's differences far more
 
     unsplit = Unsplit(load_model(yolov5n_weights))

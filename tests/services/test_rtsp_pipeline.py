@@ -26,17 +26,17 @@ async def test_a_lost_rtsp_server_is_found_again_and_every_frame_accounted_for(
     async with start_detector() as running:
         camera = make_camera(running.url, source=rtsp.url(), read_timeout_s=1.5, open_timeout_s=4.0)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 10)
+        await until(lambda: camera.statistics.frame_counts.detected >= 10)
         await rtsp.kill()
-        await until(lambda: camera.account.report("").source_state == "lost")
+        await until(lambda: camera.statistics.report("").source_state == "lost")
         await rtsp.start()
-        resumed = camera.account.ledger.detected + 10
-        await until(lambda: camera.account.ledger.detected >= resumed)
+        resumed = camera.statistics.frame_counts.detected + 10
+        await until(lambda: camera.statistics.frame_counts.detected >= resumed)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
         stream = running.detector.streams._streams["door"]
-    assert camera.account.report("").reconnects == {"source": 1}
+    assert camera.statistics.report("").reconnects == {"source": 1}
     assert balances(camera)
-    assert camera.account.ledger.in_flight == 0
-    assert stream.frames == camera.account.ledger.detected
+    assert camera.statistics.frame_counts.in_flight == 0
+    assert stream.frames == camera.statistics.frame_counts.detected
     assert stream.frame_size == (240, 320)

@@ -6,7 +6,9 @@ from argparse import ArgumentParser
 import pytest
 from pydantic import ValidationError
 
-from services.settings import CameraConfig, ConfigError, DetectorConfig
+from services.camera.settings import CameraSettings
+from services.detector.settings import DetectorSettings
+from services.settings import SettingsError
 
 
 @pytest.fixture
@@ -19,22 +21,22 @@ def toml(tmp_path):
 def test_flags_win_over_environment_over_file(toml, monkeypatch):
     monkeypatch.setenv("SPLITCAST_WINDOW", "6")
     monkeypatch.setenv("SPLITCAST_STREAM", "env")
-    config = CameraConfig.load({"stream": "flag"}, toml)
+    config = CameraSettings.load({"stream": "flag"}, toml)
     assert (config.source, config.window, config.stream) == ("file.mp4", 6, "flag")
 
 
 def test_a_webcam_may_be_a_number(tmp_path):
     path = tmp_path / "webcam.toml"
     path.write_text("[camera]\nsource = 0\n")
-    assert CameraConfig.load({}, path).source == "0"
+    assert CameraSettings.load({}, path).source == "0"
 
 
 def test_each_service_reads_its_own_table(toml):
-    assert DetectorConfig.load({}, toml).port == 7000
+    assert DetectorSettings.load({}, toml).port == 7000
 
 
 def test_is_frozen_and_travels_between_processes(toml):
-    config = DetectorConfig.load({}, toml)
+    config = DetectorSettings.load({}, toml)
     with pytest.raises(ValidationError):
         config.port = 1
     assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes
@@ -54,66 +56,68 @@ def test_is_frozen_and_travels_between_processes(toml):
     ],
 )
 def test_names_the_setting_at_fault(flags, words):
-    with pytest.raises(ConfigError, match=words):
-        CameraConfig.load(flags)
+    with pytest.raises(SettingsError, match=words):
+        CameraSettings.load(flags)
 
 
 @pytest.mark.parametrize("setting", ["target_kbps", "max_latency_ms"])
 def test_rate_control_needs_a_codec_with_a_step(setting):
-    feature = CameraConfig.load({"source": "0", "codec": "feature", setting: "400"})
+    feature = CameraSettings.load({"source": "0", "codec": "feature", setting: "400"})
     assert getattr(feature, setting) == 400
-    with pytest.raises(ConfigError, match=f"^--{setting.replace('_', '-')}: rle.* has no quantizer step"):
-        CameraConfig.load({"source": "0", "codec": "rle", setting: "400"})
+    with pytest.raises(SettingsError, match=f"^--{setting.replace('_', '-')}: rle.* has no quantizer step"):
+        CameraSettings.load({"source": "0", "codec": "rle", setting: "400"})
     for value in ("0", "-1", "nan", "inf", "many"):
-        with pytest.raises(ConfigError, match=f"--{setting.replace('_', '-')}: "):
-            CameraConfig.load({"source": "0", "codec": "feature", setting: value})
+        with pytest.raises(SettingsError, match=f"--{setting.replace('_', '-')}: "):
+            CameraSettings.load({"source": "0", "codec": "feature", setting: value})
 
 
 def test_effort_is_a_parameter_of_the_codec():
-    assert CameraConfig.load({"source": "0", "effort": "3"}).spec.codec.effort == 3
-    assert CameraConfig.load({"source": "0", "codec": "feature:effort=1"}).spec.codec.effort == 1
-    both = CameraConfig.load({"source": "0", "codec": "feature:quality=4,effort=1", "effort": "0"}).spec.codec
+    assert CameraSettings.load({"source": "0", "effort": "3"}).spec.codec.effort == 3
+    assert CameraSettings.load({"source": "0", "codec": "feature:effort=1"}).spec.codec.effort == 1
+    both = CameraSettings.load(
+        {"source": "0", "codec": "feature:quality=4,effort=1", "effort": "0"}
+    ).spec.codec
     assert (both.quality, both.effort) == (4, 0)
-    with pytest.raises(ConfigError, match=r"^--effort: rle.* searches for no motion"):
-        CameraConfig.load({"source": "0", "codec": "rle", "effort": "0"})
+    with pytest.raises(SettingsError, match=r"^--effort: rle.* searches for no motion"):
+        CameraSettings.load({"source": "0", "codec": "rle", "effort": "0"})
     for value in ("-1", "4", "most"):
-        with pytest.raises(ConfigError, match="--effort: "):
-            CameraConfig.load({"source": "0", "effort": value})
+        with pytest.raises(SettingsError, match="--effort: "):
+            CameraSettings.load({"source": "0", "effort": value})
 
 
 def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch):
-    assert not CameraConfig.load({"source": "0"}).preview
+    assert not CameraSettings.load({"source": "0"}).preview
     parser = ArgumentParser()
-    CameraConfig.add_flags(parser)
+    CameraSettings.add_flags(parser)
     assert "PIXELS LEAVE THE CAMERA" in parser.format_help()
     assert parser.parse_args(["--preview"]).preview is True
-    assert DetectorConfig.load({}).preview
+    assert DetectorSettings.load({}).preview
     monkeypatch.setenv("SPLITCAST_PREVIEW", "false")
-    assert not DetectorConfig.load({}).preview
+    assert not DetectorSettings.load({}).preview
 
 
 def test_refuses_an_unknown_key(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text("[detector]\nprot = 1\n")
-    with pytest.raises(ConfigError, match="--prot: is not a setting"):
-        DetectorConfig.load({}, path)
+    with pytest.raises(SettingsError, match="--prot: is not a setting"):
+        DetectorSettings.load({}, path)
 
 
 @pytest.mark.parametrize("content", ["[detector", "detector = 1"])
 def test_refuses_a_broken_file(tmp_path, content):
     path = tmp_path / "bad.toml"
     path.write_text(content)
-    with pytest.raises(ConfigError, match=r"bad\.toml"):
-        DetectorConfig.load({}, path)
-    with pytest.raises(ConfigError, match="cannot read"):
-        DetectorConfig.load({}, tmp_path / "none.toml")
+    with pytest.raises(SettingsError, match=r"bad\.toml"):
+        DetectorSettings.load({}, path)
+    with pytest.raises(SettingsError, match="cannot read"):
+        DetectorSettings.load({}, tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(
     "origins", ["", "*", "https://dash.example", "HTTPS://a.example/ , http://[::1]:8765,"]
 )
 def test_takes_origins(origins):
-    assert DetectorConfig.load({"allow_origin": origins}).allow_origin == origins
+    assert DetectorSettings.load({"allow_origin": origins}).allow_origin == origins
 
 
 @pytest.mark.parametrize(
@@ -121,11 +125,11 @@ def test_takes_origins(origins):
     ["dash.example", "ws://dash.example", "https://", "https://a.example/path", "https://a b", "http://["],
 )
 def test_refuses_what_is_no_origin(origins):
-    with pytest.raises(ConfigError, match="--allow-origin: "):
-        DetectorConfig.load({"allow_origin": f"https://good.example,{origins}"})
+    with pytest.raises(SettingsError, match="--allow-origin: "):
+        DetectorSettings.load({"allow_origin": f"https://good.example,{origins}"})
 
 
-@pytest.mark.parametrize("settings", [CameraConfig, DetectorConfig])
+@pytest.mark.parametrize("settings", [CameraSettings, DetectorSettings])
 def test_every_field_is_a_flag_with_help(settings):
     parser = ArgumentParser()
     settings.add_flags(parser)

@@ -842,7 +842,7 @@ def test_corrupted_packets_stay_inside_their_arrays(cache):
     # Numba's cache does not know this flag, so the kernels that it holds are kept apart.
     folder = cache.mkdir("boundscheck")
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder)}
-    code = "from tests.codec.test_feature import hammer; hammer()"
+    code = f"from {__name__} import hammer; hammer()"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=600)
 
 

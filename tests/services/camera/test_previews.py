@@ -13,8 +13,8 @@ from aiohttp import ClientSession
 from services.camera.pictures import Room, jpeg_bytes, preview_jpeg
 from services.camera.service import Camera, Refused
 from stream.frame import Frame
+from stream.session.close_codes import CloseCode
 from stream.session.preview import MAX_BYTES, check_preview
-from stream.session.session import CloseCode
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE, write_video
 from tests.services.proxy import proxy_to
 
@@ -109,7 +109,7 @@ async def until(condition) -> None:
 
 
 def previews_sent(camera: Camera) -> float:
-    return camera.account.metrics.registry.get_sample_value("splitcast_camera_preview_bytes_total")
+    return camera.statistics.metrics.registry.get_sample_value("splitcast_camera_preview_bytes_total")
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def live(make_camera, tmp_path, monkeypatch):
     """Makes a camera that plays a video at its own pace, for ever, and makes ten pictures a second."""
     monkeypatch.setattr("services.camera.service.PICTURE_INTERVAL_S", 0.1)
     monkeypatch.setattr("services.camera.service.REPORT_INTERVAL_S", 0.1)
-    monkeypatch.setattr("stream.session.session.PREVIEW_INTERVAL_NS", 1)
+    monkeypatch.setattr("stream.session.detector.PREVIEW_INTERVAL_NS", 1)
     video = write_video(tmp_path / "live.avi", 40, fps=10)
 
     def make(url: str, **settings) -> Camera:
@@ -176,18 +176,18 @@ async def test_the_reference_is_of_the_frames_that_were_sent(start_detector, liv
     """The video's pictures fill the canvas: each as a JPEG is what the camera may report."""
     async with start_detector() as running:
         camera = live(running.url)
-        sample = camera.account.metrics.registry.get_sample_value
+        sample = camera.statistics.metrics.registry.get_sample_value
         assert math.isnan(sample("splitcast_camera_jpeg_frame_bytes"))
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.jpeg_bytes)
+        await until(lambda: camera.statistics.jpeg_bytes)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
     capture = cv2.VideoCapture(str(tmp_path / "live.avi"))
     sizes = set()
     while (read := capture.read())[0]:
         sizes.add(len(cv2.imencode(".jpg", read[1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]))
-    assert camera.account.jpeg_bytes in sizes
-    assert sample("splitcast_camera_jpeg_frame_bytes") == camera.account.jpeg_bytes
+    assert camera.statistics.jpeg_bytes in sizes
+    assert sample("splitcast_camera_jpeg_frame_bytes") == camera.statistics.jpeg_bytes
 
 
 async def test_a_detector_without_previews_refuses_the_camera(start_detector, make_camera):
@@ -197,7 +197,7 @@ async def test_a_detector_without_previews_refuses_the_camera(start_detector, ma
         assert refusal.value.code == CloseCode.PREVIEW_REFUSED == 4403
         camera = make_camera(running.url)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
-        assert camera.account.ledger.detected == FRAMES
+        assert camera.statistics.frame_counts.detected == FRAMES
 
 
 async def test_a_frozen_link_gets_one_preview_at_most(start_detector, live):
@@ -205,7 +205,7 @@ async def test_a_frozen_link_gets_one_preview_at_most(start_detector, live):
     sent: list[int] = []
     async with start_detector(window=200) as running, proxy_to(running.port) as proxy:
         camera = live(proxy.url, preview=True, window=200)
-        camera.account.send_preview = sent.append
+        camera.statistics.send_preview = sent.append
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: len(sent) >= 2)
         proxy.freeze()
@@ -227,6 +227,6 @@ async def test_a_picture_that_fails_costs_no_frame(start_detector, make_camera, 
     async with start_detector() as running:
         camera = make_camera(running.url, preview=True)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
-    assert camera.account.ledger.detected == FRAMES
-    assert camera.account.jpeg_bytes is None
+    assert camera.statistics.frame_counts.detected == FRAMES
+    assert camera.statistics.jpeg_bytes is None
     assert previews_sent(camera) == 0

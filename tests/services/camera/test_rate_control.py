@@ -21,7 +21,7 @@ COARSEST = FeatureEncoder.coarsest
 
 
 def value(camera, name: str, **labels: str) -> float:
-    return camera.account.metrics.registry.get_sample_value(f"splitcast_camera_{name}", labels)
+    return camera.statistics.metrics.registry.get_sample_value(f"splitcast_camera_{name}", labels)
 
 
 def reason(camera) -> str:
@@ -40,7 +40,7 @@ async def test_without_a_target_the_quality_is_the_step(start_detector, make_cam
     assert value(camera, "link_bytes_per_second") == pytest.approx(report.link_kbps * 125, rel=0.01)
     assert report.link_kbps > 0
     assert report.target_kbps is None
-    assert camera.account.ledger.dropped["grab", "rate"] == 0
+    assert camera.statistics.frame_counts.dropped["grab", "rate"] == 0
 
 
 async def test_holds_a_target_with_the_step_then_with_the_frame_rate(start_detector, make_camera):
@@ -51,10 +51,10 @@ async def test_holds_a_target_with_the_step_then_with_the_frame_rate(start_detec
         started = time.monotonic()
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: value(camera, "quantizer_step") == COARSEST and reason(camera) == "target")
-        held_back = camera.account.ledger.dropped["grab", "rate"]
-        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= held_back + 5)
+        held_back = camera.statistics.frame_counts.dropped["grab", "rate"]
+        await until(lambda: camera.statistics.frame_counts.dropped["grab", "rate"] >= held_back + 5)
         assert balances(camera)
-        sent = camera.account.totals.encoded_bytes
+        sent = camera.statistics.totals.encoded_bytes
         elapsed_s = time.monotonic() - started
         # A second's worth may be sent in advance, and the frame that goes beyond it.
         largest = 4000
@@ -62,7 +62,7 @@ async def test_holds_a_target_with_the_step_then_with_the_frame_rate(start_detec
         assert value(camera, "rate_target_bytes_per_second") == target_kbps * 125
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
-    assert camera.account.ledger.dropped["grab", "rate"] == value(
+    assert camera.statistics.frame_counts.dropped["grab", "rate"] == value(
         camera, "frames_dropped_total", stage="grab", reason="rate"
     )
     assert balances(camera)
@@ -72,7 +72,7 @@ async def test_follows_a_link_that_shrinks(start_detector, make_camera):
     async with start_detector() as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, source=NOISE, codec=CODEC, max_latency_ms=60_000)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 10)
+        await until(lambda: camera.statistics.frame_counts.detected >= 10)
         kbps, proxy.kbps = 10, 10
         await until(
             lambda: (
@@ -94,16 +94,16 @@ async def test_a_frozen_link_gets_no_more_frames(start_detector, make_camera):
     async with start_detector(**patience) as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url, source=NOISE, codec=CODEC, target_kbps=5000, **patience)
         playing = asyncio.ensure_future(camera.run())
-        await until(lambda: camera.account.ledger.detected >= 8)
+        await until(lambda: camera.statistics.frame_counts.detected >= 8)
         proxy.freeze()
-        await until(lambda: camera.account.ledger.dropped["grab", "rate"] >= 8)
+        await until(lambda: camera.statistics.frame_counts.dropped["grab", "rate"] >= 8)
         assert 0 < len(camera._flights) < 500
         assert balances(camera)
         proxy.break_connections()
         proxy.thaw()
-        resumed = camera.account.ledger.detected + 5
-        await until(lambda: camera.account.ledger.detected >= resumed)
+        resumed = camera.statistics.frame_counts.detected + 5
+        await until(lambda: camera.statistics.frame_counts.detected >= resumed)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
-    assert camera.account.report("").reconnects["detector"] == 1
+    assert camera.statistics.report("").reconnects["detector"] == 1

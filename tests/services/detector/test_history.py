@@ -5,8 +5,8 @@ import pytest
 from codec.layout import TensorSpec
 from services.detector.history import SAMPLES_KEPT, Counts, History
 from services.detector.streams import Streams
+from stream.session.camera import tensor_shapes
 from stream.session.messages import Clock, Hello, Report
-from stream.session.session import tensor_shapes
 
 LAYOUT = (TensorSpec("4.m", (8, 4, 4)),)
 SECOND = 10**9

@@ -19,6 +19,9 @@ from codec.spec import CodecSpec
 from services.detector.service import EXTRA_CONNECTIONS
 from stream.network.cut import layout
 from stream.network.model import load_model
+from stream.session.camera import tensor_shapes
+from stream.session.close_codes import CloseCode
+from stream.session.detector import PREVIEW_BURST
 from stream.session.messages import (
     FEATURES_PROTOCOL,
     Ack,
@@ -29,7 +32,6 @@ from stream.session.messages import (
     TensorShape,
     Welcome,
 )
-from stream.session.session import PREVIEW_BURST, CloseCode, tensor_shapes
 from stream.transport.websocket import ConnectionLost, Link, connect
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
 
@@ -108,7 +110,7 @@ async def flood(link: Link, packet: bytes) -> None:
 async def still_serves(running, make_camera) -> bool:
     camera = make_camera(running.url, stream="honest")
     await asyncio.wait_for(camera.run(), LIVENESS_S)
-    return camera.account.ledger.detected == FRAMES
+    return camera.statistics.frame_counts.detected == FRAMES
 
 
 async def test_a_corrupt_packet_costs_one_frame(start_detector, make_hello, encode, make_camera):
@@ -465,7 +467,7 @@ async def test_a_camera_obeys_a_keyframe_request(make_camera):
         camera = make_camera(url, window=1)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
     assert [sequence for sequence, keyframe in keyframes.items() if keyframe] == [0, asked_after + 1]
-    assert camera.account.keyframes == {"first": 1, "requested": 1}
+    assert camera.statistics.keyframes == {"first": 1, "requested": 1}
 
 
 @asynccontextmanager
@@ -504,5 +506,5 @@ async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
             await asyncio.sleep(0.01)
         camera.stop()
         await playing
-    assert camera.account.ledger.detected == 0
-    assert camera.account.ledger.captured == camera.account.ledger.dropped_total
+    assert camera.statistics.frame_counts.detected == 0
+    assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.dropped_total

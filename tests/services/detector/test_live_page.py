@@ -562,8 +562,8 @@ async def test_a_blocked_page_slows_neither_detector_nor_camera(start_detector, 
             )
             try:
                 await flood(running.detector)
-                before = camera.account.ledger.detected
-                await until(lambda: camera.account.ledger.detected >= before + 20)
+                before = camera.statistics.frame_counts.detected
+                await until(lambda: camera.statistics.frame_counts.detected >= before + 20)
                 assert not blocked.done()
             finally:
                 released.set()  # whatever happened: nobody can close a page that is blocked

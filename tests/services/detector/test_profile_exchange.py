@@ -17,8 +17,9 @@ from services.detector import service as detector_module
 from services.detector.profile_store import RECEIVED_KEPT, ProfileStore
 from stream.network.cut import layout
 from stream.network.model import load_model
+from stream.session.camera import tensor_shapes
+from stream.session.close_codes import CloseCode
 from stream.session.messages import FEATURES_PROTOCOL, Clock, Hello, ProfileRequest
-from stream.session.session import CloseCode, tensor_shapes
 from stream.transport.websocket import ConnectionLost, connect
 from tests.services.calibrated import make_profile
 from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
@@ -106,9 +107,9 @@ async def test_a_camera_brings_its_profile_once(lacking, make_camera, profile):
         second = make_camera(running.url, codec=codec(profile))
         await asyncio.wait_for(second.run(), LIVENESS_S)
     for camera in (first, second):
-        assert camera.account.ledger.detected == FRAMES
-        assert not camera.account.ledger.dropped
-    brought = first.account.wire.sent - second.account.wire.sent
+        assert camera.statistics.frame_counts.detected == FRAMES
+        assert not camera.statistics.frame_counts.dropped
+    brought = first.statistics.wire.sent - second.statistics.wire.sent
     assert brought > 0.9 * len(profile.pack())
 
 
@@ -132,7 +133,7 @@ async def test_a_detector_may_be_given_the_profile(lacking, make_camera, profile
         camera = make_camera(running.url, codec="feature", profile=str(file))
         await asyncio.wait_for(camera.run(), LIVENESS_S)
         assert profile.hash in running.detector.streams.get("door").hello.codec
-    assert camera.account.ledger.detected == FRAMES
+    assert camera.statistics.frame_counts.detected == FRAMES
 
 
 async def test_the_profile_comes_before_the_welcome(lacking, make_hello, profile):
@@ -167,7 +168,7 @@ async def test_refuses_what_was_not_asked_for(lacking, make_hello, make_camera, 
             assert (told, words in reason) == (code, True), reason
         honest = make_camera(running.url, codec=codec(profile))  # the name was not taken, nothing was kept
         await asyncio.wait_for(honest.run(), LIVENESS_S)
-        assert honest.account.ledger.detected == FRAMES
+        assert honest.statistics.frame_counts.detected == FRAMES
 
 
 async def test_refuses_a_profile_that_is_none_or_of_another_network(lacking, make_hello, agreed):

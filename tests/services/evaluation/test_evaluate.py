@@ -20,7 +20,7 @@ from services.evaluation.dataset import read_clip, read_images
 from services.evaluation.evaluate import STANDARD_SETS, evaluate, parse_codecs, run_evaluate
 from services.evaluation.pixel_codecs import FORMATS, MissingCodec, PixelCodec
 from services.evaluation.record import Record
-from services.settings import ConfigError
+from services.settings import SettingsError
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model
@@ -407,13 +407,13 @@ class TestCommand:
 
     def test_labels_need_images(self, options, tmp_path):
         options.labels = tmp_path / "labels.json"
-        with pytest.raises(ConfigError, match="--data"):
+        with pytest.raises(SettingsError, match="--data"):
             run_evaluate(options)
 
     @pytest.mark.parametrize("flag", ["json", "html"])
     def test_says_at_once_that_it_cannot_write(self, options, flag, tmp_path):
         setattr(options, flag, tmp_path / "absent" / "out")
-        with pytest.raises(ConfigError, match=r"there is no folder .*absent"):
+        with pytest.raises(SettingsError, match=r"there is no folder .*absent"):
             run_evaluate(options)
 
     def test_by_default_it_measures_every_codec_there_is(self, options, capsys, monkeypatch):
@@ -444,10 +444,10 @@ class TestCommand:
 
     def test_a_profile_is_for_the_feature_codec(self, options, tmp_path):
         options.profile = tmp_path / "absent.profile"
-        with pytest.raises(ConfigError, match="feature codec"):
+        with pytest.raises(SettingsError, match="feature codec"):
             run_evaluate(options)
         options.codec = ["raw", "feature"]
-        with pytest.raises(ConfigError, match="cannot read"):
+        with pytest.raises(SettingsError, match="cannot read"):
             run_evaluate(options)
 
     def test_a_codec_asked_for_by_name_has_to_be_there(self, options, monkeypatch):
@@ -481,13 +481,13 @@ class TestCommand:
 
     def test_needs_a_source(self, options):
         options.clip = None
-        with pytest.raises(ConfigError, match="--data"):
+        with pytest.raises(SettingsError, match="--data"):
             run_evaluate(options)
 
     @pytest.mark.parametrize("flag", ["every", "max_frames", "threads"])
     def test_numbers_start_at_one(self, options, flag):
         setattr(options, flag, 0)
-        with pytest.raises(ConfigError, match="from 1"):
+        with pytest.raises(SettingsError, match="from 1"):
             run_evaluate(options)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from services.cli import Exit, main
-from services.settings import ConfigError
+from services.settings import SettingsError
 from services.study import NAMES
 from services.study.experiments.registry import EXPERIMENTS
 from services.study.networks import NetworkSpec
@@ -155,7 +155,7 @@ def test_networks_are_written_in_many_ways(text: str, spec: tuple[str, str, str 
 
 @pytest.mark.parametrize("text", ["", "alexnet", "alexnet=random", "@4"])
 def test_other_networks_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="resnet50"):
+    with pytest.raises(SettingsError, match="resnet50"):
         NetworkSpec.parse(text)
 
 

@@ -12,6 +12,24 @@ from hypothesis import strategies as st
 from codec.errors import UnknownProfile
 from codec.layout import TensorSpec
 from codec.spec import CodecSpec
+from stream.session.camera import (
+    Accepted,
+    Acknowledged,
+    CameraSession,
+    KeyframeRequested,
+    ProfileRequested,
+    Rejected,
+    tensor_shapes,
+)
+from stream.session.close_codes import PERMANENT, CloseCode, SessionError, close_reason
+from stream.session.detector import (
+    PREVIEW_BURST,
+    PREVIEW_INTERVAL_NS,
+    DetectorSession,
+    check_codec,
+    check_hello,
+    check_layout,
+)
 from stream.session.messages import (
     Ack,
     Clock,
@@ -26,25 +44,6 @@ from stream.session.messages import (
     parse_to_detector,
 )
 from stream.session.preview import MAX_BYTES
-from stream.session.session import (
-    PERMANENT,
-    PREVIEW_BURST,
-    PREVIEW_INTERVAL_NS,
-    Accepted,
-    Acknowledged,
-    CameraSession,
-    CloseCode,
-    DetectorSession,
-    KeyframeRequested,
-    ProfileRequested,
-    Rejected,
-    SessionError,
-    check_codec,
-    check_hello,
-    check_layout,
-    close_reason,
-    tensor_shapes,
-)
 
 WEIGHTS = "ab" * 32
 PROFILE = "cd" * 32

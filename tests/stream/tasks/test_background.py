@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from stream.tasks.background import accompany
+from stream.tasks.background import run_with_background
 
 
 async def forever(ended: list[str]) -> None:
@@ -26,7 +26,7 @@ async def fail() -> None:
 
 async def test_returns_what_main_returns_and_ends_the_companions():
     ended: list[str] = []
-    assert await accompany(answer(), forever(ended)) == 42
+    assert await run_with_background(answer(), forever(ended)) == 42
     assert ended == ["companion"]
 
 
@@ -38,19 +38,19 @@ async def test_a_companion_may_end_early():
     async def nothing() -> None:
         pass
 
-    assert await accompany(slow(), nothing()) == "main"
+    assert await run_with_background(slow(), nothing()) == "main"
 
 
 async def test_a_companions_failure_is_raised_as_it_is():
     ended: list[str] = []
     with pytest.raises(KeyError):
-        await accompany(forever(ended), fail())
+        await run_with_background(forever(ended), fail())
     assert ended == ["companion"]
 
 
 async def test_cancelling_ends_all():
     ended: list[str] = []
-    task = asyncio.ensure_future(accompany(forever(ended), forever(ended)))
+    task = asyncio.ensure_future(run_with_background(forever(ended), forever(ended)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()

@@ -1,23 +1,20 @@
-"""The session between a camera and a detector, as two state machines without I/O.
+"""The detector's end of the session, as a state machine without I/O: texts and packets in, texts out.
 
-They take texts and packets and return events and texts. No socket, no clock, no task. docs/protocol.md describes
-the protocol: WebSocket keeps order, so every packet is answered once, oldest first.
+No socket, no clock, no task. docs/protocol.md describes the protocol.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from codec.errors import BadCodecSpec, BadLayout, UnknownProfile
 from codec.feature.profile import Profile, ProfileError
 from codec.layout import Layout, TensorSpec
 from codec.spec import CodecSpec
+from stream.session.close_codes import CloseCode, SessionError
 from stream.session.messages import (
     PROTOCOL_VERSION,
     Ack,
@@ -28,186 +25,15 @@ from stream.session.messages import (
     ProfileRequest,
     Reject,
     Report,
-    TensorShape,
     Welcome,
-    parse_to_camera,
     parse_to_detector,
 )
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
-
-class CloseCode(IntEnum):
-    """Why an end closes the WebSocket; 4000-4999 are this protocol's own."""
-
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    INTERNAL_ERROR = 1011
-    TRY_AGAIN_LATER = 1013
-    BAD_MESSAGE = 4400
-    PREVIEW_REFUSED = 4403
-    PROFILE_REFUSED = 4405
-    BAD_SUBPROTOCOL = 4406
-    HELLO_TIMEOUT = 4408
-    STREAM_TAKEN = 4409
-    WEIGHTS_DIFFER = 4410
-    SPLIT_UNKNOWN = 4411
-    SHAPES_DIFFER = 4412
-    PACKET_TOO_LARGE = 4413
-    CODEC_REFUSED = 4415
-    PROTOCOL_VERSION = 4426
-    WINDOW_EXCEEDED = 4428
-    TOO_MANY_STREAMS = 4429
-
-
 # A camera sends about one preview a second; what a stalled link gathers may come at once.
 PREVIEW_INTERVAL_NS = 250_000_000
 PREVIEW_BURST = 16
-
-# Refusals that the same settings will meet again.
-PERMANENT = frozenset(
-    {
-        CloseCode.BAD_MESSAGE,
-        CloseCode.PREVIEW_REFUSED,
-        CloseCode.PROFILE_REFUSED,
-        CloseCode.BAD_SUBPROTOCOL,
-        CloseCode.WEIGHTS_DIFFER,
-        CloseCode.SPLIT_UNKNOWN,
-        CloseCode.SHAPES_DIFFER,
-        CloseCode.PACKET_TOO_LARGE,
-        CloseCode.CODEC_REFUSED,
-        CloseCode.PROTOCOL_VERSION,
-    }
-)
-
-
-class SessionError(Exception):
-    """The session cannot go on; close the connection with `code` and `reason`."""
-
-    def __init__(self, code: CloseCode, reason: str) -> None:
-        super().__init__(reason)
-        self.code, self.reason = code, reason
-
-
-def close_reason(reason: str) -> bytes:
-    """The reason as a close frame carries it: UTF-8, cut to 123 bytes (RFC 6455, 5.5)."""
-    return reason.encode()[:123].decode(errors="ignore").encode()
-
-
-# --- camera ---
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The handshake is done; packets may be sent."""
-
-    window: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileRequested:
-    """The detector lacks the codec's calibration profile: send it now, packed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """A packet was detected on."""
-
-    sequence: int
-    captured_ns: int
-    detections: int
-    stages_ns: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A packet yielded no detections."""
-
-    sequence: int
-    reason: Literal["corrupt", "missing_reference", "error"]
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyframeRequested:
-    """The next packet has to be a keyframe."""
-
-
-CameraEvent: TypeAlias = Accepted | ProfileRequested | Acknowledged | Rejected | KeyframeRequested
-
-
-class CameraSession:
-    """Camera's end: hello, then packets numbered from zero within the window that both ends allow.
-
-    `profile` is the hash of the codec's calibration profile, None where it has none.
-    """
-
-    def __init__(self, hello: Hello, window: int, profile: str | None = None) -> None:
-        self.hello = hello
-        self._profile = profile  # until it was asked for
-        self._own_window = window
-        self._window = 0  # nothing may be sent before the welcome
-        self._sequence = 0
-        self._unanswered: deque[int] = deque()
-
-    @property
-    def can_send(self) -> bool:
-        return len(self._unanswered) < self._window
-
-    @property
-    def unanswered(self) -> int:
-        """Packets sent and neither acknowledged nor rejected."""
-        return len(self._unanswered)
-
-    @property
-    def next_sequence(self) -> int:
-        """Sequence number that the next packet has to carry."""
-        return self._sequence
-
-    def sent(self) -> None:
-        """Book the packet that carries `next_sequence`."""
-        assert self.can_send
-        self._unanswered.append(self._sequence)
-        self._sequence = (self._sequence + 1) % 2**32
-
-    def receive(self, text: str) -> CameraEvent:
-        """What the detector says. Raises SessionError where it breaks the protocol."""
-        try:
-            message = parse_to_camera(text)
-        except InvalidMessage as error:
-            raise SessionError(CloseCode.BAD_MESSAGE, f"not a message of this protocol: {error}") from None
-        if isinstance(message, Welcome):
-            if self._window:
-                raise SessionError(CloseCode.BAD_MESSAGE, "a second welcome")
-            self._window = min(message.window, self._own_window)
-            return Accepted(self._window)
-        if isinstance(message, ProfileRequest):
-            if self._window:
-                raise SessionError(CloseCode.BAD_MESSAGE, "a profile_request after the welcome")
-            if message.hash != self._profile:
-                raise SessionError(
-                    CloseCode.BAD_MESSAGE, "a profile_request for another profile, or a second"
-                )
-            self._profile = None
-            return ProfileRequested()
-        if not self._window:
-            raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the welcome")
-        if isinstance(message, KeyframeRequest):
-            return KeyframeRequested()
-        if not self._unanswered:
-            raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} without an unanswered packet")
-        sequence = self._unanswered.popleft()
-        if isinstance(message, Reject):
-            return Rejected(sequence, message.reason, message.detail)
-        if message.sequence != sequence:
-            raise SessionError(
-                CloseCode.BAD_MESSAGE,
-                f"ack for packet {message.sequence}, {sequence} is the oldest unanswered",
-            )
-        return Acknowledged(sequence, message.captured_ns, message.detections, dict(message.stages_ns))
-
-
-# --- detector ---
 
 
 def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) -> None:
@@ -266,11 +92,6 @@ def check_layout(hello: Hello, layout: Layout) -> None:
             CloseCode.SHAPES_DIFFER,
             f"tensors differ: camera {_describe(announced)}, detector {_describe(layout)}",
         )
-
-
-def tensor_shapes(layout: Layout) -> list[TensorShape]:
-    """A layout as the hello announces it."""
-    return [TensorShape(name=tensor.name, shape=list(tensor.shape)) for tensor in layout]
 
 
 def _describe(layout: Layout) -> str:

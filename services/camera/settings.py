@@ -1,0 +1,101 @@
+"""Settings of `splitcast camera`."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from codec.feature.codec import Feature
+from codec.spec import CodecSpec
+from services.settings import (
+    DEFAULT_CODEC,
+    DEFAULT_PORT,
+    Port,
+    Seconds,
+    Settings,
+    codec_text,
+    has_step,
+    size_text,
+    websocket_url,
+)
+from stream.session.messages import StreamName
+
+
+class CameraSettings(Settings):
+    """Settings of `splitcast camera`."""
+
+    source: str = Field(
+        min_length=1,
+        description="0 (webcam), rtsp://..., a video file, a folder of images, or demo (a virtual camera)",
+    )
+    detector: Annotated[str, AfterValidator(websocket_url)] = Field(
+        f"ws://127.0.0.1:{DEFAULT_PORT}", description="address of the detector"
+    )
+    stream: StreamName = Field(
+        default_factory=lambda: socket.gethostname() or "camera",
+        description="name under which detections are published (default: host name)",
+    )
+    split: str = Field("4.m", description="split point; 'splitcast points' lists them")
+    size: Annotated[str, AfterValidator(size_text)] = Field(
+        "640", description="network input: longer side, or HEIGHTxWIDTH; multiples of 32"
+    )
+    codec: Annotated[str, AfterValidator(codec_text)] = Field(
+        DEFAULT_CODEC, description="codec and its parameters"
+    )
+    profile: Path | None = Field(
+        None, description="file of a calibration profile for --codec feature (default: the shipped one)"
+    )
+    effort: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        None, description="0 to 3: how hard --codec feature searches for motion (default: the codec's)"
+    )
+    target_kbps: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None,
+        description="kbit/s that packets may take on average: coarsens the quantizer step, then drops frames "
+        "(default: no limit)",
+    )
+    max_latency_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
+        None,
+        description="milliseconds from capture to acknowledgement that the step is chosen for (default: no limit)",
+    )
+    window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unacknowledged frames")
+    preview: bool = Field(
+        False,
+        description="PIXELS LEAVE THE CAMERA: about once a second send the detector a small picture, for its page",
+    )
+    realtime: bool = Field(False, description="play a file at its own frame rate, as a live source")
+    loop: bool = Field(False, description="start a file again at its end")
+    frames: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="stop after so many frames (default: never)"
+    )
+    rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="how RTSP carries video: tcp or udp")
+    open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
+    read_timeout_s: Seconds = Field(5.0, description="seconds that a live source may be silent")
+    backoff_s: Seconds = Field(
+        30.0, description="longest wait before a lost source or detector is tried again"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
+    metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
+
+    @property
+    def spec(self) -> CodecSpec:
+        """The codec with all that other settings say of it; its profile still to be found."""
+        spec = CodecSpec.parse(self.codec)
+        if isinstance(spec.codec, Feature) and self.effort is not None:
+            return CodecSpec(replace(spec.codec, effort=self.effort))
+        return spec
+
+    @model_validator(mode="after")
+    def _check_codec(self) -> Self:
+        lacking = "has no quantizer step to choose"
+        for name, lack in (
+            ("target_kbps", lacking),
+            ("max_latency_ms", lacking),
+            ("effort", "searches for no motion"),
+        ):
+            if getattr(self, name) is not None and not has_step(self.codec):
+                raise ValueError(f"--{name.replace('_', '-')}: {self.codec} {lack}; take --codec feature")
+        return self

@@ -1,0 +1,59 @@
+"""Settings of `splitcast detector`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from codec.feature.profile import MAX_PROFILE_BYTES
+from services.settings import DEFAULT_PORT, Port, Seconds, Settings, origins
+
+
+class DetectorSettings(Settings):
+    """Settings of `splitcast detector`."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all")
+    port: Port = Field(DEFAULT_PORT, description="port to listen on; 0: any free one")
+    split: str | None = Field(None, description="only split point accepted (default: any of the network's)")
+    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.25, description="least confidence of a detection"
+    )
+    iou: Annotated[float, Field(ge=0, le=1)] = Field(0.45, description="overlap above which NMS drops a box")
+    max_detections: Annotated[int, Field(ge=1, le=10000)] = Field(300, description="most detections a frame")
+    window: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, description="most unacknowledged frames a camera may have"
+    )
+    max_streams: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="most cameras at a time")
+    max_subscribers: Annotated[int, Field(ge=1, le=65536)] = Field(
+        256, description="most consumers of detections at a time"
+    )
+    max_side: Annotated[int, Field(ge=32, le=65535)] = Field(
+        1920, description="longest side of a network input"
+    )
+    max_packet_mib: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="largest packet in MiB")
+    max_tensors_mib: Annotated[int, Field(ge=1, le=4096)] = Field(
+        32, description="most decoded float32 tensors of one frame in MiB"
+    )
+    profile: Path | None = Field(
+        None, description="file of a calibration profile that cameras may name, beside those that ship"
+    )
+    profiles: bool = Field(
+        True, description="take the calibration profiles of cameras; --no-profiles refuses those not at hand"
+    )
+    max_profile_mib: Annotated[int, Field(ge=1, le=MAX_PROFILE_BYTES // 2**20)] = Field(
+        4, description="largest calibration profile of a camera in MiB"
+    )
+    preview: bool = Field(
+        True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
+    )
+    allow_origin: Annotated[str, AfterValidator(origins)] = Field(
+        "",
+        description="sites whose pages may read this detector in a browser, and under whose names it may be asked: "
+        "https://dash.example, separated by commas; *: any",
+    )
+    hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
+    subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
+        64, description="messages kept for a slow subscriber before the oldest goes"
+    )

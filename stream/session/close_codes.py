@@ -1,0 +1,58 @@
+"""Why an end closes the connection; docs/protocol.md lists the codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """Why an end closes the WebSocket; 4000-4999 are this protocol's own."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    INTERNAL_ERROR = 1011
+    TRY_AGAIN_LATER = 1013
+    BAD_MESSAGE = 4400
+    PREVIEW_REFUSED = 4403
+    PROFILE_REFUSED = 4405
+    BAD_SUBPROTOCOL = 4406
+    HELLO_TIMEOUT = 4408
+    STREAM_TAKEN = 4409
+    WEIGHTS_DIFFER = 4410
+    SPLIT_UNKNOWN = 4411
+    SHAPES_DIFFER = 4412
+    PACKET_TOO_LARGE = 4413
+    CODEC_REFUSED = 4415
+    PROTOCOL_VERSION = 4426
+    WINDOW_EXCEEDED = 4428
+    TOO_MANY_STREAMS = 4429
+
+
+# Refusals that the same settings will meet again.
+PERMANENT = frozenset(
+    {
+        CloseCode.BAD_MESSAGE,
+        CloseCode.PREVIEW_REFUSED,
+        CloseCode.PROFILE_REFUSED,
+        CloseCode.BAD_SUBPROTOCOL,
+        CloseCode.WEIGHTS_DIFFER,
+        CloseCode.SPLIT_UNKNOWN,
+        CloseCode.SHAPES_DIFFER,
+        CloseCode.PACKET_TOO_LARGE,
+        CloseCode.CODEC_REFUSED,
+        CloseCode.PROTOCOL_VERSION,
+    }
+)
+
+
+class SessionError(Exception):
+    """The session cannot go on; close the connection with `code` and `reason`."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+def close_reason(reason: str) -> bytes:
+    """The reason as a close frame carries it: UTF-8, cut to 123 bytes (RFC 6455, 5.5)."""
+    return reason.encode()[:123].decode(errors="ignore").encode()
