@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from stream.session.messages import REJECT_REASONS
+
 # Every drop a camera can count, as (stage, reason); metrics start all of them at zero.
 DROPS = (
     ("grab", "overwritten"),  # the capture process overwrote it before this process read it
@@ -17,9 +19,7 @@ DROPS = (
     ("encode", "error"),
     ("network", "connection_lost"),
     ("network", "shutdown"),
-    ("detector", "corrupt"),
-    ("detector", "missing_reference"),
-    ("detector", "error"),
+    *(("detector", reason) for reason in REJECT_REASONS),
 )
 
 

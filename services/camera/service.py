@@ -40,7 +40,7 @@ from stream.session.camera import (
     tensor_shapes,
 )
 from stream.session.close_codes import PERMANENT, CloseCode, SessionError
-from stream.session.messages import FEATURES_PROTOCOL, Clock, Hello, Preview
+from stream.session.messages import FEATURES_PROTOCOL, REJECT_REASONS, Clock, Hello, Preview
 from stream.sources.base import (
     CaptureOptions,
     FramesSkipped,
@@ -100,6 +100,7 @@ class FeaturePipeline:
             clock=Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
             software=f"splitcast/{VERSION}",
             preview=config.preview,
+            reject_reasons=REJECT_REASONS,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.metrics import Metrics
 from stream.latency import DETECTOR_STAGES
 from stream.session.close_codes import CloseCode
+from stream.session.messages import REJECT_REASONS
 
 
 class DetectorMetrics(Metrics):
@@ -29,7 +30,7 @@ class DetectorMetrics(Metrics):
         self.subscriber_drops = self.counter("subscriber_dropped_messages", "Messages a slow subscriber lost")
         for stage in DETECTOR_STAGES:
             self.stage.labels(stage)
-        for reason in ("corrupt", "missing_reference", "error"):
+        for reason in REJECT_REASONS:
             self.rejected.labels(reason)
         for code in CloseCode:
             self.closed.labels(str(code.value))

@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Literal
 
 import numpy as np
 import structlog
@@ -40,7 +39,14 @@ from stream.network.nms import detect
 from stream.network.split import Tail
 from stream.session.close_codes import CloseCode, SessionError
 from stream.session.detector import DetectorSession
-from stream.session.messages import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Hello, Preview, Report
+from stream.session.messages import (
+    DETECTIONS_PROTOCOL,
+    FEATURES_PROTOCOL,
+    Hello,
+    Preview,
+    RejectReason,
+    Report,
+)
 from stream.tasks.background import run_with_background
 from stream.tasks.worker import Worker
 from stream.transport.broadcast import Broadcast
@@ -409,7 +415,7 @@ class Detector:
             camera.meter.book()
 
     def _reject(self, camera: CameraConnection, error: Exception) -> list[str]:
-        reason: Literal["corrupt", "missing_reference", "error"] = "error"
+        reason: RejectReason = "error"
         if isinstance(error, BitstreamError):
             reason = "missing_reference" if isinstance(error, MissingReference) else "corrupt"
         camera.stream.rejected += 1

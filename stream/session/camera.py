@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from codec.layout import Layout
 from stream.session.close_codes import CloseCode, SessionError
@@ -18,6 +18,7 @@ from stream.session.messages import (
     KeyframeRequest,
     ProfileRequest,
     Reject,
+    RejectReason,
     TensorShape,
     Welcome,
     parse_to_camera,
@@ -51,7 +52,7 @@ class Rejected:
     """A packet yielded no detections."""
 
     sequence: int
-    reason: Literal["corrupt", "missing_reference", "error"]
+    reason: RejectReason
     detail: str
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 from codec.errors import BadCodecSpec, BadLayout, UnknownProfile
 from codec.feature.profile import Profile, ProfileError
@@ -24,6 +23,7 @@ from stream.session.messages import (
     Preview,
     ProfileRequest,
     Reject,
+    RejectReason,
     Report,
     Welcome,
     parse_to_detector,
@@ -190,11 +190,15 @@ class DetectorSession:
             sequence=sequence, captured_ns=captured_ns, detections=detections, stages_ns=stages_ns
         ).text()
 
-    def reject(
-        self, reason: Literal["corrupt", "missing_reference", "error"], detail: str, *, need_keyframe: bool
-    ) -> list[str]:
-        """Answer the oldest packet: no detections, and ask once for a keyframe if the reference is gone."""
+    def reject(self, reason: RejectReason, detail: str, *, need_keyframe: bool) -> list[str]:
+        """Answer the oldest packet: no detections, and ask once for a keyframe if the reference is gone.
+
+        A camera that does not know the reason is told that the packet is corrupt.
+        """
         self._answer()
+        assert self.hello is not None
+        if reason not in self.hello.reject_reasons:
+            reason = "corrupt"
         texts = [Reject(reason=reason, detail=detail[:256]).text()]
         if need_keyframe and not self._keyframe_requested:
             self._keyframe_requested = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from binascii import Error as BadBase64
 from binascii import a2b_base64
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,17 @@ MAX_TEXT_CHARACTERS = 64 * 1024  # a hello of 255 tensors takes 30 k; parsing ta
 StreamName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+RejectReason: TypeAlias = Literal["corrupt", "missing_reference", "reference_mismatch", "error"]
+"""Why a packet yields no detections.
+
+corrupt: the bytes are no packet of this codec. missing_reference: a difference from a frame that the detector does
+not hold. reference_mismatch: a difference from another frame than the one it holds. error: the detector failed.
+"""
+REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
+# What a camera understands whose hello does not tell; it leaves a detector that says anything else.
+FIRST_REJECT_REASONS = ("corrupt", "missing_reference", "error")
 
 
 class InvalidMessage(ValueError):
@@ -77,6 +88,9 @@ class Hello(_Message):
     clock: Clock
     software: Annotated[str, StringConstraints(max_length=64)] = ""
     preview: bool = False  # previews will come: pixels leave the camera
+    reject_reasons: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)
+    ] = FIRST_REJECT_REASONS  # that the camera understands
 
 
 class StageReport(_Message):
@@ -169,7 +183,7 @@ class Reject(_Message):
     """The oldest unacknowledged packet yielded no detections."""
 
     type: Literal["reject"] = "reject"
-    reason: Literal["corrupt", "missing_reference", "error"]
+    reason: RejectReason
     detail: str = ""
 
 

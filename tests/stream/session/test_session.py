@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from codec.errors import UnknownProfile
 from codec.layout import TensorSpec
 from codec.spec import CodecSpec
+from stream.frame_counts import DROPS
 from stream.session.camera import (
     Accepted,
     Acknowledged,
@@ -31,6 +32,7 @@ from stream.session.detector import (
     check_layout,
 )
 from stream.session.messages import (
+    REJECT_REASONS,
     Ack,
     Clock,
     Hello,
@@ -109,6 +111,13 @@ class TestCamera:
         assert rejected == Rejected(0, "corrupt", "checksum")
         assert session.receive(ack(1)).sequence == 1
         assert session.unanswered == 0
+
+    @pytest.mark.parametrize("reason", REJECT_REASONS)
+    def test_takes_every_reason_that_its_hello_may_name(self, reason):
+        session = open_camera()
+        session.sent()
+        assert session.receive(Reject(reason=reason).text()) == Rejected(0, reason, "")
+        assert ("detector", reason) in DROPS
 
     def test_a_keyframe_request_answers_nothing(self):
         session = open_camera()
@@ -208,6 +217,20 @@ class TestDetector:
         session.receive_packet(10)
         kinds += [json.loads(text)["type"] for text in session.reject("corrupt", "", need_keyframe=True)]
         assert kinds == ["reject", "keyframe", "reject", "reject", "reject", "keyframe"]
+
+    @pytest.mark.parametrize(
+        ("announced", "expected"),
+        [
+            ({}, "corrupt"),  # an older camera
+            ({"reject_reasons": ("corrupt", "error")}, "corrupt"),
+            ({"reject_reasons": REJECT_REASONS}, "reference_mismatch"),
+        ],
+    )
+    def test_gives_no_reason_that_the_camera_does_not_know(self, announced, expected):
+        session = open_detector(**announced)
+        session.receive_packet(10)
+        reject, _ = session.reject("reference_mismatch", "checksum", need_keyframe=True)
+        assert json.loads(reject) == {"type": "reject", "reason": expected, "detail": "checksum"}
 
     @pytest.mark.parametrize(
         ("data", "words"),
@@ -322,6 +345,8 @@ class TestDetector:
             {"tensors": [{"name": "4.m", "shape": [0, 1]}]},
             {"tensors": [{"name": "4.m", "shape": [1] * 9}]},
             {"codec": "x" * 257},
+            {"reject_reasons": ["x" * 65]},
+            {"reject_reasons": ["x"] * 33},
             {"clock": {"monotonic_ns": -1, "unix_ns": 0}},
             {"clock": {"monotonic_ns": 2**64, "unix_ns": 0}},
             {"protocol": "1"},
