@@ -15,7 +15,7 @@ from services.cli import build_parser
 from services.detector.settings import DetectorSettings
 from services.settings import DEFAULT_PORT
 from tests.paths import ROOT
-from tests.services.conftest import LIVENESS_S
+from tests.services.waiting import LIVENESS_S
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deploy/README.md"]
 

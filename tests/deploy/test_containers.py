@@ -21,8 +21,8 @@ from services.cli import build_parser
 from services.detector.settings import DetectorSettings
 from tests.deploy.dockerfile import read_stages
 from tests.paths import DEPLOY, ROOT
-from tests.services.conftest import LIVENESS_S
-from tests.services.test_metrics import free_port
+from tests.ports import free_port
+from tests.services.waiting import LIVENESS_S
 
 STAGES = read_stages(DEPLOY / "Dockerfile")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

@@ -23,8 +23,8 @@ from services.camera.service import serve_metrics
 from services.detector.metrics import DetectorMetrics
 from services.metrics import Metrics
 from tests.paths import DEPLOY
-from tests.services.conftest import LIVENESS_S
-from tests.services.test_metrics import free_port
+from tests.ports import free_port
+from tests.services.waiting import LIVENESS_S
 
 CONFIG = DEPLOY / "prometheus" / "prometheus.yml"
 RULES = DEPLOY / "prometheus" / "rules.yml"

@@ -17,9 +17,8 @@ from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.detector.service import Detector
 from services.detector.settings import DetectorSettings
+from tests.services.waiting import LIVENESS_S
 from tests.stream.network import legacy
-
-LIVENESS_S = 60.0  # long enough for the slowest machine; reached only when something hangs
 
 CLASSES = 3
 SIZE = (64, 96)  # (H, W) of canvas and pictures

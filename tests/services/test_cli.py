@@ -21,7 +21,8 @@ import pytest
 from services.cli import Exit, main
 from services.commands.demo import free_port
 from services.settings import DEFAULT_PORT
-from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
+from tests.services.conftest import FRAMES, SIZE
+from tests.services.waiting import LIVENESS_S
 
 COMMAND = [sys.executable, "-m", "services.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}

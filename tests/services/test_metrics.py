@@ -15,15 +15,9 @@ from services.detector.metrics import DetectorMetrics
 from stream.frame_counts import DROPS
 from stream.latency import DETECTOR_STAGES, STAGES
 from stream.rate.control import REASONS
-from tests.services.conftest import FRAMES, LIVENESS_S
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.ports import free_port
+from tests.services.conftest import FRAMES
+from tests.services.waiting import LIVENESS_S
 
 
 async def scrape(url: str) -> dict[tuple[str, frozenset], float]:

@@ -20,19 +20,14 @@ from stream.network.split import Unsplit
 from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.transport.websocket import ConnectionLost, connect
-from tests.services.conftest import FRAMES, LIVENESS_S, SIZE, write_video
+from tests.services.conftest import FRAMES, SIZE, write_video
 from tests.services.proxy import proxy_to
+from tests.services.waiting import LIVENESS_S, until
 
 
 def balances(camera: Camera) -> bool:
     counts = camera.statistics.frame_counts
     return counts.captured == counts.detected + counts.dropped_total + counts.in_flight
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(LIVENESS_S):
-        while not condition():  # noqa: ASYNC110 - conditions of services that signal nothing to tests
-            await asyncio.sleep(0.01)
 
 
 async def subscribe(url: str, messages: list[dict], stream: str | None = None) -> int:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.services.conftest import LIVENESS_S
-from tests.services.test_pipeline import balances, until
+from tests.services.test_pipeline import balances
+from tests.services.waiting import LIVENESS_S, until
 from tests.stream.sources.rtsp import RtspServer, require_gstreamer
 
 

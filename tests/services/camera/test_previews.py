@@ -15,8 +15,9 @@ from services.camera.service import Camera, Refused
 from stream.frame import Frame
 from stream.session.close_codes import CloseCode
 from stream.session.preview import MAX_BYTES, check_preview
-from tests.services.conftest import FRAMES, LIVENESS_S, SIZE, write_video
+from tests.services.conftest import FRAMES, SIZE, write_video
 from tests.services.proxy import proxy_to
+from tests.services.waiting import LIVENESS_S, until
 
 
 def noise(height: int, width: int) -> Frame:
@@ -100,12 +101,6 @@ class TestRoom:
         room = Room()
         room.compare(network_ns=300, detector_ns=50)
         assert room.look()
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(LIVENESS_S):
-        while not condition():  # noqa: ASYNC110 - conditions of services that signal nothing to tests
-            await asyncio.sleep(0.01)
 
 
 def previews_sent(camera: Camera) -> float:

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from codec.feature.codec import QUALITY, FeatureEncoder
-from tests.services.conftest import LIVENESS_S
 from tests.services.proxy import proxy_to
-from tests.services.test_pipeline import balances, until
+from tests.services.test_pipeline import balances
+from tests.services.waiting import LIVENESS_S, until
 
 NOISE = "demo:scene=bus,fps=15,size=96x64,noise=40"  # which no prediction takes away
 

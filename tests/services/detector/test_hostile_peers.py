@@ -33,7 +33,8 @@ from stream.session.messages import (
     Welcome,
 )
 from stream.transport.websocket import ConnectionLost, Link, connect
-from tests.services.conftest import FRAMES, LIVENESS_S, SIZE
+from tests.services.conftest import FRAMES, SIZE
+from tests.services.waiting import LIVENESS_S
 
 JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
 

@@ -22,8 +22,8 @@ from stream.network.model import load_model
 from stream.session.messages import DETECTIONS_PROTOCOL
 from tests.services.browser import CHROMIUM, open_browser
 from tests.services.calibrated import make_profile
-from tests.services.conftest import LIVENESS_S, SIZE
-from tests.services.test_pipeline import until
+from tests.services.conftest import SIZE
+from tests.services.waiting import LIVENESS_S, until
 from tests.stream.network import legacy
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

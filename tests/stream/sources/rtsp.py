@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.stream.sources.watching import ALIVE_S
+from tests.ports import free_port
+from tests.services.waiting import LIVENESS_S
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).with_name("rtsp_server.py")
@@ -43,8 +43,7 @@ class RtspServer:
     """The server process; it can be killed, frozen and started again at the same port."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._process: asyncio.subprocess.Process | None = None
 
     def url(self, credentials: str = "") -> str:
@@ -55,7 +54,7 @@ class RtspServer:
             SYSTEM_PYTHON, str(SCRIPT), str(self.port), *arguments, stdout=asyncio.subprocess.PIPE
         )
         assert self._process.stdout is not None
-        async with asyncio.timeout(ALIVE_S):
+        async with asyncio.timeout(LIVENESS_S):
             assert await self._process.stdout.readline() == b"ready\n"
 
     def send(self, sign: signal.Signals) -> None:

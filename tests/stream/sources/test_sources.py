@@ -28,8 +28,8 @@ from stream.sources.capture import SLOTS, CaptureRequest, Release, _explain, _Fr
 from stream.sources.opening import open_source
 from stream.sources.recorded import RecordedSource
 from stream.sources.virtual_camera import VirtualCamera
+from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.watching import (
-    ALIVE_S,
     Events,
     assert_nothing_left,
     capture_children,
@@ -47,7 +47,7 @@ IMPATIENT = CaptureOptions(open_timeout_s=5.0, read_timeout_s=1.0, backoff_min_s
 
 
 async def numbers(source) -> list[int]:
-    async with asyncio.timeout(ALIVE_S):
+    async with asyncio.timeout(LIVENESS_S):
         return [number_of(frame.image) async for frame in source]
 
 
@@ -182,7 +182,7 @@ async def test_damage_within_a_video_is_reported(tmp_path):
     data[start:end] = bytes(end - start)
     path.write_bytes(data)
     events = Events()
-    async with asyncio.timeout(ALIVE_S), open_source(str(path), on_event=events) as source:
+    async with asyncio.timeout(LIVENESS_S), open_source(str(path), on_event=events) as source:
         frames = [frame async for frame in source]
     assert 0 < len(frames) < 100
     assert len(events.of(SourceLost)) == 1
@@ -335,7 +335,7 @@ async def test_closing_during_a_read_neither_begins_again_nor_reads_what_is_clos
     for _ in range(3):
         await asyncio.sleep(0)
     busy.set()
-    async with asyncio.timeout(ALIVE_S):
+    async with asyncio.timeout(LIVENESS_S):
         await asyncio.gather(reading, closing)
     assert called in (["close"], ["read", "close"])
     assert events.of(SourceLost) == []
@@ -399,7 +399,7 @@ async def test_the_virtual_camera_keeps_its_rate_and_counts_what_a_slow_consumer
     events = Events()
     started_ns = clock.now_ns
     delivered = []
-    async with asyncio.timeout(ALIVE_S), open_source(DEMO.format(fps=29.97), on_event=events) as source:
+    async with asyncio.timeout(LIVENESS_S), open_source(DEMO.format(fps=29.97), on_event=events) as source:
         async for frame in source:
             delivered.append(frame)
             number = (frame.captured_ns - started_ns) * 29.97 / 1e9
@@ -412,7 +412,7 @@ async def test_the_virtual_camera_keeps_its_rate_and_counts_what_a_slow_consumer
 
 async def test_a_cancelled_read_of_the_virtual_camera_keeps_the_account(clock):
     events = Events()
-    async with asyncio.timeout(ALIVE_S), open_source(DEMO.format(fps=100), on_event=events) as source:
+    async with asyncio.timeout(LIVENESS_S), open_source(DEMO.format(fps=100), on_event=events) as source:
         first = await anext(source)
         clock.now_ns += 50_000_000
         busy = threading.Event()
@@ -480,7 +480,7 @@ async def test_closing_realtime_does_not_wait_for_the_next_frame():
     waiting = asyncio.create_task(drain(source))
     for _ in range(10):
         await asyncio.sleep(0)
-    async with asyncio.timeout(ALIVE_S):
+    async with asyncio.timeout(LIVENESS_S):
         await source.aclose()
         await source.aclose()
         await waiting
@@ -571,7 +571,7 @@ async def test_live_frames_arrive_in_order(camera):
     assert order == sorted(set(order))
     times_ns = [frame.captured_ns for frame in frames]
     assert times_ns == sorted(set(times_ns))
-    assert now_ns - ALIVE_S * 10**9 < times_ns[0] < times_ns[-1] < now_ns
+    assert now_ns - LIVENESS_S * 10**9 < times_ns[0] < times_ns[-1] < now_ns
     assert events.of(SourceConnected) == [SourceConnected(320, 240)]
     assert events.of(SourceLost) == []
 
@@ -579,7 +579,7 @@ async def test_live_frames_arrive_in_order(camera):
 async def test_a_slow_consumer_gets_the_newest_and_every_skip_is_counted(camera):
     events = Events()
     order = []
-    async with asyncio.timeout(ALIVE_S), open_source(camera.url, CaptureOptions(), events) as source:
+    async with asyncio.timeout(LIVENESS_S), open_source(camera.url, CaptureOptions(), events) as source:
         async for frame in source:
             order.append(number_of(frame.image))
             if len(order) == 6:
@@ -610,7 +610,7 @@ async def test_pictures_stay_readable_when_the_camera_changes_its_resolution(cam
         for size in [(640, 480), (160, 120)]:
             camera.size = size
             changed_from = camera.number
-            async with asyncio.timeout(ALIVE_S):
+            async with asyncio.timeout(LIVENESS_S):
                 while number_of((await anext(source)).image) < changed_from + 5:
                     pass
     assert events.of(SourceLost) == []
@@ -667,7 +667,7 @@ async def test_closing_before_anything_answers(camera):
     camera.flowing.clear()
     source = open_source(camera.url, CaptureOptions(open_timeout_s=60.0))
     waiting = asyncio.create_task(drain(source))
-    async with asyncio.timeout(ALIVE_S):
+    async with asyncio.timeout(LIVENESS_S):
         while not camera.requests:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     async with asyncio.timeout(5):
@@ -698,7 +698,7 @@ async def test_closing_realtime_while_a_frame_is_awaited(tmp_path):
         await receive(source, 1)
         waiting = asyncio.create_task(drain(source))
         await asyncio.sleep(0.1)
-    async with asyncio.timeout(ALIVE_S):
+    async with asyncio.timeout(LIVENESS_S):
         await waiting
 
 
@@ -780,7 +780,7 @@ async def test_an_error_of_the_event_handler_reaches_the_consumer(camera):
     def refuse(event):
         raise RuntimeError("the handler is broken")
 
-    async with asyncio.timeout(ALIVE_S), open_source(camera.url, IMPATIENT, refuse) as source:
+    async with asyncio.timeout(LIVENESS_S), open_source(camera.url, IMPATIENT, refuse) as source:
         with pytest.raises(RuntimeError, match="the handler is broken"):
             await anext(source)
 
@@ -883,7 +883,7 @@ async def test_memory_follows_the_size_of_the_picture(fake_webcam):
     """)
     events = Events()
     sizes = set()
-    async with asyncio.timeout(ALIVE_S), open_source("3", IMPATIENT, events) as source:
+    async with asyncio.timeout(LIVENESS_S), open_source("3", IMPATIENT, events) as source:
         async for frame in source:
             assert np.all(frame.image == frame.image[0, 0, 0])
             sizes.add(frame.image.shape)
@@ -1057,7 +1057,7 @@ async def test_the_capture_process_dies_with_its_parent(camera, hanging):
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, camera.url, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(ALIVE_S):
+    async with asyncio.timeout(LIVENESS_S):
         assert parent.stdout is not None
         assert await parent.stdout.readline() == b"frame\n"
         (child,) = capture_children(parent.pid)

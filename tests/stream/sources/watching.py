@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.sources.base import FramesSkipped, Source, SourceEvent
+from tests.services.waiting import LIVENESS_S
 
 BITS = 16
-ALIVE_S = 30  # no test is about speed: this only ends one that hangs
 
 
 def numbered(number: int, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
@@ -52,7 +52,7 @@ class Events:
 
     async def until(self, kind: type[SourceEvent], count: int = 1) -> SourceEvent:
         """The count-th event of a kind."""
-        async with asyncio.timeout(ALIVE_S):
+        async with asyncio.timeout(LIVENESS_S):
             while len(self.of(kind)) < count:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -62,7 +62,7 @@ class Events:
 async def receive(source: Source, count: int) -> list:
     """The next frames."""
     frames = []
-    async with asyncio.timeout(ALIVE_S):
+    async with asyncio.timeout(LIVENESS_S):
         while len(frames) < count:
             frames.append(await anext(source))
     return frames

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from stream.transport.websocket import CountingSocket
-
-ALIVE_S = 30
+from tests.services.waiting import LIVENESS_S
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def listening():
 
 def client(listening: CountingSocket) -> CountingSocket:
     connection = CountingSocket(socket.AF_INET, socket.SOCK_STREAM)
-    connection.settimeout(ALIVE_S)
+    connection.settimeout(LIVENESS_S)
     connection.connect(listening.getsockname())
     return connection
 
@@ -32,7 +31,7 @@ def test_both_ends_count_what_passes(listening):
         with there:
             assert address == here.getsockname()
             count = here.send(b"12345")
-            there.settimeout(ALIVE_S)
+            there.settimeout(LIVENESS_S)
             buffer = bytearray(16)
             assert here.wire.sent == count == 5
             assert there.recv_into(buffer) == there.wire.received == 5
