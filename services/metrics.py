@@ -69,17 +69,18 @@ class Metrics:
 
 
 class WireMeter:
-    """Books what a connection has put on the wire since the last booking, in the metrics and in `total`."""
+    """Adds what a connection has put on the wire since the last update to the metrics and to `total`."""
 
     def __init__(self, metrics: Metrics, wire: WireBytes, total: WireBytes) -> None:
         self.total = total
-        self._metrics, self._wire, self._booked = metrics, wire, WireBytes()
+        self._metrics, self._wire, self._counted = metrics, wire, WireBytes()
 
-    def book(self) -> None:
-        sent = self._wire.sent - self._booked.sent
-        received = self._wire.received - self._booked.received
+    def update(self) -> None:
+        """Count the bytes since the last call."""
+        sent = self._wire.sent - self._counted.sent
+        received = self._wire.received - self._counted.received
         self._metrics.wire_sent.inc(sent)
         self._metrics.wire_received.inc(received)
         self.total.sent += sent
         self.total.received += received
-        self._booked = WireBytes(self._booked.sent + sent, self._booked.received + received)
+        self._counted = WireBytes(self._counted.sent + sent, self._counted.received + received)

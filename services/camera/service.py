@@ -285,7 +285,7 @@ class Camera:
         finally:
             self.statistics.disconnect("detector")
             if meter:
-                meter.book()
+                meter.update()
 
     # --- send ---
 
@@ -389,7 +389,7 @@ class Camera:
                     case KeyframeRequested():
                         await self._worker.run(encoder.force_keyframe)
                         self._keyframe_due = True
-                meter.book()
+                meter.update()
                 self._answered.set()
         except SessionError as error:
             await link.close(error.code, error.reason)

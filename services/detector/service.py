@@ -270,7 +270,7 @@ class Detector:
             await link.close(CloseCode.INTERNAL_ERROR, "internal error of the detector")
         finally:
             self._sessions -= 1
-            meter.book()
+            meter.update()
         return ws
 
     async def _serve(self, camera: CameraConnection) -> None:
@@ -412,7 +412,7 @@ class Detector:
                     frame.header.sequence, frame.header.captured_ns, len(detections), clock.durations_ns
                 )
             )
-            camera.meter.book()
+            camera.meter.update()
 
     def _reject(self, camera: CameraConnection, error: Exception) -> list[str]:
         reason: RejectReason = "error"
