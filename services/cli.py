@@ -17,29 +17,17 @@ from argparse import (
     RawDescriptionHelpFormatter,
 )
 from collections.abc import Callable, Coroutine, Sequence
-from enum import IntEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from services.camera.settings import CameraSettings
 from services.detector.settings import DetectorSettings
+from services.errors import Exit, ServiceError
 from services.logs import configure_logs
 from services.memory import keep_freed_memory
 from services.settings import DEFAULT_CODEC, Settings
 from services.study import NAMES
-
-
-class Exit(IntEnum):
-    """Exit codes, as documented in docs/operations.md."""
-
-    OK = 0
-    FAILURE = 1
-    USAGE = 2
-    SOURCE = 3
-    REFUSED = 4
-    WEIGHTS = 5
-    NOTHING_DETECTED = 6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,21 +68,18 @@ def run() -> None:
 
 def _exit_code(error: Exception) -> Exit | None:
     """The exit code of an error that a person can do something about; None for a defect of ours."""
+    if isinstance(error, ServiceError):
+        return error.exit_code
     # Named, not imported: an error can only come from a module that is loaded already.
     codes = {
-        "SettingsError": Exit.USAGE,
-        "BadAddress": Exit.USAGE,
         "BadCodecSpec": Exit.USAGE,
         "InvalidSize": Exit.USAGE,
         "UnknownModel": Exit.USAGE,
         "UnknownSplitPoint": Exit.USAGE,
         "SourceError": Exit.SOURCE,
-        "Refused": Exit.REFUSED,
         "WeightsError": Exit.WEIGHTS,
         "CheckpointError": Exit.WEIGHTS,
         "CodecError": Exit.FAILURE,
-        "TranscodeError": Exit.FAILURE,
-        "DetectorFailed": Exit.FAILURE,
         "OSError": Exit.FAILURE,
     }
     return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), None)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from services.settings import Settings, SettingsError
+from services.errors import SettingsError
+from services.settings import Settings
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
 

@@ -11,7 +11,7 @@ from codec.feature.bundled import SHIPPED
 from codec.feature.codec import Feature
 from codec.feature.profile import MAX_PROFILE_BYTES, Profile, ProfileError
 from codec.spec import CodecSpec
-from services.settings import SettingsError
+from services.errors import SettingsError
 
 log = structlog.get_logger(__name__)
 

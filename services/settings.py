@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from codec.errors import BadCodecSpec
 from codec.spec import CodecSpec
+from services.errors import SettingsError
 from stream.letterbox import parse_size
 
 DEFAULT_PORT = 8765
@@ -23,10 +24,6 @@ DEFAULT_CODEC = "feature:quality=6"
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class SettingsError(Exception):
-    """A setting is missing or wrong."""
 
 
 def codec_text(text: str) -> str:

@@ -19,9 +19,9 @@ from rich.progress import Progress
 from codec.feature.calibration import MIN_SAMPLES, Sample, calibrate
 from services.calibration.sensitivity import fisher_samples
 from services.calibration.step_network import train_step_network
+from services.errors import SettingsError
 from services.evaluation.dataset import read_images
 from services.loading import choose_device
-from services.settings import SettingsError
 from stream.atomic_file import replacing
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.network.download import find_weights

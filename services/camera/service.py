@@ -22,6 +22,7 @@ from codec.spec import CodecSpec
 from services.camera.pictures import Room, jpeg_bytes, preview_jpeg
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
+from services.errors import DetectorRefused
 from services.loading import LoadedModel, load_network
 from services.metrics import VERSION, WireMeter
 from services.profiles import resolve
@@ -62,14 +63,6 @@ log = structlog.get_logger(__name__)
 REPORT_INTERVAL_S = 1.0
 PICTURE_INTERVAL_S = 1.0
 BACKOFF_MINIMUM_S = 0.5
-
-
-class Refused(Exception):
-    """The detector refuses this camera's settings; trying again with the same ones is of no use."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"the detector refused this camera ({code}): {reason}")
-        self.code, self.reason = code, reason
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +151,7 @@ class Camera:
     async def run(self) -> None:
         """Stream until the source ends or `stop` is called.
 
-        Raises SourceError where the source can never open, Refused where the detector will never accept,
+        Raises SourceError where the source can never open, DetectorRefused where the detector will never accept,
         WeightsError or CheckpointError where there is no network to run.
         """
         config, counts = self.config, self.statistics.frame_counts
@@ -253,7 +246,7 @@ class Camera:
                 self._settle_flights()
                 never_accepted = self.statistics.connected["detector"] is None
                 if never_accepted and lost.code in PERMANENT:
-                    raise Refused(lost.code, lost.reason) from None
+                    raise DetectorRefused(lost.code, lost.reason) from None
                 delay_s = self._backoff.next_delay_s()
                 log.warning(
                     "no detector",

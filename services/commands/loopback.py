@@ -10,15 +10,12 @@ from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 
 from services.detector.settings import DetectorSettings
+from services.errors import DetectorFailed
 from services.logs import configure_logs
 from services.memory import keep_freed_memory
 
 START_TIMEOUT_S = 120.0  # importing torch on a busy machine
 STOP_TIMEOUT_S = 10.0
-
-
-class DetectorFailed(Exception):
-    """The detector process ended before it was ready."""
 
 
 @asynccontextmanager

@@ -15,15 +15,12 @@ from codec.interface import Decoder
 from codec.layout import FloatArray, Layout, TensorSpec, raw_bytes
 from codec.packet import PacketHeader, Stamp, read_packets
 from codec.spec import CodecSpec
+from services.errors import TranscodeError
 from stream.atomic_file import replacing
 
 MAX_DECODED_BYTES = 2**31
 
 Frames: TypeAlias = list[dict[str, FloatArray]]
-
-
-class TranscodeError(ValueError):
-    """A file that holds no features; the message says what it should hold."""
 
 
 @dataclass(frozen=True, slots=True)

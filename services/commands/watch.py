@@ -12,14 +12,11 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from services.errors import BadAddress
 from stream.redact import redact_url
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.backoff import Backoff
 from stream.transport.websocket import ConnectionLost, connect
-
-
-class BadAddress(ValueError):
-    """An address that detections cannot be watched at."""
 
 
 def detections_url(address: str, stream: str | None = None) -> str:

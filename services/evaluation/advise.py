@@ -22,6 +22,7 @@ from codec.feature.profile import Profile
 from codec.layout import raw_bytes
 from codec.rle.codec import Rle
 from codec.spec import CodecSpec
+from services.errors import SettingsError
 from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
 from services.evaluation.delay import Choice, Link, delay_ms, frames_per_s, ranked, transfer_ms
 from services.evaluation.evaluate import AnyCodec, evaluate, parse_codecs
@@ -29,7 +30,6 @@ from services.evaluation.pixel_codecs import FORMATS
 from services.evaluation.record import Record
 from services.loading import choose_device
 from services.profiles import read_profile
-from services.settings import SettingsError
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.cut import DEFAULT_SPLIT, UnknownSplitPoint, layout, split_points
 from stream.network.download import find_weights

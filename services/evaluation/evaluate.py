@@ -25,6 +25,7 @@ from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout, raw_bytes
 from codec.packet import Stamp
 from codec.spec import CODECS, CodecSpec
+from services.errors import MissingCodec, SettingsError
 from services.evaluation.agreement import confident
 from services.evaluation.dataset import Dataset, read_clip, read_images
 from services.evaluation.labels import ClassMap, Objects
@@ -34,7 +35,6 @@ from services.evaluation.report import report
 from services.evaluation.summary import print_summary
 from services.loading import choose_device
 from services.profiles import resolve
-from services.settings import SettingsError
 from stream.detections import Detections
 from stream.latency import StageClock
 from stream.letterbox import Letterbox, canvas_for, parse_size
@@ -247,7 +247,10 @@ def find(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
 
 
 def parse_codecs(texts: Iterable[str]) -> list[AnyCodec]:
-    """The codecs to evaluate, each once: a name alone stands for its standard set. Raises BadCodecSpec."""
+    """The codecs to evaluate, each once: a name alone stands for its standard set.
+
+    Raises BadCodecSpec or MissingCodec.
+    """
     specs = (spec for text in texts for spec in STANDARD_SETS.get(text, (text,)))
     return list(dict.fromkeys(_parse_codec(spec) for spec in specs))
 
@@ -268,7 +271,7 @@ def _standard_codecs(notice: Callable[[str], None]) -> list[AnyCodec]:
     for name in STANDARD_SETS:
         try:
             codecs += parse_codecs([name])
-        except BadCodecSpec as error:
+        except MissingCodec as error:
             notice(f"left out: {error}")
     return codecs
 

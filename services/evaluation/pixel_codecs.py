@@ -21,7 +21,8 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from codec.errors import BadCodecSpec, CodecError
+from codec.errors import BadCodecSpec
+from services.errors import MissingCodec, PixelCodecError
 
 Canvas: TypeAlias = NDArray[np.uint8]  # (H, W, 3), BGR
 
@@ -34,14 +35,6 @@ _TO_CHROMA = Interpolation.AREA | Interpolation.ACCURATE_RND
 
 _ENDLESS = 2**20  # frames from one intra frame to the next: longer than any clip
 _RATE = 25  # frames per second that encoders are told; at constant quality it changes next to nothing
-
-
-class MissingCodec(BadCodecSpec):
-    """A codec that the installed Pillow or PyAV was built without."""
-
-
-class PixelCodecError(CodecError):
-    """An image or video codec failed on a canvas, or lost one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +236,7 @@ class PixelCodec:
     def parse(cls, text: str) -> Self:
         """The codec that `jpeg:quality=90` or `x264:crf=23` stands for.
 
-        Raises BadCodecSpec; MissingCodec, which is one, if it exists but not in the installed build.
+        Raises BadCodecSpec; MissingCodec if it exists but not in the installed build.
         """
         name, _, setting = text.partition(":")
         if name not in FORMATS:

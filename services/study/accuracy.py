@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 from codec.layout import Layout
 from codec.packet import Stamp
 from codec.spec import CodecSpec
-from services.study.study import Refused
+from services.errors import NotMeasurable
 from services.study.subject import Sample, Subject, Tensors
 
 Change: TypeAlias = Callable[[Tensors, Layout], tuple[Tensors, int]]
@@ -32,7 +32,7 @@ def accuracies(
 ) -> dict[Key, Outcome]:
     """The scores of a network under each change, all on the same pictures, which are gone through once.
 
-    Raises Refused where there is nothing to judge by.
+    Raises NotMeasurable where there is nothing to judge by.
     """
     scorers = {key: subject.scorer() for key in changes}
     sizes: dict[Key, list[int]] = {key: [] for key in changes}
@@ -42,7 +42,7 @@ def accuracies(
             sizes[key].append(size)
             scorers[key].add(sample, subject.finish(tensors))
     if any(sizes.values()) and not all(scorer.values() for scorer in scorers.values()):
-        raise Refused(
+        raise NotMeasurable(
             f"{subject.name} is certain of nothing in these pictures, and there are no labels to judge by"
         )
     return {

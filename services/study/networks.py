@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from services.settings import SettingsError
+from services.errors import SettingsError
 from services.study.classification import Classification
 from services.study.detection import Detection
 from services.study.record import RANDOM

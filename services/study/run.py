@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
+from services.errors import SettingsError
 from services.loading import choose_device
-from services.settings import SettingsError
 from services.study import dataset as source
 from services.study.classification import Classification
 from services.study.dataset import Source

@@ -14,13 +14,10 @@ from typing import Any
 
 from ultralytics.utils.cpu import CPUInfo
 
+from services.errors import NotMeasurable
 from services.study.dataset import Source
 from services.study.record import RANDOM, Record, RecordBook, Settings
 from services.study.subject import Sample, Subject
-
-
-class Refused(Exception):
-    """An experiment cannot be done with what is there; the message says what it takes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,34 +39,34 @@ class Study:
         """Go on after what cannot be done, and remember why it was left out."""
         try:
             yield
-        except Refused as refused:
+        except NotMeasurable as refused:
             if str(refused) not in self.refusals:
                 self.refusals.append(str(refused))
 
     def stills(self, subject: Subject) -> Source:
-        """Pictures for sizes and statistics. Raises Refused if there are none."""
+        """Pictures for sizes and statistics. Raises NotMeasurable if there are none."""
         if "top1" in subject.scores and self.imagenet is not None:
             return self.imagenet
         if self.images is None:
-            raise Refused(f"{subject.name} needs pictures: give a folder of images with --data")
+            raise NotMeasurable(f"{subject.name} needs pictures: give a folder of images with --data")
         return self.images
 
     def judged(self, subject: Subject) -> Source:
         """Pictures to judge what a network finds.
 
-        Raises Refused without any, and for random weights, whose answers mean nothing.
+        Raises NotMeasurable without any, and for random weights, whose answers mean nothing.
         """
         if subject.weights == RANDOM:
-            raise Refused(
+            raise NotMeasurable(
                 f"{subject.name} has random weights, so that its accuracy means nothing: "
                 f"give weights with --model {subject.name}=FILE"
             )
         return self.stills(subject)
 
     def clip(self) -> Source:
-        """The first clip. Raises Refused if there is none."""
+        """The first clip. Raises NotMeasurable if there is none."""
         if not self.clips:
-            raise Refused("frames that follow each other are needed: give a video with --clip")
+            raise NotMeasurable("frames that follow each other are needed: give a video with --clip")
         return self.clips[0]
 
     def samples(self, subject: Subject, source: Source, most: int | None = None) -> Iterator[Sample]:

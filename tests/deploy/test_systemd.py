@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.cli import Exit, build_parser
+from services.cli import build_parser
+from services.errors import Exit
 from tests.paths import DEPLOY
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))

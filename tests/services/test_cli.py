@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.cli import Exit, main
+from services.cli import main
 from services.commands.demo import free_port
+from services.errors import Exit
 from services.settings import DEFAULT_PORT
 from tests.services.conftest import FRAMES, SIZE
 from tests.services.waiting import LIVENESS_S
@@ -345,7 +346,7 @@ def test_demo_takes_its_settings_from_flags_alone(weights, video, tmp_path):
 
 
 def test_nothing_asks_the_internet_on_import():
-    program = "import services.agreement, ultralytics.utils; print(ultralytics.utils.ONLINE)"
+    program = "import services.evaluation.agreement, ultralytics.utils; print(ultralytics.utils.ONLINE)"
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "YOLO_OFFLINE"}
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 
-from services.camera.service import Camera, Refused
+from services.camera.service import Camera
 from services.commands.watch import detections_url
+from services.errors import DetectorRefused
 from stream.letterbox import Letterbox
 from stream.network.model import load_model
 from stream.network.nms import detect
@@ -346,7 +347,7 @@ async def test_stop_without_a_detector_ends_at_once(make_camera):
 async def test_other_weights_are_refused(start_detector, make_camera, other_weights):
     async with start_detector() as running:
         camera = make_camera(running.url, model=str(other_weights))
-        with pytest.raises(Refused, match="weights differ") as refusal:
+        with pytest.raises(DetectorRefused, match="weights differ") as refusal:
             await asyncio.wait_for(camera.run(), LIVENESS_S)
     assert refusal.value.code == CloseCode.WEIGHTS_DIFFER
     assert balances(camera)
@@ -354,7 +355,7 @@ async def test_other_weights_are_refused(start_detector, make_camera, other_weig
 
 async def test_a_split_point_the_detector_does_not_allow_is_refused(start_detector, make_camera):
     async with start_detector(split="4.m") as running:
-        with pytest.raises(Refused, match=r"'6'; allowed: 4\.m"):
+        with pytest.raises(DetectorRefused, match=r"'6'; allowed: 4\.m"):
             await asyncio.wait_for(make_camera(running.url, split="6").run(), LIVENESS_S)
 
 

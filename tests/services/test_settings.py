@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from services.camera.settings import CameraSettings
 from services.detector.settings import DetectorSettings
-from services.settings import SettingsError
+from services.errors import SettingsError
 
 
 @pytest.fixture

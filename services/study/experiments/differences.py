@@ -20,6 +20,7 @@ from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
 from codec.rle.runlength import scratch_bytes
 from codec.spec import CodecSpec
+from services.errors import NotMeasurable
 from services.profiles import resolve
 from services.study.draw import label, legend, looks, panels, stamp
 from services.study.experiment import Experiment
@@ -28,7 +29,7 @@ from services.study.experiments.lossless import levels_of
 from services.study.experiments.quantization import BITS
 from services.study.record import Record, Settings, by_subject
 from services.study.section import KB, Claim, Drawing, Section, Table, percent
-from services.study.study import Refused, Study
+from services.study.study import Study
 from services.study.subject import Tensors
 
 LEVELS = "levels"
@@ -241,9 +242,9 @@ class _Tracker:
         self._before = levels
 
     def values(self) -> dict[str, float]:
-        """Means over all frames but the first. Raises Refused if there are none."""
+        """Means over all frames but the first. Raises NotMeasurable if there are none."""
         if not self._found:
-            raise Refused("correlation in time takes a clip of two frames or more")
+            raise NotMeasurable("correlation in time takes a clip of two frames or more")
         return {
             key: float(f"{statistics.fmean(one[key] for one in self._found):.6g}") for key in self._found[0]
         }
@@ -270,7 +271,7 @@ class _FeatureTracker:
 
     def values(self) -> dict[str, float]:
         if len(self._sizes) < 2:
-            raise Refused("correlation in time takes a clip of two frames or more")
+            raise NotMeasurable("correlation in time takes a clip of two frames or more")
         still, moving = zip(*self._sizes[1:], strict=True)
         return {
             "still_bytes": round(statistics.fmean(still), 1),

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray
+from services.errors import NotMeasurable
 from services.study.draw import COLOURS, label, legend, panels, stamp
 from services.study.experiment import Experiment
 from services.study.record import Record, by_subject, rounded
 from services.study.section import Claim, Drawing, Section, Table, percent
-from services.study.study import Refused, Study
+from services.study.study import Study
 
 PICTURES = 4  # whose curves are drawn, as in the paper
 PROBABILITIES = np.concatenate(([0, 0.001, 0.005], np.arange(1, 100) / 100, [0.995, 0.999, 1]))
@@ -139,7 +140,7 @@ def _measure_3(study: Study) -> None:
                             study.write("figure3", subject, source, settings, values=found)
                 before = sample.tensors
             if not any(part == "time" for _, part in means):
-                raise Refused("differences in time take a clip of two frames or more")
+                raise NotMeasurable("differences in time take a clip of two frames or more")
             summary = {f"{name} {part}": _mean(found) for (name, part), found in means.items()}
             study.write("figure3", subject, source, {"summary": True}, values=summary)
 

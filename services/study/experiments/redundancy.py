@@ -22,6 +22,7 @@ from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
 from codec.rle.quantize import ValueRange
 from codec.spec import CodecSpec
+from services.errors import NotMeasurable
 from services.evaluation.curves import Curve
 from services.profiles import resolve
 from services.study.accuracy import Change, accuracies, through
@@ -32,7 +33,7 @@ from services.study.experiments.lossless import levels_of
 from services.study.experiments.quantization import BITS, SCORES, main_score
 from services.study.record import Record, by_subject
 from services.study.section import KB, Claim, Drawing, Section, Table
-from services.study.study import Refused, Study
+from services.study.study import Study
 from services.study.subject import Subject, Tensors
 
 _RANGE_BYTES = ValueRange.WIRE.size
@@ -119,7 +120,7 @@ def _scores(
     """Accuracy under each change; with random weights only the sizes count, and no scores are given."""
     try:
         study.judged(subject)
-    except Refused:
+    except NotMeasurable:
         for sample in samples:
             for change in changes.values():
                 change(sample.tensors, sample.layout)

@@ -15,7 +15,8 @@ from codec.feature.profile import Profile, ProfileMismatch
 from services.calibration import calibrate, step_network
 from services.calibration.calibrate import Sampler, open_images, vary
 from services.calibration.step_network import train_step_network
-from services.cli import Exit, main
+from services.cli import main
+from services.errors import Exit
 from stream.network.cut import layout
 from stream.network.model import load_model
 from stream.network.split import Head

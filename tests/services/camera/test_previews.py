@@ -11,7 +11,8 @@ import pytest
 from aiohttp import ClientSession
 
 from services.camera.pictures import Room, jpeg_bytes, preview_jpeg
-from services.camera.service import Camera, Refused
+from services.camera.service import Camera
+from services.errors import DetectorRefused
 from stream.frame import Frame
 from stream.session.close_codes import CloseCode
 from stream.session.preview import MAX_BYTES, check_preview
@@ -187,7 +188,7 @@ async def test_the_reference_is_of_the_frames_that_were_sent(start_detector, liv
 
 async def test_a_detector_without_previews_refuses_the_camera(start_detector, make_camera):
     async with start_detector(preview=False) as running:
-        with pytest.raises(Refused, match="--no-preview") as refusal:
+        with pytest.raises(DetectorRefused, match="--no-preview") as refusal:
             await asyncio.wait_for(make_camera(running.url, preview=True).run(), LIVENESS_S)
         assert refusal.value.code == CloseCode.PREVIEW_REFUSED == 4403
         camera = make_camera(running.url)

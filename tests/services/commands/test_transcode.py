@@ -9,7 +9,8 @@ from codec.errors import BitstreamError, CorruptPacket, LayoutMismatch, NonFinit
 from codec.layout import TensorSpec
 from codec.packet import PacketHeader, Stamp, read_packets
 from codec.spec import CodecSpec
-from services.commands.transcode import TranscodeError, decode_file, encode_file
+from services.commands.transcode import decode_file, encode_file
+from services.errors import TranscodeError
 from tests.codec import reference_rle as reference
 from tests.codec.samples import LAYOUT, features, tables, video
 

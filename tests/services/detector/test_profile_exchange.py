@@ -12,9 +12,9 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from codec.feature.bundled import SHIPPED
-from services.camera.service import Refused
 from services.detector import service as detector_module
 from services.detector.profile_store import RECEIVED_KEPT, ProfileStore
+from services.errors import DetectorRefused
 from stream.network.cut import layout
 from stream.network.model import load_model
 from stream.session.camera import tensor_shapes
@@ -121,7 +121,9 @@ async def test_a_detector_that_has_the_profile_asks_for_nothing(start_detector, 
 
 async def test_a_detector_may_take_no_profiles(lacking, make_camera, profile):
     async with lacking(profiles=False) as running:
-        with pytest.raises(Refused, match=r"lacks calibration profile .* \(--no-profiles\)") as refused:
+        with pytest.raises(
+            DetectorRefused, match=r"lacks calibration profile .* \(--no-profiles\)"
+        ) as refused:
             await asyncio.wait_for(make_camera(running.url, codec=codec(profile)).run(), LIVENESS_S)
         assert refused.value.code == CloseCode.PROFILE_REFUSED
 

@@ -13,7 +13,8 @@ import torch
 from codec.feature.profile import Profile
 from codec.packet import Stamp
 from codec.rle.codec import Rle
-from services.cli import Exit, main
+from services.cli import main
+from services.errors import Exit
 from services.evaluation.advise import (
     CODED_SHARE,
     TRIED,

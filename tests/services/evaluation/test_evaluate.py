@@ -14,13 +14,13 @@ import pytest
 from codec.errors import BadCodecSpec
 from codec.packet import Stamp
 from codec.spec import CodecSpec
+from services.errors import MissingCodec, SettingsError
 from services.evaluation import pixel_codecs as pixels
 from services.evaluation.agreement import CEILING, Matches, Precision, confident
 from services.evaluation.dataset import read_clip, read_images
 from services.evaluation.evaluate import STANDARD_SETS, evaluate, parse_codecs, run_evaluate
-from services.evaluation.pixel_codecs import FORMATS, MissingCodec, PixelCodec
+from services.evaluation.pixel_codecs import FORMATS, PixelCodec
 from services.evaluation.record import Record
-from services.settings import SettingsError
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model

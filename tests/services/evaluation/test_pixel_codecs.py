@@ -11,15 +11,9 @@ import numpy as np
 import pytest
 
 from codec.errors import BadCodecSpec
+from services.errors import MissingCodec, PixelCodecError
 from services.evaluation import pixel_codecs as pixels
-from services.evaluation.pixel_codecs import (
-    FORMATS,
-    ImageFormat,
-    MissingCodec,
-    PixelCodec,
-    PixelCodecError,
-    VideoFormat,
-)
+from services.evaluation.pixel_codecs import FORMATS, ImageFormat, PixelCodec, VideoFormat
 
 SIZE = (64, 96)
 FRAMES = 12

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from services.cli import Exit, main
-from services.settings import SettingsError
+from services.cli import main
+from services.errors import Exit
+from services.errors import SettingsError
 from services.study import NAMES
 from services.study.experiments.registry import EXPERIMENTS
 from services.study.networks import NetworkSpec

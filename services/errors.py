@@ -1,0 +1,77 @@
+"""What can go wrong in the services that a person can do something about, and the exit code that each ends with.
+
+    ServiceError               FAILURE
+    ├── SettingsError          USAGE
+    │   ├── BadAddress
+    │   └── MissingCodec
+    ├── DetectorRefused        REFUSED
+    ├── DetectorFailed         FAILURE
+    ├── TranscodeError         FAILURE
+    ├── PixelCodecError        FAILURE
+    └── NotMeasurable          FAILURE
+
+Errors of `codec` and `stream` know nothing of exit codes; `exit_code` gives them theirs.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Exit(IntEnum):
+    """Exit codes, as documented in docs/operations.md."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    SOURCE = 3
+    REFUSED = 4
+    WEIGHTS = 5
+    NOTHING_DETECTED = 6
+
+
+class ServiceError(Exception):
+    """Base of every error that the services raise on purpose; the message says what to do."""
+
+    exit_code: ClassVar[Exit] = Exit.FAILURE
+
+
+class SettingsError(ServiceError):
+    """A setting is missing or wrong."""
+
+    exit_code = Exit.USAGE
+
+
+class BadAddress(SettingsError):
+    """An address that detections cannot be watched at."""
+
+
+class MissingCodec(SettingsError):
+    """A codec that the installed Pillow or PyAV was built without."""
+
+
+class DetectorRefused(ServiceError):
+    """The detector refuses this camera's settings; trying again with the same ones is of no use."""
+
+    exit_code = Exit.REFUSED
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"the detector refused this camera ({code}): {reason}")
+        self.code, self.reason = code, reason
+
+
+class DetectorFailed(ServiceError):
+    """The detector process ended before it was ready."""
+
+
+class TranscodeError(ServiceError):
+    """A file that holds no features; the message says what it should hold."""
+
+
+class PixelCodecError(ServiceError):
+    """An image or video codec failed on a canvas, or lost one."""
+
+
+class NotMeasurable(ServiceError):
+    """An experiment cannot be done with what is there; the message says what it takes."""
