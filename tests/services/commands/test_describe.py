@@ -8,8 +8,8 @@ import pytest
 from codec.feature.profile import MAX_PROFILE_BYTES, Profile
 from codec.feature.uncalibrated import profile_of
 from services.cli import main
-from services.errors import Exit
 from services.commands import describe
+from services.errors import Exit
 
 
 def profile(**metadata: str | int) -> Profile:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from services.cli import main
-from services.errors import Exit
-from services.errors import SettingsError
+from services.errors import Exit, SettingsError
 from services.study import NAMES
 from services.study.experiments.registry import EXPERIMENTS
 from services.study.networks import NetworkSpec
