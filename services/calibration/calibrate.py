@@ -91,8 +91,8 @@ def open_images(source: Path, max_images: int | None = None) -> tuple[int, Itera
     Raises SourceError here or while reading.
     """
     if source.is_dir():
-        footage = read_images(source, max_frames=max_images)
-        return footage.expected, (picture.image for picture in footage.pictures)
+        dataset = read_images(source, max_frames=max_images)
+        return dataset.expected, (picture.image for picture in dataset.pictures)
     paths = _listed(source)[:max_images]
     return len(paths), (_read(path, source) for path in paths)
 

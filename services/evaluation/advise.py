@@ -24,10 +24,10 @@ from codec.rle.codec import Rle
 from codec.spec import CodecSpec
 from services.errors import SettingsError
 from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
-from services.evaluation.delay import Choice, Link, delay_ms, frames_per_s, ranked, transfer_ms
+from services.evaluation.delay import LinkModel, Placement, delay_ms, frames_per_s, ranked, transfer_ms
 from services.evaluation.evaluate import AnyCodec, evaluate, parse_codecs
 from services.evaluation.pixel_codecs import FORMATS
-from services.evaluation.record import Record
+from services.evaluation.scores import EvaluationRecord
 from services.loading import choose_device
 from services.profiles import read_profile
 from stream.letterbox import Letterbox, canvas_for, parse_size
@@ -86,10 +86,10 @@ def point_costs(model: Model, picture: torch.Tensor) -> list[PointCost]:
     ]
 
 
-def estimates(costs: Iterable[PointCost]) -> list[Choice]:
+def estimates(costs: Iterable[PointCost]) -> list[Placement]:
     """A choice for every point, with a guess of what a codec makes of its tensors."""
     return [
-        Choice(
+        Placement(
             f"split at {one.point}",
             "split",
             one.head_ms,
@@ -102,7 +102,7 @@ def estimates(costs: Iterable[PointCost]) -> list[Choice]:
     ]
 
 
-def worth_trying(guessed: Sequence[Choice], link: Link, wanted: Sequence[str]) -> list[str]:
+def worth_trying(guessed: Sequence[Placement], link: LinkModel, wanted: Sequence[str]) -> list[str]:
     """The points at which codecs are tried: those wanted, or the default and the best by their estimates."""
     if wanted:
         return list(dict.fromkeys(wanted))
@@ -111,10 +111,10 @@ def worth_trying(guessed: Sequence[Choice], link: Link, wanted: Sequence[str]) -
     return list(dict.fromkeys([*(point for point in (DEFAULT_SPLIT,) if point in known), *best]))
 
 
-def split_choices(records: Sequence[Record], point: str) -> list[Choice]:
+def split_choices(records: Sequence[EvaluationRecord], point: str) -> list[Placement]:
     """Choices from the records of codecs of tensors at one point."""
     return [
-        Choice(
+        Placement(
             f"split at {point}, {_short(record)}",
             "split",
             (record.head_ms or 0) + (record.encode_ms or 0),
@@ -128,7 +128,7 @@ def split_choices(records: Sequence[Record], point: str) -> list[Choice]:
     ]
 
 
-def pixel_choices(records: Sequence[Record]) -> list[Choice]:
+def pixel_choices(records: Sequence[EvaluationRecord]) -> list[Placement]:
     """For each codec of pixels its cheapest setting that agrees well enough, or the best one if none does."""
     choices = []
     unsplit_ms = records[0].unsplit_ms or 0
@@ -141,7 +141,7 @@ def pixel_choices(records: Sequence[Record]) -> list[Choice]:
             else max(found, key=lambda record: record.agreement or 0)
         )
         choices.append(
-            Choice(
+            Placement(
                 f"send {'H.264' if codec == 'x264' else codec.upper()} ({_short(best)})",
                 "pixels",
                 best.encode_ms or 0,
@@ -153,7 +153,7 @@ def pixel_choices(records: Sequence[Record]) -> list[Choice]:
     return choices
 
 
-def _short(record: Record) -> str:
+def _short(record: EvaluationRecord) -> str:
     parameters = record.setting.split(",")
     if record.codec == "feature":
         calibrated = "" if "profile=none" not in parameters else ", uncalibrated"
@@ -162,7 +162,7 @@ def _short(record: Record) -> str:
     return f"{record.codec}:{parameters[0]}"
 
 
-def sentences(choices: Sequence[Choice], link: Link, fps: float, measured_on: str) -> list[str]:
+def sentences(choices: Sequence[Placement], link: LinkModel, fps: float, measured_on: str) -> list[str]:
     """The recommendation in words, with its reason and what comes next; for choices as they are ranked."""
     first = choices[0]
     limits = {
@@ -191,7 +191,7 @@ def sentences(choices: Sequence[Choice], link: Link, fps: float, measured_on: st
     return lines
 
 
-def _why_not(choice: Choice, link: Link, fps: float) -> str:
+def _why_not(choice: Placement, link: LinkModel, fps: float) -> str:
     if choice.agreement is not None and choice.agreement < AGREEMENT:
         return f", but its agreement is only {choice.agreement:.2f}"
     return f", fewer than the {fps:g} asked for" if frames_per_s(choice, link) < fps else ""
@@ -207,9 +207,9 @@ def run_advise(options: Namespace) -> None:
     spec = CodecSpec.parse(options.codec) if options.codec else CodecSpec(Feature())
     profiles = _profiles(spec, options.profile)
     wanted = [*(options.split or ()), *profiles]
-    link = Link(options.link_kbps, options.rtt_ms, options.detector_speed)
+    link = LinkModel(options.link_kbps, options.rtt_ms, options.detector_speed)
     size = parse_size(options.size)
-    footage = _footage(options.source, options.frames)
+    dataset = _dataset(options.source, options.frames)
     torch.set_num_threads(options.threads)
     model = load_model(find_weights(options.model), choose_device(options.device))
     for point in wanted:
@@ -219,29 +219,29 @@ def run_advise(options: Namespace) -> None:
     console = Console(stderr=True)
     with Progress(console=console) as progress:
         bar = progress.add_task("the network's nodes", total=None)
-        costs = point_costs(model, _first_picture(footage, size, model))
+        costs = point_costs(model, _first_picture(dataset, size, model))
         points = list(dict.fromkeys([*worth_trying(estimates(costs), link, options.split or ()), *wanted]))
-        progress.update(bar, total=len(points) * footage.expected + footage.expected * (1 + len(pixels)))
+        progress.update(bar, total=len(points) * dataset.expected + dataset.expected * (1 + len(pixels)))
 
         def watch(what: str) -> Callable[[str], None]:
             return lambda _: progress.update(bar, advance=1, description=what)
 
-        coded: dict[str, list[Choice]] = {}
+        coded: dict[str, list[Placement]] = {}
         for point in points:
             codecs: list[AnyCodec] = [] if options.codec else [CodecSpec(Rle(4))]
             codecs.append(_with_profile(spec, profiles.get(point), model.weights_hash, point))
-            records = evaluate(model, codecs, footage, point, size, watch=watch(f"split at {point}"))
+            records = evaluate(model, codecs, dataset, point, size, watch=watch(f"split at {point}"))
             coded[point] = split_choices(records, point)
-        records = evaluate(model, pixels, footage, points[0], size, watch=watch("pixels"))
+        records = evaluate(model, pixels, dataset, points[0], size, watch=watch("pixels"))
     unsplit_ms = records[0].unsplit_ms or 0
-    everything = Choice(
+    everything = Placement(
         "all at the camera, only detections travel", "all here", unsplit_ms, 0, DETECTION_BYTES
     )
     measured = (
         [choice for found in coded.values() for choice in found] + pixel_choices(records) + [everything]
     )
     order = ranked(measured, link, options.fps, AGREEMENT)
-    frames = f"{records[0].frames} frames of {footage.name}, {records[0].objects} objects"
+    frames = f"{records[0].frames} frames of {dataset.name}, {records[0].objects} objects"
     words = sentences(order, link, options.fps, frames)
     printed = Console()
     printed.print(_points_table(options.model, costs, coded, link))
@@ -288,17 +288,17 @@ def _check(options: Namespace) -> None:
         raise SettingsError(f"there is no folder {options.json.parent} to write {options.json.name} to")
 
 
-def _footage(source: str, frames: int) -> Dataset:
+def _dataset(source: str, frames: int) -> Dataset:
     if is_virtual(source):
         return read_virtual(source, frames)
     path = Path(source)
     return read_images(path, max_frames=frames) if path.is_dir() else read_clip(path, max_frames=frames)
 
 
-def _first_picture(footage: Dataset, size: int | tuple[int, int], model: Model) -> torch.Tensor:
-    first = next(iter(footage.pictures), None)
+def _first_picture(dataset: Dataset, size: int | tuple[int, int], model: Model) -> torch.Tensor:
+    first = next(iter(dataset.pictures), None)
     if first is None:
-        raise SourceError(f"{footage.name} holds no picture that can be read")
+        raise SourceError(f"{dataset.name} holds no picture that can be read")
     frame = first.image.shape[0], first.image.shape[1]
     return picture_tensor(Letterbox(frame, canvas_for(size, *frame)).apply(first.image), model.device)
 
@@ -331,7 +331,7 @@ def _pixel_codecs() -> list[AnyCodec]:
 
 
 def _points_table(
-    model: str, costs: Sequence[PointCost], coded: Mapping[str, Sequence[Choice]], link: Link
+    model: str, costs: Sequence[PointCost], coded: Mapping[str, Sequence[Placement]], link: LinkModel
 ) -> Table:
     table = Table(
         title=f"Split points of {Path(model).stem}",
@@ -353,7 +353,7 @@ def _points_table(
     return table
 
 
-def _choices_table(choices: Sequence[Choice], link: Link, options: Namespace) -> Table:
+def _choices_table(choices: Sequence[Placement], link: LinkModel, options: Namespace) -> Table:
     table = Table(
         title=f"At {link.kbps:g} kbit/s, a round trip of {link.rtt_ms:g} ms, a detector {link.detector_speed:g} times "
         "as fast",

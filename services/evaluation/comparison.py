@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from services.evaluation.curves import Curve, RateRatio, rate_ratio
-from services.evaluation.record import Record
+from services.evaluation.scores import EvaluationRecord
 
 LEVELS = (0.86, 0.90, 0.95)  # agreement at which codecs are compared one by one
 AP_RANGE = (0.70, 0.98)  # agreement over which their rates are compared in the mean
@@ -46,22 +46,22 @@ class Ranking:
 class Comparison:
     """The codecs of one source, compared by the curves of their settings."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[EvaluationRecord]) -> None:
         """The records of one source, the network unsplit first."""
         self.ceiling, *self.coded = records
         self.codecs = list(dict.fromkeys(record.codec for record in self.coded))
         drawn = [codec for codec in self.codecs if len(self._of(codec)) > 1] or self.codecs
         self.reference = next((codec for codec in ("feature", "rle") if codec in drawn), (drawn or [""])[0])
-        self.standings = [self._standing(codec) for codec in self.codecs]
+        self.rankings = [self._ranking(codec) for codec in self.codecs]
 
-    def _of(self, codec: str) -> list[Record]:
+    def _of(self, codec: str) -> list[EvaluationRecord]:
         return [record for record in self.coded if record.codec == codec]
 
     def curve(self, codec: str, score: Score = "agreement") -> Curve:
         """kB per frame against a score of a codec's settings."""
         return Curve.through(points(self._of(codec), score))
 
-    def _standing(self, codec: str) -> Ranking:
+    def _ranking(self, codec: str) -> Ranking:
         curve = self.curve(codec)
         ratios = [
             rate_ratio(self.curve(self.reference, score), self.curve(codec, score), *bounds)
@@ -77,14 +77,14 @@ class Comparison:
     def _at_a_level(self) -> str:
         """What the codecs need for the highest level that more than one gets to."""
         for number, asked in reversed(list(enumerate(LEVELS))):
-            needs = {standing.codec: standing.needs[number] for standing in self.standings}
+            needs = {ranking.codec: ranking.needs[number] for ranking in self.rankings}
             there = sorted((need.kb, codec) for codec, need in needs.items() if need.kb is not None)
-            if not there or len(there) < min(2, len(self.standings)):
+            if not there or len(there) < min(2, len(self.rankings)):
                 continue
             told = ", ".join(f"{codec} {needs[codec]} kB" for _, codec in there)
             short = [
                 f"{other.codec} ({score(other.most)} at best)"
-                for other in self.standings
+                for other in self.rankings
                 if needs[other.codec].kb is None
             ]
             rest = f" Not reached by {', '.join(short)}." if short else ""
@@ -92,7 +92,7 @@ class Comparison:
         return ""
 
     def _in_the_mean(self) -> str:
-        compared = [(other.ratio.ratio, other.codec) for other in self.standings if other.ratio]
+        compared = [(other.ratio.ratio, other.codec) for other in self.rankings if other.ratio]
         if not compared:
             return ""
         ratios = ", ".join(f"{codec} {factor(ratio)}" for ratio, codec in sorted(compared))
@@ -124,7 +124,7 @@ class Comparison:
         return f"mAP stays {within} from these settings on: {told}.{rest}"
 
 
-def points(records: Iterable[Record], score: Score) -> list[tuple[float, float]]:
+def points(records: Iterable[EvaluationRecord], score: Score) -> list[tuple[float, float]]:
     """kB per frame and score of the records that have both."""
     pairs = ((record.kb_per_frame, getattr(record, score)) for record in records)
     return [(kb, value) for kb, value in pairs if kb is not None and value is not None]
@@ -138,7 +138,7 @@ def _need(curve: Curve, asked: float) -> RequiredRate:
     return RequiredRate(curve.rate_at(asked))
 
 
-def short_name(record: Record, records: Sequence[Record]) -> str:
+def short_name(record: EvaluationRecord, records: Sequence[EvaluationRecord]) -> str:
     """The codec with those of its parameters in which its records differ."""
     settings = [set(other.setting.split(",")) for other in records if other.codec == record.codec]
     common = set.intersection(*settings) if len(settings) > 1 else set()

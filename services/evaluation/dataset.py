@@ -12,15 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.evaluation.labels import CocoLabels, YoloLabels
+from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
 from stream.detections import Detections
+from stream.letterbox import Letterbox, canvas_for
 from stream.sources.base import SourceError
 from stream.sources.recorded import IMAGE_SUFFIXES
 from stream.sources.virtual_camera import BadVirtualCamera, VirtualCamera
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class LabeledPicture:
     """One picture and, where it is known, what there is to see."""
 
     image: NDArray[np.uint8]  # (H, W, 3), BGR
@@ -35,7 +36,7 @@ class Dataset:
     kind: Literal["data", "clip"]  # separate images, or the consecutive frames of a clip
     name: str
     expected: int  # number of pictures, for the progress bar: a clip's container may be wrong, 0 is unknown
-    pictures: Iterable[Picture]
+    pictures: Iterable[LabeledPicture]
     classes: Mapping[int, str] | None = None  # names of the labels' classes, if somebody says
 
 
@@ -43,9 +44,9 @@ class Dataset:
 class _Reading:
     """Starts to read anew for every iterator."""
 
-    read: Callable[[], Iterator[Picture]]
+    read: Callable[[], Iterator[LabeledPicture]]
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LabeledPicture]:
         return self.read()
 
 
@@ -63,17 +64,17 @@ def read_images(
     paths = paths[::every][:max_frames]
     known = CocoLabels(labels) if labels else YoloLabels.beside(folder)
 
-    def read() -> Iterator[Picture]:
+    def read() -> Iterator[LabeledPicture]:
         for path in paths:
             image = cv2.imread(str(path))
             if image is None:
                 raise SourceError(f"{path} is no image that OpenCV can read; take it out of the folder")
             picture = np.asarray(image, np.uint8)
             if known is None:
-                yield Picture(picture, None)
+                yield LabeledPicture(picture, None)
             else:
                 objects = known.of(path, *picture.shape[:2])
-                yield Picture(picture, objects.single, objects.crowd)
+                yield LabeledPicture(picture, objects.single, objects.crowd)
 
     return Dataset(
         "data", folder.absolute().name, len(paths), _Reading(read), known.classes if known else None
@@ -86,14 +87,14 @@ def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Data
     expected = -(-max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // every)
     capture.release()
 
-    def read() -> Iterator[Picture]:
+    def read() -> Iterator[LabeledPicture]:
         capture = _open(path)
         try:
             while True:
                 good, image = capture.read()
                 if not good:
                     return
-                yield Picture(np.asarray(image, np.uint8), None)
+                yield LabeledPicture(np.asarray(image, np.uint8), None)
                 for _ in range(every - 1):
                     capture.grab()
         finally:
@@ -110,8 +111,8 @@ def read_virtual(uri: str, frames: int) -> Dataset:
     except BadVirtualCamera as error:
         raise SourceError(str(error)) from None
 
-    def read() -> Iterator[Picture]:
-        return (Picture(camera.render(number), None) for number in range(frames))
+    def read() -> Iterator[LabeledPicture]:
+        return (LabeledPicture(camera.render(number), None) for number in range(frames))
 
     return Dataset("clip", str(camera), frames, _Reading(read))
 
@@ -121,3 +122,26 @@ def _open(path: Path) -> cv2.VideoCapture:
     if not capture.isOpened():
         raise SourceError(f"cannot read {path}; give a video file")
     return capture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LetterboxedPicture:
+    """One picture as the network is shown it."""
+
+    canvas: NDArray[np.uint8]  # (H, W, 3), BGR
+    letterbox: Letterbox
+    labels: Objects | None  # by the network's classes
+
+
+def letterboxed(
+    dataset: Dataset, classes: ClassMap, size: int | tuple[int, int]
+) -> Iterator[LetterboxedPicture]:
+    """Every picture of the dataset on its canvas. Raises SourceError."""
+    for picture in dataset.pictures:
+        frame = picture.image.shape[0], picture.image.shape[1]
+        letterbox = Letterbox(frame, canvas_for(size, *frame))
+        labels = None
+        if picture.labels is not None:
+            crowd = classes.translate(picture.crowd) if picture.crowd else None
+            labels = Objects(classes.translate(picture.labels), crowd)
+        yield LetterboxedPicture(letterbox.apply(picture.image), letterbox, labels)

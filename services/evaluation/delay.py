@@ -10,7 +10,7 @@ Kind: TypeAlias = Literal["split", "pixels", "all here"]
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkModel:
     """What joins the camera and the detector."""
 
     kbps: float  # 1000 bits per second
@@ -19,7 +19,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Placement:
     """One way to share the work. Times are medians a frame on the machine that measured."""
 
     name: str
@@ -32,12 +32,12 @@ class Choice:
     estimated: bool = False  # bytes are a guess, and nothing was coded
 
 
-def transfer_ms(choice: Choice, link: Link) -> float:
+def transfer_ms(choice: Placement, link: LinkModel) -> float:
     """Time that the bytes of a frame take on the link, without its delay."""
     return 8 * choice.bytes / link.kbps
 
 
-def delay_ms(choice: Choice, link: Link) -> float:
+def delay_ms(choice: Placement, link: LinkModel) -> float:
     """Camera, transfer, half a round trip, detector: without queues, as for one frame at a time.
 
     Detections are used where the detector is, so that nothing has to come back (Neurosurgeon, Kang et al., 2017, counts
@@ -47,19 +47,21 @@ def delay_ms(choice: Choice, link: Link) -> float:
     return choice.camera_ms + transfer_ms(choice, link) + link.rtt_ms / 2 + detector_ms
 
 
-def frames_per_s(choice: Choice, link: Link) -> float:
+def frames_per_s(choice: Placement, link: LinkModel) -> float:
     """Frames per second that camera, link and detector sustain, each at work on a frame of its own."""
     slowest = max(choice.camera_ms, transfer_ms(choice, link), choice.detector_ms / link.detector_speed)
     return 1000 / slowest if slowest > 0 else float("inf")
 
 
-def ranked(choices: Iterable[Choice], link: Link, fps: float = 0.0, agreement: float = 0.0) -> list[Choice]:
+def ranked(
+    choices: Iterable[Placement], link: LinkModel, fps: float = 0.0, agreement: float = 0.0
+) -> list[Placement]:
     """The choices, the one to take first.
 
     Those that agree too little come last, before them those that do not sustain `fps`; among others the delay counts.
     """
 
-    def place(choice: Choice) -> tuple[bool, bool, float]:
+    def place(choice: Placement) -> tuple[bool, bool, float]:
         good = choice.agreement is None or choice.agreement >= agreement
         return not good, frames_per_s(choice, link) < fps, delay_ms(choice, link)
 

@@ -9,39 +9,35 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-import torchvision  # noqa: F401 # ultralytics then takes its compiled NMS: the same boxes, ten times faster here
 from rich.console import Console
 from rich.progress import Progress
 
 from codec.errors import BadCodecSpec
 from codec.feature.codec import Feature
-from codec.interface import Decoder, Encoder
-from codec.layout import FloatArray, Layout, raw_bytes
-from codec.packet import Stamp
 from codec.spec import CODECS, CodecSpec
 from services.errors import MissingCodec, SettingsError
 from services.evaluation.agreement import confident
-from services.evaluation.dataset import Dataset, read_clip, read_images
-from services.evaluation.labels import ClassMap, Objects
-from services.evaluation.pixel_codecs import FORMATS, Canvas, Coder, PixelCodec
-from services.evaluation.record import Record, Scores, make_record
+from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed, read_clip, read_images
+from services.evaluation.labels import ClassMap
+from services.evaluation.pixel_codecs import FORMATS, Canvas, PixelCodec
 from services.evaluation.report import report
+from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
+from services.evaluation.scores import EvaluationRecord, Scores, make_record
 from services.evaluation.summary import print_summary
 from services.loading import choose_device
 from services.profiles import resolve
 from stream.detections import Detections
 from stream.latency import StageClock
-from stream.letterbox import Letterbox, canvas_for, parse_size
+from stream.letterbox import parse_size
 from stream.network.cut import DEFAULT_SPLIT
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
-from stream.network.nms import detect
 from stream.network.split import Head, Tail, Unsplit
 from stream.sources.base import SourceError
 
@@ -59,129 +55,33 @@ STANDARD_SETS: Mapping[str, Sequence[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """One picture as the network is shown it."""
-
-    canvas: Canvas
-    letterbox: Letterbox
-    labels: Objects | None  # by the network's classes
-
-
-def views(footage: Dataset, classes: ClassMap, size: int | tuple[int, int]) -> Iterator[View]:
-    """Every picture of the footage on its canvas. Raises SourceError."""
-    for picture in footage.pictures:
-        frame = picture.image.shape[0], picture.image.shape[1]
-        letterbox = Letterbox(frame, canvas_for(size, *frame))
-        labels = None
-        if picture.labels is not None:
-            crowd = classes.translate(picture.crowd) if picture.crowd else None
-            labels = Objects(classes.translate(picture.labels), crowd)
-        yield View(letterbox.apply(picture.image), letterbox, labels)
-
-
-class FeatureRun:
-    """One codec of tensors on its way along one source."""
-
-    def __init__(self, codec: CodecSpec, consecutive: bool) -> None:
-        self.codec = codec
-        self.tally = Scores()
-        self._consecutive = consecutive
-        self._ends: tuple[Encoder, Decoder] | None = None
-
-    def predict(
-        self, tensors: Mapping[str, FloatArray], layout: Layout, frame: tuple[int, int], tail: Tail
-    ) -> torch.Tensor:
-        """Predictions from one frame's tensors after coding; `frame` is (H, W) of the picture in pixels.
-
-        Consecutive frames share encoder and decoder; any other gets new ones, so that its packet is a keyframe.
-        """
-        if self._ends is None or not self._consecutive:
-            self._ends = self.codec.encoder(layout), self.codec.decoder(layout)
-        encoder, decoder = self._ends
-        tally = self.tally
-        clock = StageClock(time.monotonic_ns())
-        packet = encoder.encode(tensors, Stamp(tally.frames, 0, *frame))
-        clock.lap("encode")
-        decoded = decoder.decode(packet.data)
-        clock.lap("decode")
-        prediction = tail(decoded.tensors).cpu()  # waits for the device, so that its time is all booked
-        clock.lap("tail")
-        tally.time(clock)
-        tally.keyframes += decoded.header.keyframe
-        tally.coded_bytes += len(packet.data)
-        tally.raw_bytes += raw_bytes(layout)
-        return prediction
-
-
-class PixelCourse:
-    """One codec of pixels on its way along one source."""
-
-    def __init__(self, codec: PixelCodec, consecutive: bool) -> None:
-        self.codec = codec
-        self.tally = Scores()
-        self._consecutive = consecutive
-
-    def decoded(self, canvases: Iterable[Canvas]) -> Iterator[Canvas]:
-        """The canvases after coding, in their order; one may come out only after others have gone in.
-
-        Consecutive canvases share a coder; any other gets a new one, and so is coded by itself.
-        """
-        coder: Coder | None = None
-        for canvas in canvases:
-            if coder is None or not self._consecutive:
-                coder = self.codec.coder((canvas.shape[0], canvas.shape[1]))
-            yield from self._code(coder, canvas, last=not self._consecutive)
-        if coder and self._consecutive:
-            yield from self._code(coder, None, last=True)
-            if self.codec.format.delayed:
-                self.tally.level_times()
-
-    def _code(self, coder: Coder, canvas: Canvas | None, last: bool) -> list[Canvas]:
-        tally = self.tally
-        clock = StageClock(time.monotonic_ns())
-        packed = [] if canvas is None else coder.encode(canvas)
-        if last:
-            packed += coder.encode(None)
-        clock.lap("encode")
-        decoded = [shown for packet in packed for shown in coder.decode(packet)]
-        if last:
-            decoded += coder.decode(None)
-        clock.lap("decode")
-        if canvas is not None or decoded:
-            tally.time(clock)
-        tally.keyframes += sum(packet.keyframe for packet in packed)
-        tally.coded_bytes += sum(len(packet.data) for packet in packed)
-        return decoded
-
-
 def evaluate(
     model: Model,
     codecs: Sequence[AnyCodec],
-    footage: Dataset,
+    dataset: Dataset,
     split: str = DEFAULT_SPLIT,
     size: int | tuple[int, int] = 640,
     *,
     watch: Callable[[str], None] = lambda what: None,
-) -> list[Record]:
+) -> list[EvaluationRecord]:
     """A record of the unsplit network and one of every codec, all on the same frames.
 
-    The footage is read once for the network and all codecs of tensors, which share the head's, and once more for
+    The dataset is read once for the network and all codecs of tensors, which share the head's, and once more for
     each codec of pixels, whose canvases the unsplit network then sees. Holds one frame at a time, and those that an
     encoder looks ahead. `size` is what `canvas_for` takes. `watch` is told what runs, once a picture.
     Raises SourceError, UnknownSplitPoint or CodecError.
     """
     unsplit, classes, consecutive = (
         Unsplit(model),
-        ClassMap(footage.classes, model.names),
-        footage.kind == "clip",
+        ClassMap(dataset.classes, model.names),
+        dataset.kind == "clip",
     )
-    courses = {codec: FeatureRun(codec, consecutive) for codec in codecs if isinstance(codec, CodecSpec)}
+    runs = {codec: FeatureRun(codec, consecutive) for codec in codecs if isinstance(codec, CodecSpec)}
     ceiling = Scores()
     truths = []
     tail = Tail(model, split)
     heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
-    for view in _told(views(footage, classes, size), "features", watch):
+    for view in _told(letterboxed(dataset, classes, size), "features", watch):
         letterbox = view.letterbox
         if letterbox.canvas not in heads:
             heads[letterbox.canvas] = Head(model, split, letterbox.canvas)
@@ -191,59 +91,56 @@ def evaluate(
         clock.lap("unsplit")
         tensors = head(view.canvas)
         clock.lap("head")
-        ceiling.time(clock)
-        found = find(prediction, letterbox)
+        ceiling.add_times(clock)
+        found = scorable_detections(prediction, letterbox)
         truth = confident(found)
         truths.append(truth)
-        ceiling.judge(found, truth, view.labels)
-        for course in courses.values():
-            prediction = course.predict(tensors, head.layout, letterbox.frame, tail)
-            course.tally.judge(find(prediction, letterbox), truth, view.labels)
+        ceiling.add_frame(found, truth, view.labels)
+        for run in runs.values():
+            prediction = run.predict(tensors, head.layout, letterbox.frame, tail)
+            run.scores.add_frame(scorable_detections(prediction, letterbox), truth, view.labels)
     if not truths:
-        raise SourceError(f"{footage.name} holds no picture that can be read")
-    tallies = {
-        codec: courses[codec].tally
+        raise SourceError(f"{dataset.name} holds no picture that can be read")
+    all_scores = {
+        codec: runs[codec].scores
         if isinstance(codec, CodecSpec)
         else _watch_pixels(
-            PixelCourse(codec, consecutive),
-            _told(views(footage, classes, size), str(codec), watch),
+            PixelRun(codec, consecutive),
+            _told(letterboxed(dataset, classes, size), str(codec), watch),
             truths,
             unsplit,
         )
         for codec in codecs
     }
     return [
-        make_record(None, footage, ceiling, ceiling),
-        *(make_record(codec, footage, tally, ceiling) for codec, tally in tallies.items()),
+        make_record(None, dataset, ceiling, ceiling),
+        *(make_record(codec, dataset, scores, ceiling) for codec, scores in all_scores.items()),
     ]
 
 
-def _told(shown: Iterable[View], what: str, watch: Callable[[str], None]) -> Iterator[View]:
+def _told(
+    shown: Iterable[LetterboxedPicture], what: str, watch: Callable[[str], None]
+) -> Iterator[LetterboxedPicture]:
     for view in shown:
         watch(what)
         yield view
 
 
 def _watch_pixels(
-    course: PixelCourse, shown: Iterable[View], truths: Sequence[Detections], unsplit: Unsplit
+    run: PixelRun, shown: Iterable[LetterboxedPicture], truths: Sequence[Detections], unsplit: Unsplit
 ) -> Scores:
     """What the unsplit network finds in canvases after coding, against what it found before."""
-    waiting: deque[View] = deque()
+    waiting: deque[LetterboxedPicture] = deque()
 
     def canvases() -> Iterator[Canvas]:
         for view in shown:
             waiting.append(view)
             yield view.canvas
 
-    for canvas, truth in zip(course.decoded(canvases()), truths, strict=True):
+    for canvas, truth in zip(run.decoded(canvases()), truths, strict=True):
         view = waiting.popleft()
-        course.tally.judge(find(unsplit(canvas), view.letterbox), truth, view.labels)
-    return course.tally
-
-
-def find(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
-    """Every detection that can count for average precision, with YOLOv5's settings for measuring it."""
-    return detect(prediction, letterbox, conf=0.001, iou=0.6, max_det=300, multi_label=True)
+        run.scores.add_frame(scorable_detections(unsplit(canvas), view.letterbox), truth, view.labels)
+    return run.scores
 
 
 def parse_codecs(texts: Iterable[str]) -> list[AnyCodec]:
@@ -323,12 +220,12 @@ def run_evaluate(options: Namespace) -> None:
     model = load_model(find_weights(options.model), device)
     codecs = _with_profile(codecs, model, options.split, options.profile)
     settings = _settings(options, model, device)
-    records: list[Record] = []
-    for footage in sources:
-        with _progress(footage, codecs, notices) as watch:
-            found = evaluate(model, codecs, footage, options.split, size, watch=watch)
+    records: list[EvaluationRecord] = []
+    for dataset in sources:
+        with _progress(dataset, codecs, notices) as watch:
+            found = evaluate(model, codecs, dataset, options.split, size, watch=watch)
         if found[0].map is not None:
-            settings["labels"] = str(ClassMap(footage.classes, model.names))
+            settings["labels"] = str(ClassMap(dataset.classes, model.names))
         print_summary(found, console)
         records += found
         if options.json:
@@ -340,13 +237,13 @@ def run_evaluate(options: Namespace) -> None:
 
 @contextmanager
 def _progress(
-    footage: Dataset, codecs: Sequence[AnyCodec], console: Console
+    dataset: Dataset, codecs: Sequence[AnyCodec], console: Console
 ) -> Iterator[Callable[[str], None]]:
     """A bar that tells what runs, to be told once a picture."""
     passes = 1 + sum(isinstance(codec, PixelCodec) for codec in codecs)
     with Progress(console=console) as progress:
-        bar = progress.add_task(footage.name, total=footage.expected * passes or None)
-        yield lambda what: progress.update(bar, advance=1, description=f"{footage.name}: {what}")
+        bar = progress.add_task(dataset.name, total=dataset.expected * passes or None)
+        yield lambda what: progress.update(bar, advance=1, description=f"{dataset.name}: {what}")
 
 
 def _sources(options: Namespace) -> list[Dataset]:

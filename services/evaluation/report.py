@@ -20,7 +20,7 @@ from services.evaluation.comparison import (
 from services.evaluation.html import html_table, page
 from services.evaluation.pixel_codecs import FORMATS
 from services.evaluation.plot import Series, mark, plot
-from services.evaluation.record import Record
+from services.evaluation.scores import EvaluationRecord
 from services.evaluation.summary import cell, few_objects, plural
 
 # One colour for each codec, the same on every plot and whichever others there are.
@@ -63,7 +63,7 @@ svg text.axis { fill: var(--ink); }
 """ + "".join(f".c{number} {{ --colour: var(--c{number}); }}\n" for number in _COLOURS.values())
 
 
-def report(settings: Mapping[str, Any], records: Sequence[Record]) -> str:
+def report(settings: Mapping[str, Any], records: Sequence[EvaluationRecord]) -> str:
     """The page for the records of one or more sources, each source's network unsplit first.
 
     `settings` are told at the end, by their names.
@@ -85,7 +85,7 @@ def _introduction() -> str:
     )
 
 
-def _section(records: Sequence[Record]) -> str:
+def _section(records: Sequence[EvaluationRecord]) -> str:
     ceiling = records[0]
     comparison = Comparison(records)
     images, frames = plural(ceiling.frames, "image"), plural(ceiling.frames, "frame")
@@ -145,10 +145,10 @@ def _equal(comparison: Comparison) -> str:
         return ""
     reference = comparison.reference
     rows = []
-    for standing in comparison.standings:
-        ratios = (standing.ratio, standing.ratio50)
-        figures = [*map(str, standing.needs), *("" if one is None else factor(one.ratio) for one in ratios)]
-        rows.append((standing.codec, figures, "reference" if standing.codec == reference else ""))
+    for ranking in comparison.rankings:
+        ratios = (ranking.ratio, ranking.ratio50)
+        figures = [*map(str, ranking.needs), *("" if one is None else factor(one.ratio) for one in ratios)]
+        rows.append((ranking.codec, figures, "reference" if ranking.codec == reference else ""))
     low, high = (f"{level(bounds[0])} to {level(bounds[1])}" for bounds in (AP_RANGE, AP50_RANGE))
     heads = [*(f"kB at {level(asked)}" for asked in LEVELS), "ratio by AP50-95", "ratio by AP50"]
     caption = (
@@ -160,7 +160,7 @@ def _equal(comparison: Comparison) -> str:
     return "<h3>At equal agreement</h3>\n" + html_table(("codec", *heads), rows, caption)
 
 
-def _table(records: Sequence[Record]) -> str:
+def _table(records: Sequence[EvaluationRecord]) -> str:
     whole = records[0].map
     rows = []
     last = ""
@@ -188,7 +188,7 @@ def _table(records: Sequence[Record]) -> str:
     return "<h3>All settings</h3>\n" + html_table(("codec", *heads), rows, caption)
 
 
-def _method(records: Sequence[Record]) -> str:
+def _method(records: Sequence[EvaluationRecord]) -> str:
     codecs = list(dict.fromkeys(record.codec for record in records if record.codec != "none"))
     notes = {**_NOTES, **{name: form.note for name, form in FORMATS.items()}}
     driven = "".join(

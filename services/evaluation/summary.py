@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from services.evaluation.comparison import AP50_RANGE, AP_RANGE, LEVELS, Comparison, factor, level, short_name
-from services.evaluation.record import Record
+from services.evaluation.scores import EvaluationRecord
 
 FEW = 100  # confident detections: with less, neighbouring settings differ by more than their quality does
 
 
-def print_summary(records: Sequence[Record], console: Console) -> None:
+def print_summary(records: Sequence[EvaluationRecord], console: Console) -> None:
     """The records of one source as a table, the codecs at equal agreement, and the conclusion in words."""
     console.print(_records_table(records))
     comparison = Comparison(records)
@@ -23,7 +23,7 @@ def print_summary(records: Sequence[Record], console: Console) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
-def _records_table(records: Sequence[Record]) -> Table:
+def _records_table(records: Sequence[EvaluationRecord]) -> Table:
     first = records[0]
     table = Table(
         title=f"{first.source}: {plural(first.frames, 'frame')}, "
@@ -58,11 +58,11 @@ def _equal_table(comparison: Comparison) -> Table:
     table.add_column("codec")
     for heading in (*map(level, LEVELS), "ratio", "by AP50"):
         table.add_column(heading, justify="right")
-    for standing in comparison.standings:
-        ratios = (standing.ratio, standing.ratio50)
+    for ranking in comparison.rankings:
+        ratios = (ranking.ratio, ranking.ratio50)
         table.add_row(
-            standing.codec,
-            *map(str, standing.needs),
+            ranking.codec,
+            *map(str, ranking.needs),
             *("" if ratio is None else factor(ratio.ratio) for ratio in ratios),
         )
     return table
@@ -72,7 +72,7 @@ def _range(bounds: tuple[float, float]) -> str:
     return " to ".join(map(level, bounds))
 
 
-def few_objects(ceiling: Record) -> list[str]:
+def few_objects(ceiling: EvaluationRecord) -> list[str]:
     """A warning, where a source holds too little to conclude much from."""
     if ceiling.objects >= FEW:
         return []

@@ -24,13 +24,13 @@ class Source:
 
     name: str  # with the number of pictures and a digest of the files: "val2017 64 1f0c9a3b77de"
     files: tuple[Path, ...]
-    footage: Dataset | None = None
+    dataset: Dataset | None = None
     labelled: Iterable[tuple[NDArray[np.uint8], int]] | None = None  # pictures and classes
 
     def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int | None]]:
         """Each picture uint8 (H, W, 3), BGR, and its class if somebody tells. Raises SourceError."""
-        if self.footage is not None:
-            yield from ((picture.image, None) for picture in self.footage.pictures)
+        if self.dataset is not None:
+            yield from ((picture.image, None) for picture in self.dataset.pictures)
         else:
             yield from self.labelled or ()
 
@@ -50,17 +50,17 @@ def _jpeg_bytes(image: NDArray[np.uint8]) -> int:
 
 def images(folder: Path, most: int | None = None, labels: Path | None = None) -> Source:
     """The first images of a folder, with labels of objects if there are any. Raises SourceError."""
-    footage = read_images(folder, max_frames=most, labels=labels)
+    dataset = read_images(folder, max_frames=most, labels=labels)
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    chosen = tuple(files[: footage.expected])
-    return Source(_named(footage.name, [*chosen, *([labels] if labels else [])]), chosen, footage)
+    chosen = tuple(files[: dataset.expected])
+    return Source(_named(dataset.name, [*chosen, *([labels] if labels else [])]), chosen, dataset)
 
 
 def clip(file: Path, most: int | None = None, every: int = 1) -> Source:
     """The first frames of a video, or every n-th of them. Raises SourceError."""
-    footage = read_clip(file, every=every, max_frames=most)
-    sampling = f"{footage.expected}{f' every {every}' if every > 1 else ''}"
-    return Source(f"{_named(footage.name, [file])} {sampling}", (file,), footage)
+    dataset = read_clip(file, every=every, max_frames=most)
+    sampling = f"{dataset.expected}{f' every {every}' if every > 1 else ''}"
+    return Source(f"{_named(dataset.name, [file])} {sampling}", (file,), dataset)
 
 
 def imagenet(folder: Path, classes: Sequence[str], most: int | None = None) -> Source:

@@ -10,9 +10,10 @@ from itertools import islice
 import torch
 
 from services.evaluation.agreement import CONFIDENT, confident
-from services.evaluation.evaluate import View, find, views
+from services.evaluation.dataset import LetterboxedPicture, letterboxed
 from services.evaluation.labels import ClassMap, Objects
-from services.evaluation.record import Scores
+from services.evaluation.runs import scorable_detections
+from services.evaluation.scores import Scores
 from services.study.dataset import Source
 from services.study.subject import Sample, Tensors
 from stream.detections import Detections
@@ -44,12 +45,12 @@ class Detection:
         self._heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
 
     def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:
-        if source.footage is None:
+        if source.dataset is None:
             raise SourceError(
                 f"{source.name} holds classes of whole pictures; detectors need a folder of images"
             )
-        classes = ClassMap(source.footage.classes, self.model.names)
-        for view in islice(views(source.footage, classes, self.size), most):
+        classes = ClassMap(source.dataset.classes, self.model.names)
+        for view in islice(letterboxed(source.dataset, classes, self.size), most):
             canvas = view.letterbox.canvas
             if canvas not in self._heads:
                 self._heads[canvas] = Head(self.model, self.split, canvas)
@@ -58,8 +59,10 @@ class Detection:
             picture = picture_tensor(view.canvas, self.model.device)
             yield Sample(picture, tensors, head.layout, cache(partial(self._truth, view, tensors)))
 
-    def _truth(self, view: View, tensors: Tensors) -> _Truth:
-        return _Truth(view.letterbox, confident(find(self.finish(tensors), view.letterbox)), view.labels)
+    def _truth(self, view: LetterboxedPicture, tensors: Tensors) -> _Truth:
+        return _Truth(
+            view.letterbox, confident(scorable_detections(self.finish(tensors), view.letterbox)), view.labels
+        )
 
     def finish(self, tensors: Tensors) -> torch.Tensor:
         return self._tail(tensors)
@@ -77,16 +80,16 @@ class _Precision:
     """Average precision against the labels, and against what the unsplit network is sure of."""
 
     def __init__(self) -> None:
-        self._tally = Scores()
+        self._scores = Scores()
 
     def add(self, sample: Sample, prediction: torch.Tensor) -> None:
         truth = sample.truth()
-        self._tally.judge(find(prediction, truth.letterbox), truth.found, truth.labels)
+        self._scores.add_frame(scorable_detections(prediction, truth.letterbox), truth.found, truth.labels)
 
     def values(self) -> dict[str, float]:
         scores: dict[str, float] = {}
-        if accuracy := self._tally.accuracy.over_classes():
+        if accuracy := self._scores.accuracy.over_classes():
             scores |= {"map": accuracy.ap, "map50": accuracy.ap50}
-        if agreement := self._tally.agreement.over_objects():
+        if agreement := self._scores.agreement.over_objects():
             scores |= {"agreement": agreement.ap, "agreement50": agreement.ap50}
         return scores

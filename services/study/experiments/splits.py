@@ -13,7 +13,7 @@ from codec.layout import raw_bytes
 from codec.packet import Stamp
 from codec.rle.codec import Rle
 from services.evaluation.advise import DETECTION_BYTES, node_times_ms
-from services.evaluation.delay import Choice, Link, delay_ms, ranked
+from services.evaluation.delay import LinkModel, Placement, delay_ms, ranked
 from services.study.draw import label, legend, panels, stamp
 from services.study.experiment import Experiment
 from services.study.experiments.quantization import main_score
@@ -178,9 +178,9 @@ def _present(records: Sequence[Record]) -> Section:
     )
 
 
-def _choices(order: Sequence[Record], score: str | None) -> list[Choice]:
+def _choices(order: Sequence[Record], score: str | None) -> list[Placement]:
     return [
-        Choice(
+        Placement(
             one.settings["point"],
             "split",
             one.times_ms.get("head", 0),
@@ -195,10 +195,10 @@ def _choices(order: Sequence[Record], score: str | None) -> list[Choice]:
 
 def _best(order: Sequence[Record], score: str | None, mbps: float) -> list[str]:
     """Name and delay of the best point on a link, and the delay of no split at all."""
-    link = Link(1000 * mbps, detector_speed=DETECTOR_SPEED)
+    link = LinkModel(1000 * mbps, detector_speed=DETECTOR_SPEED)
     best = ranked(_choices(order, score), link, agreement=GOOD)[0]
     whole = order[0].times_ms.get("head", 0) + order[0].times_ms.get("tail", 0)
-    alone = Choice("all here", "all here", whole, 0, DETECTION_BYTES)
+    alone = Placement("all here", "all here", whole, 0, DETECTION_BYTES)
     return [best.name, f"{delay_ms(best, link):.1f}", f"{delay_ms(alone, link):.1f}"]
 
 

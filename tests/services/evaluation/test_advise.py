@@ -27,8 +27,8 @@ from services.evaluation.advise import (
     worth_trying,
 )
 from services.evaluation.dataset import read_clip
-from services.evaluation.delay import Choice, Link, ranked
-from services.evaluation.record import Record
+from services.evaluation.delay import LinkModel, Placement, ranked
+from services.evaluation.scores import EvaluationRecord
 from stream.letterbox import Letterbox
 from stream.network.cut import layout, split_points
 from stream.network.model import Model, load_model
@@ -60,17 +60,17 @@ def test_times_add_up_along_the_network(model: Model) -> None:
 
 def test_the_default_and_the_most_promising_points_are_tried() -> None:
     guessed = [
-        Choice(f"{number}", "split", camera_ms=number, detector_ms=20 - number, bytes=size, point=point)
+        Placement(f"{number}", "split", camera_ms=number, detector_ms=20 - number, bytes=size, point=point)
         for number, (point, size) in enumerate({"0": 9e6, "4.m": 8e5, "9": 2e5, "10": 1e5, "11": 3e5}.items())
     ]
-    assert worth_trying(guessed, Link(1000), []) == ["4.m", "10", "9", "11", "0"][: TRIED + 1]
-    assert worth_trying(guessed, Link(1000), ["9", "0", "9"]) == ["9", "0"]
+    assert worth_trying(guessed, LinkModel(1000), []) == ["4.m", "10", "9", "11", "0"][: TRIED + 1]
+    assert worth_trying(guessed, LinkModel(1000), ["9", "0", "9"]) == ["9", "0"]
 
 
-def _record(codec: str, setting: str, kb: float, agreement: float | None, **times: float) -> Record:
-    given: dict[str, Any] = dict.fromkeys(Record.__dataclass_fields__)
+def _record(codec: str, setting: str, kb: float, agreement: float | None, **times: float) -> EvaluationRecord:
+    given: dict[str, Any] = dict.fromkeys(EvaluationRecord.__dataclass_fields__)
     given |= {"codec": codec, "setting": setting, "kb_per_frame": kb, "agreement": agreement}
-    return Record(**{**given, "unsplit_ms": 70.0, "frames": 10, "objects": 50, **times})
+    return EvaluationRecord(**{**given, "unsplit_ms": 70.0, "frames": 10, "objects": 50, **times})
 
 
 def test_choices_come_from_the_records() -> None:
@@ -104,11 +104,11 @@ def test_choices_come_from_the_records() -> None:
 )
 def test_words_follow_the_link(kbps: float, begins: str) -> None:
     choices = [
-        Choice("4.m", "split", 20, 60, 5000, 0.96),
-        Choice("here", "all here", 90, 0, 500),
-        Choice("H.264", "pixels", 2, 85, 25_000, 0.97),
+        Placement("4.m", "split", 20, 60, 5000, 0.96),
+        Placement("here", "all here", 90, 0, 500),
+        Placement("H.264", "pixels", 2, 85, 25_000, 0.97),
     ]
-    link = Link(kbps, detector_speed=10)
+    link = LinkModel(kbps, detector_speed=10)
     words = sentences(ranked(choices, link), link, 0, "10 frames of a clip")
     assert words[0].startswith(begins)
     assert "--source" in words[-1]
@@ -116,8 +116,8 @@ def test_words_follow_the_link(kbps: float, begins: str) -> None:
 
 
 def test_words_tell_what_is_wrong_with_a_choice() -> None:
-    link = Link(2000, detector_speed=10)
-    poor = Choice("4.m", "split", 20, 60, 5000, 0.8)
+    link = LinkModel(2000, detector_speed=10)
+    poor = Placement("4.m", "split", 20, 60, 5000, 0.8)
     words = sentences([poor], link, 100, "a clip")
     assert any("0.80, below 0.95" in line for line in words)
     assert any("100 frames/s" in line for line in words)

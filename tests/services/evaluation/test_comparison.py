@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from services.evaluation.comparison import Comparison, factor, kilobytes, level, score, short_name
-from services.evaluation.record import Record
+from services.evaluation.scores import EvaluationRecord
 from services.evaluation.summary import print_summary
 
-UNSPLIT = Record(
+UNSPLIT = EvaluationRecord(
     codec="none",
     setting="",
     data="street",
@@ -61,33 +61,33 @@ RECORDS = [
 ]
 
 
-def standing(records, codec):
-    return next(one for one in Comparison(records).standings if one.codec == codec)
+def ranking(records, codec):
+    return next(one for one in Comparison(records).rankings if one.codec == codec)
 
 
-class TestStandings:
+class TestRankings:
     def test_what_a_codec_needs(self):
         """jpeg: .86 is 3/8, .90 is 5/8 and .95 is 15/16 of the way from 40 to 160 kB, which is a factor of 4."""
-        needs = standing(RECORDS, "jpeg").needs
+        needs = ranking(RECORDS, "jpeg").needs
         assert [need.kb for need in needs] == [pytest.approx(40 * 4 ** (x / 16)) for x in (6, 10, 15)]
         assert not any(need.less for need in needs)
 
     def test_what_it_does_not_reach_and_what_is_less_than_its_cheapest_setting(self):
-        needs = standing(RECORDS, "x264").needs
+        needs = ranking(RECORDS, "x264").needs
         assert [str(need) for need in needs] == ["< 30.0", "< 30.0", "no"]
 
     def test_ratios_are_the_references_bytes_over_the_others(self):
         assert Comparison(RECORDS).reference == "rle"
-        assert standing(RECORDS, "rle").ratio is None
-        ratio = standing(RECORDS, "jpeg").ratio
+        assert ranking(RECORDS, "rle").ratio is None
+        ratio = ranking(RECORDS, "jpeg").ratio
         assert (ratio.low, ratio.high) == (0.80, 0.96)
         assert 1 < ratio.ratio < 3
-        assert standing(RECORDS, "jpeg").ratio50 is None
+        assert ranking(RECORDS, "jpeg").ratio50 is None
 
     def test_the_feature_codec_is_the_reference_where_it_is(self):
         records = [*RECORDS, coded("feature:quality=1", 5, 0.8), coded("feature:quality=9", 20, 0.96)]
         assert Comparison(records).reference == "feature"
-        assert standing(records, "jpeg").ratio.ratio == pytest.approx(1 / 8)
+        assert ranking(records, "jpeg").ratio.ratio == pytest.approx(1 / 8)
 
     def test_ap50_is_compared_in_its_own_range(self):
         records = [
@@ -95,7 +95,7 @@ class TestStandings:
             *(coded(f"rle:bits={n}", 10 * n, n / 10, agreement50=0.9 + n / 100) for n in (1, 9)),
             *(coded(f"jpeg:quality={n}", 20 * n, n / 10, agreement50=0.9 + n / 100) for n in (1, 9)),
         ]
-        found = standing(records, "jpeg")
+        found = ranking(records, "jpeg")
         assert found.ratio.ratio == found.ratio50.ratio == pytest.approx(0.5)
         assert (found.ratio50.low, found.ratio50.high) == (0.91, 0.99)
 
@@ -132,7 +132,7 @@ class TestSentences:
     def test_without_objects_there_is_nothing_to_say(self):
         records = [replace(record, map=None, agreement=None, objects=0) for record in RECORDS]
         assert Comparison(records).sentences() == []
-        assert [str(need) for need in Comparison(records).standings[0].needs] == ["no"] * 3
+        assert [str(need) for need in Comparison(records).rankings[0].needs] == ["no"] * 3
 
     def test_without_codecs_there_is_nothing_to_say(self):
         assert Comparison([UNSPLIT]).sentences() == []

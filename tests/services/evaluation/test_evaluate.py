@@ -20,7 +20,7 @@ from services.evaluation.agreement import CEILING, Matches, Precision, confident
 from services.evaluation.dataset import read_clip, read_images
 from services.evaluation.evaluate import STANDARD_SETS, evaluate, parse_codecs, run_evaluate
 from services.evaluation.pixel_codecs import FORMATS, PixelCodec
-from services.evaluation.record import Record
+from services.evaluation.scores import EvaluationRecord
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model
@@ -134,7 +134,7 @@ def model(weights):
     return load_model(weights)
 
 
-def find(model, image, size):
+def scorable_detections(model, image, size):
     """What the network unsplit finds."""
     height, width = image.shape[:2]
     letterbox = Letterbox((height, width), canvas_for(size, height, width))
@@ -264,7 +264,7 @@ def folder(tmp_path_factory, model, video):
     for number, picture in enumerate(read_clip(video, every=5).pictures):
         image = picture.image if number % 2 else np.ascontiguousarray(picture.image[:, :60])
         cv2.imwrite(str(images / f"{number}.png"), image)
-        truth = confident(find(model, image, 96))
+        truth = confident(scorable_detections(model, image, 96))
         size = np.array([image.shape[1], image.shape[0]])
         rows = [
             (class_id, *((box[:2] + box[2:]) / 2 / size), *((box[2:] - box[:2]) / size))
@@ -307,8 +307,8 @@ class TestStills:
 
     @pytest.mark.parametrize(("every", "most", "taken"), [(1, 3, 3), (3, 9, 2), (1, None, 4)])
     def test_sampling(self, every, most, taken, folder):
-        footage = read_images(folder, every, most)
-        assert footage.expected == len(list(footage.pictures)) == taken
+        dataset = read_images(folder, every, most)
+        assert dataset.expected == len(list(dataset.pictures)) == taken
 
     @pytest.mark.parametrize("text", ["0 0.5 0.5 0.5", "person 0.5 0.5 0.1 0.1", "0 1 1 1 1\n0 1 1 1 1 1 1"])
     def test_refuses_other_labels(self, text, tmp_path):
@@ -332,9 +332,9 @@ class TestStills:
 
 def test_clips_are_sampled_from_the_first_frame(video):
     frames = [picture.image for picture in read_clip(video).pictures]
-    footage = read_clip(video, every=3, max_frames=4)
-    assert footage.expected == 4
-    for taken, frame in zip(footage.pictures, frames[0:12:3], strict=True):
+    dataset = read_clip(video, every=3, max_frames=4)
+    assert dataset.expected == 4
+    for taken, frame in zip(dataset.pictures, frames[0:12:3], strict=True):
         assert np.array_equal(taken.image, frame)
     assert len(list(read_clip(video, every=3).pictures)) == read_clip(video, every=3).expected == 7
 
@@ -389,7 +389,7 @@ class TestCommand:
         images, annotations = [], []
         for number, path in enumerate(sorted(folder.iterdir())):
             images.append({"id": number, "file_name": path.name})
-            truth = confident(find(model, cv2.imread(str(path)), 96))
+            truth = confident(scorable_detections(model, cv2.imread(str(path)), 96))
             for kind, box in zip(truth.class_id.tolist(), truth.boxes.tolist(), strict=True):
                 corners = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
                 annotations.append({"image_id": number, "category_id": 10 + kind, "bbox": corners})
@@ -463,7 +463,9 @@ class TestCommand:
         assert (written["model"], written["split"], written["size"]) == ("random", "4.m", "64x96")
         assert (written["weights"], written["every"]) == (model.weights_hash, 2)
         assert [record["codec"] for record in written["records"]] == ["none", "raw", "rle", "rle"]
-        assert all(set(record) == {field.name for field in fields(Record)} for record in written["records"])
+        assert all(
+            set(record) == {field.name for field in fields(EvaluationRecord)} for record in written["records"]
+        )
         assert {record["frames"] for record in written["records"]} == {3}
         assert str(video.parent) not in text
         assert str(options.json.parent) not in text
@@ -502,8 +504,8 @@ def yolov5n(yolov5n_weights):
 @pytest.mark.shared
 def test_real_pictures(yolov5n, shared_data):
     """Measured: 52 objects; mAP .359; agreement .571, .926 and .979 at 2, 3 and 4 bits."""
-    footage = read_images(shared_data / "coco" / "images" / "val2017", max_frames=12)
-    none, raw, two, three, four = evaluate(yolov5n, parse_codecs(["raw", *RLE_2_TO_4]), footage)
+    dataset = read_images(shared_data / "coco" / "images" / "val2017", max_frames=12)
+    none, raw, two, three, four = evaluate(yolov5n, parse_codecs(["raw", *RLE_2_TO_4]), dataset)
     assert none.objects > 40
     assert none.map == raw.map == pytest.approx(0.36, abs=0.02)
     assert raw.agreement == none.agreement == CEILING
@@ -535,9 +537,9 @@ def test_prediction_pays_on_a_fixed_camera(yolov5n, shared_data):
 @pytest.mark.shared
 def test_pixels_of_real_pictures(yolov5n, shared_data):
     """Measured, kB and agreement: JPEG 40:.841, 147:.969; AVIF 58:.944; x264 105:.983; SVT-AV1 80:.961."""
-    footage = read_images(shared_data / "coco" / "images" / "val2017", max_frames=12)
+    dataset = read_images(shared_data / "coco" / "images" / "val2017", max_frames=12)
     texts = ["jpeg:quality=50", "jpeg:quality=95", "avif:quality=70", "x264:crf=18", "svt-av1:crf=35"]
-    _, worse, better, avif, x264, svt = evaluate(yolov5n, parse_codecs(texts), footage)
+    _, worse, better, avif, x264, svt = evaluate(yolov5n, parse_codecs(texts), dataset)
     assert worse.agreement < 0.88 < avif.agreement
     assert min(better.agreement, x264.agreement, svt.agreement) > 0.9
     assert max(avif.kb_per_frame, x264.kb_per_frame, svt.kb_per_frame) < better.kb_per_frame

@@ -50,18 +50,18 @@ def coco(tmp_path):
 
 class TestCoco:
     def test_objects_and_crowds_of_an_image(self, images, coco):
-        footage = read_images(images, labels=coco())
-        first, second = footage.pictures
+        dataset = read_images(images, labels=coco())
+        first, second = dataset.pictures
         assert first.labels.boxes.tolist() == [[10, 20, 40.5, 24], [1, 2, 4, 6]]
         assert first.labels.class_id.tolist() == [90, 1]
         assert (first.crowd.boxes.tolist(), first.crowd.class_id.tolist()) == ([[0, 0, 96, 64]], [1])
         assert (len(second.labels), len(second.crowd)) == (0, 0)
-        assert footage.classes == {1: "person", 90: "toothbrush"}
+        assert dataset.classes == {1: "person", 90: "toothbrush"}
 
     def test_an_image_that_is_not_listed(self, images, coco):
-        footage = read_images(images, labels=coco(images=COCO["images"][:1]))
+        dataset = read_images(images, labels=coco(images=COCO["images"][:1]))
         with pytest.raises(SourceError, match=r"does not list b\.png"):
-            list(footage.pictures)
+            list(dataset.pictures)
 
     @pytest.mark.parametrize(
         ("parts", "reason"),

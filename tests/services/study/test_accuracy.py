@@ -83,9 +83,9 @@ def test_real_weights_score_as_the_evaluation_does(
     model = load_model(yolov5n_weights)
     images = source.images(shared_data / "coco/images/val2017", 6)
     subject = Detection("yolov5n", model, model.weights_hash, "4.m", 320)
-    assert images.footage is not None
+    assert images.dataset is not None
     codec = CodecSpec(Rle(4))
-    ceiling, coded = evaluate(model, [codec], images.footage, size=320)
+    ceiling, coded = evaluate(model, [codec], images.dataset, size=320)
     found = accuracies(subject, subject.samples(images), {"none": unchanged, "rle": through(codec)})
     for record, outcome in ((ceiling, found["none"]), (coded, found["rle"])):
         for name in ("map", "map50", "agreement"):

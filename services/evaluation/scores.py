@@ -15,7 +15,7 @@ from stream.latency import StageClock
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class EvaluationRecord:
     """What one codec with one setting did on one source. None where a number does not apply.
 
     A kB is 1000 bytes. Times are medians over the frames, each on this machine with the network's thread count; of
@@ -65,19 +65,19 @@ class Scores:
     raw_bytes: int = 0
     durations_ns: dict[str, list[int]] = field(default_factory=dict)
 
-    def judge(self, found: Detections, truth: Detections, labels: Objects | None) -> None:
+    def add_frame(self, found: Detections, truth: Detections, labels: Objects | None) -> None:
         """Book one frame's detections: against the unsplit network's, and against its labels if it has any."""
         self.frames += 1
         self.agreement.add(found, truth)
         if labels is not None:
             self.accuracy.add(found, labels.single, labels.crowd)
 
-    def time(self, clock: StageClock) -> None:
+    def add_times(self, clock: StageClock) -> None:
         """Book how long one frame's stages took."""
         for stage, duration_ns in clock.durations_ns.items():
             self.durations_ns.setdefault(stage, []).append(duration_ns)
 
-    def level_times(self) -> None:
+    def average_times(self) -> None:
         """Give every frame the mean of each stage."""
         for durations_ns in self.durations_ns.values():
             durations_ns[:] = [sum(durations_ns) // self.frames] * self.frames
@@ -89,31 +89,31 @@ class Scores:
 
 
 def make_record(
-    codec: CodecSpec | PixelCodec | None, footage: Dataset, tally: Scores, ceiling: Scores
-) -> Record:
-    """The record of one codec; of the network unsplit for None, whose tally is the ceiling itself."""
+    codec: CodecSpec | PixelCodec | None, dataset: Dataset, scores: Scores, ceiling: Scores
+) -> EvaluationRecord:
+    """The record of one codec; of the network unsplit for None, whose scores is the ceiling itself."""
     name, _, setting = str(codec or "none").partition(":")
-    accuracy, agreement = tally.accuracy.over_classes(), tally.agreement.over_objects()
+    accuracy, agreement = scores.accuracy.over_classes(), scores.agreement.over_objects()
     sent = codec is not None
     split = isinstance(codec, CodecSpec)
-    return Record(
+    return EvaluationRecord(
         codec=name,
         setting=setting,
-        data=footage.name if footage.kind == "data" else None,
-        clip=footage.name if footage.kind == "clip" else None,
-        kb_per_frame=round(tally.coded_bytes / tally.frames / 1e3, 3) if sent else None,
-        raw_kb_per_frame=round(tally.raw_bytes / tally.frames / 1e3, 3) if split else None,
-        bits_per_coefficient=round(8 * tally.coded_bytes / (tally.raw_bytes / 4), 4) if split else None,
+        data=dataset.name if dataset.kind == "data" else None,
+        clip=dataset.name if dataset.kind == "clip" else None,
+        kb_per_frame=round(scores.coded_bytes / scores.frames / 1e3, 3) if sent else None,
+        raw_kb_per_frame=round(scores.raw_bytes / scores.frames / 1e3, 3) if split else None,
+        bits_per_coefficient=round(8 * scores.coded_bytes / (scores.raw_bytes / 4), 4) if split else None,
         map50=round(accuracy.ap50, 4) if accuracy else None,
         map=round(accuracy.ap, 4) if accuracy else None,
         agreement=round(agreement.ap, 4) if agreement else None,
         agreement50=round(agreement.ap50, 4) if agreement else None,
-        encode_ms=tally.median_ms("encode"),
-        decode_ms=tally.median_ms("decode"),
+        encode_ms=scores.median_ms("encode"),
+        decode_ms=scores.median_ms("decode"),
         head_ms=ceiling.median_ms("head") if split else None,
-        tail_ms=tally.median_ms("tail"),
+        tail_ms=scores.median_ms("tail"),
         unsplit_ms=ceiling.median_ms("unsplit"),
-        frames=tally.frames,
-        keyframes=tally.keyframes if sent else None,
-        objects=tally.agreement.objects,
+        frames=scores.frames,
+        keyframes=scores.keyframes if sent else None,
+        objects=scores.agreement.objects,
     )

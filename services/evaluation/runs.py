@@ -1,0 +1,101 @@
+"""One codec on its way along one source: what comes out of it, frame by frame, and what it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+import torchvision  # noqa: F401 # ultralytics then takes its compiled NMS: the same boxes, ten times faster here
+
+from codec.interface import Decoder, Encoder
+from codec.layout import FloatArray, Layout, raw_bytes
+from codec.packet import Stamp
+from codec.spec import CodecSpec
+from services.evaluation.pixel_codecs import Canvas, Coder, PixelCodec
+from services.evaluation.scores import Scores
+from stream.detections import Detections
+from stream.latency import StageClock
+from stream.letterbox import Letterbox
+from stream.network.nms import detect
+from stream.network.split import Tail
+
+
+class FeatureRun:
+    """One codec of tensors on its way along one source."""
+
+    def __init__(self, codec: CodecSpec, consecutive: bool) -> None:
+        self.codec = codec
+        self.scores = Scores()
+        self._consecutive = consecutive
+        self._ends: tuple[Encoder, Decoder] | None = None
+
+    def predict(
+        self, tensors: Mapping[str, FloatArray], layout: Layout, frame: tuple[int, int], tail: Tail
+    ) -> torch.Tensor:
+        """Predictions from one frame's tensors after coding; `frame` is (H, W) of the picture in pixels.
+
+        Consecutive frames share encoder and decoder; any other gets new ones, so that its packet is a keyframe.
+        """
+        if self._ends is None or not self._consecutive:
+            self._ends = self.codec.encoder(layout), self.codec.decoder(layout)
+        encoder, decoder = self._ends
+        scores = self.scores
+        clock = StageClock(time.monotonic_ns())
+        packet = encoder.encode(tensors, Stamp(scores.frames, 0, *frame))
+        clock.lap("encode")
+        decoded = decoder.decode(packet.data)
+        clock.lap("decode")
+        prediction = tail(decoded.tensors).cpu()  # waits for the device, so that its time is all booked
+        clock.lap("tail")
+        scores.add_times(clock)
+        scores.keyframes += decoded.header.keyframe
+        scores.coded_bytes += len(packet.data)
+        scores.raw_bytes += raw_bytes(layout)
+        return prediction
+
+
+class PixelRun:
+    """One codec of pixels on its way along one source."""
+
+    def __init__(self, codec: PixelCodec, consecutive: bool) -> None:
+        self.codec = codec
+        self.scores = Scores()
+        self._consecutive = consecutive
+
+    def decoded(self, canvases: Iterable[Canvas]) -> Iterator[Canvas]:
+        """The canvases after coding, in their order; one may come out only after others have gone in.
+
+        Consecutive canvases share a coder; any other gets a new one, and so is coded by itself.
+        """
+        coder: Coder | None = None
+        for canvas in canvases:
+            if coder is None or not self._consecutive:
+                coder = self.codec.coder((canvas.shape[0], canvas.shape[1]))
+            yield from self._code(coder, canvas, last=not self._consecutive)
+        if coder and self._consecutive:
+            yield from self._code(coder, None, last=True)
+            if self.codec.format.delayed:
+                self.scores.average_times()
+
+    def _code(self, coder: Coder, canvas: Canvas | None, last: bool) -> list[Canvas]:
+        scores = self.scores
+        clock = StageClock(time.monotonic_ns())
+        packed = [] if canvas is None else coder.encode(canvas)
+        if last:
+            packed += coder.encode(None)
+        clock.lap("encode")
+        decoded = [shown for packet in packed for shown in coder.decode(packet)]
+        if last:
+            decoded += coder.decode(None)
+        clock.lap("decode")
+        if canvas is not None or decoded:
+            scores.add_times(clock)
+        scores.keyframes += sum(packet.keyframe for packet in packed)
+        scores.coded_bytes += sum(len(packet.data) for packet in packed)
+        return decoded
+
+
+def scorable_detections(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
+    """Every detection that can count for average precision, with YOLOv5's settings for measuring it."""
+    return detect(prediction, letterbox, conf=0.001, iou=0.6, max_det=300, multi_label=True)
