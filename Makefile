@@ -14,7 +14,7 @@ DEMO_ARGS    ?=
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
 	@echo "make test    run the test suite"
-	@echo "make lint    ruff, ruff format --check, mypy --strict"
+	@echo "make lint    ruff, ruff format --check, mypy --strict, oxlint for the page"
 	@echo "make bench   time the codec against zlib and zstd"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
 	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
@@ -36,6 +36,7 @@ lint: $(VENV)/.ok
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/oxlint --deny-warnings services
 
 format: $(VENV)/.ok
 	$(BIN)/ruff check --fix .

@@ -38,8 +38,8 @@ const UNITS = [
 /** In the largest unit of which there are two. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return NONE;
-  const [unit, length] = UNITS.find(([, length]) => seconds >= 2 * length) ?? ["s", 1];
-  return `${Math.floor(Math.max(0, seconds) / length)} ${unit}`;
+  const [name, length] = UNITS.find((unit) => seconds >= 2 * unit[1]) ?? ["s", 1];
+  return `${Math.floor(Math.max(0, seconds) / length)} ${name}`;
 }
 
 export function plural(count, noun) {

@@ -215,7 +215,6 @@ export class StreamView {
 
   #tellCamera(stream) {
     const { camera, canvas, frame } = stream;
-    const size = ([height, width]) => `${width} × ${height}`;
     const reconnects = camera?.reconnects ?? {};
     const facts = {
       source: camera?.source ?? NONE,
@@ -227,6 +226,10 @@ export class StreamView {
     };
     for (const [fact, text] of Object.entries(facts)) write(this.#find(`[data-fact="${fact}"]`), text);
   }
+}
+
+function size([height, width]) {
+  return `${width} × ${height}`;
 }
 
 /** A codec's parameters so that lines break between them, a hash by its start. */
