@@ -29,8 +29,12 @@ $(VENV)/.ok: pyproject.toml
 demo: $(VENV)/.ok
 	$(BIN)/splitcast demo --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
 
+# Side by side on as many cores as there are, up to this many: a worker takes about 1 GB.
+TEST_WORKERS ?= 4
+TEST_ARGS    ?=
+
 test: $(VENV)/.ok
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses $(TEST_WORKERS) --dist worksteal $(TEST_ARGS)
 
 lint: $(VENV)/.ok
 	$(BIN)/ruff check .

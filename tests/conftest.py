@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.paths import SHARED
+from tests.paths import ROOT, SHARED
+
+# Kernels compile when their module is imported, and are cached beside it.
+COMPILE = """
+import importlib, pkgutil, codec
+for module in pkgutil.walk_packages(codec.__path__, "codec."):
+    importlib.import_module(module.name)
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the kernels once before workers start, each of which would compile them for itself otherwise."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        subprocess.run([sys.executable, "-c", COMPILE], cwd=ROOT, check=True)
 
 
 @pytest.fixture(scope="session")
