@@ -12,7 +12,13 @@ from services.camera.settings import CameraSettings
 
 async def main(detector: str) -> None:
     settings = CameraSettings.load(
-        {"model": "demo", "source": "demo:scene=bus,fps=15", "detector": detector, "stream": "example", "frames": 75}
+        {
+            "model": "demo",
+            "source": "demo:scene=bus,fps=15",
+            "detector": detector,
+            "stream": "example",
+            "frames": 75,
+        }
     )
     camera = Camera(settings)
     running = asyncio.create_task(camera.run())

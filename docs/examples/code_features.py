@@ -5,7 +5,9 @@ import numpy as np
 from codec import Stamp, TensorSpec, parse_codec
 
 layout = (TensorSpec("4.m", (32, 60, 80)), TensorSpec("4.cv2", (32, 60, 80)))
-codec = parse_codec("feature:profile=none,quality=6")  # no calibration profile: these tensors are no network's
+codec = parse_codec(
+    "feature:profile=none,quality=6"
+)  # no calibration profile: these tensors are no network's
 encoder, decoder = codec.encoder(layout), codec.decoder(layout)
 
 random = np.random.default_rng(0)
