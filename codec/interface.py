@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from codec.errors import BadCodecSpec, ShapeMismatch
 from codec.layout import FloatArray, Layout
-from codec.packet import PacketFormat, PacketHeader, Stamp
+from codec.packet import PacketHeader, Stamp
 
 MAX_KEYFRAME_INTERVAL = 10**6
 
@@ -42,6 +42,13 @@ class DecodedFrame:
     tensors: dict[str, FloatArray]  # in the order of the layout; writable, owned by the caller
 
 
+class StepRange(NamedTuple):
+    """Quantizer steps that an encoder may be set to, 1/16 octave per unit: 16 more double the step."""
+
+    finest: int
+    coarsest: int
+
+
 class Encoder(Protocol):
     """Tensors in, packets out, in the order of their sequence numbers. For one thread at a time."""
 
@@ -59,9 +66,7 @@ class Encoder(Protocol):
 class Adjustable(Encoder, Protocol):
     """An encoder whose quantizer step may be set anew before every frame."""
 
-    finest: int
-    coarsest: int
-    step: int  # finest to coarsest, 1/16 octave per unit: 16 more double the step
+    step: int  # within the codec's step_range
 
 
 class Decoder(Protocol):
@@ -77,27 +82,10 @@ class Decoder(Protocol):
         """Forget the reference frame: the next packet must be a keyframe."""
 
 
-class Codec(Protocol):
-    """One way of coding tensors, with its parameters chosen: a frozen dataclass."""
-
-    name: ClassVar[str]
-    codec_id: ClassVar[int]  # on the wire; never reused
-
-    def packet_format(self, layout: Layout) -> PacketFormat:
-        """The packets that this codec makes of a layout."""
-
-    def encoder(self, layout: Layout) -> Encoder:
-        """A new encoder, whose first packet is a keyframe."""
-
-    def decoder(self, layout: Layout) -> Decoder:
-        """A new decoder, which takes a keyframe first."""
-
-    @classmethod
-    def from_parameters(cls, parameters: bytes) -> Self:
-        """The codec that decodes packets with these parameter bytes, keyframes or not.
-
-        Raises UnsupportedPacket if no encoder writes them.
-        """
+def spec_text(name: str, parameters: Mapping[str, int | str]) -> str:
+    """`name:parameter=value,...`, as it is parsed again."""
+    assignments = ",".join(f"{parameter}={str(value).lower()}" for parameter, value in parameters.items())
+    return f"{name}:{assignments}" if assignments else name
 
 
 def in_layout_order(tensors: Mapping[str, FloatArray], layout: Layout) -> list[FloatArray]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 import numpy as np
 
-from codec.errors import CorruptPacket, NonFiniteTensor, UnsupportedPacket
+from codec.errors import BadCodecSpec, CorruptPacket, NonFiniteTensor, UnsupportedPacket
 from codec.interface import DecodedFrame, EncodedFrame, in_layout_order
 from codec.layout import FloatArray, Layout
 from codec.packet import PacketFormat, Stamp
@@ -23,6 +23,17 @@ class Raw:
 
     name: ClassVar = "raw"
     codec_id: ClassVar = 0
+    takes_profile: ClassVar = False
+    profile: ClassVar = None
+    profile_is_open: ClassVar = False
+    step_range: ClassVar = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def with_profile(self, profile: object) -> NoReturn:
+        """Raises BadCodecSpec."""
+        raise BadCodecSpec("raw takes no calibration profile")
 
     @classmethod
     def from_parameters(cls, parameters: bytes) -> Self:

@@ -3,82 +3,107 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, TypeAlias
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 from codec.errors import BadCodecSpec, UnknownProfile, UnsupportedPacket
-from codec.feature.bundled import SHIPPED
+from codec.feature.bundled import BUNDLED
 from codec.feature.codec import Feature
 from codec.feature.profile import Profile
-from codec.interface import Codec, Decoder, Encoder
+from codec.interface import Decoder, Encoder, StepRange
 from codec.layout import Layout
-from codec.packet import PacketHeader
+from codec.packet import PacketFormat, PacketHeader
 from codec.raw import Raw
 from codec.rle.codec import Rle
 
-CODECS: tuple[type[Codec], ...] = (Raw, Rle, Feature)
-
 Profiles: TypeAlias = Mapping[str, Profile]  # by hash
-Value: TypeAlias = int | bool | Profile | Literal["auto", "none"]
 
 
-@dataclass(frozen=True, slots=True)
-class CodecSpec:
-    """A codec and its parameters, as both ends write them; str() gives every parameter."""
+class Codec(Protocol):
+    """One way of coding tensors, with its parameters chosen: a frozen dataclass.
 
-    codec: Codec
+    str() gives its specification, with every parameter, as both ends write it.
+    """
 
-    @classmethod
-    def parse(cls, text: str, profiles: Profiles = SHIPPED) -> Self:
-        """The codec that `name:parameter=value,...` stands for; parameters left out have their defaults.
+    name: ClassVar[str]
+    codec_id: ClassVar[int]  # on the wire; never reused
+    takes_profile: ClassVar[bool]  # whether there is anything to calibrate
 
-        `profiles` are those that `profile=HASH` may name. Raises BadCodecSpec, which lists what there is;
-        UnknownProfile is one.
+    @property
+    def profile(self) -> Profile | None:
+        """The calibration profile that it codes with."""
+
+    @property
+    def profile_is_open(self) -> bool:
+        """Whether the profile is still to be found, by whoever knows the network (`profile=auto`)."""
+
+    @property
+    def step_range(self) -> StepRange | None:
+        """The quantizer steps to choose from for every frame; None where a codec has no such step."""
+
+    def with_profile(self, profile: Profile | None) -> Self:
+        """The same with this calibration profile, or without calibration.
+
+        Raises BadCodecSpec where the codec takes no profile.
         """
-        name, _, parameters = text.partition(":")
-        for codec in CODECS:
-            if codec.name == name:
-                return cls(codec(**_parse_parameters(codec, parameters, profiles)))
-        raise BadCodecSpec(f"no codec {name!r}; there are {', '.join(codec.name for codec in CODECS)}")
 
-    @classmethod
-    def of_packet(cls, header: PacketHeader) -> Self:
-        """The codec that decodes a packet of which nothing was agreed, as from a file.
-
-        Raises UnsupportedPacket if there is none.
-        """
-        for codec in CODECS:
-            if codec.codec_id == header.codec_id:
-                return cls(codec.from_parameters(header.parameters))
-        raise UnsupportedPacket(
-            "codec id", " or ".join(str(codec.codec_id) for codec in CODECS), str(header.codec_id)
-        )
-
-    def __str__(self) -> str:
-        values = ((name, getattr(self.codec, name)) for name in _defaults(type(self.codec)))
-        parameters = ",".join(f"{name}={str(value).lower()}" for name, value in values)
-        return f"{self.codec.name}:{parameters}" if parameters else self.codec.name
+    def packet_format(self, layout: Layout) -> PacketFormat:
+        """The packets that this codec makes of a layout."""
 
     def encoder(self, layout: Layout) -> Encoder:
-        """A new encoder; raises BadLayout if a packet cannot describe the layout."""
-        return self.codec.encoder(layout)
+        """A new encoder, whose first packet is a keyframe.
+
+        Raises BadLayout if a packet cannot describe the layout, ProfileMismatch if the profile is for another.
+        """
 
     def decoder(self, layout: Layout) -> Decoder:
-        """A new decoder; raises BadLayout if a packet cannot describe the layout."""
-        return self.codec.decoder(layout)
+        """A new decoder, which takes a keyframe first. Raises as `encoder` does."""
 
-    def max_packet_bytes(self, layout: Layout) -> int:
-        """Size of the largest packet the encoder can make: exact, and the decoder takes no larger one."""
-        return self.codec.packet_format(layout).max_packet_bytes
+    @classmethod
+    def from_parameters(cls, parameters: bytes) -> Self:
+        """The codec that decodes packets with these parameter bytes, keyframes or not.
+
+        Raises UnsupportedPacket if no encoder writes them.
+        """
+
+
+CODECS: tuple[type[Codec], ...] = (Raw, Rle, Feature)
+
+
+def parse_codec(text: str, profiles: Profiles = BUNDLED) -> Codec:
+    """The codec that `name:parameter=value,...` stands for; parameters left out have their defaults.
+
+    `profiles` are those that `profile=HASH` may name. Raises BadCodecSpec, which lists what there is;
+    UnknownProfile is one.
+    """
+    name, _, parameters = text.partition(":")
+    for codec in CODECS:
+        if codec.name == name:
+            return codec(**_parse_parameters(codec, parameters, profiles))
+    raise BadCodecSpec(f"no codec {name!r}; there are {', '.join(codec.name for codec in CODECS)}")
+
+
+def codec_of_packet(header: PacketHeader) -> Codec:
+    """The codec that decodes a packet of which nothing was agreed, as from a file.
+
+    Raises UnsupportedPacket if there is none.
+    """
+    for codec in CODECS:
+        if codec.codec_id == header.codec_id:
+            return codec.from_parameters(header.parameters)
+    raise UnsupportedPacket(
+        "codec id", " or ".join(str(codec.codec_id) for codec in CODECS), str(header.codec_id)
+    )
 
 
 def _defaults(codec: type[Any]) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(codec)}
+    return {field.name: field.default for field in fields(codec) if field.name != "profile_is_open"}
 
 
-def _parse_parameters(codec: type[Codec], text: str, profiles: Profiles) -> dict[str, Value]:
+def _parse_parameters(codec: type[Codec], text: str, profiles: Profiles) -> dict[str, Any]:
+    """Values of the codec's fields."""
     defaults = _defaults(codec)
-    values: dict[str, Value] = {}
+    values: dict[str, Any] = {}
     for parameter in text.split(",") if text else ():
         name, _, value = parameter.partition("=")
         if name not in defaults:
@@ -86,18 +111,18 @@ def _parse_parameters(codec: type[Codec], text: str, profiles: Profiles) -> dict
             raise BadCodecSpec(f"{codec.name} has no parameter {name!r}; there are {known}")
         if name in values:
             raise BadCodecSpec(f"{codec.name}: {name} is given twice")
-        if name == "profile":
-            values[name] = _parse_profile(value, profiles)
-        else:
+        if name != "profile":
             values[name] = _parse_value(codec, name, value, type(defaults[name]))
-    return values
+        elif value != "auto":
+            values |= {"profile": _parse_profile(value, profiles), "profile_is_open": False}
+        else:
+            values |= {"profile": None, "profile_is_open": True}
+    return {"profile_is_open": True, **values} if codec.takes_profile else values
 
 
-def _parse_profile(value: str, profiles: Profiles) -> Value:
-    if value == "auto":
-        return "auto"
+def _parse_profile(value: str, profiles: Profiles) -> Profile | None:
     if value == "none":
-        return "none"
+        return None
     if value not in profiles:
         raise UnknownProfile(value)
     return profiles[value]
@@ -108,5 +133,5 @@ def _parse_value(codec: type[Codec], name: str, value: str, kind: type) -> int |
         return value == "true"
     if kind is int and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
-    wanted = "true or false" if kind is bool else "a number"
-    raise BadCodecSpec(f"{codec.name}: {name} is {value!r}, not {wanted}")
+    expected = "true or false" if kind is bool else "a number"
+    raise BadCodecSpec(f"{codec.name}: {name} is {value!r}, not {expected}")

@@ -474,12 +474,12 @@ def _profile_show(options: Namespace) -> int:
 
 
 def _encode(options: Namespace) -> int:
-    from codec.spec import CodecSpec
+    from codec.spec import parse_codec
     from services.commands.transcode import encode_file
     from services.profiles import without_network
 
     configure_logs("text", "warning")
-    print(encode_file(options.input, options.output, without_network(CodecSpec.parse(options.codec))))
+    print(encode_file(options.input, options.output, without_network(parse_codec(options.codec))))
     return Exit.OK
 
 

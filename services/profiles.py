@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
-from codec.feature.bundled import SHIPPED
-from codec.feature.codec import Feature
+from codec.feature.bundled import BUNDLED
 from codec.feature.profile import MAX_PROFILE_BYTES, Profile, ProfileError
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from services.errors import SettingsError
 
 log = structlog.get_logger(__name__)
 
 
-def resolve(codec: CodecSpec, weights_hash: str, split: str, file: Path | None = None) -> CodecSpec:
+def resolve(codec: Codec, weights_hash: str, split: str, file: Path | None = None) -> Codec:
     """The codec with the profile in `file`, or the shipped one; without calibration where there is neither.
 
     Any codec that names its profile, or has none, stays as it is. Raises SettingsError or ProfileError.
     """
-    if not isinstance(codec.codec, Feature):
-        if file is not None:
-            raise SettingsError(f"a calibration profile is for the feature codec, not for {codec.codec.name}")
-        return codec
     if file is not None:
-        return CodecSpec(replace(codec.codec, profile=read_profile(file)))
-    if codec.codec.profile != "auto":
+        if not codec.takes_profile:
+            raise SettingsError(f"a calibration profile is for the feature codec, not for {codec.name}")
+        return codec.with_profile(read_profile(file))
+    if not codec.profile_is_open:
         return codec
-    profile = SHIPPED.find(weights_hash, split)
+    profile = BUNDLED.find(weights_hash, split)
     if profile is None:
         log.warning(
             "no calibration profile for these weights: features are coded without statistics, several times larger; "
@@ -37,18 +33,18 @@ def resolve(codec: CodecSpec, weights_hash: str, split: str, file: Path | None =
             weights=weights_hash,
             split=split,
         )
-    return CodecSpec(replace(codec.codec, profile=profile or "none"))
+    return codec.with_profile(profile)
 
 
-def without_network(codec: CodecSpec) -> CodecSpec:
+def without_network(codec: Codec) -> Codec:
     """The codec for tensors of an unknown network: with the profile it names, else without calibration."""
-    if not isinstance(codec.codec, Feature) or codec.codec.profile != "auto":
+    if not codec.profile_is_open:
         return codec
     log.warning(
         "a file of arrays does not tell its network: features are coded without statistics, several times larger; "
         "name a profile that comes with this software with `--codec feature:profile=HASH`"
     )
-    return CodecSpec(replace(codec.codec, profile="none"))
+    return codec.with_profile(None)
 
 
 def read_profile(file: Path) -> Profile:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from codec.errors import BadCodecSpec
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.errors import SettingsError
 from stream.letterbox import parse_size
 
@@ -28,14 +27,14 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 def codec_text(text: str) -> str:
     try:
-        return str(CodecSpec.parse(text))
+        return str(parse_codec(text))
     except BadCodecSpec as error:
         raise ValueError(str(error)) from None
 
 
 def has_step(text: str) -> bool:
     """Whether the codec's encoder takes a quantizer step for every frame: a quality is the choice of one."""
-    return any(parameter.name == "quality" for parameter in fields(CodecSpec.parse(text).codec))  # type: ignore[arg-type]
+    return parse_codec(text).step_range is not None
 
 
 def size_text(text: str) -> str:

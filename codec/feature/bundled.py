@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent / "profiles"
 SUFFIX = ".profile"
 
 
-class Shipped(Mapping[str, Profile]):
+class BundledProfiles(Mapping[str, Profile]):
     """Profiles by hash, read from a folder when the first one is asked for.
 
     A file is named `WEIGHTS.SPLIT.profile`, WEIGHTS being the hash of the network's weights.
@@ -44,4 +44,4 @@ class Shipped(Mapping[str, Profile]):
         return {profile.hash: profile for profile in self._by_name.values()}
 
 
-SHIPPED = Shipped()
+BUNDLED = BundledProfiles()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, TypeAlias
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from codec.errors import (
     UnsupportedPacket,
 )
 from codec.feature import entropy, motion, transform
-from codec.feature.bundled import SHIPPED
+from codec.feature.bundled import BUNDLED
 from codec.feature.profile import MAX_CHANNELS as MAX_GROUP_CHANNELS
 from codec.feature.profile import GroupProfile, Profile, channels_of, grouped, plane
 from codec.feature.step_prediction import StepPredictor
@@ -29,8 +29,10 @@ from codec.interface import (
     DecodedFrame,
     EncodedFrame,
     KeyframeReason,
+    StepRange,
     check_keyframe_interval,
     in_layout_order,
+    spec_text,
 )
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import PacketFormat, Stamp, next_sequence
@@ -88,12 +90,15 @@ class Feature:
 
     name: ClassVar = "feature"
     codec_id: ClassVar = 2
+    takes_profile: ClassVar = True
+    step_range: ClassVar = StepRange(64, 232)
 
     quality: int = 6  # 1 to 10; for the encoder
     temporal: bool = True  # code differences from the previous frame
     effort: int = 2  # of the search for motion, 0 to 3; for the encoder
     keyframe_interval: int = 250  # packets from one keyframe to the next, at most; for the encoder
-    profile: Profile | Literal["auto", "none"] = "auto"  # auto: to be found by whoever knows the network
+    profile: Profile | None = None  # None: no calibration, or one that is still to be found
+    profile_is_open: bool = False  # to be found by whoever knows the network; until then coded without
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= MAX_QUALITY:
@@ -101,6 +106,25 @@ class Feature:
         if not 0 <= self.effort <= 3:
             raise BadCodecSpec(f"feature: effort is {self.effort}, not 0 to 3")
         check_keyframe_interval(self.name, self.keyframe_interval)
+        if self.profile_is_open and self.profile is not None:
+            raise BadCodecSpec("feature: a profile is given and left open")
+
+    def __str__(self) -> str:
+        profile = "auto" if self.profile_is_open else "none" if self.profile is None else self.profile.hash
+        return spec_text(
+            self.name,
+            {
+                "quality": self.quality,
+                "temporal": self.temporal,
+                "effort": self.effort,
+                "keyframe_interval": self.keyframe_interval,
+                "profile": profile,
+            },
+        )
+
+    def with_profile(self, profile: Profile | None) -> Self:
+        """The same with this calibration profile, or without calibration."""
+        return replace(self, profile=profile, profile_is_open=False)
 
     @classmethod
     def from_parameters(cls, parameters: bytes) -> Self:
@@ -108,8 +132,8 @@ class Feature:
         if len(parameters) != PARAMETER_BYTES:
             raise UnsupportedPacket("feature parameters", f"{PARAMETER_BYTES} bytes", repr(parameters.hex()))
         if not any(parameters):
-            return cls(profile="none")
-        for profile_hash, profile in SHIPPED.items():
+            return cls()
+        for profile_hash, profile in BUNDLED.items():
             if profile_hash.startswith(parameters.hex()):
                 return cls(profile=profile)
         raise UnsupportedPacket("calibration profile", "one that comes with this software", parameters.hex())
@@ -120,7 +144,7 @@ class Feature:
         return PacketFormat(
             self.codec_id,
             bytes.fromhex(self.profile.hash[: 2 * PARAMETER_BYTES])
-            if isinstance(self.profile, Profile)
+            if self.profile
             else bytes(PARAMETER_BYTES),
             self.temporal,
             layout,
@@ -242,7 +266,7 @@ class _Group:
 
 def _groups(codec: Feature, layout: Layout) -> list[_Group]:
     groups = grouped(layout)
-    if not isinstance(codec.profile, Profile):
+    if codec.profile is None:
         return [_Group(specs, None) for specs in groups]
     codec.profile.check(layout)
     return [_Group(specs, profile) for specs, profile in zip(groups, codec.profile.groups, strict=True)]
@@ -256,8 +280,6 @@ def _state(groups: list[_Group]) -> int:
 class FeatureEncoder:
     """Codes frames one after the other; owns the reference frame."""
 
-    finest, coarsest = 64, 232
-
     def __init__(self, codec: Feature, layout: Layout) -> None:
         self._codec, self._layout = codec, layout
         self._format = codec.packet_format(layout)
@@ -265,9 +287,9 @@ class FeatureEncoder:
         self._sources = [_Source(group, codec) for group in self._groups]
         self._out = np.zeros(payload_bound(layout), np.uint8)
         self.step, self._beta = QUALITY[codec.quality]
-        if isinstance(codec.profile, Profile):
+        if codec.profile:
             self.step += int(codec.profile.groups[0].step_offset[0])
-            self.step = min(max(self.step, self.finest), self.coarsest)
+            self.step = min(max(self.step, codec.step_range.finest), codec.step_range.coarsest)
         self._sequence: int | None = None  # of the reference frame
         self._since_keyframe = 0
         self._requested = False
@@ -320,7 +342,7 @@ class FeatureEncoder:
         if noise < 1:
             return self.step
         least = round(16 * np.log2(noise / NOISE_SHARE))
-        return int(max(self.step, min(least, self.step + MOST_COARSENED, self.coarsest)))
+        return int(max(self.step, min(least, self.step + MOST_COARSENED, self._codec.step_range.coarsest)))
 
     def _code(self, keyframe: bool, step: int) -> int:
         """Write the payload; returns its size, or -1 if it has no room."""

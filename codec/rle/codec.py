@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from dataclasses import asdict, dataclass
+from typing import ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from codec.interface import (
     KeyframeReason,
     check_keyframe_interval,
     in_layout_order,
+    spec_text,
 )
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Packet, PacketFormat, Stamp, next_sequence
@@ -30,6 +31,10 @@ class Rle:
 
     name: ClassVar = "rle"
     codec_id: ClassVar = 1
+    takes_profile: ClassVar = False
+    profile: ClassVar = None
+    profile_is_open: ClassVar = False
+    step_range: ClassVar = None
 
     bits: int = 4  # per level, 2 to 8
     temporal: bool = False  # code differences from the previous frame where that is smaller
@@ -39,6 +44,13 @@ class Rle:
         if not MIN_BITS <= self.bits <= MAX_BITS:
             raise BadCodecSpec(f"rle: bits is {self.bits}, not {MIN_BITS} to {MAX_BITS}")
         check_keyframe_interval(self.name, self.keyframe_interval)
+
+    def __str__(self) -> str:
+        return spec_text(self.name, asdict(self))
+
+    def with_profile(self, profile: object) -> NoReturn:
+        """Raises BadCodecSpec."""
+        raise BadCodecSpec("rle takes no calibration profile")
 
     @classmethod
     def from_parameters(cls, parameters: bytes) -> Self:

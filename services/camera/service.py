@@ -18,7 +18,7 @@ from codec.feature.profile import Profile
 from codec.interface import Adjustable, EncodedFrame, Encoder
 from codec.layout import FloatArray, raw_bytes
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from services.camera.pictures import Room, jpeg_bytes, preview_jpeg
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
@@ -72,14 +72,8 @@ class FeaturePipeline:
     network: str
     weights: str
     head: Head
-    codec: CodecSpec
+    codec: Codec
     encoder: Encoder
-
-    @property
-    def profile(self) -> Profile | None:
-        """The codec's calibration profile, which the detector may lack."""
-        profile = getattr(self.codec.codec, "profile", None)
-        return profile if isinstance(profile, Profile) else None
 
     def hello(self, config: CameraSettings) -> Hello:
         return Hello(
@@ -233,7 +227,11 @@ class Camera:
         weights = network.model.weights_hash
         codec = await self._worker.run(resolve, self._codec, weights, self.config.split, self.config.profile)
         encoder = await self._worker.run(codec.encoder, head.layout)
-        steps = Steps(encoder.step, encoder.coarsest) if isinstance(encoder, Adjustable) else None
+        steps = (
+            Steps(encoder.step, codec.step_range.coarsest)
+            if codec.step_range and isinstance(encoder, Adjustable)
+            else None
+        )
         self._rate = RateControl(steps, self.config.target_kbps, self.config.max_latency_ms)
         sender = FeaturePipeline(network.name, weights, head, codec, encoder)
         del network
@@ -261,7 +259,7 @@ class Camera:
         """Serve one connection until the source has ended. Raises ConnectionLost."""
         url = f"{self.config.detector}/v1/features"
         meter = None
-        profile = sender.profile
+        profile = sender.codec.profile
         self._room, self._newest = Room(), None
         try:
             async with connect(url, FEATURES_PROTOCOL, heartbeat_s=self.config.heartbeat_s) as link:
@@ -476,7 +474,7 @@ def _encode(encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], 
     return encoder.encode(tensors, stamp)
 
 
-def _warm_up(head: Head, codec: CodecSpec) -> None:
+def _warm_up(head: Head, codec: Codec) -> None:
     """Let torch choose its kernels and touch its memory before the first frame counts."""
     blank = Frame(Letterbox(head.size, head.size).blank(), captured_ns=0)
     codec.encoder(head.layout).encode(_run_head(head, blank), Stamp(0, 0, *head.size))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from codec.feature.codec import Feature
-from codec.spec import CodecSpec
+from codec.spec import Codec, parse_codec
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
@@ -81,12 +81,12 @@ class CameraSettings(Settings):
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
 
     @property
-    def spec(self) -> CodecSpec:
+    def spec(self) -> Codec:
         """The codec with all that other settings say of it; its profile still to be found."""
-        spec = CodecSpec.parse(self.codec)
-        if isinstance(spec.codec, Feature) and self.effort is not None:
-            return CodecSpec(replace(spec.codec, effort=self.effort))
-        return spec
+        codec = parse_codec(self.codec)
+        if isinstance(codec, Feature) and self.effort is not None:
+            return replace(codec, effort=self.effort)
+        return codec
 
     @model_validator(mode="after")
     def _check_codec(self) -> Self:

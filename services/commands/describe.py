@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codec.feature.bundled import SHIPPED
+from codec.feature.bundled import BUNDLED
 from services.profiles import read_profile
 
 
@@ -13,7 +13,7 @@ def print_profile(name: str) -> None:
 
     Raises ProfileError or SettingsError.
     """
-    rows = (SHIPPED.get(name) or read_profile(Path(name))).describe()
+    rows = (BUNDLED.get(name) or read_profile(Path(name))).describe()
     width = max(len(fact) for fact, _ in rows)
     for fact, value in rows:  # no table of rich's: it would fold the hashes, which people copy and search for
         print(f"{fact:<{width}}  {value}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from codec.interface import Decoder
 from codec.layout import FloatArray, Layout, TensorSpec, raw_bytes
 from codec.packet import PacketHeader, Stamp, read_packets
-from codec.spec import CodecSpec
+from codec.spec import Codec, codec_of_packet
 from services.errors import TranscodeError
 from stream.atomic_file import replacing
 
@@ -50,7 +50,7 @@ class TranscodeReport:
         )
 
 
-def encode_file(source: Path, target: Path, codec: CodecSpec) -> TranscodeReport:
+def encode_file(source: Path, target: Path, codec: Codec) -> TranscodeReport:
     """Code the arrays of an .npz file, float32 and named by layer, into a file of packets.
 
     Arrays of 1 to 3 axes make one packet. Arrays of 4 axes are frames along the first, which all share, and
@@ -89,7 +89,7 @@ def decode_file(source: Path, target: Path, max_decoded_bytes: int = MAX_DECODED
         if decoder is None:
             header = PacketHeader.parse(packet)
             layout = header.layout
-            decoder = CodecSpec.of_packet(header).decoder(layout)
+            decoder = codec_of_packet(header).decoder(layout)
         if (len(frames) + 1) * raw_bytes(layout) > max_decoded_bytes:
             raise TranscodeError(
                 f"{source} decodes to more than {max_decoded_bytes} bytes; split it into parts"

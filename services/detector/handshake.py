@@ -9,7 +9,7 @@ from codec.errors import CodecError, UnknownProfile
 from codec.feature.profile import Profile
 from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel
 from stream.network.cut import split_points
@@ -25,7 +25,7 @@ MIB = 2**20
 class Agreement:
     """What both ends know from the welcome on."""
 
-    codec: CodecSpec
+    codec: Codec
     layout: Layout
     decoder: Decoder
     max_packet_bytes: int
@@ -70,7 +70,7 @@ def agree(
             f"this detector lacks calibration profile {unknown.hash[:12]} and takes none (--no-profiles)",
         ) from None
     try:
-        max_packet_bytes = codec.max_packet_bytes(agreed)
+        max_packet_bytes = codec.packet_format(agreed).max_packet_bytes
     except CodecError as error:  # tensors beyond what the codec's packets can say
         raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
     if max_packet_bytes > config.max_packet_mib * MIB:

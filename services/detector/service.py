@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from codec.errors import BitstreamError, MissingReference, UnknownProfile
-from codec.feature.bundled import SHIPPED
+from codec.feature.bundled import BUNDLED
 from codec.interface import DecodedFrame, Decoder
 from codec.layout import Layout, raw_bytes
 from services.detector.detections_json import DetectionMessage
@@ -109,7 +109,7 @@ class Detector:
         self._network: LoadedModel | None = None
         self._worker = Worker("tail")
         self._handshakes = Worker("handshake")
-        self._profiles = ProfileStore(SHIPPED)  # once ready, touched on the handshakes' thread only
+        self._profiles = ProfileStore(BUNDLED)  # once ready, touched on the handshakes' thread only
         self._tails: dict[str, Tail] = {}
         self._stopping = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()

@@ -7,7 +7,7 @@ import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -16,12 +16,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from codec.feature.bundled import SHIPPED
-from codec.feature.codec import Feature
+from codec.feature.bundled import BUNDLED
 from codec.feature.profile import Profile
 from codec.layout import raw_bytes
 from codec.rle.codec import Rle
-from codec.spec import CodecSpec
+from codec.spec import Codec, parse_codec
 from services.errors import SettingsError
 from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
 from services.evaluation.delay import LinkModel, Placement, delay_ms, frames_per_s, ranked, transfer_ms
@@ -204,8 +203,8 @@ def run_advise(options: Namespace) -> None:
     CheckpointError.
     """
     _check(options)
-    spec = CodecSpec.parse(options.codec) if options.codec else CodecSpec(Feature())
-    profiles = _profiles(spec, options.profile)
+    codec = parse_codec(options.codec) if options.codec else parse_codec("feature")
+    profiles = _profiles(codec, options.profile)
     wanted = [*(options.split or ()), *profiles]
     link = LinkModel(options.link_kbps, options.rtt_ms, options.detector_speed)
     size = parse_size(options.size)
@@ -228,8 +227,8 @@ def run_advise(options: Namespace) -> None:
 
         coded: dict[str, list[Placement]] = {}
         for point in points:
-            codecs: list[AnyCodec] = [] if options.codec else [CodecSpec(Rle(4))]
-            codecs.append(_with_profile(spec, profiles.get(point), model.weights_hash, point))
+            codecs: list[AnyCodec] = [] if options.codec else [Rle(4)]
+            codecs.append(_with_profile(codec, profiles.get(point), model.weights_hash, point))
             records = evaluate(model, codecs, dataset, point, size, watch=watch(f"split at {point}"))
             coded[point] = split_choices(records, point)
         records = evaluate(model, pixels, dataset, points[0], size, watch=watch("pixels"))
@@ -303,21 +302,21 @@ def _first_picture(dataset: Dataset, size: int | tuple[int, int], model: Model) 
     return picture_tensor(Letterbox(frame, canvas_for(size, *frame)).apply(first.image), model.device)
 
 
-def _profiles(spec: CodecSpec, file: Path | None) -> dict[str, Profile]:
+def _profiles(codec: Codec, file: Path | None) -> dict[str, Profile]:
     """The profile of `--profile`, by the split point that it was made for."""
     if file is None:
         return {}
-    if not isinstance(spec.codec, Feature):
-        raise SettingsError(f"--profile is for the feature codec, not for {spec.codec.name}")
+    if not codec.takes_profile:
+        raise SettingsError(f"--profile is for the feature codec, not for {codec.name}")
     profile = read_profile(file)
     return {str(profile.metadata.get("split", DEFAULT_SPLIT)): profile}
 
 
-def _with_profile(spec: CodecSpec, profile: Profile | None, weights_hash: str, point: str) -> CodecSpec:
+def _with_profile(codec: Codec, profile: Profile | None, weights_hash: str, point: str) -> Codec:
     """The feature codec with this profile for a point, else with the one shipped for it, else with none."""
-    if not isinstance(spec.codec, Feature) or (profile is None and spec.codec.profile != "auto"):
-        return spec
-    return CodecSpec(replace(spec.codec, profile=profile or SHIPPED.find(weights_hash, point) or "none"))
+    if not codec.takes_profile or (profile is None and not codec.profile_is_open):
+        return codec
+    return codec.with_profile(profile or BUNDLED.find(weights_hash, point))
 
 
 def _pixel_codecs() -> list[AnyCodec]:

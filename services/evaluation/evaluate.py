@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from codec.errors import BadCodecSpec
-from codec.feature.codec import Feature
-from codec.spec import CODECS, CodecSpec
+from codec.spec import CODECS, Codec, parse_codec
 from services.errors import MissingCodec, SettingsError
 from services.evaluation.agreement import confident
 from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed, read_clip, read_images
@@ -41,7 +40,7 @@ from stream.network.model import Model, load_model
 from stream.network.split import Head, Tail, Unsplit
 from stream.sources.base import SourceError
 
-AnyCodec: TypeAlias = CodecSpec | PixelCodec
+AnyCodec: TypeAlias = Codec | PixelCodec
 
 # What a codec's name alone stands for: the settings that draw its curve.
 STANDARD_SETS: Mapping[str, Sequence[str]] = {
@@ -76,7 +75,7 @@ def evaluate(
         ClassMap(dataset.classes, model.names),
         dataset.kind == "clip",
     )
-    runs = {codec: FeatureRun(codec, consecutive) for codec in codecs if isinstance(codec, CodecSpec)}
+    runs = {codec: FeatureRun(codec, consecutive) for codec in codecs if not isinstance(codec, PixelCodec)}
     ceiling = Scores()
     truths = []
     tail = Tail(model, split)
@@ -103,7 +102,7 @@ def evaluate(
         raise SourceError(f"{dataset.name} holds no picture that can be read")
     all_scores = {
         codec: runs[codec].scores
-        if isinstance(codec, CodecSpec)
+        if not isinstance(codec, PixelCodec)
         else _watch_pixels(
             PixelRun(codec, consecutive),
             _told(letterboxed(dataset, classes, size), str(codec), watch),
@@ -159,7 +158,7 @@ def _parse_codec(text: str) -> AnyCodec:
     if name not in {codec.name for codec in CODECS}:
         known = ", ".join([*(codec.name for codec in CODECS), *FORMATS])
         raise BadCodecSpec(f"no codec {name[:80]!r}; there are {known}")
-    return CodecSpec.parse(text)
+    return parse_codec(text)
 
 
 def _standard_codecs(notice: Callable[[str], None]) -> list[AnyCodec]:
@@ -179,24 +178,18 @@ def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Pa
     Raises SettingsError or ProfileError.
     """
     needy = {
-        codec: codec.codec
+        codec: codec
         for codec in codecs
-        if isinstance(codec, CodecSpec)
-        and isinstance(codec.codec, Feature)
-        and (file is not None or codec.codec.profile == "auto")
+        if not isinstance(codec, PixelCodec)
+        and codec.takes_profile
+        and (file is not None or codec.profile_is_open)
     }
     if not needy:
         if file is not None:
             raise SettingsError("--profile is for the feature codec, and none is to be measured")
         return list(codecs)
-    found = resolve(next(iter(needy)), model.weights_hash, split, file).codec
-    assert isinstance(found, Feature)
-    return [
-        CodecSpec(replace(needy[codec], profile=found.profile))
-        if isinstance(codec, CodecSpec) and codec in needy
-        else codec
-        for codec in codecs
-    ]
+    profile = resolve(next(iter(needy.values())), model.weights_hash, split, file).profile
+    return [needy[codec].with_profile(profile) if codec in needy else codec for codec in codecs]
 
 
 def run_evaluate(options: Namespace) -> None:

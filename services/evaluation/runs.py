@@ -11,7 +11,7 @@ import torchvision  # noqa: F401 # ultralytics then takes its compiled NMS: the 
 from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout, raw_bytes
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from services.evaluation.pixel_codecs import Canvas, Coder, PixelCodec
 from services.evaluation.scores import Scores
 from stream.detections import Detections
@@ -24,7 +24,7 @@ from stream.network.split import Tail
 class FeatureRun:
     """One codec of tensors on its way along one source."""
 
-    def __init__(self, codec: CodecSpec, consecutive: bool) -> None:
+    def __init__(self, codec: Codec, consecutive: bool) -> None:
         self.codec = codec
         self.scores = Scores()
         self._consecutive = consecutive

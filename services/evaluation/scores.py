@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from services.evaluation.agreement import Matches
 from services.evaluation.dataset import Dataset
 from services.evaluation.labels import Objects
@@ -89,13 +89,13 @@ class Scores:
 
 
 def make_record(
-    codec: CodecSpec | PixelCodec | None, dataset: Dataset, scores: Scores, ceiling: Scores
+    codec: Codec | PixelCodec | None, dataset: Dataset, scores: Scores, ceiling: Scores
 ) -> EvaluationRecord:
     """The record of one codec; of the network unsplit for None, whose scores is the ceiling itself."""
     name, _, setting = str(codec or "none").partition(":")
     accuracy, agreement = scores.accuracy.over_classes(), scores.agreement.over_objects()
     sent = codec is not None
-    split = isinstance(codec, CodecSpec)
+    split = sent and not isinstance(codec, PixelCodec)
     return EvaluationRecord(
         codec=name,
         setting=setting,

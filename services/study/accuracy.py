@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from codec.layout import Layout
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from services.errors import NotMeasurable
 from services.study.subject import Sample, Subject, Tensors
 
@@ -59,7 +59,7 @@ def unchanged(tensors: Tensors, layout: Layout) -> tuple[Tensors, int]:
     return tensors, sum(tensor.nbytes for tensor in tensors.values())
 
 
-def through(codec: CodecSpec) -> Change:
+def through(codec: Codec) -> Change:
     """Each picture's tensors through a new encoder and decoder, as one real packet."""
 
     def change(tensors: Tensors, layout: Layout) -> tuple[Tensors, int]:

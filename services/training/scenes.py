@@ -14,7 +14,7 @@ from rich.table import Table
 from ultralytics.utils.metrics import box_iou
 
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.detector.settings import DetectorSettings
 from services.profiles import resolve
 from services.settings import DEFAULT_CODEC
@@ -41,7 +41,7 @@ class SplitDetector:
         settings = DetectorSettings.load({})
         self.letterbox = Letterbox(canvas, canvas)
         self.head, self.tail = Head(network, size=canvas), Tail(network)
-        codec = resolve(CodecSpec.parse(DEFAULT_CODEC), network.weights_hash, DEFAULT_SPLIT)
+        codec = resolve(parse_codec(DEFAULT_CODEC), network.weights_hash, DEFAULT_SPLIT)
         self.encoder, self.decoder = codec.encoder(self.head.layout), codec.decoder(self.head.layout)
         self.confidence, self.iou = settings.confidence, settings.iou
         self.frames = 0

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from codec.errors import BadCodecSpec, BadLayout, UnknownProfile
 from codec.feature.profile import Profile, ProfileError
 from codec.layout import Layout, TensorSpec
-from codec.spec import CodecSpec
+from codec.spec import Codec, parse_codec
 from stream.session.close_codes import CloseCode, SessionError
 from stream.session.messages import (
     PROTOCOL_VERSION,
@@ -60,13 +60,13 @@ def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) 
         )
 
 
-def check_codec(hello: Hello, profiles: Mapping[str, Profile]) -> CodecSpec:
+def check_codec(hello: Hello, profiles: Mapping[str, Profile]) -> Codec:
     """The codec that the camera announces.
 
     Raises UnknownProfile where it names a calibration profile that `profiles` lacks, else SessionError.
     """
     try:
-        spec = CodecSpec.parse(hello.codec, profiles)
+        codec = parse_codec(hello.codec, profiles)
     except UnknownProfile as unknown:
         if _SHA256.fullmatch(unknown.hash):
             raise
@@ -74,11 +74,11 @@ def check_codec(hello: Hello, profiles: Mapping[str, Profile]) -> CodecSpec:
         raise SessionError(CloseCode.CODEC_REFUSED, reason) from None
     except BadCodecSpec as error:
         raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
-    if getattr(spec.codec, "profile", None) == "auto":
+    if codec.profile_is_open:
         raise SessionError(
             CloseCode.CODEC_REFUSED, "the codec leaves its calibration profile open: name its SHA-256"
         )
-    return spec
+    return codec
 
 
 def check_layout(hello: Hello, layout: Layout) -> None:

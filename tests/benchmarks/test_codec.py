@@ -20,7 +20,7 @@ from codec.layout import TensorSpec
 from codec.packet import Stamp
 from codec.rle import kernels
 from codec.rle.quantize import ValueRange
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 
 # YOLOv5m at 480x640, split 4.m, and the paper's ResNet-50 after its 4th layer.
 SHAPES = [(96, 60, 80), (64, 56, 56)]
@@ -43,7 +43,7 @@ class Rle:
 
     def __init__(self, shape, bits):
         layout = (TensorSpec("4.m", shape),)
-        spec = CodecSpec.parse(f"rle:bits={bits}")
+        spec = parse_codec(f"rle:bits={bits}")
         self._encoder, self._decoder = spec.encoder(layout), spec.decoder(layout)
 
     def encode(self, tensor):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.commands.bench import read_video
 from services.memory import keep_freed_memory
 from services.profiles import resolve
@@ -52,7 +52,7 @@ def network(request):
 @pytest.mark.parametrize("codec", CODECS)
 def test_share_of_the_network(benchmark, capsys, network, codec):
     name, weights_hash, head, tail, canvases = network
-    spec = resolve(CodecSpec.parse(codec), weights_hash, head.split)
+    spec = resolve(parse_codec(codec), weights_hash, head.split)
     encoder, decoder = spec.encoder(head.layout), spec.decoder(head.layout)
     features = [head(canvas) for canvas in canvases]
     times_s = {stage: [] for stage in ("head", "encode", "decode", "tail")}

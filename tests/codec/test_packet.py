@@ -27,11 +27,11 @@ from codec.packet import (
     open_packet,
     read_packets,
 )
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from tests.codec.samples import LAYOUT, STAMP, features
 
 SPECS = ["raw", "rle:bits=2", "rle:bits=3", "rle:bits=8", "rle:bits=3,temporal=true"]
-RLE = CodecSpec.parse("rle:bits=3")
+RLE = parse_codec("rle:bits=3")
 PACKET = RLE.encoder(LAYOUT).encode(features(1), Stamp(*STAMP)).data
 HEADER_BYTES = PacketHeader.parse(PACKET).header_bytes
 
@@ -78,7 +78,7 @@ def test_refuses_truncation(size):
 
 @pytest.mark.parametrize("text", SPECS)
 def test_refuses_every_bit_flip(text):
-    spec = CodecSpec.parse(text)
+    spec = parse_codec(text)
     packet = spec.encoder(LAYOUT).encode(features(1), Stamp(*STAMP)).data
     for bit in range(8 * len(packet)):
         flipped = bytearray(packet)
@@ -89,7 +89,7 @@ def test_refuses_every_bit_flip(text):
 
 @pytest.mark.parametrize("text", SPECS)
 def test_an_honest_checksum_over_a_flip_gives_the_right_shapes_or_is_refused(text):
-    spec = CodecSpec.parse(text)
+    spec = parse_codec(text)
     packet = spec.encoder(LAYOUT).encode(features(1), Stamp(*STAMP)).data
     outcomes = set()
     for bit in range(8 * (len(packet) - 4)):
@@ -102,7 +102,7 @@ def test_an_honest_checksum_over_a_flip_gives_the_right_shapes_or_is_refused(tex
 @given(st.sampled_from(SPECS), st.data())
 def test_honest_nonsense_is_refused_or_has_the_right_shapes(text, data):
     """Bytes overwritten, taken out and put in, with the sizes and the checksum made right again or not."""
-    spec = CodecSpec.parse(text)
+    spec = parse_codec(text)
     packet = bytearray(spec.encoder(LAYOUT).encode(features(1), Stamp(*STAMP)).data)
     start = data.draw(st.integers(0, len(packet) - 4))
     stop = data.draw(st.integers(start, min(start + 8, len(packet) - 4)))
@@ -116,7 +116,7 @@ def test_honest_nonsense_is_refused_or_has_the_right_shapes(text, data):
 def test_noise_is_refused(text, noise):
     for data in (noise, PACKET[:29] + noise, PACKET[:HEADER_BYTES] + noise):
         with pytest.raises(BitstreamError):
-            decode(data, CodecSpec.parse(text))
+            decode(data, parse_codec(text))
 
 
 def takes(spec, data):
@@ -203,13 +203,16 @@ def test_a_large_layout_is_refused_before_its_packet_is_complete():
 
 @pytest.mark.parametrize("text", ["raw", "rle:bits=2", "rle:bits=5", "rle:bits=8,temporal=true"])
 def test_largest_packet_has_exactly_the_bound(text):
-    spec = CodecSpec.parse(text)
+    spec = parse_codec(text)
     # Never the minimum but once, at the end: no runs and as many codewords as there can be.
     frame = {}
     for tensor in LAYOUT:
         frame[tensor.name] = np.ones(tensor.shape, np.float32)
         frame[tensor.name].flat[-1] = -1
-    assert len(spec.encoder(LAYOUT).encode(frame, Stamp(0, 0)).data) == spec.max_packet_bytes(LAYOUT)
+    assert (
+        len(spec.encoder(LAYOUT).encode(frame, Stamp(0, 0)).data)
+        == spec.packet_format(LAYOUT).max_packet_bytes
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def test_refuses_a_tensor_that_no_table_can_hold(name, shape):
 )
 def test_refuses_a_layout_that_no_packet_can_hold(layout):
     with pytest.raises(BadLayout):
-        RLE.max_packet_bytes(layout)
+        RLE.packet_format(layout)
 
 
 @pytest.mark.parametrize("field", ["sequence", "captured_ns", "frame_height", "frame_width"])

@@ -8,12 +8,12 @@ from hypothesis import given
 
 from codec.errors import CorruptPacket
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from tests.codec import reference_rle as reference
 from tests.codec.rle.test_codec import frames
 from tests.codec.samples import LAYOUT, STAMP, features, layout_of, tables
 
-RAW = CodecSpec.parse("raw")
+RAW = parse_codec("raw")
 
 
 @given(frames())
@@ -23,7 +23,7 @@ def test_every_coefficient_comes_back_bit_for_bit(video_frames):
     packet = RAW.encoder(layout).encode(frame, Stamp(*STAMP))
     assert packet.data == reference.raw_packet(tables(frame), STAMP)
     assert packet.keyframe
-    assert len(packet.data) == RAW.max_packet_bytes(layout)
+    assert len(packet.data) == RAW.packet_format(layout).max_packet_bytes
     for name, tensor in RAW.decoder(layout).decode(packet.data).tensors.items():
         assert tensor.dtype == np.float32
         assert tensor.tobytes() == frame[name].tobytes()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import BadCodecSpec, UnsupportedPacket
 from codec.packet import PacketHeader
-from codec.spec import CODECS, CodecSpec
+from codec.spec import CODECS, codec_of_packet, parse_codec
+from tests.codec.calibrated import make_profile
 from tests.codec.samples import LAYOUT
 
 
@@ -19,12 +22,17 @@ from tests.codec.samples import LAYOUT
         ("rle", "rle:bits=4,temporal=false,keyframe_interval=250"),
         ("rle:bits=3", "rle:bits=3,temporal=false,keyframe_interval=250"),
         ("rle:keyframe_interval=9,temporal=true", "rle:bits=4,temporal=true,keyframe_interval=9"),
+        ("feature", "feature:quality=6,temporal=true,effort=2,keyframe_interval=250,profile=auto"),
+        (
+            "feature:profile=none",
+            "feature:quality=6,temporal=true,effort=2,keyframe_interval=250,profile=none",
+        ),
     ],
 )
 def test_canonical_text_has_every_parameter(text, canonical):
-    spec = CodecSpec.parse(text)
+    spec = parse_codec(text)
     assert str(spec) == canonical
-    assert CodecSpec.parse(canonical) == spec
+    assert parse_codec(canonical) == spec
 
 
 @pytest.mark.parametrize(
@@ -45,22 +53,25 @@ def test_canonical_text_has_every_parameter(text, canonical):
         ("rle:bits=3,", "no parameter ''"),
         ("rle: bits=3", "no parameter ' bits'"),
         ("rle:temporal=1", "'1', not true or false"),
+        ("rle:profile=auto", "rle has no parameter 'profile'"),
+        ("feature:profile=none,profile=auto", "given twice"),
+        ("feature:profile_is_open=true", "no parameter 'profile_is_open'"),
         ("rle:keyframe_interval=0", "keyframe_interval is 0"),
         ("rle:keyframe_interval=99999999", "keyframe_interval is 99999999"),
     ],
 )
 def test_refuses_what_there_is_not(text, message):
     with pytest.raises(BadCodecSpec, match=message):
-        CodecSpec.parse(text)
+        parse_codec(text)
 
 
 @given(st.text() | st.text(max_size=30).map(lambda text: f"rle:{text}"))
 def test_any_text_is_a_spec_or_refused(text):
     try:
-        spec = CodecSpec.parse(text)
+        spec = parse_codec(text)
     except BadCodecSpec:
         return
-    assert CodecSpec.parse(str(spec)) == spec
+    assert parse_codec(str(spec)) == spec
 
 
 def test_names_and_ids_are_used_once():
@@ -73,7 +84,7 @@ def test_names_and_ids_are_used_once():
 )
 def test_a_packet_says_its_codec(codec_id, parameters, text):
     header = PacketHeader(codec_id, parameters, True, 0, 0, 0, 0, LAYOUT, (0, 0))
-    assert CodecSpec.of_packet(header) == CodecSpec.parse(text)
+    assert codec_of_packet(header) == parse_codec(text)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +92,39 @@ def test_a_packet_says_its_codec(codec_id, parameters, text):
 )
 def test_a_packet_of_no_codec_is_refused(codec_id, parameters):
     with pytest.raises(UnsupportedPacket):
-        CodecSpec.of_packet(PacketHeader(codec_id, parameters, True, 0, 0, 0, 0, LAYOUT, (0, 0)))
+        codec_of_packet(PacketHeader(codec_id, parameters, True, 0, 0, 0, 0, LAYOUT, (0, 0)))
+
+
+@pytest.mark.parametrize("text", ["raw", "rle", "rle:temporal=true"])
+def test_a_codec_without_a_quantizer_step_or_profile_says_so(text):
+    codec = parse_codec(text)
+    assert (codec.takes_profile, codec.profile, codec.profile_is_open, codec.step_range) == (
+        False,
+        None,
+        False,
+        None,
+    )
+    with pytest.raises(BadCodecSpec, match=f"{codec.name} takes no calibration profile"):
+        codec.with_profile(None)
+
+
+def test_the_feature_codec_leaves_its_profile_open_until_it_is_given_one():
+    profile = make_profile(LAYOUT)
+    codec = parse_codec("feature:quality=3,effort=1")
+    assert codec.takes_profile
+    assert codec.profile_is_open
+    assert codec.profile is None
+    given = codec.with_profile(profile)
+    assert given.profile == profile
+    assert not given.profile_is_open
+    assert str(given).endswith(f",profile={profile.hash}")
+    assert parse_codec(str(given), {profile.hash: profile}) == given
+    assert codec.with_profile(None) == parse_codec("feature:quality=3,effort=1,profile=none")
+    with pytest.raises(BadCodecSpec, match="given and left open"):
+        replace(given, profile_is_open=True)
+
+
+def test_the_step_range_holds_every_quality():
+    finest, coarsest = parse_codec("feature").step_range
+    for quality in range(1, 11):
+        assert finest <= parse_codec(f"feature:quality={quality}").encoder(LAYOUT).step <= coarsest

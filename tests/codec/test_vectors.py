@@ -7,7 +7,7 @@ import pytest
 
 from codec.feature.profile import Profile, channels_of, grouped, plane
 from codec.packet import PacketHeader, read_packets
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from tests.codec import reference_feature
 from tests.codec import reference_rle as reference
 from tests.codec.samples import tables
@@ -32,7 +32,7 @@ def test_encoder_writes_the_golden_bytes(name):
 
 @pytest.mark.parametrize("name", CODECS)
 def test_golden_packets_decode_to_the_golden_arrays(name):
-    decoder = CodecSpec.parse(CODECS[name]).decoder(layout())
+    decoder = parse_codec(CODECS[name]).decoder(layout())
     frames = [decoder.decode(packet).tensors for packet in read_packets(VECTORS / f"{name}.packets")]
     with np.load(VECTORS / f"{name}.npz", allow_pickle=False) as golden:
         assert list(golden) == [tensor.name for tensor in layout()]

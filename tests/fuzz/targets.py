@@ -12,10 +12,9 @@ import numpy as np
 from codec.errors import BitstreamError, CodecError, MissingReference
 from codec.feature.codec import Feature
 from codec.feature.profile import Profile
-from codec.interface import Codec
 from codec.layout import Layout
 from codec.packet import PacketHeader, Stamp, open_packet, read_packets
-from codec.spec import CodecSpec
+from codec.spec import Codec, codec_of_packet, parse_codec
 from tests.vectors import make
 
 STATE_BYTES = 4  # of a difference's payload, behind its step
@@ -40,7 +39,7 @@ def packet_headers() -> Target:
         for packet in (data, _resealed(data)):
             try:
                 header = open_packet(packet).header
-                CodecSpec.of_packet(header)
+                codec_of_packet(header)
             except CodecError:
                 continue
             if header.pack() != packet[: header.header_bytes]:
@@ -188,7 +187,7 @@ def _golden(name: str) -> list[bytes]:
 def _stream(name: str) -> tuple[Codec, Layout, list[bytes]]:
     if name in make.FEATURE:
         return make.feature_codec(name), make.FEATURE_LAYOUT, _golden(name)
-    return CodecSpec.parse(make.CODECS[name]).codec, make.layout(), _golden(name)
+    return parse_codec(make.CODECS[name]), make.layout(), _golden(name)
 
 
 STREAMS = ("raw", "rle-3", "rle-4-temporal", *make.FEATURE)

@@ -20,7 +20,7 @@ from codec.feature.codec import Feature
 from codec.feature.profile import Profile, grouped
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from tests.codec.calibrated import make_profile
 
 VECTORS = Path(__file__).parent
@@ -42,7 +42,7 @@ FEATURE_LAYOUT = (  # two groups, of padded planes and of none
 def feature_codec(name: str) -> Feature:
     """The codec of `feature.packets` or `feature-uncalibrated.packets`."""
     if name == "feature-uncalibrated":
-        return Feature(quality=7, keyframe_interval=5, profile="none")
+        return Feature(quality=7, keyframe_interval=5)
     profile = Profile.parse((VECTORS / "feature.profile").read_bytes())
     return Feature(quality=7, keyframe_interval=5, profile=profile)
 
@@ -97,7 +97,7 @@ def layout() -> Layout:
 
 def packets(codec: str) -> list[bytes]:
     """One packet a frame, the sequence number going round."""
-    encoder = CodecSpec.parse(codec).encoder(layout())
+    encoder = parse_codec(codec).encoder(layout())
     return [
         encoder.encode(frame, Stamp((2**32 - 2 + i) % 2**32, 10**12 + 40_000_000 * i, 480, 640)).data
         for i, frame in enumerate(features())
@@ -109,7 +109,7 @@ def main() -> None:
     for name, codec in CODECS.items():
         coded = packets(codec)
         (VECTORS / f"{name}.packets").write_bytes(b"".join(coded))
-        decoder = CodecSpec.parse(codec).decoder(layout())
+        decoder = parse_codec(codec).decoder(layout())
         frames = [decoder.decode(packet).tensors for packet in coded]
         np.savez(VECTORS / f"{name}.npz", **{x: np.stack([frame[x] for frame in frames]) for x in frames[0]})
     (VECTORS / "feature.profile").write_bytes(make_profile(FEATURE_LAYOUT, 3).pack())

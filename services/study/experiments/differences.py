@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from codec.feature.codec import Feature
 from codec.interface import Encoder
 from codec.packet import Stamp
 from codec.rle import kernels
 from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
 from codec.rle.runlength import scratch_bytes
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.errors import NotMeasurable
 from services.profiles import resolve
 from services.study.draw import label, legend, looks, panels, stamp
@@ -206,8 +205,8 @@ class _Tracker:
         self._bits = bits
         self._before: dict[str, Levels] = {}
         self._found: list[dict[str, float]] = []
-        self._still = CodecSpec(Rle(bits))
-        self._moving = CodecSpec(Rle(bits, temporal=True))
+        self._still = Rle(bits)
+        self._moving = Rle(bits, temporal=True)
         self._encoders: list[Encoder] = []
         self._sequence = 0
 
@@ -254,10 +253,9 @@ class _FeatureTracker:
     """Bytes of the feature codec, all keyframes and as differences, on the same frames after the first."""
 
     def __init__(self, weights: str, split: str) -> None:
-        codec = resolve(CodecSpec(Feature()), weights, split)
-        assert isinstance(codec.codec, Feature)
+        codec = resolve(parse_codec("feature"), weights, split)
         self._codec = codec
-        self._calibrated = codec.codec.profile != "none"
+        self._calibrated = codec.profile is not None
         self._moving: Encoder | None = None
         self._sizes: list[tuple[int, int]] = []
         self._sequence = 0

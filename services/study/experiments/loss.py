@@ -20,12 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from codec.errors import BitstreamError
-from codec.feature.codec import Feature
 from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout
 from codec.packet import Stamp
 from codec.rle.codec import Rle
-from codec.spec import CodecSpec
+from codec.spec import Codec, parse_codec
 from services.profiles import resolve
 from services.study.draw import label, legend, looks, panels
 from services.study.experiment import Experiment
@@ -70,7 +69,7 @@ class _Filled:
 class PacketLink:
     """Loses whole packets."""
 
-    def __init__(self, codec: CodecSpec, share: float, rng: np.random.Generator) -> None:
+    def __init__(self, codec: Codec, share: float, rng: np.random.Generator) -> None:
         self._codec, self._share, self._rng = codec, share, rng
         self._ends: tuple[Encoder, Decoder] | None = None
         self._filled = _Filled()
@@ -140,7 +139,7 @@ def datagram_starts(levels: Any) -> list[int]:
 class PartLink:
     """Loses rows or channels of decoded tensors."""
 
-    def __init__(self, codec: CodecSpec, unit: str, share: float, rng: np.random.Generator) -> None:
+    def __init__(self, codec: Codec, unit: str, share: float, rng: np.random.Generator) -> None:
         self._whole = PacketLink(codec, 0, rng)
         self._axis = {"channel": 0, "row": 1}[unit]
         self._share, self._rng = share, rng
@@ -158,10 +157,10 @@ class PartLink:
         return self._filled.keep(filled), size
 
 
-def _link(unit: str, codec: str, share: float, feature: CodecSpec, rng: np.random.Generator) -> Link:
+def _link(unit: str, codec: str, share: float, feature: Codec, rng: np.random.Generator) -> Link:
     spec = {
-        "rle": CodecSpec(Rle(BITS)),
-        "rle temporal": CodecSpec(Rle(BITS, temporal=True)),
+        "rle": Rle(BITS),
+        "rle temporal": Rle(BITS, temporal=True),
         "feature": feature,
     }[codec]
     if unit == "packet":
@@ -186,7 +185,7 @@ def _measure_clip(study: Study, subject: Any, source: Any) -> None:
     missing = study.missing("loss", subject, source, asked)
     if not missing:
         return
-    feature = resolve(CodecSpec(Feature()), subject.weights, subject.split)
+    feature = resolve(parse_codec("feature"), subject.weights, subject.split)
     # The same losses for all codecs: what differs between them is not chance.
     links = [
         _link(

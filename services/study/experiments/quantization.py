@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from codec.layout import Layout, raw_bytes
 from codec.packet import Stamp
 from codec.rle.codec import Rle
-from codec.spec import CodecSpec
 from services.study.accuracy import accuracies, through, unchanged
 from services.study.draw import COLOURS, label, legend, looks, panels, stamp
 from services.study.experiment import Experiment
@@ -48,8 +47,7 @@ def _measure_accuracy(study: Study) -> None:
             source = study.judged(subject)
             asked = study.missing("figure5", subject, source, [{"bits": bits} for bits in (FLOAT, *BITS)])
             changes = {
-                one["bits"]: unchanged if one["bits"] == FLOAT else through(CodecSpec(Rle(one["bits"])))
-                for one in asked
+                one["bits"]: unchanged if one["bits"] == FLOAT else through(Rle(one["bits"])) for one in asked
             }
             if changes:
                 found = accuracies(subject, study.samples(subject, source), changes)

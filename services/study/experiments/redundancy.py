@@ -21,7 +21,7 @@ from codec.layout import FloatArray, Layout
 from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
 from codec.rle.quantize import ValueRange
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.errors import NotMeasurable
 from services.evaluation.curves import Curve
 from services.profiles import resolve
@@ -95,7 +95,7 @@ def _measure(study: Study) -> None:
             missing = study.missing("redundancy", subject, source, asked)
             if not missing:
                 continue
-            codec = resolve(CodecSpec(Feature()), subject.weights, subject.split).codec
+            codec = resolve(parse_codec("feature"), subject.weights, subject.split)
             assert isinstance(codec, Feature)
             found: dict[int, list[dict[str, float]]] = {number: [] for number in range(len(missing))}
             changes = {
@@ -130,9 +130,9 @@ def _scores(
 
 def _change(settings: Mapping[str, Any], codec: Feature) -> Change:
     if "feature" in settings:
-        return through(CodecSpec(replace(codec, quality=settings["feature"])))
+        return through(replace(codec, quality=settings["feature"]))
     if settings["ranges"] == "tensor":
-        return through(CodecSpec(Rle(settings["bits"])))
+        return through(Rle(settings["bits"]))
 
     def by_channel(tensors: Tensors, layout: Layout) -> tuple[Tensors, int]:
         return {name: channel_levels(tensor, settings["bits"])[1] for name, tensor in tensors.items()}, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codec.feature.bundled import SHIPPED, Shipped
+from codec.feature.bundled import BUNDLED, BundledProfiles
 from codec.feature.codec import PARAMETER_BYTES, Feature
 from codec.feature.profile import Profile, ProfileError
 from tests.codec.calibrated import make_profile
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 def test_profiles_are_found_by_weights_and_split(folder):
-    shipped = Shipped(folder)
+    shipped = BundledProfiles(folder)
     assert shipped.find("aa", "4.m") == make_profile(LAYOUT, 0)
     assert shipped.find("bb", "2.m") == make_profile(LAYOUT, 1)
     assert shipped.find("aa", "2.m") is None
@@ -28,7 +28,7 @@ def test_profiles_are_found_by_weights_and_split(folder):
 
 
 def test_profiles_are_a_mapping_by_hash(folder):
-    shipped = Shipped(folder)
+    shipped = BundledProfiles(folder)
     profile = make_profile(LAYOUT, 1)
     assert len(shipped) == 2
     assert set(shipped) == {make_profile(LAYOUT, 0).hash, profile.hash}
@@ -37,23 +37,23 @@ def test_profiles_are_a_mapping_by_hash(folder):
 
 
 def test_no_file_is_read_before_a_profile_is_asked_for(folder):
-    shipped = Shipped(folder)
+    shipped = BundledProfiles(folder)
     (folder / "cc.4.m.profile").write_bytes(b"no profile")
     with pytest.raises(ProfileError):
         shipped.find("aa", "4.m")
 
 
 def test_a_folder_that_is_not_there_has_none(tmp_path):
-    assert dict(Shipped(tmp_path / "none")) == {}
+    assert dict(BundledProfiles(tmp_path / "none")) == {}
 
 
 def test_what_is_shipped_is_found_by_its_first_bytes():
-    for profile_hash, profile in SHIPPED.items():
+    for profile_hash, profile in BUNDLED.items():
         assert profile.hash == profile_hash
         assert Profile.parse(profile.pack()) == profile
         assert Feature.from_parameters(bytes.fromhex(profile_hash)[:PARAMETER_BYTES]).profile == profile
 
 
 def test_no_profile_has_the_bytes_of_none():
-    assert Feature.from_parameters(bytes(PARAMETER_BYTES)).profile == "none"
-    assert not any(profile_hash.startswith("00" * PARAMETER_BYTES) for profile_hash in SHIPPED)
+    assert Feature.from_parameters(bytes(PARAMETER_BYTES)) == Feature()
+    assert not any(profile_hash.startswith("00" * PARAMETER_BYTES) for profile_hash in BUNDLED)

@@ -134,7 +134,7 @@ def test_differences_of_the_test_frames_have_vectors_and_blocks_without_levels()
 
 @pytest.mark.parametrize("layout", [SMALL, ODD], ids=["small", "odd"])
 def test_the_slow_decoder_agrees_without_a_profile(layout):
-    codec = Feature(profile="none", quality=9, keyframe_interval=3)
+    codec = Feature(quality=9, keyframe_interval=3)
     frames = [*video(9, 3, layout), *pans(9, 3, layout)]
     frames[3:3] = [{name: 0 * tensor for name, tensor in frames[0].items()}]
     packets = encode_all(codec.encoder(layout), frames)
@@ -282,7 +282,7 @@ def noise(seed):
 
 
 @pytest.mark.parametrize(
-    "codec", [make_codec(SCENES, 1, quality=9), Feature(profile="none", quality=9)], ids=["calibrated", "not"]
+    "codec", [make_codec(SCENES, 1, quality=9), Feature(quality=9)], ids=["calibrated", "not"]
 )
 def test_a_change_of_scene_is_not_taken_for_noise(codec):
     encoder, before, after = codec.encoder(SCENES), still(0), still(1, 4)
@@ -292,7 +292,7 @@ def test_a_change_of_scene_is_not_taken_for_noise(codec):
 
 
 def test_without_calibration_a_frame_beyond_the_ranges_of_the_keyframe_makes_another():
-    codec = Feature(profile="none", quality=8)
+    codec = Feature(quality=8)
     encoder, decoder = codec.encoder(SCENES), codec.decoder(SCENES)
     for i, gain in enumerate(0.01 * 1.1 ** np.arange(60)):
         frame = np.float32(gain) * still(0)
@@ -560,9 +560,9 @@ def test_limits_largest_layouts_are_taken():
 
 
 def test_channels_of_a_group_are_limited():
-    Feature(profile="none").packet_format((TensorSpec("a", (2048,)), TensorSpec("b", (2048, 4, 4))))
+    Feature().packet_format((TensorSpec("a", (2048,)), TensorSpec("b", (2048, 4, 4))))
     with pytest.raises(BadLayout, match="2049"):
-        Feature(profile="none").packet_format((TensorSpec("a", (2049,)),))
+        Feature().packet_format((TensorSpec("a", (2049,)),))
 
 
 def test_limits_payload_larger_than_the_bound():
@@ -616,7 +616,7 @@ def test_limits_difference_without_state_or_out_of_order():
 @pytest.mark.parametrize("ranges", ["7c00", "fc00", "7e00", "reversed", "short"])
 def test_limits_ranges_without_a_profile(ranges):
     """A keyframe's ranges of channels: no infinity, no NaN, least first, and all of them."""
-    codec = Feature(profile="none")
+    codec = Feature()
     packets = [packet.data for packet in encode_all(codec.encoder(SMALL), pans(8, 2))]
     payload = bytearray(payload_of(packets[0]))
     if ranges == "reversed":

@@ -17,7 +17,7 @@ from codec.errors import (
     UnsupportedPacket,
 )
 from codec.packet import PacketHeader, Stamp
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from tests.codec import reference_rle as reference
 from tests.codec.samples import LAYOUT, STAMP, features, layout_of, tables, video
 
@@ -35,7 +35,7 @@ def frames(draw, count=1):
 
 
 def spec(**parameters):
-    return CodecSpec.parse("rle:" + ",".join(f"{name}={value}" for name, value in parameters.items()))
+    return parse_codec("rle:" + ",".join(f"{name}={value}" for name, value in parameters.items()))
 
 
 def temporal(bits=4, keyframe_interval=250):
@@ -69,7 +69,7 @@ def test_keyframes_are_the_reference_ones(video_frames, bits, is_temporal):
     layout = layout_of(frame)
     data = codec.encoder(layout).encode(frame, Stamp(*STAMP)).data
     assert data == reference.rle_packet(tables(frame), bits, STAMP)
-    assert len(data) <= codec.max_packet_bytes(layout)
+    assert len(data) <= codec.packet_format(layout).max_packet_bytes
     assert_decodes(codec.decoder(layout).decode(data), frame, bits)
 
 
@@ -147,7 +147,7 @@ class TestRefusals:
         ],
     )
     def test_encoder_refuses_other_tensors(self, text, name, tensor, message):
-        encoder = CodecSpec.parse(text).encoder(LAYOUT)
+        encoder = parse_codec(text).encoder(LAYOUT)
         with pytest.raises(ShapeMismatch, match=message):
             encoder.encode({**features(1), name: tensor}, Stamp(0, 0))
 
@@ -155,14 +155,14 @@ class TestRefusals:
         frame = features(1)
         del frame["4.cv2"]
         with pytest.raises(ShapeMismatch, match="no such tensor"):
-            CodecSpec.parse(text).encoder(LAYOUT).encode(frame, Stamp(0, 0))
+            parse_codec(text).encoder(LAYOUT).encode(frame, Stamp(0, 0))
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     def test_encoder_refuses_what_is_not_finite(self, text, bad):
         frame = features(1)
         frame["4.cv2"][3] = bad
         with pytest.raises(NonFiniteTensor, match=r"4\.cv2"):
-            CodecSpec.parse(text).encoder(LAYOUT).encode(frame, Stamp(0, 0))
+            parse_codec(text).encoder(LAYOUT).encode(frame, Stamp(0, 0))
 
 
 class TestKeyframes:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from codec.feature.codec import QUALITY, FeatureEncoder
+from codec.feature.codec import QUALITY, Feature
 from tests.services.proxy import proxy_to
 from tests.services.test_pipeline import balances
 from tests.services.waiting import LIVENESS_S, until
@@ -17,7 +17,7 @@ NOISE = "demo:scene=bus,fps=15,size=96x64,noise=40"  # which no prediction takes
 
 CODEC = "feature:quality=8,profile=none"
 STEP, _ = QUALITY[8]
-COARSEST = FeatureEncoder.coarsest
+COARSEST = Feature.step_range.coarsest
 
 
 def value(camera, name: str, **labels: str) -> float:

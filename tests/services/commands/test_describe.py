@@ -60,7 +60,7 @@ def test_another_file_is_refused_by_its_name(show, data, reason):
 
 def test_a_shipped_profile_is_shown_by_its_hash(monkeypatch, capsys):
     shipped = profile(model="yolov5n")
-    monkeypatch.setattr(describe, "SHIPPED", {shipped.hash: shipped})
+    monkeypatch.setattr(describe, "BUNDLED", {shipped.hash: shipped})
     assert main(["profile", "show", shipped.hash]) == Exit.OK
     assert shipped.hash in capsys.readouterr().out
     assert main(["profile", "show", "0" * 64]) == Exit.USAGE

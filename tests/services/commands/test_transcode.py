@@ -8,15 +8,15 @@ import pytest
 from codec.errors import BitstreamError, CorruptPacket, LayoutMismatch, NonFiniteTensor, TruncatedPacket
 from codec.layout import TensorSpec
 from codec.packet import PacketHeader, Stamp, read_packets
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.commands.transcode import decode_file, encode_file
 from services.errors import TranscodeError
 from tests.codec import reference_rle as reference
 from tests.codec.samples import LAYOUT, features, tables, video
 
-RAW = CodecSpec.parse("raw")
-RLE = CodecSpec.parse("rle:bits=3")
-TEMPORAL = CodecSpec.parse("rle:bits=3,temporal=true")
+RAW = parse_codec("raw")
+RLE = parse_codec("rle:bits=3")
+TEMPORAL = parse_codec("rle:bits=3,temporal=true")
 PICTURES = (TensorSpec("4.m", (4, 6, 8)), TensorSpec("file", (2, 3, 4)))
 
 

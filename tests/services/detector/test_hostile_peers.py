@@ -15,7 +15,7 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
 from codec.packet import PacketHeader, Stamp
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.detector.service import EXTRA_CONNECTIONS
 from stream.network.cut import layout
 from stream.network.model import load_model
@@ -70,7 +70,7 @@ def make_hello(model, agreed):
 @pytest.fixture
 def encode(agreed):
     """Packets of random tensors, in order."""
-    encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(agreed)
+    encoder = parse_codec("rle:bits=4,temporal=true").encoder(agreed)
     numbers = np.random.default_rng(0)
     tensors = {spec.name: numbers.normal(size=spec.shape).astype(np.float32) for spec in agreed}
 
@@ -362,7 +362,7 @@ async def test_a_name_that_no_packet_can_carry_is_refused(start_detector, make_h
 
 
 async def test_the_latest_time_a_packet_can_tell_is_acknowledged(start_detector, make_hello, agreed):
-    encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(agreed)
+    encoder = parse_codec("rle:bits=4,temporal=true").encoder(agreed)
     tensors = {spec.name: np.zeros(spec.shape, np.float32) for spec in agreed}
     async with start_detector() as running, linked(running.url) as link:
         await link.send(make_hello().text())

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import WSMsgType, web
 
-from codec.feature.bundled import SHIPPED
+from codec.feature.bundled import BUNDLED
 from services.detector import service as detector_module
 from services.detector.profile_store import RECEIVED_KEPT, ProfileStore
 from services.errors import DetectorRefused
@@ -40,7 +40,7 @@ def calibrated(agreed):
 @pytest.fixture
 def profile(calibrated, monkeypatch):
     """A profile that this process knows, as a camera does."""
-    monkeypatch.setitem(SHIPPED.__dict__, "_by_hash", {calibrated.hash: calibrated})
+    monkeypatch.setitem(BUNDLED.__dict__, "_by_hash", {calibrated.hash: calibrated})
     return calibrated
 
 
@@ -49,7 +49,7 @@ def lacking(start_detector, monkeypatch):
     """Starts a detector that has no profile."""
 
     def start(**settings):
-        monkeypatch.setattr(detector_module, "SHIPPED", {})
+        monkeypatch.setattr(detector_module, "BUNDLED", {})
         return start_detector(**settings)
 
     return start

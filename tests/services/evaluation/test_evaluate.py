@@ -13,7 +13,7 @@ import pytest
 
 from codec.errors import BadCodecSpec
 from codec.packet import Stamp
-from codec.spec import CodecSpec
+from codec.spec import parse_codec
 from services.errors import MissingCodec, SettingsError
 from services.evaluation import pixel_codecs as pixels
 from services.evaluation.agreement import CEILING, Matches, Precision, confident
@@ -185,7 +185,7 @@ class TestClip:
     def test_a_temporal_codec_keeps_its_state_along_the_clip(self, clip_records, model, video):
         """The bytes are those of one encoder that sees all frames in turn."""
         head = Head(model, size=SIZE)
-        encoder = CodecSpec.parse("rle:bits=4,temporal=true").encoder(head.layout)
+        encoder = parse_codec("rle:bits=4,temporal=true").encoder(head.layout)
         packets = []
         for number, picture in enumerate(read_clip(video).pictures):
             packets.append(encoder.encode(head(picture.image), Stamp(number, 0, *SIZE)))

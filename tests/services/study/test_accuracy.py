@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from codec.rle.codec import Rle
-from codec.spec import CodecSpec
 from services.study.accuracy import accuracies, through, unchanged
 from services.study.subject import Sample
 from tests.services.study.conftest import StudyFactory
@@ -63,7 +62,7 @@ def test_a_codec_gives_back_what_a_decoder_would(make_study: StudyFactory) -> No
     study = make_study()
     (subject,) = study.subjects
     sample = next(study.samples(subject, study.stills(subject)))
-    decoded, size = through(CodecSpec(Rle(3)))(sample.tensors, sample.layout)
+    decoded, size = through(Rle(3))(sample.tensors, sample.layout)
     for name, tensor in sample.tensors.items():
         low, high = float(tensor.min()), float(tensor.max())
         levels = np.floor((tensor.astype(np.float64) - low) * 7 / (high - low) + 0.5)
@@ -84,7 +83,7 @@ def test_real_weights_score_as_the_evaluation_does(
     images = source.images(shared_data / "coco/images/val2017", 6)
     subject = Detection("yolov5n", model, model.weights_hash, "4.m", 320)
     assert images.dataset is not None
-    codec = CodecSpec(Rle(4))
+    codec = Rle(4)
     ceiling, coded = evaluate(model, [codec], images.dataset, size=320)
     found = accuracies(subject, subject.samples(images), {"none": unchanged, "rle": through(codec)})
     for record, outcome in ((ceiling, found["none"]), (coded, found["rle"])):

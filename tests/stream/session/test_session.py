@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from codec.errors import UnknownProfile
 from codec.layout import TensorSpec
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from stream.frame_counts import DROPS
 from stream.session.camera import (
     Accepted,
@@ -358,7 +358,7 @@ class TestDetector:
             parse_to_detector(json.dumps(hello))
 
 
-def check(hello: Hello) -> CodecSpec:
+def check(hello: Hello) -> Codec:
     check_hello(hello, WEIGHTS, frozenset({"4.m"}), "yolov5n")
     return check_codec(hello, {})
 

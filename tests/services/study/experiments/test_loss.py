@@ -7,7 +7,7 @@ import pytest
 
 from codec.layout import TensorSpec
 from codec.rle.codec import Rle
-from codec.spec import CodecSpec
+from codec.spec import Codec
 from services.study.experiments.loss import BITS, DatagramLink, PacketLink, PartLink, datagram_starts, loss
 from services.study.record import RANDOM
 from tests.codec import reference_rle
@@ -33,10 +33,10 @@ class _Chosen:
         return 0.0 if self._number in self._lost else 1.0
 
 
-def _shown(codec: CodecSpec, *lost: int) -> tuple[list[int], list[int]]:
+def _shown(codec: Codec, *lost: int) -> tuple[list[int], list[int]]:
     """Which frame the detector goes on with for each, -1 for none yet, and the bytes that were sent."""
     link = PacketLink(codec, 0.5, _Chosen(*lost))  # type: ignore[arg-type]
-    whole = PacketLink(CodecSpec(Rle(BITS)), 0.0, np.random.default_rng(0))
+    whole = PacketLink(Rle(BITS), 0.0, np.random.default_rng(0))
     shown, decoded, sent = [], [np.zeros((4, 30, 40), np.float32)], []
     for frame in _frames(8):
         tensors, size = link.send(frame, LAYOUT)
@@ -48,23 +48,23 @@ def _shown(codec: CodecSpec, *lost: int) -> tuple[list[int], list[int]]:
 
 
 def test_frames_by_themselves_lose_only_what_is_lost() -> None:
-    assert _shown(CodecSpec(Rle(BITS)), 0, 3)[0] == [-1, 1, 2, 2, 4, 5, 6, 7]
+    assert _shown(Rle(BITS), 0, 3)[0] == [-1, 1, 2, 2, 4, 5, 6, 7]
 
 
 def test_differences_wait_for_the_keyframe_that_is_asked_for() -> None:
-    shown, sent = _shown(CodecSpec(Rle(BITS, temporal=True)), 2)
+    shown, sent = _shown(Rle(BITS, temporal=True), 2)
     assert shown == [0, 1, 1, 1, 4, 5, 6, 7], "frame 3 is refused, frame 4 is the keyframe"
     assert sent[4] > 1.5 * sent[3], "which is paid for"
 
 
 def test_a_lost_keyframe_is_asked_for_again() -> None:
-    assert _shown(CodecSpec(Rle(BITS, temporal=True)), 2, 4)[0] == [0, 1, 1, 1, 1, 1, 6, 7]
+    assert _shown(Rle(BITS, temporal=True), 2, 4)[0] == [0, 1, 1, 1, 1, 1, 6, 7]
 
 
 def test_rows_and_channels_are_filled_from_the_frame_before() -> None:
     frames = _frames(2)
     for unit, axis in (("row", 1), ("channel", 0)):
-        link = PartLink(CodecSpec(Rle(8)), unit, 0.4, np.random.default_rng(3))
+        link = PartLink(Rle(8), unit, 0.4, np.random.default_rng(3))
         first, _ = link.send(frames[0], LAYOUT)
         others = tuple(one for one in range(3) if one != axis)
         gone = np.abs(first["a"]).max(axis=others) == 0

@@ -40,7 +40,6 @@ def test_sizes_are_those_of_each_cut_by_itself(make_study: StudyFactory) -> None
 
 
 def test_scores_at_the_studied_point_are_those_of_the_codec(make_study: StudyFactory) -> None:
-    from codec.spec import CodecSpec
     from services.study.accuracy import accuracies, through
 
     study = make_study(quick=True)
@@ -48,7 +47,7 @@ def test_scores_at_the_studied_point_are_those_of_the_codec(make_study: StudyFac
     one = next(one for one in study.book.of("split") if one.settings["point"] == "4.m")
     (subject,) = study.subjects
     samples = study.samples(subject, study.stills(subject), one.values["pictures"])
-    assert one.values["scores"] == accuracies(subject, samples, {0: through(CodecSpec(Rle(4)))})[0].scores
+    assert one.values["scores"] == accuracies(subject, samples, {0: through(Rle(4))})[0].scores
     before = study.book.path.read_text()
     split.measure(make_study(quick=True))
     assert study.book.path.read_text() == before
