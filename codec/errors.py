@@ -1,4 +1,22 @@
-"""What can go wrong in a codec: one class per decision that a caller can take."""
+"""What can go wrong in a codec: one class per decision that a caller can take.
+
+CodecError
+├── BadCodecSpec            the text of a codec: correct it
+│   └── UnknownProfile      its profile is not at hand: fetch it, or calibrate
+├── BadLayout               no packet describes these tensors: split elsewhere
+├── ShapeMismatch           the tensors to encode are not those of the layout
+├── NonFiniteTensor         the tensors to encode hold NaN or an infinity: drop the frame
+├── BitstreamError          bytes from outside: what to ask the other end for
+│   ├── TruncatedPacket     the rest of it
+│   ├── CorruptPacket       a keyframe
+│   ├── UnsupportedPacket   another codec or version
+│   ├── LayoutMismatch      the same split
+│   ├── MissingReference    a keyframe
+│   └── StateMismatch       a keyframe
+├── ProfileError            bytes that are no calibration profile: fetch them again, or calibrate
+├── ProfileMismatch         a profile for other tensors: calibrate for these
+└── CalibrationError        samples that no profile can be made of
+"""
 
 from __future__ import annotations
 
@@ -9,6 +27,14 @@ class CodecError(Exception):
 
 class BadCodecSpec(CodecError):
     """A codec specification that names no codec, no parameter, or a value out of range."""
+
+
+class UnknownProfile(BadCodecSpec):
+    """A codec specification with a calibration profile that is not at hand."""
+
+    def __init__(self, profile_hash: str) -> None:
+        super().__init__(f"no calibration profile {profile_hash} here; give its file, or calibrate")
+        self.hash = profile_hash
 
 
 class BadLayout(CodecError):
@@ -99,9 +125,13 @@ class StateMismatch(BitstreamError):
         self.expected, self.found = expected, found
 
 
-class UnknownProfile(BadCodecSpec):
-    """A codec specification with a calibration profile that is not at hand."""
+class ProfileError(CodecError):
+    """Bytes that are no profile, or a profile that contradicts itself: calibrate again, or fetch it again."""
 
-    def __init__(self, profile_hash: str) -> None:
-        super().__init__(f"no calibration profile {profile_hash} here; give its file, or calibrate")
-        self.hash = profile_hash
+
+class ProfileMismatch(CodecError):
+    """A profile made for other tensors than those that cross: calibrate for this network and this split."""
+
+
+class CalibrationError(CodecError):
+    """Samples that no profile can be made of."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from codec.packet import PacketHeader, Stamp
 MAX_KEYFRAME_INTERVAL = 10**6
 
 KeyframeReason: TypeAlias = Literal["first", "requested", "periodic", "smaller", "scene"]
+KEYFRAME_REASONS: tuple[KeyframeReason, ...] = get_args(KeyframeReason)
 """Why a temporal encoder made a keyframe.
 
 first: no packet with the preceding sequence number was encoded, or encoding it failed.

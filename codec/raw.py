@@ -12,7 +12,7 @@ from codec.errors import BadCodecSpec, CorruptPacket, NonFiniteTensor, Unsupport
 from codec.interface import DecodedFrame, EncodedFrame, in_layout_order
 from codec.layout import FloatArray, Layout
 from codec.packet import PacketFormat, Stamp
-from codec.rle.quantize import ValueRange
+from codec.value_range import ValueRange
 
 _WIRE = np.dtype(">f4")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import structlog
 
+from codec.errors import ProfileError
 from codec.feature.bundled import BUNDLED
-from codec.feature.profile import MAX_PROFILE_BYTES, Profile, ProfileError
+from codec.feature.profile import MAX_PROFILE_BYTES, Profile
 from codec.spec import Codec
 from services.errors import SettingsError
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.errors import CodecError
+from codec.errors import CalibrationError
 from codec.feature import entropy, transform
 from codec.feature.entropy import (
     ALPHABETS,
@@ -49,10 +49,6 @@ TRAINING_PICTURES = 32
 TRAINING_STEPS = (140, 156, 172)  # what the contexts are trained for: the middle of the range of qualities
 
 Array64: TypeAlias = NDArray[np.float64]
-
-
-class CalibrationError(CodecError):
-    """Samples that no profile can be made of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,8 +36,7 @@ from codec.interface import (
 )
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import PacketFormat, Stamp, next_sequence
-from codec.rle import kernels
-from codec.rle.quantize import ValueRange
+from codec.value_range import ValueRange, order_range
 
 MAX_QUALITY = 10
 PARAMETER_BYTES = 8
@@ -541,7 +540,7 @@ _FAR = np.float32(2**20)
 
 def _cut_off(samples: FloatArray) -> None:
     """Bound samples far beyond the 16 bits of a reference frame: finite tensors may overflow their transform."""
-    least, greatest = kernels.order_range(samples.reshape(-1).view(np.int32))
+    least, greatest = order_range(samples.reshape(-1).view(np.int32))
     far = int(_FAR.view(np.int32))
     if least < ~far or greatest > far:
         np.clip(np.nan_to_num(samples), -_FAR, _FAR, out=samples)

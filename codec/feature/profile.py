@@ -14,7 +14,7 @@ from typing import Any, Self, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.errors import CodecError
+from codec.errors import ProfileError, ProfileMismatch
 from codec.feature.entropy import (
     ALPHABETS,
     BLOCK_WEIGHTS,
@@ -39,14 +39,6 @@ Metadata: TypeAlias = Mapping[str, str | int]
 
 _HEAD = struct.Struct(">4sBBH")
 _GROUP = struct.Struct(">H")
-
-
-class ProfileError(CodecError):
-    """Bytes that are no profile, or a profile that contradicts itself: calibrate again, or fetch it again."""
-
-
-class ProfileMismatch(CodecError):
-    """A profile made for other tensors than those that cross: calibrate for this network and this split."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

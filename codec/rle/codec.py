@@ -21,8 +21,9 @@ from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Packet, PacketFormat, Stamp, next_sequence
 from codec.rle import kernels, runlength
 from codec.rle.kernels import Levels
-from codec.rle.quantize import MAX_BITS, MIN_BITS, ValueRange
+from codec.rle.quantize import MAX_BITS, MIN_BITS, level_values, levels_per_unit
 from codec.rle.temporal import Reference
+from codec.value_range import ValueRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class _Section:
 
     def code(self, coefficients: FloatArray, value_range: ValueRange) -> memoryview:
         coded = kernels.encode(
-            coefficients, value_range.minimum, value_range.scale(self._bits), self._bits, self._payload,
+            coefficients, value_range.minimum, levels_per_unit(value_range, self._bits), self._bits, self._payload,
             self._levels, self._words,
         )  # fmt: skip
         return self._finish(value_range, coded)
@@ -145,7 +146,7 @@ class RleDecoder:
         return DecodedFrame(packet.header, tensors)
 
     def _decode_section(self, section: memoryview, spec: TensorSpec) -> FloatArray:
-        table = ValueRange.parse(section).table(self._bits)
+        table = level_values(ValueRange.parse(section), self._bits)
         payload = section[ValueRange.WIRE.size :]
         return runlength.decode_coefficients(payload, self._bits, table, spec.size).reshape(spec.shape)
 
@@ -205,7 +206,9 @@ class TemporalRleEncoder:
     def _quantize(self, coefficients: FloatArray, spec: TensorSpec) -> Reference:
         value_range = ValueRange.of(coefficients, spec.name)
         levels = np.empty(spec.size, np.uint8)
-        kernels.quantize(coefficients, value_range.minimum, value_range.scale(self._codec.bits), levels)
+        kernels.quantize(
+            coefficients, value_range.minimum, levels_per_unit(value_range, self._codec.bits), levels
+        )
         return Reference(value_range, levels)
 
     def _why_keyframe(self, references: list[Reference], stamp: Stamp) -> KeyframeReason | None:
@@ -263,7 +266,7 @@ class TemporalRleDecoder:
 
     def _dequantize(self, tensor: Reference) -> FloatArray:
         coefficients = np.empty(tensor.levels.size, np.float32)
-        kernels.dequantize(tensor.levels, tensor.range.table(self._bits), coefficients)
+        kernels.dequantize(tensor.levels, level_values(tensor.range, self._bits), coefficients)
         return coefficients
 
 

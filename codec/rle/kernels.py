@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypeAlias, TypeVar
 
 import numpy as np
-from numba import float32, float64, int32, int64, uint8, uint16, void
+from numba import float32, float64, int64, uint8, uint16, void
 from numba.types import Array, UniTuple
 from numpy.typing import NDArray
 
@@ -31,22 +31,6 @@ def _read(dtype: object) -> Array:
 
 def _write(dtype: object) -> Array:
     return Array(dtype, 1, "C")
-
-
-@kernel(UniTuple(int32, 2)(_read(int32)))
-def order_range(patterns: NDArray[np.int32]) -> tuple[int, int]:
-    """Least and greatest coefficient of float32 bit patterns, as order keys.
-
-    Integers that sort like the floats: this compiles to vector instructions, which a comparison that must
-    mind NaN does not, and it shows NaN and infinities as keys beyond those of the finite numbers.
-    """
-    least = np.int32(2**31 - 1)
-    greatest = np.int32(-(2**31))
-    for i in range(patterns.size):
-        key = patterns[i] ^ ((patterns[i] >> np.int32(31)) & np.int32(2**31 - 1))
-        least = min(least, key)
-        greatest = max(greatest, key)
-    return int(least), int(greatest)
 
 
 @kernel(void(_read(float32), float64, float64, _write(uint8)))

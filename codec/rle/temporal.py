@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from codec.rle import kernels
 from codec.rle.kernels import Levels
-from codec.rle.quantize import ValueRange
+from codec.rle.quantize import level_values, nearest_levels
+from codec.value_range import ValueRange
 
 
 @dataclass(slots=True, eq=False)
@@ -37,4 +38,4 @@ class Reference:
         return levels
 
     def _prediction(self, value_range: ValueRange, bits: int) -> NDArray[np.uint8]:
-        return value_range.nearest_levels(self.range.table(bits), bits)
+        return nearest_levels(value_range, level_values(self.range, bits), bits)

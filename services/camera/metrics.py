@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codec.interface import KEYFRAME_REASONS
 from services.metrics import Metrics
 from stream.frame_counts import DROPS
 from stream.latency import STAGES
@@ -49,7 +50,7 @@ class CameraMetrics(Metrics):
             self.stage.labels(stage)
         for stage, reason in DROPS:
             self.dropped.labels(stage, reason)
-        for reason in ("first", "requested", "periodic", "smaller", "scene", "always"):
+        for reason in (*KEYFRAME_REASONS, "always"):
             self.keyframes.labels(reason)
         for rate_reason in REASONS:
             self.rate_reason.labels(rate_reason)

@@ -9,8 +9,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from codec.errors import BadCodecSpec, BadLayout, UnknownProfile
-from codec.feature.profile import Profile, ProfileError
+from codec.errors import BadCodecSpec, BadLayout, ProfileError, UnknownProfile
+from codec.feature.profile import Profile
 from codec.layout import Layout, TensorSpec
 from codec.spec import Codec, parse_codec
 from stream.session.close_codes import CloseCode, SessionError

@@ -19,8 +19,9 @@ import zstandard
 from codec.layout import TensorSpec
 from codec.packet import Stamp
 from codec.rle import kernels
-from codec.rle.quantize import ValueRange
+from codec.rle.quantize import level_values, levels_per_unit
 from codec.spec import parse_codec
+from codec.value_range import ValueRange
 
 # YOLOv5m at 480x640, split 4.m, and the paper's ResNet-50 after its 4th layer.
 SHAPES = [(96, 60, 80), (64, 56, 56)]
@@ -64,11 +65,11 @@ class General:
     def encode(self, tensor):
         flat = tensor.reshape(-1)
         value_range = ValueRange.of(flat, "4.m")
-        kernels.quantize(flat, value_range.minimum, value_range.scale(self._bits), self._levels)
+        kernels.quantize(flat, value_range.minimum, levels_per_unit(value_range, self._bits), self._levels)
         return value_range.pack() + self._compress(self._levels)
 
     def decode(self, data):
-        table = ValueRange.parse(memoryview(data)).table(self._bits)
+        table = level_values(ValueRange.parse(memoryview(data)), self._bits)
         levels = np.frombuffer(self._decompress(data[8:]), np.uint8)
         tensor = np.empty(self._shape, np.float32)
         kernels.dequantize(levels, table, tensor.reshape(-1))

@@ -19,7 +19,8 @@ from codec.packet import Stamp
 from codec.rle import kernels
 from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
-from codec.rle.quantize import ValueRange
+from codec.rle.quantize import levels_per_unit
+from codec.value_range import ValueRange
 from services.study.draw import label, legend, looks, panels, stamp
 from services.study.experiment import Experiment
 from services.study.experiments.quantization import BITS, FLOAT
@@ -57,7 +58,7 @@ def levels_of(coefficients: Any, bits: int, name: str) -> tuple[Levels, ValueRan
     """Levels uint8 of coefficients float32 (n,), quantized linearly between their least and greatest."""
     value_range = ValueRange.of(coefficients, name)
     levels = np.empty(coefficients.size, np.uint8)
-    kernels.quantize(coefficients, value_range.minimum, value_range.scale(bits), levels)
+    kernels.quantize(coefficients, value_range.minimum, levels_per_unit(value_range, bits), levels)
     return levels, value_range
 
 

@@ -20,8 +20,8 @@ from codec.feature.codec import Feature
 from codec.layout import FloatArray, Layout
 from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
-from codec.rle.quantize import ValueRange
 from codec.spec import parse_codec
+from codec.value_range import ValueRange
 from services.errors import NotMeasurable
 from services.evaluation.curves import Curve
 from services.profiles import resolve

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from codec.errors import ProfileError
 from codec.feature.bundled import BUNDLED, BundledProfiles
 from codec.feature.codec import PARAMETER_BYTES, Feature
-from codec.feature.profile import Profile, ProfileError
+from codec.feature.profile import Profile
 from tests.codec.calibrated import make_profile
 from tests.codec.samples import LAYOUT
 

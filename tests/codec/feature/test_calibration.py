@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from codec.errors import CalibrationError, ProfileError
 from codec.feature import calibration, transform
-from codec.feature.calibration import CalibrationError, Sample, calibrate
+from codec.feature.calibration import Sample, calibrate
 from codec.feature.codec import Feature
-from codec.feature.profile import Profile, ProfileError
+from codec.feature.profile import Profile
 from codec.feature.step_prediction import StepNetwork
 from codec.layout import TensorSpec
 from codec.packet import Stamp

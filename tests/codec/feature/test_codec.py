@@ -19,6 +19,7 @@ from codec.errors import (
     CorruptPacket,
     MissingReference,
     NonFiniteTensor,
+    ProfileMismatch,
     ShapeMismatch,
     StateMismatch,
     TruncatedPacket,
@@ -26,7 +27,7 @@ from codec.errors import (
 )
 from codec.feature import codec as feature
 from codec.feature.codec import Feature, payload_bound
-from codec.feature.profile import Profile, ProfileMismatch, channels_of, grouped, plane
+from codec.feature.profile import Profile, channels_of, grouped, plane
 from codec.feature.transform import COARSEST, FINEST
 from codec.layout import TensorSpec
 from codec.packet import PacketHeader, Stamp

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec.errors import ProfileError, ProfileMismatch
 from codec.feature import profile as profile_module
 from codec.feature.profile import (
     MAX_CHANNELS,
@@ -20,8 +21,6 @@ from codec.feature.profile import (
     MAX_PROFILE_BYTES,
     MAX_WEIGHT,
     Profile,
-    ProfileError,
-    ProfileMismatch,
     channels_of,
     check_size,
     grouped,

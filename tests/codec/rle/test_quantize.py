@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 from codec.errors import CorruptPacket, NonFiniteTensor
 from codec.rle import kernels
-from codec.rle.quantize import ValueRange
+from codec.rle.quantize import level_values, levels_per_unit
+from codec.value_range import ValueRange
 from tests.codec import reference_rle as reference
 
 GREATEST = float(np.finfo(np.float32).max)
@@ -24,7 +25,7 @@ TENSORS = arrays(np.float32, st.integers(1, 70), elements=FINITE)
 def quantize(x, bits):
     value_range = ValueRange.of(x, "x")
     levels = np.empty(x.size, np.uint8)
-    kernels.quantize(x, value_range.minimum, value_range.scale(bits), levels)
+    kernels.quantize(x, value_range.minimum, levels_per_unit(value_range, bits), levels)
     return value_range, levels
 
 
@@ -35,7 +36,7 @@ def test_range_levels_and_values_are_the_reference_ones(x, bits):
     assert reference.order(value_range.minimum) == reference.order(expected.minimum)
     assert reference.order(value_range.maximum) == reference.order(expected.maximum)
     assert levels.tolist() == expected.levels
-    assert value_range.table(bits)[levels].tolist() == reference.dequantize(expected, bits)
+    assert level_values(value_range, bits)[levels].tolist() == reference.dequantize(expected, bits)
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -55,7 +56,7 @@ def test_halves_round_like_the_reference(bits):
 @given(TENSORS, BITS)
 def test_error_is_at_most_half_a_step(x, bits):
     value_range, levels = quantize(x, bits)
-    decoded = value_range.table(bits)[levels].astype(np.float64)
+    decoded = level_values(value_range, bits)[levels].astype(np.float64)
     step = (value_range.maximum - value_range.minimum) / (2**bits - 1)
     # Half a step, and the rounding of the result to float32.
     allowed = step / 2 * (1 + 1e-12) + float(np.abs(x).max()) * 2**-24 + 2**-150
@@ -67,13 +68,13 @@ def test_error_is_at_most_half_a_step(x, bits):
 def test_a_constant_comes_back_exactly(value, size):
     value_range, levels = quantize(np.full(size, value, np.float32), 4)
     assert levels.tolist() == [0] * size
-    assert value_range.table(4).tolist() == [value] * 16
+    assert level_values(value_range, 4).tolist() == [value] * 16
 
 
 def test_range_beyond_float32_is_quantized():
     value_range, levels = quantize(np.array([-GREATEST, 0, GREATEST], np.float32), 8)
     assert levels.tolist() == [0, 128, 255]
-    assert value_range.table(8)[[0, 255]].tolist() == [-GREATEST, GREATEST]
+    assert level_values(value_range, 8)[[0, 255]].tolist() == [-GREATEST, GREATEST]
 
 
 def test_smallest_range_is_quantized():

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from codec.errors import ProfileMismatch
 from codec.feature.calibration import MIN_SAMPLES
-from codec.feature.profile import Profile, ProfileMismatch
+from codec.feature.profile import Profile
 from services.calibration import calibrate, step_network
 from services.calibration.calibrate import Sampler, open_images, vary
 from services.calibration.step_network import train_step_network
