@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ class StageClock:
         self._last_ns = started_ns
         self.durations_ns: dict[str, int] = {}
 
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap under `stage`."""
-        now_ns = time.monotonic_ns()
+    def lap(self, stage: str, now_ns: int) -> None:
+        """Count the time since the last lap under `stage`; `now_ns` is on the clock of `started_ns`."""
         self.durations_ns[stage] = self.durations_ns.get(stage, 0) + now_ns - self._last_ns
         self._last_ns = now_ns
 
@@ -57,7 +55,7 @@ class StageStatistics:
         self._counts: Counter[str] = Counter()
 
     def add(self, durations_ns: Mapping[str, int]) -> None:
-        """Book one frame's stages."""
+        """Count one frame's stages."""
         self._frames.append(dict(durations_ns))
         self._sums_ns.update(durations_ns)
         self._counts.update(durations_ns.keys())
@@ -74,16 +72,16 @@ class StageStatistics:
         return {s: self._sums_ns[s] / self._counts[s] / 1e6 for s in STAGES if self._counts[s]}
 
     def latency(self) -> LatencySummary | None:
-        """LatencySummary of the stages' sum; None before the first frame."""
-        return _spread([sum(frame.values()) for frame in self._frames])
+        """Summary of the stages' sum; None before the first frame."""
+        return _summary([sum(frame.values()) for frame in self._frames])
 
     def by_stage(self) -> dict[str, LatencySummary]:
-        """LatencySummary of every stage that occurred, in the order a frame passes them."""
-        spreads = {s: _spread([frame[s] for frame in self._frames if s in frame]) for s in STAGES}
-        return {stage: spread for stage, spread in spreads.items() if spread}
+        """Summary of every stage that occurred, in the order a frame passes them."""
+        summaries = {s: _summary([frame[s] for frame in self._frames if s in frame]) for s in STAGES}
+        return {stage: summary for stage, summary in summaries.items() if summary}
 
 
-def _spread(durations_ns: list[int]) -> LatencySummary | None:
+def _summary(durations_ns: list[int]) -> LatencySummary | None:
     if not durations_ns:
         return None
     milliseconds = np.array(durations_ns) / 1e6

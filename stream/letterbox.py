@@ -9,14 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.errors import InvalidSize
+
 STRIDE = 32  # pixels per cell of the coarsest feature map: both sides of a canvas are multiples of it
 PADDING = 114  # grey that YOLOv5 was trained with
 
 _MAX_SIDE = 8192
-
-
-class InvalidSize(ValueError):
-    """A picture size that the network cannot have."""
 
 
 @dataclass(frozen=True, slots=True)

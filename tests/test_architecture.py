@@ -36,7 +36,9 @@ TABLE = {
     "codec.rle": Rule(ours={"codec/"}, others={"numpy", "numba"}),
     "codec.feature": Rule(ours={"codec/"}, others={"numpy", "numba"}),
     "stream/": Rule(
-        ours={"stream/", "stream.session"}, others={"numpy", "cv2"}, reach=CLOCK_AND_SOCKETS | TORCH
+        ours={"stream/", "stream.session", "stream.network.names"},
+        others={"numpy", "cv2"},
+        reach=CLOCK_AND_SOCKETS | TORCH,
     ),
     "stream.__init__": Rule(ours={"codec", "stream"}),
     "stream.network": Rule(

@@ -23,10 +23,10 @@ from services.errors import SettingsError
 from services.evaluation.dataset import read_images
 from services.loading import choose_device
 from stream.atomic_file import replacing
+from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
-from stream.sources.base import SourceError
 
 
 def run_calibrate(options: Namespace) -> None:

@@ -26,6 +26,7 @@ from services.errors import DetectorRefused
 from services.loading import LoadedModel, load_network
 from services.metrics import VERSION, WireMeter
 from services.profiles import resolve
+from stream.errors import ConnectionLost, SessionError
 from stream.frame import Frame
 from stream.latency import StageClock, network_ns
 from stream.letterbox import Letterbox, canvas_for, parse_size
@@ -40,7 +41,7 @@ from stream.session.camera import (
     Rejected,
     tensor_shapes,
 )
-from stream.session.close_codes import PERMANENT, CloseCode, SessionError
+from stream.session.close_codes import PERMANENT, CloseCode
 from stream.session.messages import FEATURES_PROTOCOL, REJECT_REASONS, Clock, Hello, Preview
 from stream.sources.base import (
     CaptureOptions,
@@ -56,7 +57,7 @@ from stream.tasks.background import run_with_background
 from stream.tasks.backoff import Backoff
 from stream.tasks.mailbox import Mailbox, MailboxClosed
 from stream.tasks.worker import Worker
-from stream.transport.websocket import ConnectionLost, Link, connect
+from stream.transport.websocket import Link, connect
 
 log = structlog.get_logger(__name__)
 
@@ -316,16 +317,16 @@ class Camera:
 
     async def _send(self, frame: Frame, link: Link, session: CameraSession, sender: FeaturePipeline) -> None:
         clock = StageClock(frame.captured_ns)
-        clock.lap("grab")
+        clock.lap("grab", time.monotonic_ns())
         stage = "head"
         try:
             tensors = await self._worker.run(_run_head, sender.head, frame)
-            clock.lap(stage)
+            clock.lap(stage, time.monotonic_ns())
             stage = "encode"
             stamp = Stamp(session.next_sequence, frame.captured_ns, frame.height, frame.width)
             step = self._choose_step(sender.encoder)
             encoded = await self._worker.run(_encode, sender.encoder, step, tensors, stamp)
-            clock.lap(stage)
+            clock.lap(stage, time.monotonic_ns())
         except asyncio.CancelledError:
             # The connection broke meanwhile: this frame shares the fate of those already sent.
             self._flights.append(InFlight(frame, {}))
@@ -340,7 +341,7 @@ class Camera:
         self._rate.send(len(encoded.data), encoded.keyframe, step, frame.captured_ns, time.monotonic_ns())
         self.statistics.send(encoded, raw_bytes(sender.head.layout))
         await link.send(encoded.data)
-        clock.lap("send")
+        clock.lap("send", time.monotonic_ns())
         self._newest = frame
 
     def _choose_step(self, encoder: Encoder) -> int | None:

@@ -22,11 +22,11 @@ from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, load_network
+from stream.errors import SourceError
 from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.nms import detect
 from stream.network.split import Unsplit
-from stream.sources.base import SourceError
 
 
 async def bench_pipeline(options: Namespace) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from services.commands.watch import detections_url, messages
 from services.detector.settings import DetectorSettings
 from services.loading import choose_device
 from services.settings import DEFAULT_PORT
-from stream.network.cut import DEFAULT_SPLIT
 from stream.network.download import find_weights
+from stream.network.names import DEFAULT_SPLIT
 from stream.redact import redact_url
 from stream.sources.opening import open_source
 from stream.tasks.background import run_with_background

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from codec.layout import raw_bytes
 from stream.network.cut import Point, points
-from stream.network.download import MODELS, find_weights
+from stream.network.download import find_weights
 from stream.network.model import load_model, skeleton
+from stream.network.names import MODELS
 
 _KB = 1024  # the paper's kB
 

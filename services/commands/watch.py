@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from services.errors import BadAddress
+from stream.errors import ConnectionLost
 from stream.redact import redact_url
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.backoff import Backoff
-from stream.transport.websocket import ConnectionLost, connect
+from stream.transport.websocket import connect
 
 
 def detections_url(address: str, stream: str | None = None) -> str:

@@ -12,9 +12,10 @@ from codec.layout import Layout, raw_bytes
 from codec.spec import Codec
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel
+from stream.errors import SessionError
 from stream.network.cut import split_points
 from stream.network.graph import Graph
-from stream.session.close_codes import CloseCode, SessionError
+from stream.session.close_codes import CloseCode
 from stream.session.detector import check_codec, check_hello, check_layout
 from stream.session.messages import Hello
 

@@ -31,13 +31,14 @@ from services.loading import LoadedModel, load_network
 from services.metrics import VERSION, WireMeter
 from services.profiles import read_profile
 from stream.detections import Detections
+from stream.errors import ConnectionLost, SessionError
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
-from stream.network.cut import DEFAULT_SPLIT, layout
-from stream.network.download import DEMO, MODELS
+from stream.network.cut import layout
+from stream.network.names import DEFAULT_SPLIT, DEMO, MODELS
 from stream.network.nms import detect
 from stream.network.split import Tail
-from stream.session.close_codes import CloseCode, SessionError
+from stream.session.close_codes import CloseCode
 from stream.session.detector import DetectorSession
 from stream.session.messages import (
     DETECTIONS_PROTOCOL,
@@ -50,7 +51,7 @@ from stream.session.messages import (
 from stream.tasks.background import run_with_background
 from stream.tasks.worker import Worker
 from stream.transport.broadcast import Broadcast
-from stream.transport.websocket import ConnectionLost, CountingSocket, Link, WireBytes
+from stream.transport.websocket import CountingSocket, Link, WireBytes
 
 log = structlog.get_logger(__name__)
 
@@ -424,9 +425,9 @@ class Detector:
         return camera.session.reject(reason, str(error), need_keyframe=isinstance(error, BitstreamError))
 
     def _infer(self, tail: Tail, frame: DecodedFrame, stream: Stream, clock: StageClock) -> Detections:
-        clock.lap("queue")
+        clock.lap("queue", time.monotonic_ns())
         prediction = tail(frame.tensors)
-        clock.lap("tail")
+        clock.lap("tail", time.monotonic_ns())
         detections = detect(
             prediction,
             Letterbox(_frame_size(frame, stream), stream.hello.canvas),
@@ -434,7 +435,7 @@ class Detector:
             iou=self.config.iou,
             max_det=self.config.max_detections,
         )
-        clock.lap("nms")
+        clock.lap("nms", time.monotonic_ns())
         return detections
 
     def _publish(
@@ -453,7 +454,7 @@ class Detector:
             time.time_ns(),
         )
         self.broadcast.publish(stream.name, message.text())
-        clock.lap("publish")
+        clock.lap("publish", time.monotonic_ns())
         stream.frames += 1
         stream.keyframes += frame.header.keyframe
         stream.detections += len(detections)
@@ -513,9 +514,9 @@ class Detector:
 
 
 def _decode(decoder: Decoder, packet: bytes, clock: StageClock) -> DecodedFrame:
-    clock.lap("queue")
+    clock.lap("queue", time.monotonic_ns())
     frame = decoder.decode(packet)
-    clock.lap("decode")
+    clock.lap("decode", time.monotonic_ns())
     return frame
 
 

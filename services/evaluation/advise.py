@@ -29,13 +29,14 @@ from services.evaluation.pixel_codecs import FORMATS
 from services.evaluation.scores import EvaluationRecord
 from services.loading import choose_device
 from services.profiles import read_profile
+from stream.errors import SourceError, UnknownSplitPoint
 from stream.letterbox import Letterbox, canvas_for, parse_size
-from stream.network.cut import DEFAULT_SPLIT, UnknownSplitPoint, layout, split_points
+from stream.network.cut import layout, split_points
 from stream.network.download import find_weights
 from stream.network.graph import INPUT, Graph
 from stream.network.model import Model, load_model
+from stream.network.names import DEFAULT_SPLIT
 from stream.network.split import picture_tensor
-from stream.sources.base import SourceError
 from stream.sources.virtual import is_virtual
 
 AGREEMENT = 0.95  # AP50-95 with the unsplit network: choices are compared where they are about as good

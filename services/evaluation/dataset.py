@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
 from stream.detections import Detections
+from stream.errors import SourceError
 from stream.letterbox import Letterbox, canvas_for
-from stream.sources.base import SourceError
 from stream.sources.recorded import IMAGE_SUFFIXES
-from stream.sources.virtual_camera import BadVirtualCamera, VirtualCamera
+from stream.sources.virtual_camera import VirtualCamera
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,11 +105,8 @@ def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Data
 
 
 def read_virtual(uri: str, frames: int) -> Dataset:
-    """The first frames of the virtual camera that `demo:setting=value,...` names. Raises SourceError."""
-    try:
-        camera = VirtualCamera.parse(uri)
-    except BadVirtualCamera as error:
-        raise SourceError(str(error)) from None
+    """The first frames of the virtual camera that `demo:setting=value,...` names. Raises BadVirtualCamera."""
+    camera = VirtualCamera.parse(uri)
 
     def read() -> Iterator[LabeledPicture]:
         return (LabeledPicture(camera.render(number), None) for number in range(frames))

@@ -32,13 +32,13 @@ from services.evaluation.summary import print_summary
 from services.loading import choose_device
 from services.profiles import resolve
 from stream.detections import Detections
+from stream.errors import SourceError
 from stream.latency import StageClock
 from stream.letterbox import parse_size
-from stream.network.cut import DEFAULT_SPLIT
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
+from stream.network.names import DEFAULT_SPLIT
 from stream.network.split import Head, Tail, Unsplit
-from stream.sources.base import SourceError
 
 AnyCodec: TypeAlias = Codec | PixelCodec
 
@@ -87,9 +87,9 @@ def evaluate(
         head = heads[letterbox.canvas]
         clock = StageClock(time.monotonic_ns())
         prediction = unsplit(view.canvas).cpu()
-        clock.lap("unsplit")
+        clock.lap("unsplit", time.monotonic_ns())
         tensors = head(view.canvas)
-        clock.lap("head")
+        clock.lap("head", time.monotonic_ns())
         ceiling.add_times(clock)
         found = scorable_detections(prediction, letterbox)
         truth = confident(found)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from ultralytics.utils import YAML
 
 from stream.detections import Detections
-from stream.sources.base import SourceError
+from stream.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

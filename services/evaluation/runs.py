@@ -43,11 +43,11 @@ class FeatureRun:
         scores = self.scores
         clock = StageClock(time.monotonic_ns())
         packet = encoder.encode(tensors, Stamp(scores.frames, 0, *frame))
-        clock.lap("encode")
+        clock.lap("encode", time.monotonic_ns())
         decoded = decoder.decode(packet.data)
-        clock.lap("decode")
+        clock.lap("decode", time.monotonic_ns())
         prediction = tail(decoded.tensors).cpu()  # waits for the device, so that its time is all booked
-        clock.lap("tail")
+        clock.lap("tail", time.monotonic_ns())
         scores.add_times(clock)
         scores.keyframes += decoded.header.keyframe
         scores.coded_bytes += len(packet.data)
@@ -84,11 +84,11 @@ class PixelRun:
         packed = [] if canvas is None else coder.encode(canvas)
         if last:
             packed += coder.encode(None)
-        clock.lap("encode")
+        clock.lap("encode", time.monotonic_ns())
         decoded = [shown for packet in packed for shown in coder.decode(packet)]
         if last:
             decoded += coder.decode(None)
-        clock.lap("decode")
+        clock.lap("decode", time.monotonic_ns())
         if canvas is not None or decoded:
             scores.add_times(clock)
         scores.keyframes += sum(packet.keyframe for packet in packed)

@@ -17,10 +17,10 @@ from services.evaluation.scores import Scores
 from services.study.dataset import Source
 from services.study.subject import Sample, Tensors
 from stream.detections import Detections
+from stream.errors import SourceError
 from stream.letterbox import Letterbox
 from stream.network.model import Model
 from stream.network.split import Head, Tail, picture_tensor
-from stream.sources.base import SourceError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

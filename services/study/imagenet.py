@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.sources.base import SourceError
+from stream.errors import SourceError
 from stream.sources.recorded import IMAGE_SUFFIXES
 
 

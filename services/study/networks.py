@@ -12,15 +12,16 @@ from services.study.classification import Classification
 from services.study.detection import Detection
 from services.study.record import RANDOM
 from services.study.subject import Subject
+from stream.errors import DownloadFailed
 from stream.network.classifier import (
     CLASSIFIERS,
     find_classifier_weights,
     load_classifier,
     random_classifier,
 )
-from stream.network.cut import DEFAULT_SPLIT
-from stream.network.download import DEMO, MODELS, DownloadFailed, find_weights
+from stream.network.download import find_weights
 from stream.network.model import load_model, random_model
+from stream.network.names import DEFAULT_SPLIT, DEMO, MODELS
 
 DEFAULT = ("yolov5n", "vgg16", "resnet50", "resnet152")
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TypeAlias
 
-from stream.sources.base import SourceError
+from stream.errors import SourceError
 
 Settings: TypeAlias = Mapping[str, Any]  # what was varied, as JSON has it
 RANDOM = "random"

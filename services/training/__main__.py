@@ -25,9 +25,10 @@ from services.training.losses import (
 )
 from services.training.pictures import CLASSES, COCO_IDS, Batch, Batches, clips, coco, photographs
 from stream.network.anchor_head import AnchorDetect
-from stream.network.download import DEMO, EMBEDDED, SAFETENSORS
+from stream.network.download import EMBEDDED
 from stream.network.graph import INPUT, Graph, Node, run
 from stream.network.model import Model, Trainable, load_model, trainable
+from stream.network.names import DEMO, SAFETENSORS
 from stream.network.safetensors_file import read_safe_checkpoint, write_checkpoint
 
 # What each layer that is taught by itself reads. The teacher has the same layers; those left out only join others.

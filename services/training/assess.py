@@ -16,8 +16,9 @@ from services.evaluation.dataset import read_images
 from services.training.pictures import CLASSES, demo_boxes
 from stream.detections import Detections
 from stream.letterbox import Letterbox, canvas_for
-from stream.network.download import DEMO, find_weights
+from stream.network.download import find_weights
 from stream.network.model import Model, load_model
+from stream.network.names import DEMO
 from stream.network.nms import detect
 from stream.network.split import Unsplit
 

@@ -21,9 +21,9 @@ from services.settings import DEFAULT_CODEC
 from services.training.pictures import CLASSES, PHOTOGRAPHS
 from stream.detections import Detections
 from stream.letterbox import Letterbox
-from stream.network.cut import DEFAULT_SPLIT
-from stream.network.download import DEMO, find_weights
+from stream.network.download import find_weights
 from stream.network.model import Model, load_model
+from stream.network.names import DEFAULT_SPLIT, DEMO
 from stream.network.nms import detect
 from stream.network.split import Head, Tail
 from stream.sources.virtual_camera import SCENES, VirtualCamera

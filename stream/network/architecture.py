@@ -15,7 +15,7 @@ from typing import TypeAlias
 from torch import nn
 from ultralytics.nn.modules import C3, SPPF, Concat, Conv
 
-from stream.network.checkpoint import UnreadableCheckpoint, UnsupportedLayer
+from stream.errors import UnreadableCheckpoint, UnsupportedLayer
 
 # Making a layer takes a millisecond or more and a line of text asks for one, so they are few.
 _MAX_LAYERS = 64  # official networks have 25

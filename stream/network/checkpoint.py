@@ -21,6 +21,8 @@ from typing import IO, Any
 
 import torch
 
+from stream.errors import CheckpointError, UnreadableCheckpoint, UnsafeCheckpoint
+
 # A yolov5x with its averaged copy and its optimizer describes itself in 0.5 MB and 0.2 million steps.
 _MAX_PICKLE_BYTES = 4 << 20
 _MAX_STEPS = 500_000  # opcodes, and values that an opcode copies
@@ -83,36 +85,6 @@ _ALLOWED_NAMES = frozenset(
         "types.SimpleNamespace",
     }
 )
-
-
-class CheckpointError(Exception):
-    """A checkpoint cannot be used; the message says why and what to do."""
-
-
-class UnreadableCheckpoint(CheckpointError):
-    """The file is not a checkpoint, is cut short, or contradicts itself."""
-
-
-class UnsafeCheckpoint(CheckpointError):
-    """The checkpoint names something outside the allow-list, which a normal loader would import or call."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"refused: the checkpoint refers to {name!r}, which a YOLOv5 model does not need. "
-            "It may be malicious; use weights from a source you trust"
-        )
-        self.name = name
-
-
-class UnsupportedLayer(CheckpointError):
-    """The network has a layer that Splitcast does not know."""
-
-    def __init__(self, name: str, where: str) -> None:
-        super().__init__(
-            f"unsupported layer {name!r} ({where}); use a YOLOv5 n/s/m/l/x detection model, "
-            "release v6.0 to v7.0 or ultralytics' YOLOv5u"
-        )
-        self.name = name
 
 
 @dataclass(slots=True, eq=False)

@@ -20,10 +20,11 @@ import torchvision
 from numpy.typing import NDArray
 from torch import nn
 
-from stream.network.checkpoint import UnreadableCheckpoint
-from stream.network.download import SAFETENSORS, MissingWeights, fetch
+from stream.errors import MissingWeights, UnreadableCheckpoint
+from stream.network.download import fetch
 from stream.network.graph import INPUT, Graph, Node
 from stream.network.model import load_state, weights_hash
+from stream.network.names import SAFETENSORS
 
 CLASSIFIERS = ("vgg16", "resnet50", "resnet152")
 SIZE = (224, 224)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -12,20 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec.layout import Layout, TensorSpec
+from stream.errors import UnknownSplitPoint
 from stream.network.graph import INPUT, Graph, Node
-
-DEFAULT_SPLIT = "4.m"
-
-
-class UnknownSplitPoint(ValueError):
-    """A name that is not a split point of this network."""
-
-    def __init__(self, split: str, points: Sequence[str]) -> None:
-        layer = split.partition(".")[0]
-        near = [point for point in points if point.partition(".")[0] == layer]
-        near = near or difflib.get_close_matches(split, points, cutoff=0) or list(points)
-        super().__init__(f"unknown split point {split!r}; near it are {', '.join(near)}")
-        self.split, self.near = split, tuple(near)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,8 @@ from typing import Any
 
 import pooch
 
-MODELS = tuple(f"yolov5{scale}{suffix}" for suffix in ("", "u") for scale in "nsmlx")
-"""Names of the official networks: yolov5n to yolov5x and, anchor-free, yolov5nu to yolov5xu."""
-
-SAFETENSORS = ".safetensors"
-DEMO = "demo"
-"""Name of the network that comes with this package: small, for people and vehicles, good for a demonstration."""
+from stream.errors import DownloadFailed, MissingWeights, UnknownModel
+from stream.network.names import DEMO, MODELS, SAFETENSORS
 
 EMBEDDED = Path(__file__).parent / "bundled"
 """Folder of the networks that come with this package, as NAME.safetensors; the model card stands beside each."""
@@ -24,42 +20,6 @@ ULTRALYTICS_RELEASE = "https://github.com/ultralytics/assets/releases/download/v
 _SHA256 = {  # of the released files that are known; the others are only checked to be whole
     "yolov5n": "edd2e5cc4e3caa4b508168b51d9dc529da58b37813e0d2c8b49aba06aa3472dc",
 }
-
-
-class WeightsError(Exception):
-    """There are no weights to load; the message says what to do."""
-
-
-class UnknownModel(WeightsError):
-    """A name that is not one of the official networks."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"unknown model {name!r}; choose {DEMO} (which comes with Splitcast), one of {', '.join(MODELS)}, "
-            "or give a path to a .pt file"
-        )
-        self.name = name
-
-
-class MissingWeights(WeightsError):
-    """A path at which there is no file."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"no weights at {path}; give an existing .pt file, or a name such as yolov5n to fetch one"
-        )
-        self.path = path
-
-
-class DownloadFailed(WeightsError):
-    """The weights could not be fetched whole; nothing was kept."""
-
-    def __init__(self, url: str, path: Path, reason: str) -> None:
-        super().__init__(
-            f"cannot fetch {url} ({reason}); fetch it on another machine and put it at {path}, "
-            "or give the path of a .pt file as the model"
-        )
-        self.url, self.path, self.reason = url, path, reason
 
 
 def find_weights(model: str, cache: Path | None = None, base_url: str | None = None) -> Path:

@@ -14,18 +14,13 @@ from torch import nn
 from ultralytics.nn.modules import Conv
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
+from stream.errors import UnknownModel, UnreadableCheckpoint, UnsupportedLayer
 from stream.network.anchor_free_head import AnchorFreeDetect
 from stream.network.anchor_head import ANCHORS, AnchorDetect
 from stream.network.architecture import Layer, build_layers, description
-from stream.network.checkpoint import (
-    Checkpoint,
-    Record,
-    UnreadableCheckpoint,
-    UnsupportedLayer,
-    read_checkpoint,
-)
-from stream.network.download import MODELS, SAFETENSORS, UnknownModel
+from stream.network.checkpoint import Checkpoint, Record, read_checkpoint
 from stream.network.graph import INPUT, Graph, run
+from stream.network.names import MODELS, SAFETENSORS
 from stream.network.safetensors_file import read_safe_checkpoint
 
 Family: TypeAlias = Literal["yolov5", "yolov5u"]

@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stream.atomic_file import replacing
+from stream.errors import UnreadableCheckpoint
 from stream.network.architecture import SCALES, description
-from stream.network.checkpoint import Checkpoint, UnreadableCheckpoint
+from stream.network.checkpoint import Checkpoint
 
 _MAX_FILE_BYTES = 1 << 30
 _MAX_CLASSES = 4096

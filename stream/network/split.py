@@ -10,17 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray, Layout
-from stream.network.cut import DEFAULT_SPLIT, halves, layout, live_set
+from stream.errors import WrongTensors
+from stream.network.cut import halves, layout, live_set
 from stream.network.graph import INPUT, Graph, run
 from stream.network.model import Model
-
-
-class WrongTensors(ValueError):
-    """The tail was given other tensors than those which cross its split."""
-
-    def __init__(self, needed: tuple[str, ...], got: tuple[str, ...]) -> None:
-        super().__init__(f"the tail needs the tensors {', '.join(needed)}, got {', '.join(got) or 'none'}")
-        self.needed, self.got = needed, got
+from stream.network.names import DEFAULT_SPLIT
 
 
 class Splittable(Protocol):

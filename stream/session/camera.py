@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from codec.layout import Layout
-from stream.session.close_codes import CloseCode, SessionError
+from stream.errors import InvalidMessage, SessionError
+from stream.session.close_codes import CloseCode
 from stream.session.messages import (
     Hello,
-    InvalidMessage,
     KeyframeRequest,
     ProfileRequest,
     Reject,

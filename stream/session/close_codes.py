@@ -45,14 +45,6 @@ PERMANENT = frozenset(
 )
 
 
-class SessionError(Exception):
-    """The session cannot go on; close the connection with `code` and `reason`."""
-
-    def __init__(self, code: CloseCode, reason: str) -> None:
-        super().__init__(reason)
-        self.code, self.reason = code, reason
-
-
 def close_reason(reason: str) -> bytes:
     """The reason as a close frame carries it: UTF-8, cut to 123 bytes (RFC 6455, 5.5)."""
     return reason.encode()[:123].decode(errors="ignore").encode()

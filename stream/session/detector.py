@@ -13,12 +13,12 @@ from codec.errors import BadCodecSpec, BadLayout, ProfileError, UnknownProfile
 from codec.feature.profile import Profile
 from codec.layout import Layout, TensorSpec
 from codec.spec import Codec, parse_codec
-from stream.session.close_codes import CloseCode, SessionError
+from stream.errors import InvalidMessage, SessionError
+from stream.session.close_codes import CloseCode
 from stream.session.messages import (
     PROTOCOL_VERSION,
     Ack,
     Hello,
-    InvalidMessage,
     KeyframeRequest,
     Preview,
     ProfileRequest,

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
+from stream.errors import InvalidMessage
 from stream.session.preview import check_preview
 
 PROTOCOL_VERSION = 1
@@ -40,10 +41,6 @@ not hold. reference_mismatch: a difference from another frame than the one it ho
 REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 # What a camera understands whose hello does not tell; it leaves a detector that says anything else.
 FIRST_REJECT_REASONS = ("corrupt", "missing_reference", "error")
-
-
-class InvalidMessage(ValueError):
-    """A text is not one of this protocol's messages."""
 
 
 class _Message(BaseModel):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from stream.errors import InvalidPreview
+
 MAX_BYTES = 40_000  # as base64 it fits a text
 MAX_SIDE = 320  # pixels
 
@@ -16,10 +18,6 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TABLES = frozenset({0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE})  # DHT, DQT, DRI; APP0 (JFIF), APP14 (Adobe), COM
 _SCAN = 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # in a scan: neither a stuffed byte nor a restart
-
-
-class InvalidPreview(ValueError):
-    """Bytes are not a preview that a detector would pass on."""
 
 
 def check_preview(jpeg: bytes) -> bytes:

@@ -18,10 +18,6 @@ from stream.tasks.backoff import Backoff
 T = TypeVar("T")
 
 
-class SourceError(Exception):
-    """The source cannot be opened and trying again would not help. The message says what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class SourceConnected:
     """Frames arrive, for the first time or again. Width and height of the first one, in pixels."""

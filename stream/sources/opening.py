@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from stream.errors import SourceError
 from stream.redact import redact_url
-from stream.sources.base import CaptureOptions, Source, SourceError, SourceEvent
+from stream.sources.base import CaptureOptions, Source, SourceEvent
 from stream.sources.live import LiveSource
 from stream.sources.recorded import RecordedSource, open_recording
 from stream.sources.virtual import is_virtual, open_virtual

@@ -13,6 +13,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from stream.errors import SourceError
 from stream.frame import Frame
 from stream.redact import redact_url
 from stream.sources.base import (
@@ -21,7 +22,6 @@ from stream.sources.base import (
     FrameUnreadable,
     Source,
     SourceConnected,
-    SourceError,
     SourceEvent,
     SourceLost,
 )

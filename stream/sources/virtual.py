@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from stream.frame import Frame
-from stream.sources.base import CaptureOptions, SourceError, SourceEvent
+from stream.sources.base import CaptureOptions, SourceEvent
 from stream.sources.recorded import RecordedSource
-from stream.sources.virtual_camera import BadVirtualCamera, VirtualCamera
+from stream.sources.virtual_camera import VirtualCamera
 
 
 def is_virtual(uri: str) -> bool:
@@ -20,11 +20,8 @@ def is_virtual(uri: str) -> bool:
 def open_virtual(
     uri: str, options: CaptureOptions, on_event: Callable[[SourceEvent], None] | None
 ) -> RecordedSource:
-    """The virtual camera that `demo:setting=value,...` names, live. Raises SourceError."""
-    try:
-        camera = VirtualCamera.parse(uri)
-    except BadVirtualCamera as error:
-        raise SourceError(str(error)) from None
+    """The virtual camera that `demo:setting=value,...` names, live. Raises BadVirtualCamera."""
+    camera = VirtualCamera.parse(uri)
     options = replace(options, realtime=True, loop=False)
     return RecordedSource(str(camera), VirtualRecording(camera), options, on_event)
 

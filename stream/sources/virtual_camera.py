@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.errors import BadVirtualCamera
 from stream.redact import redact_url
 
 Image: TypeAlias = NDArray[np.uint8]  # (H, W, 3), BGR
@@ -38,10 +39,6 @@ GAIN_RANGE = (0.75, 1.2)
 WHITE_BALANCE = 0.03  # most by which red gains and blue loses, or the other way round
 MAX_SHOWN = 80  # characters of a bad setting that its refusal repeats
 NOISE_OFFSETS = 1 << 20  # places in the noise at which a frame's own may begin
-
-
-class BadVirtualCamera(ValueError):
-    """A setting makes no sense, or the photographs are not there. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,8 @@ from typing import Any
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode, close_reason
-
-
-class ConnectionLost(Exception):
-    """The link is gone. `code` is the WebSocket close code, 1006 where the peer said none."""
-
-    def __init__(self, reason: str, code: int = 1006) -> None:
-        super().__init__(reason)
-        self.reason, self.code = reason, code
 
 
 @dataclass(slots=True)

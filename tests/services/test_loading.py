@@ -6,7 +6,7 @@ import torch
 
 from services.detector.settings import DetectorSettings
 from services.loading import choose_device, load_network
-from stream.network.download import MissingWeights
+from stream.errors import MissingWeights
 
 
 def test_loads_what_is_configured_and_leaves_arithmetic_alone(weights):

@@ -14,13 +14,14 @@ from aiohttp import ClientSession
 from services.camera.service import Camera
 from services.commands.watch import detections_url
 from services.errors import DetectorRefused
+from stream.errors import ConnectionLost
 from stream.letterbox import Letterbox
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Unsplit
 from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL
-from stream.transport.websocket import ConnectionLost, connect
+from stream.transport.websocket import connect
 from tests.services.conftest import FRAMES, SIZE, write_video
 from tests.services.proxy import proxy_to
 from tests.services.waiting import LIVENESS_S, until

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.ops import scale_boxes
 
-from stream.letterbox import PADDING, InvalidSize, Letterbox, canvas_for, parse_size
+from stream.errors import InvalidSize
+from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 
 SIDES = st.integers(1, 700)
 CANVAS_SIDES = st.integers(1, 22).map(lambda cells: 32 * cells)

@@ -15,8 +15,9 @@ from services.study.record import Record, Settings
 from services.study.section import KB, Claim, Section, Table, kilobytes
 from services.study.study import Study
 from stream.network.classifier import SIZE, classifier_skeleton
-from stream.network.cut import DEFAULT_SPLIT, layout
+from stream.network.cut import layout
 from stream.network.model import skeleton
+from stream.network.names import DEFAULT_SPLIT
 
 _INPUT_BYTES = 4 * 3 * prod(SIZE)
 

@@ -18,10 +18,10 @@ from services.calibration.calibrate import Sampler, open_images, vary
 from services.calibration.step_network import train_step_network
 from services.cli import main
 from services.errors import Exit
+from stream.errors import SourceError
 from stream.network.cut import layout
 from stream.network.model import load_model
 from stream.network.split import Head
-from stream.sources.base import SourceError
 from tests.services.conftest import SIZE
 
 IMAGES = MIN_SAMPLES

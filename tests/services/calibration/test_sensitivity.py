@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from services.calibration.sensitivity import fisher_samples, weighted_outputs
+from stream.errors import UnknownSplitPoint
 from stream.network.anchor_free_head import AnchorFreeDetect
 from stream.network.anchor_head import AnchorDetect
-from stream.network.cut import UnknownSplitPoint, halves, layout, split_points
+from stream.network.cut import halves, layout, split_points
 from stream.network.graph import run
 from stream.network.model import Model, random_model
 from stream.network.split import Head, Unsplit

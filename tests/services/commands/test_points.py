@@ -7,7 +7,7 @@ import json
 import pytest
 
 from services.commands.points import find_points, print_points
-from stream.network.download import UnknownModel
+from stream.errors import UnknownModel
 
 
 def as_json(capsys, model: str, size: tuple[int, int]) -> dict:

@@ -17,6 +17,7 @@ from aiohttp import ClientSession, WSMsgType, web
 from codec.packet import PacketHeader, Stamp
 from codec.spec import parse_codec
 from services.detector.service import EXTRA_CONNECTIONS
+from stream.errors import ConnectionLost
 from stream.network.cut import layout
 from stream.network.model import load_model
 from stream.session.camera import tensor_shapes
@@ -32,7 +33,7 @@ from stream.session.messages import (
     TensorShape,
     Welcome,
 )
-from stream.transport.websocket import ConnectionLost, Link, connect
+from stream.transport.websocket import Link, connect
 from tests.services.conftest import FRAMES, SIZE
 from tests.services.waiting import LIVENESS_S
 

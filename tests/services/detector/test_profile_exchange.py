@@ -15,12 +15,13 @@ from codec.feature.bundled import BUNDLED
 from services.detector import service as detector_module
 from services.detector.profile_store import RECEIVED_KEPT, ProfileStore
 from services.errors import DetectorRefused
+from stream.errors import ConnectionLost
 from stream.network.cut import layout
 from stream.network.model import load_model
 from stream.session.camera import tensor_shapes
 from stream.session.close_codes import CloseCode
 from stream.session.messages import FEATURES_PROTOCOL, Clock, Hello, ProfileRequest
-from stream.transport.websocket import ConnectionLost, connect
+from stream.transport.websocket import connect
 from tests.services.calibrated import make_profile
 from tests.services.conftest import FRAMES, SIZE
 from tests.services.detector.test_hostile_peers import serving

@@ -22,11 +22,11 @@ from services.evaluation.evaluate import STANDARD_SETS, evaluate, parse_codecs, 
 from services.evaluation.pixel_codecs import FORMATS, PixelCodec
 from services.evaluation.scores import EvaluationRecord
 from stream.detections import Detections
+from stream.errors import SourceError
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Head, Unsplit
-from stream.sources.base import SourceError
 from tests.paths import DOCS
 from tests.services.conftest import FRAMES, SIZE
 

@@ -11,7 +11,7 @@ import pytest
 from services.evaluation.dataset import read_images
 from services.evaluation.labels import ClassMap, CocoLabels, YoloLabels
 from stream.detections import Detections
-from stream.sources.base import SourceError
+from stream.errors import SourceError
 
 COCO = {
     "info": {"description": "left alone"},

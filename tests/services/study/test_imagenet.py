@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.study.imagenet import read_imagenet
-from stream.sources.base import SourceError
+from stream.errors import SourceError
 
 CLASSES = ("tench", "goldfish", "great white shark")
 

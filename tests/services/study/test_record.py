@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.study.record import RANDOM, Record, RecordBook, by_subject
-from stream.sources.base import SourceError
+from stream.errors import SourceError
 from tests.services.study.conftest import record
 
 

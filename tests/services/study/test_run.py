@@ -17,7 +17,7 @@ from services.study import NAMES
 from services.study.experiments.registry import EXPERIMENTS
 from services.study.networks import NetworkSpec
 from services.study.record import RANDOM, RecordBook
-from stream.network.download import DownloadFailed
+from stream.errors import DownloadFailed
 
 
 def _study(name: str, out: Path, *arguments: str) -> int:

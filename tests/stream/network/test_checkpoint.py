@@ -23,15 +23,9 @@ import pytest
 import torch
 from torch import nn
 
+from stream.errors import CheckpointError, UnreadableCheckpoint, UnsafeCheckpoint, UnsupportedLayer
 from stream.network import architecture, checkpoint
-from stream.network.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    UnreadableCheckpoint,
-    UnsafeCheckpoint,
-    UnsupportedLayer,
-    read_checkpoint,
-)
+from stream.network.checkpoint import Checkpoint, read_checkpoint
 from stream.network.model import load_model
 from tests.stream.network import legacy
 

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from stream.network.checkpoint import UnreadableCheckpoint
+from stream.errors import DownloadFailed, MissingWeights, UnreadableCheckpoint
 from stream.network.classifier import (
     CLASSIFIERS,
     SIZE,
@@ -28,7 +28,6 @@ from stream.network.classifier import (
     random_classifier,
 )
 from stream.network.cut import layout, points, split_points
-from stream.network.download import DownloadFailed, MissingWeights
 from stream.network.split import Head, Tail
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from codec.layout import TensorSpec, raw_bytes
-from stream.network.cut import UnknownSplitPoint, halves, layout, live_set, points, split_points
-from stream.network.download import MODELS, UnknownModel
+from stream.errors import UnknownModel, UnknownSplitPoint
+from stream.network.cut import halves, layout, live_set, points, split_points
 from stream.network.graph import INPUT, run
 from stream.network.model import random_model, skeleton
+from stream.network.names import MODELS
 
 
 def test_the_default_cut_has_two_live_tensors():

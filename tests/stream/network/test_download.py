@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.network.download import DownloadFailed, MissingWeights, UnknownModel, WeightsError, find_weights
+from stream.errors import DownloadFailed, MissingWeights, UnknownModel, WeightsError
+from stream.network.download import find_weights
 
 
 def zip_bytes() -> bytes:

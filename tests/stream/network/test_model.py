@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
+from stream.errors import UnreadableCheckpoint
 from stream.letterbox import Letterbox, canvas_for
-from stream.network.checkpoint import UnreadableCheckpoint, read_checkpoint
-from stream.network.download import MODELS
+from stream.network.checkpoint import read_checkpoint
 from stream.network.model import load_model, random_model
+from stream.network.names import MODELS
 from stream.network.nms import detect
 from stream.network.split import Head, Tail
 from tests.stream.network import legacy

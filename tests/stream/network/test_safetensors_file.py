@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stream.network.checkpoint import CheckpointError, UnreadableCheckpoint, read_checkpoint
-from stream.network.download import UnknownModel
+from stream.errors import CheckpointError, UnknownModel, UnreadableCheckpoint
+from stream.network.checkpoint import read_checkpoint
 from stream.network.model import load_model, trainable
 from stream.network.safetensors_file import read_safe_checkpoint, write_checkpoint
 from tests.stream.network import legacy

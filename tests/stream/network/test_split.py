@@ -12,10 +12,11 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 from codec.layout import TensorSpec
+from stream.errors import UnknownSplitPoint, WrongTensors
 from stream.network.checkpoint import read_checkpoint
-from stream.network.cut import UnknownSplitPoint, live_set, split_points
+from stream.network.cut import live_set, split_points
 from stream.network.model import Model, load_model, random_model
-from stream.network.split import Head, Tail, Unsplit, WrongTensors
+from stream.network.split import Head, Tail, Unsplit
 from tests.stream.network import legacy
 
 SIZE = (64, 96)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.session.preview import MAX_BYTES, MAX_SIDE, InvalidPreview, check_preview
+from stream.errors import InvalidPreview
+from stream.session.preview import MAX_BYTES, MAX_SIDE, check_preview
 
 
 def jpeg(height: int, width: int, *parameters: int) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from codec.errors import UnknownProfile
 from codec.layout import TensorSpec
 from codec.spec import Codec
+from stream.errors import InvalidMessage, SessionError
 from stream.frame_counts import DROPS
 from stream.session.camera import (
     Accepted,
@@ -22,7 +23,7 @@ from stream.session.camera import (
     Rejected,
     tensor_shapes,
 )
-from stream.session.close_codes import PERMANENT, CloseCode, SessionError, close_reason
+from stream.session.close_codes import PERMANENT, CloseCode, close_reason
 from stream.session.detector import (
     PREVIEW_BURST,
     PREVIEW_INTERVAL_NS,
@@ -36,7 +37,6 @@ from stream.session.messages import (
     Ack,
     Clock,
     Hello,
-    InvalidMessage,
     KeyframeRequest,
     Preview,
     ProfileRequest,

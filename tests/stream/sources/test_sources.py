@@ -14,16 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from stream.errors import SourceError
 from stream.frame import Frame
 from stream.sources import recorded as recorded_source
-from stream.sources.base import (
-    CaptureOptions,
-    FrameUnreadable,
-    SourceConnected,
-    SourceError,
-    SourceLost,
-    SourceRetry,
-)
+from stream.sources.base import CaptureOptions, FrameUnreadable, SourceConnected, SourceLost, SourceRetry
 from stream.sources.capture import SLOTS, CaptureRequest, Release, _explain, _FreeSlots
 from stream.sources.opening import open_source
 from stream.sources.recorded import RecordedSource

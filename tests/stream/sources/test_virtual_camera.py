@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from stream.errors import BadVirtualCamera
 from stream.sources import virtual_camera
-from stream.sources.virtual_camera import SCENES, BadVirtualCamera, Shot, VirtualCamera, photograph
+from stream.sources.virtual_camera import SCENES, Shot, VirtualCamera, photograph
 
 SIZES = [(640, 480), (1280, 720), (480, 640), (333, 333), (1920, 64), (64, 1920)]
 MINUTES = range(0, 15 * 60 * 5, 31)  # frames of five minutes, of no period that the movement has

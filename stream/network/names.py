@@ -1,0 +1,15 @@
+"""Names that commands, settings and messages use, without loading a network for them."""
+
+from __future__ import annotations
+
+MODELS = tuple(f"yolov5{scale}{suffix}" for suffix in ("", "u") for scale in "nsmlx")
+"""Names of the official networks: yolov5n to yolov5x and, anchor-free, yolov5nu to yolov5xu."""
+
+DEMO = "demo"
+"""Name of the network that comes with this package: small, for people and vehicles, good for a demonstration."""
+
+DEFAULT_SPLIT = "4.m"
+"""Where a network is split unless told otherwise: the bottlenecks' end in layer 4, two tensors of which cross."""
+
+SAFETENSORS = ".safetensors"
+"""Suffix of checkpoints without a pickle; every other one ends in .pt."""
