@@ -11,10 +11,18 @@ from codec.layout import Layout
 from codec.packet import Stamp
 from codec.spec import Codec
 from services.errors import NotMeasurable
-from services.study.subject import Sample, Subject, Tensors
+from services.study.subject import Scorer, SplitSample, Subject, Tensors
+
+SCORES = {
+    "top1": "top-1 accuracy",
+    "map50": "mAP50",
+    "map": "mAP50-95",
+    "agreement": "agreement with the unsplit network",
+}
+"""What a figure calls the scores that it shows."""
 
 Change: TypeAlias = Callable[[Tensors, Layout], tuple[Tensors, int]]
-"""Tensors as they arrive, and the bytes that were sent for them (0 where that is not asked)."""
+"""Tensors as they arrive, and the bytes that were sent for them (0 where that does not matter)."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -27,8 +35,18 @@ class Outcome:
     bytes: float  # mean a picture
 
 
+def main_score(scores: Iterable[str]) -> str | None:
+    """The one of a network's scores to judge it by: the strictest one that there are labels for."""
+    return next((name for name in ("top1", "map", "agreement") if name in scores), None)
+
+
+def rounded_scores(scorer: Scorer) -> dict[str, float]:
+    """The scores so far, to six places."""
+    return {name: round(value, 6) for name, value in scorer.values().items()}
+
+
 def accuracies(
-    subject: Subject, samples: Iterable[Sample], changes: Mapping[Key, Change]
+    subject: Subject, samples: Iterable[SplitSample], changes: Mapping[Key, Change]
 ) -> dict[Key, Outcome]:
     """The scores of a network under each change, all on the same pictures, which are gone through once.
 
@@ -47,8 +65,7 @@ def accuracies(
         )
     return {
         key: Outcome(
-            {name: round(value, 6) for name, value in scorers[key].values().items()},
-            round(statistics.fmean(sizes[key]), 1) if sizes[key] else 0.0,
+            rounded_scores(scorers[key]), round(statistics.fmean(sizes[key]), 1) if sizes[key] else 0.0
         )
         for key in changes
     }

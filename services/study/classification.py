@@ -9,14 +9,14 @@ from itertools import islice
 
 import torch
 
-from services.study.dataset import Source
-from services.study.subject import Sample, Tensors
+from services.study.dataset import PictureSet
+from services.study.subject import SplitSample, Tensors
 from stream.network.classifier import SIZE, Classifier
 from stream.network.split import Head, Tail
 
 
 @dataclass(frozen=True, slots=True)
-class _Truth:
+class _ClassTruth:
     answer: int  # of the unsplit network
     label: int | None
 
@@ -32,15 +32,17 @@ class Classification:
         self.model, self.graph, self.device = model, model.graph, model.device
         self._head, self._tail = Head(model, split, SIZE), Tail(model, split)
 
-    def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:
-        for image, label in islice(source.pictures(), most):
+    def samples(self, pictures: PictureSet, most: int | None = None) -> Iterator[SplitSample]:
+        for image, label in islice(pictures.images(), most):
             picture = self.model.preprocess(image)
             crossing = self._head.run(picture)
             tensors = {name: tensor[0].cpu().contiguous().numpy() for name, tensor in crossing.items()}
-            yield Sample(picture, tensors, self._head.layout, cache(partial(self._truth, tensors, label)))
+            yield SplitSample(
+                picture, tensors, self._head.layout, cache(partial(self._truth, tensors, label))
+            )
 
-    def _truth(self, tensors: Tensors, label: int | None) -> _Truth:
-        return _Truth(int(self.finish(tensors).argmax()), label)
+    def _truth(self, tensors: Tensors, label: int | None) -> _ClassTruth:
+        return _ClassTruth(int(self.finish(tensors).argmax()), label)
 
     def finish(self, tensors: Tensors) -> torch.Tensor:
         return self._tail(tensors)
@@ -59,7 +61,7 @@ class _TopOne:
     def __init__(self) -> None:
         self._pictures = self._labelled = self._right = self._same = 0
 
-    def add(self, sample: Sample, prediction: torch.Tensor) -> None:
+    def add(self, sample: SplitSample, prediction: torch.Tensor) -> None:
         truth, answer = sample.truth(), int(prediction.argmax())
         self._pictures += 1
         self._same += answer == truth.answer

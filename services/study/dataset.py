@@ -5,41 +5,47 @@ from __future__ import annotations
 import hashlib
 import io
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from services.evaluation.dataset import Dataset, read_clip, read_images
-from services.study.imagenet import read_imagenet
+from stream.errors import SourceError
 from stream.sources.recorded import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class PictureSet:
     """Pictures, read anew for every iteration: of a folder or clip, or of one folder for each class."""
 
-    name: str  # with the number of pictures and a digest of the files: "val2017 64 1f0c9a3b77de"
+    name: str  # with the number of files and a digest of them: "val2017 64 1f0c9a3b77de"
     files: tuple[Path, ...]
-    dataset: Dataset | None = None
-    labelled: Iterable[tuple[NDArray[np.uint8], int]] | None = None  # pictures and classes
+    dataset: Dataset | None = None  # of a folder or clip
+    classes: tuple[int, ...] = ()  # else what each of the files shows, by the network's number
 
-    def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int | None]]:
-        """Each picture uint8 (H, W, 3), BGR, and its class if somebody tells. Raises SourceError."""
+    def images(self) -> Iterator[tuple[NDArray[np.uint8], int | None]]:
+        """Each picture uint8 (H, W, 3), BGR, and its class if it is known. Raises SourceError."""
         if self.dataset is not None:
             yield from ((picture.image, None) for picture in self.dataset.pictures)
-        else:
-            yield from self.labelled or ()
+            return
+        for file, number in zip(self.files, self.classes, strict=True):
+            image = cv2.imread(str(file))
+            if image is None:
+                raise SourceError(f"{file} is no image that OpenCV can read; take it out of the folder")
+            yield np.asarray(image, np.uint8), number
 
     def jpeg_bytes(self) -> float:
         """Mean size of the pictures as JPEG: of the files where they are, else of what Pillow makes at quality 95."""
         jpegs = [file.stat().st_size for file in self.files if file.suffix.lower() in (".jpg", ".jpeg")]
         if len(jpegs) == len(self.files):
             return statistics.fmean(jpegs)
-        return statistics.fmean(_jpeg_bytes(image) for image, _ in self.pictures())
+        return statistics.fmean(_jpeg_bytes(image) for image, _ in self.images())
 
 
 def _jpeg_bytes(image: NDArray[np.uint8]) -> int:
@@ -48,25 +54,62 @@ def _jpeg_bytes(image: NDArray[np.uint8]) -> int:
     return file.tell()
 
 
-def images(folder: Path, most: int | None = None, labels: Path | None = None) -> Source:
+def folder_pictures(folder: Path, most: int | None = None, labels: Path | None = None) -> PictureSet:
     """The first images of a folder, with labels of objects if there are any. Raises SourceError."""
     dataset = read_images(folder, max_frames=most, labels=labels)
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    chosen = tuple(files[: dataset.expected])
-    return Source(_named(dataset.name, [*chosen, *([labels] if labels else [])]), chosen, dataset)
+    first = tuple(files[: dataset.expected])
+    return PictureSet(_named(dataset.name, [*first, *([labels] if labels else [])]), first, dataset)
 
 
-def clip(file: Path, most: int | None = None, every: int = 1) -> Source:
-    """The first frames of a video, or every n-th of them. Raises SourceError."""
-    dataset = read_clip(file, every=every, max_frames=most)
-    sampling = f"{dataset.expected}{f' every {every}' if every > 1 else ''}"
-    return Source(f"{_named(dataset.name, [file])} {sampling}", (file,), dataset)
+def clip_pictures(file: Path, most: int | None = None) -> PictureSet:
+    """The first frames of a video. Raises SourceError."""
+    dataset = read_clip(file, max_frames=most)
+    return PictureSet(f"{_named(dataset.name, [file])} {dataset.expected}", (file,), dataset)
 
 
-def imagenet(folder: Path, classes: Sequence[str], most: int | None = None) -> Source:
-    """Images of a folder that holds one folder a class, for a network with these classes. Raises SourceError."""
-    found = read_imagenet(folder, classes, max_images=most)
-    return Source(_named(folder.absolute().name, found.files), tuple(found.files), labelled=found)
+def class_pictures(folder: Path, classes: Sequence[str], most: int | None = None) -> PictureSet:
+    """Images of a folder that holds one folder a class, one from each before the second of any.
+
+    A folder is named by its class's number from 0, or by its name in `classes`, which are the network's. Folders by
+    ImageNet's own names, such as n01440764, must all be there: their order gives the numbers. Raises SourceError.
+    """
+    folders = sorted(path for path in folder.glob("*") if path.is_dir())
+    if not folders:
+        raise SourceError(
+            f"there are no folders in {folder}; it should hold one folder of images for each class"
+        )
+    numbers = _numbers([path.name for path in folders], classes, folder)
+    by_class = [
+        [(file, number) for file in sorted(path.glob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
+        for path, number in zip(folders, numbers, strict=True)
+    ]
+    in_turns = chain.from_iterable(zip_longest(*by_class))
+    pairs = [pair for pair in in_turns if pair is not None][:most]
+    if not pairs:
+        raise SourceError(f"there are no images in the folders of {folder}")
+    files, shown = zip(*pairs, strict=True)
+    return PictureSet(_named(folder.absolute().name, files), files, classes=shown)
+
+
+def _numbers(names: Sequence[str], classes: Sequence[str], folder: Path) -> list[int]:
+    """The class that each of the folders stands for, sorted by their names."""
+    by_name = {name: number for number, name in enumerate(classes)}
+    by_number = {str(number): number for number in range(len(classes))}
+    for known in (by_number, by_name):
+        if all(name in known for name in names):
+            return [known[name] for name in names]
+    if all(name[:1] == "n" and name[1:].isdigit() for name in names):
+        if len(names) == len(classes):
+            return list(range(len(classes)))
+        raise SourceError(
+            f"{folder} holds {len(names)} of ImageNet's {len(classes)} classes, so that n01440764 and the like do not "
+            "tell their numbers: name the folders by number, 0 for n01440764"
+        )
+    unknown = next(name for name in names if name not in by_number and name not in by_name)
+    raise SourceError(
+        f"{folder} holds a folder {unknown[:80]!r}, which is neither number nor name of a class"
+    )
 
 
 def _named(name: str, files: Sequence[Path]) -> str:

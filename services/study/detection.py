@@ -14,8 +14,8 @@ from services.evaluation.dataset import LetterboxedPicture, letterboxed
 from services.evaluation.labels import ClassMap, Objects
 from services.evaluation.runs import scorable_detections
 from services.evaluation.scores import Scores
-from services.study.dataset import Source
-from services.study.subject import Sample, Tensors
+from services.study.dataset import PictureSet
+from services.study.subject import SplitSample, Tensors
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.letterbox import Letterbox
@@ -24,7 +24,7 @@ from stream.network.split import Head, Tail, picture_tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Truth:
+class _DetectionTruth:
     letterbox: Letterbox
     found: Detections  # by the unsplit network, above CONFIDENT
     labels: Objects | None
@@ -44,23 +44,23 @@ class Detection:
         self._tail = Tail(model, split)
         self._heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
 
-    def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:
-        if source.dataset is None:
+    def samples(self, pictures: PictureSet, most: int | None = None) -> Iterator[SplitSample]:
+        if pictures.dataset is None:
             raise SourceError(
-                f"{source.name} holds classes of whole pictures; detectors need a folder of images"
+                f"{pictures.name} holds classes of whole pictures; detectors need a folder of images"
             )
-        classes = ClassMap(source.dataset.classes, self.model.names)
-        for view in islice(letterboxed(source.dataset, classes, self.size), most):
+        classes = ClassMap(pictures.dataset.classes, self.model.names)
+        for view in islice(letterboxed(pictures.dataset, classes, self.size), most):
             canvas = view.letterbox.canvas
             if canvas not in self._heads:
                 self._heads[canvas] = Head(self.model, self.split, canvas)
             head = self._heads[canvas]
             tensors = head(view.canvas)
             picture = picture_tensor(view.canvas, self.model.device)
-            yield Sample(picture, tensors, head.layout, cache(partial(self._truth, view, tensors)))
+            yield SplitSample(picture, tensors, head.layout, cache(partial(self._truth, view, tensors)))
 
-    def _truth(self, view: LetterboxedPicture, tensors: Tensors) -> _Truth:
-        return _Truth(
+    def _truth(self, view: LetterboxedPicture, tensors: Tensors) -> _DetectionTruth:
+        return _DetectionTruth(
             view.letterbox, confident(scorable_detections(self.finish(tensors), view.letterbox)), view.labels
         )
 
@@ -82,7 +82,7 @@ class _Precision:
     def __init__(self) -> None:
         self._scores = Scores()
 
-    def add(self, sample: Sample, prediction: torch.Tensor) -> None:
+    def add(self, sample: SplitSample, prediction: torch.Tensor) -> None:
         truth = sample.truth()
         self._scores.add_frame(scorable_detections(prediction, truth.letterbox), truth.found, truth.labels)
 

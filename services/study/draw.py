@@ -1,4 +1,4 @@
-"""How the study's figures look: matplotlib, with colours that everybody can tell apart, the same file every time."""
+"""How the study's figures look: matplotlib, with colors that everybody can tell apart, the same file every time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from services.study.record import Record
+from services.study.record import StudyRecord
 
-# Okabe and Ito's colours, with grey for their yellow, which is too pale for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#888888")
+# Okabe and Ito's colors, with gray for their yellow, which is too pale for a line on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#888888")
 MARKS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
 RANDOM_WEIGHTS = "random weights"
@@ -62,12 +62,12 @@ def panels(
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A colour and a mark for each name, as keywords for `Axes.plot`."""
-    pairs = zip(dict.fromkeys(names), cycle(zip(COLOURS, MARKS, strict=True)), strict=False)
-    return {name: {"color": colour, "marker": mark} for name, (colour, mark) in pairs}
+    """A color and a mark for each name, as keywords for `Axes.plot`."""
+    pairs = zip(dict.fromkeys(names), cycle(zip(COLORS, MARKS, strict=True)), strict=False)
+    return {name: {"color": color, "marker": mark} for name, (color, mark) in pairs}
 
 
-def label(record: Record) -> str:
+def label(record: StudyRecord) -> str:
     """The network's name for a legend, which says so where its weights are random."""
     return f"{record.network}, layer {record.split}{f' ({RANDOM_WEIGHTS})' if record.random else ''}"
 
@@ -78,7 +78,7 @@ def legend(axis: Axes, **options: Any) -> None:
         axis.legend(**options)
 
 
-def stamp(figure: Figure, records: Sequence[Record]) -> None:
+def stamp(figure: Figure, records: Sequence[StudyRecord]) -> None:
     """Write across a figure that weights are random, if those of any of its records are.
 
     Where panels name their networks, across those panels alone.

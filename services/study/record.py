@@ -17,7 +17,7 @@ RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StudyRecord:
     """A measured point. All but the times is the same for the same settings, weights, pictures and seed."""
 
     experiment: str  # "figure5"
@@ -47,8 +47,8 @@ class Record:
     @property
     def key(self) -> str:
         """Tells one point from all others: everything that it was measured with, but for the machine."""
-        asked = (self.network, self.weights, self.split, self.data, self.seed, self.settings)
-        return json.dumps([self.experiment, *asked], sort_keys=True)
+        circumstances = (self.network, self.weights, self.split, self.data, self.seed, self.settings)
+        return json.dumps([self.experiment, *circumstances], sort_keys=True)
 
     def line(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
@@ -57,13 +57,15 @@ class Record:
     def parse(cls, line: str) -> Self:
         """Raises ValueError for anything but a record's line."""
         content = json.loads(line)
-        names = {one.name for one in fields(cls)}
+        names = {attribute.name for attribute in fields(cls)}
         if not isinstance(content, dict) or content.keys() != names:
             raise ValueError("it is no object with the keys of a record")
         record = cls(**content)
         mappings = (record.settings, record.values, record.times_ms, record.versions)
         texts = (record.experiment, record.network, record.weights, record.split, record.data)
-        if not all(isinstance(one, dict) for one in mappings) or not all(isinstance(t, str) for t in texts):
+        if not all(isinstance(mapping, dict) for mapping in mappings) or not all(
+            isinstance(text, str) for text in texts
+        ):
             raise ValueError("a value has the wrong type")
         return record
 
@@ -74,29 +76,29 @@ class RecordBook:
     def __init__(self, path: Path) -> None:
         """Reads what is there. Raises SourceError for a file that holds anything else than records."""
         self.path = path
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, StudyRecord] = {}
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         *lines, rest = text.split("\n")
         for number, line in enumerate(lines, 1):
             try:
-                record = Record.parse(line)
+                record = StudyRecord.parse(line)
             except (ValueError, TypeError) as error:
                 raise SourceError(f"{path}, line {number}: no record of a study ({error})") from None
             self._records[record.key] = record
         if rest:  # the line that was being written when the study was interrupted
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
-    def __contains__(self, record: Record) -> bool:
+    def __contains__(self, record: StudyRecord) -> bool:
         return record.key in self._records
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[StudyRecord]:
         return iter(self._records.values())
 
-    def of(self, experiment: str) -> Sequence[Record]:
+    def of(self, experiment: str) -> Sequence[StudyRecord]:
         """The records of one experiment, in the order in which they were measured."""
         return [record for record in self if record.experiment == experiment]
 
-    def add(self, record: Record) -> None:
+    def add(self, record: StudyRecord) -> None:
         """Append a record to the file; it is there once this returns."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{record.line()}\n")
@@ -108,9 +110,9 @@ def rounded(value: SupportsFloat) -> float:
     return float(f"{float(value):.6g}")
 
 
-def by_subject(records: Sequence[Record]) -> list[list[Record]]:
+def by_subject(records: Sequence[StudyRecord]) -> list[list[StudyRecord]]:
     """The records of each network, split point and set of pictures, in the order in which these first occur."""
-    groups: dict[tuple[str, ...], list[Record]] = {}
+    groups: dict[tuple[str, ...], list[StudyRecord]] = {}
     for record in records:
         subject = (record.network, record.weights, record.split, record.data, str(record.seed))
         groups.setdefault(subject, []).append(record)

@@ -7,7 +7,7 @@ from html import escape
 
 from services.evaluation.html import html_table, page
 from services.study.draw import svg
-from services.study.record import Record
+from services.study.record import StudyRecord
 from services.study.section import Claim, Drawing, Section, Table
 
 PAPER = (
@@ -28,7 +28,7 @@ nav ol { columns: 2; padding-left: 1.4rem; font-size: .9rem; }
 """
 
 
-def study_report(sections: Mapping[str, Section], records: Sequence[Record]) -> str:
+def study_report(sections: Mapping[str, Section], records: Sequence[StudyRecord]) -> str:
     """The page for the sections of a study, by experiment, and the records that they were made from."""
     title = "Splitting a network: the paper's tables and figures, measured again"
     parts = [_introduction(records), _contents(sections), _summary(sections)]
@@ -36,7 +36,7 @@ def study_report(sections: Mapping[str, Section], records: Sequence[Record]) -> 
     return page(title, "".join([*parts, _made_with(records)]), _STYLE)
 
 
-def _introduction(records: Sequence[Record]) -> str:
+def _introduction(records: Sequence[StudyRecord]) -> str:
     networks = ", ".join(
         dict.fromkeys(
             f"{record.network} at layer {record.split}{' (random weights)' if record.random else ''}"
@@ -93,7 +93,7 @@ def _claims(rows: Iterable[tuple[str, Claim]]) -> str:
     )
 
 
-def _section(name: str, section: Section, records: Sequence[Record]) -> str:
+def _section(name: str, section: Section, records: Sequence[StudyRecord]) -> str:
     random = any(record.random for record in records if record.experiment == name)
     parts = [f'<h2 id="{name}">{escape(_heading(section))}</h2>\n<p>{escape(section.method)}</p>\n']
     if random:
@@ -122,7 +122,7 @@ def _table(table: Table) -> str:
     return f"<h3>{escape(table.title)}</h3>\n{html_table(table.head, rows, table.caption)}"
 
 
-def _made_with(records: Sequence[Record]) -> str:
+def _made_with(records: Sequence[StudyRecord]) -> str:
     """Where the records come from: a study that was resumed may have more than one origin."""
     told = {
         "Commit": [record.commit for record in records],

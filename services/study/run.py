@@ -13,17 +13,15 @@ from rich.table import Table as RichTable
 
 from services.errors import SettingsError
 from services.loading import choose_device
-from services.study import dataset as source
 from services.study.classification import Classification
-from services.study.dataset import Source
+from services.study.dataset import PictureSet, class_pictures, clip_pictures, folder_pictures
 from services.study.draw import png, style, svg
-from services.study.experiment import Experiment
-from services.study.experiments.registry import EXPERIMENTS
+from services.study.experiments import EXPERIMENTS
 from services.study.networks import DEFAULT, NetworkSpec
 from services.study.record import RecordBook
 from services.study.report import study_report
 from services.study.section import Section, Table
-from services.study.study import Study
+from services.study.study import Experiment, Study
 from services.study.subject import Subject
 from stream.letterbox import parse_size
 
@@ -76,22 +74,22 @@ def _study(options: Namespace, book: RecordBook, notices: Console) -> Study:
     return Study(
         book,
         subjects,
-        images=source.images(options.data, most, options.labels) if options.data else None,
+        images=folder_pictures(options.data, most, options.labels) if options.data else None,
         imagenet=_imagenet(options.imagenet, subjects, most),
         clips=[
-            source.clip(file, QUICK_IMAGES if options.quick else CLIP_FRAMES) for file in options.clip or ()
+            clip_pictures(file, QUICK_IMAGES if options.quick else CLIP_FRAMES) for file in options.clip or ()
         ],
         seed=options.seed,
         quick=options.quick,
     )
 
 
-def _imagenet(folder: Path | None, subjects: Sequence[Subject], most: int | None) -> Source | None:
+def _imagenet(folder: Path | None, subjects: Sequence[Subject], most: int | None) -> PictureSet | None:
     if folder is None:
         return None
     for subject in subjects:
         if isinstance(subject, Classification):
-            return source.imagenet(folder, subject.model.names, most)
+            return class_pictures(folder, subject.model.names, most)
     raise SettingsError("--imagenet is for classifiers, and no network of --model is one")
 
 
@@ -122,7 +120,7 @@ def _write(sections: Mapping[str, Section], book: RecordBook, out: Path) -> None
 
 
 def _print(section: Section, console: Console) -> None:
-    console.print(f"\n{section.paper or 'Beyond the paper'}. {section.title}", style="bold", highlight=False)
+    console.print(f"\n{section.heading}", style="bold", highlight=False)
     for table in section.tables:
         console.print(_rich(table))
     for claim in section.claims:

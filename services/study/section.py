@@ -1,4 +1,4 @@
-"""What an experiment shows: drawings, tables, and what the paper states beside what was found."""
+"""What an experiment shows: drawings, tables, and what the paper states beside what was measured."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-KB = 1024
-"""Bytes of the paper's kB, which this study's tables and figures use throughout."""
+KIB = 1024
+"""Bytes of the paper's kB, which this study's tables and figures write as KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,17 @@ class Section:
     claims: Sequence[Claim] = ()
     notes: Sequence[str] = field(default=())
 
+    @property
+    def heading(self) -> str:
+        """The title, with the place in the paper."""
+        return f"{self.paper or 'Beyond the paper'}. {self.title}"
 
-def kilobytes(size: float) -> str:
-    """Bytes in the paper's kB, with as many digits as its tables."""
-    return f"{size / KB:.1f}"
+
+def kibibytes(size: float) -> str:
+    """Bytes in KiB, with as many digits as the paper's tables have."""
+    return f"{size / KIB:.1f}"
 
 
 def percent(share: float) -> str:
+    """A share of one with a tenth of a percent, where it is not the whole."""
     return f"{share:.1%}" if abs(share) < 0.9995 else f"{share:.0%}"

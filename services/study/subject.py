@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from codec.layout import FloatArray, Layout
-from services.study.dataset import Source
+from services.study.dataset import PictureSet
 from stream.network.graph import Graph
 
 Tensors: TypeAlias = Mapping[str, FloatArray]  # that cross the split, (C, h, w) each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sample:
+class SplitSample:
     """One picture and what crosses the split for it."""
 
     picture: torch.Tensor  # the network's input, float32 (1, 3, H, W)
@@ -28,7 +28,7 @@ class Sample:
 class Scorer(Protocol):
     """Gathers predictions picture by picture."""
 
-    def add(self, sample: Sample, prediction: torch.Tensor) -> None: ...
+    def add(self, sample: SplitSample, prediction: torch.Tensor) -> None: ...
 
     def values(self) -> dict[str, float]:
         """Scores by name, those of `Subject.scores` that the pictures' labels allow."""
@@ -44,7 +44,7 @@ class Subject(Protocol):
     graph: Graph
     device: torch.device
 
-    def samples(self, source: Source, most: int | None = None) -> Iterator[Sample]:
+    def samples(self, pictures: PictureSet, most: int | None = None) -> Iterator[SplitSample]:
         """A sample of each picture, at most so many. Raises SourceError."""
 
     def finish(self, tensors: Tensors) -> torch.Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -24,15 +24,17 @@ from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout
 from codec.packet import Stamp
 from codec.rle.codec import Rle
+from codec.rle.kernels import Levels
 from codec.spec import Codec, parse_codec
 from services.profiles import resolve
+from services.study.accuracy import rounded_scores
+from services.study.dataset import PictureSet
 from services.study.draw import label, legend, looks, panels
-from services.study.experiment import Experiment
-from services.study.experiments.lossless import levels_of
-from services.study.record import Record, by_subject
-from services.study.section import KB, Claim, Drawing, Section, Table
-from services.study.study import Study
-from services.study.subject import Tensors
+from services.study.levels import levels_of
+from services.study.record import StudyRecord, by_subject
+from services.study.section import Claim, Drawing, Section, Table, kibibytes
+from services.study.study import Experiment, Study
+from services.study.subject import Subject, Tensors
 
 SHARES, QUICK_SHARES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.5), (0.0, 0.1, 0.5)
 ROUND_TRIP = 2  # frames from a lost packet to the keyframe that mends it
@@ -43,9 +45,10 @@ UNITS = ("packet", "datagram", "row", "channel")
 CODECS = {"packet": ("rle", "rle temporal", "feature"), "datagram": ("rle",), "row": ("rle", "feature")}
 CODECS["channel"] = CODECS["row"]
 MOST_FRAMES = 60
+BEARABLE = 0.05  # share of the agreement that may be lost where 10 % does not arrive
 
 
-class Link(Protocol):
+class LossyLink(Protocol):
     """A codec at both ends of a channel that loses something."""
 
     def send(self, tensors: Tensors, layout: Layout) -> tuple[Tensors, int]:
@@ -113,9 +116,10 @@ class DatagramLink:
         packet = Rle(BITS).encoder(layout).encode(tensors, Stamp(0, 0, 1, 1)).data
         decoded = Rle(BITS).decoder(layout).decode(packet).tensors
         before = self._filled.last(layout)
+        levels = levels_of(tensors, BITS)
         filled, datagrams = {}, 0
         for name, tensor in decoded.items():
-            starts = datagram_starts(levels_of(tensors[name].reshape(-1), BITS, name)[0])
+            starts = datagram_starts(levels[name].reshape(-1))
             datagrams += len(starts)
             lost = self._rng.random(len(starts)) < self._share
             gone = np.repeat(lost, np.diff([*starts, tensor.size])).reshape(tensor.shape)
@@ -123,7 +127,7 @@ class DatagramLink:
         return self._filled.keep(filled), len(packet) + PLACE_BYTES * datagrams
 
 
-def datagram_starts(levels: Any) -> list[int]:
+def datagram_starts(levels: Levels) -> list[int]:
     """Number of the first coefficient of each datagram that the codewords of levels (n,) fill."""
     words = (DATAGRAM_BYTES - PLACE_BYTES) * 8 // (BITS + 1)
     zero = levels == 0
@@ -157,7 +161,7 @@ class PartLink:
         return self._filled.keep(filled), size
 
 
-def _link(unit: str, codec: str, share: float, feature: Codec, rng: np.random.Generator) -> Link:
+def _link(unit: str, codec: str, share: float, feature: Codec, rng: np.random.Generator) -> LossyLink:
     spec = {
         "rle": Rle(BITS),
         "rle temporal": Rle(BITS, temporal=True),
@@ -171,79 +175,104 @@ def _link(unit: str, codec: str, share: float, feature: Codec, rng: np.random.Ge
 def _measure(study: Study) -> None:
     with study.refusing():
         study.clip()
-        source = study.clips[-1]  # the first is asked to be nearly static, where loss shows least
+        clip = study.clips[-1]  # the first should be nearly static, where loss shows least
         for subject in study.subjects:
             if "map" in subject.scores:
                 with study.refusing():
                     study.judged(subject)
-                    _measure_clip(study, subject, source)
+                    _measure_clip(study, subject, clip)
 
 
-def _measure_clip(study: Study, subject: Any, source: Any) -> None:
+def _measure_clip(study: Study, subject: Subject, clip: PictureSet) -> None:
     shares = QUICK_SHARES if study.quick else SHARES
-    asked = [{"unit": u, "codec": c, "share": share} for u in UNITS for c in CODECS[u] for share in shares]
-    missing = study.missing("loss", subject, source, asked)
+    points = [
+        {"unit": unit, "codec": codec, "share": share}
+        for unit in UNITS
+        for codec in CODECS[unit]
+        for share in shares
+    ]
+    missing = study.missing("loss", subject, clip, points)
     if not missing:
         return
     feature = resolve(parse_codec("feature"), subject.weights, subject.split)
-    # The same losses for all codecs: what differs between them is not chance.
-    links = [
-        _link(
-            one["unit"], one["codec"], one["share"], feature,
-            np.random.default_rng((study.seed, UNITS.index(one["unit"]), round(1000 * one["share"]))),
-        )
-        for one in missing
-    ]  # fmt: skip
+    links = []
+    for point in missing:
+        unit, share = point["unit"], point["share"]
+        # The same losses for all codecs: what differs between them is not chance.
+        rng = np.random.default_rng((study.seed, UNITS.index(unit), round(1000 * share)))
+        links.append(_link(unit, point["codec"], share, feature, rng))
     scorers = [subject.scorer() for _ in missing]
-    sent: list[list[int]] = [[] for _ in missing]
-    frames = 12 if study.quick else MOST_FRAMES
-    for sample in study.samples(subject, source, frames):
-        for link, scorer, size in zip(links, scorers, sent, strict=True):
-            tensors, coded = link.send(sample.tensors, sample.layout)
-            size.append(coded)
+    sizes: list[list[int]] = [[] for _ in missing]
+    for sample in study.samples(subject, clip, 12 if study.quick else MOST_FRAMES):
+        for link, scorer, by_frame in zip(links, scorers, sizes, strict=True):
+            tensors, size = link.send(sample.tensors, sample.layout)
+            by_frame.append(size)
             scorer.add(sample, subject.finish(tensors))
-    for one, scorer, size in zip(missing, scorers, sent, strict=True):
-        scores = {name: round(value, 6) for name, value in scorer.values().items()}
-        values = {"scores": scores, "bytes": round(statistics.fmean(size), 1), "frames": len(size)}
-        study.write("loss", subject, source, one, values=values)
+    for point, scorer, by_frame in zip(missing, scorers, sizes, strict=True):
+        mean = round(statistics.fmean(by_frame), 1)
+        values = {"scores": rounded_scores(scorer), "bytes": mean, "frames": len(by_frame)}
+        study.write("loss", subject, clip, point, values=values)
 
 
-def _present(records: Sequence[Record]) -> Section:
-    groups = by_subject(records)
-    figure, axes = panels(len(UNITS) * len(groups), width=4.2, columns=2)
-    style = looks(CODECS["packet"])
-    rows, claims = [], []
-    for number, group in enumerate(groups):
-        for unit, axis in zip(UNITS, axes[len(UNITS) * number :], strict=False):
-            for codec in CODECS[unit]:
-                points = sorted(
-                    (one.settings["share"], one.values["scores"]["agreement"])
-                    for one in group
-                    if one.settings["unit"] == unit
-                    and one.settings["codec"] == codec
-                    and "agreement" in one.values["scores"]
-                )
-                if points:
-                    axis.plot(*zip(*points, strict=True), label=codec, **style[codec])
-            axis.set(
-                title=f"{group[0].network}: {unit}s lost",
-                xlabel="share lost",
-                ylabel="agreement",
-                ylim=(0, 1.02),
+class _Agreement:
+    """The records of one network, by unit, codec and share lost."""
+
+    def __init__(self, group: Sequence[StudyRecord]) -> None:
+        self.network, self.name = group[0].network, label(group[0])
+        self._records = group
+        self._scores: dict[tuple[str, str], dict[float, float]] = {}
+        for record in group:
+            if (score := record.values["scores"].get("agreement")) is not None:
+                curve = self._scores.setdefault((record.settings["unit"], record.settings["codec"]), {})
+                curve[record.settings["share"]] = score
+
+    def curve(self, unit: str, codec: str) -> list[tuple[float, float]]:
+        """Shares lost, and what is left of the agreement."""
+        return sorted(self._scores.get((unit, codec), {}).items())
+
+    def rows(self) -> list[list[str]]:
+        rows = []
+        for record in self._records:
+            unit, codec, share = (record.settings[key] for key in ("unit", "codec", "share"))
+            score = record.values["scores"].get("agreement")
+            figures = ["" if score is None else f"{score:.3f}", kibibytes(record.values["bytes"])]
+            rows.append([f"{self.name}, {record.source}", unit, codec, f"{share:.0%}", *figures])
+        return rows
+
+    def claims(self) -> list[Claim]:
+        lost = {
+            point: 1 - curve[0.1] / curve[0.0]
+            for point, curve in self._scores.items()
+            if 0.1 in curve and curve.get(0.0)
+        }
+        if not lost:
+            return []
+        shares = ", ".join(f"{unit}s of {codec} {share:.0%}" for (unit, codec), share in lost.items())
+        worst = max(lost, key=lost.__getitem__)
+        bearable = [f"{unit}s of {codec}" for (unit, codec), share in lost.items() if share <= BEARABLE]
+        return [
+            Claim(
+                "As future work: the effect of transmission loss on the accuracy, for reliable or unreliable channels.",
+                f"{self.name}, share of the agreement lost where 10 % does not arrive: {shares}.",
+                f"An unreliable channel costs most for {worst[0]}s of {worst[1]}; at most 5 % are lost for "
+                f"{', '.join(bearable) or 'none'}.",
             )
-            legend(axis, loc="lower left")
-        rows += [
-            [
-                f"{label(one)}, {one.source}",
-                one.settings["unit"],
-                one.settings["codec"],
-                f"{one.settings['share']:.0%}",
-                f"{one.values['scores']['agreement']:.3f}" if "agreement" in one.values["scores"] else "",
-                f"{one.values['bytes'] / KB:.1f}",
-            ]
-            for one in group
         ]
-        claims += _claim(label(group[0]), group)
+
+
+def _present(records: Sequence[StudyRecord]) -> Section:
+    networks = [_Agreement(group) for group in by_subject(records)]
+    figure, axes = panels(len(UNITS) * len(networks), width=4.2, columns=2)
+    style = looks(CODECS["packet"])
+    panel = iter(axes)
+    for network in networks:
+        for unit, axis in zip(UNITS, panel, strict=False):
+            for codec in CODECS[unit]:
+                if curve := network.curve(unit, codec):
+                    axis.plot(*zip(*curve, strict=True), label=codec, **style[codec])
+            axis.set(title=f"{network.network}: {unit}s lost", xlabel="share lost", ylabel="agreement")
+            axis.set(ylim=(0, 1.02))
+            legend(axis, loc="lower left")
     return Section(
         title="Transmission loss",
         paper="",
@@ -255,36 +284,15 @@ def _present(records: Sequence[Record]) -> Section:
             f"own reference taken to be whole. rle at {BITS} bits, feature at quality 6."
         ),
         drawings=[Drawing("loss", figure, "Agreement against the share that is lost.")],
-        tables=[Table("Loss", ["network, clip", "lost", "codec", "share", "agreement", "kB a frame"], rows)],
-        claims=claims,
+        tables=[
+            Table(
+                "Loss",
+                ["network, clip", "lost", "codec", "share", "agreement", "KiB a frame"],
+                [row for network in networks for row in network.rows()],
+            )
+        ],
+        claims=[claim for network in networks for claim in network.claims()],
     )
-
-
-def _claim(name: str, group: Sequence[Record]) -> list[Claim]:
-    agreement = {
-        (one.settings["unit"], one.settings["codec"], one.settings["share"]): one.values["scores"].get(
-            "agreement"
-        )
-        for one in group
-    }
-    lost: dict[tuple[str, str], float] = {}
-    for (unit, codec, share), score in agreement.items():
-        whole = agreement.get((unit, codec, 0.0))
-        if share == 0.1 and score is not None and whole:
-            lost[unit, codec] = 1 - score / whole
-    if not lost:
-        return []
-    told = ", ".join(f"{unit}s of {codec} {share:.0%}" for (unit, codec), share in lost.items())
-    worst = max(lost, key=lost.__getitem__)
-    bearable = [f"{unit}s of {codec}" for (unit, codec), share in lost.items() if share <= 0.05]
-    return [
-        Claim(
-            "As future work: the effect of transmission loss on the accuracy, for reliable or unreliable channels.",
-            f"{name}, share of the agreement lost where 10 % does not arrive: {told}.",
-            f"An unreliable channel costs most for {worst[0]}s of {worst[1]}; at most 5 % are lost for "
-            f"{', '.join(bearable) or 'none'}.",
-        )
-    ]
 
 
 loss = Experiment("loss", "what transmission loss does to the accuracy", _measure, _present)

@@ -8,7 +8,7 @@ the levels, and the feature codec.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,23 +21,21 @@ from codec.layout import FloatArray, Layout
 from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
 from codec.spec import parse_codec
-from codec.value_range import ValueRange
 from services.errors import NotMeasurable
 from services.evaluation.curves import Curve
 from services.profiles import resolve
-from services.study.accuracy import Change, accuracies, through
+from services.study.accuracy import SCORES, Change, accuracies, main_score, through
 from services.study.draw import label, legend, looks, panels, stamp
-from services.study.experiment import Experiment
-from services.study.experiments.differences import entropy, zero_run_bytes
-from services.study.experiments.lossless import levels_of
-from services.study.experiments.quantization import BITS, SCORES, main_score
-from services.study.record import Record, by_subject
-from services.study.section import KB, Claim, Drawing, Section, Table
-from services.study.study import Study
-from services.study.subject import Subject, Tensors
+from services.study.levels import BITS, QUICK_BITS, RANGE_BYTES, level_entropy, levels_of, zero_run_bytes
+from services.study.record import StudyRecord, by_subject
+from services.study.section import KIB, Claim, Drawing, Section, Table
+from services.study.study import Experiment, Study
+from services.study.subject import SplitSample, Subject, Tensors
 
-_RANGE_BYTES = ValueRange.WIRE.size
 LOSSES = (0.01, 0.03, 0.10)  # shares of the whole score
+ENOUGH = (
+    0.8  # of the bytes of the paper's code: what nothing may take less than, if that code is to be enough
+)
 
 WAYS = {
     "rle": "rle, as in the paper",
@@ -72,50 +70,52 @@ def frequent_first(levels: Levels) -> Levels:
 
 def sizes(levels: Mapping[str, Levels], bits: int, ranges: int) -> dict[str, float]:
     """Bytes of the levels of all tensors in different codes, each with so many ranges of two float32."""
-    symbols = list(levels.values())
-    head = ranges * _RANGE_BYTES
+    tensors = list(levels.values())
+    head = ranges * RANGE_BYTES
+    plain = b"".join(tensor.tobytes() for tensor in tensors)
     return {
-        "frequent": head + sum(1 + zero_run_bytes(frequent_first(one), bits) for one in symbols),
-        "zstd": head
-        + len(zstandard.ZstdCompressor(level=3).compress(b"".join(one.tobytes() for one in symbols))),
-        "entropy": head + sum(entropy(one, bits) * one.size / 8 for one in symbols),
+        "frequent": head + sum(1 + zero_run_bytes(frequent_first(tensor), bits) for tensor in tensors),
+        "zstd": head + len(zstandard.ZstdCompressor(level=3).compress(plain)),
+        "entropy": head + sum(level_entropy(tensor, bits) * tensor.size / 8 for tensor in tensors),
     }
 
 
 def _measure(study: Study) -> None:
-    for subject in study.subjects:
-        with study.refusing():
-            source = study.stills(subject)
-            bits_asked = (3, 4) if study.quick else BITS
-            qualities = (3, 5) if study.quick else range(1, 11)
-            asked: list[dict[str, Any]] = [
-                {"ranges": kind, "bits": b} for b in bits_asked for kind in ("tensor", "channel")
-            ]
-            asked += [{"feature": quality} for quality in qualities]
-            missing = study.missing("redundancy", subject, source, asked)
-            if not missing:
-                continue
-            codec = resolve(parse_codec("feature"), subject.weights, subject.split)
-            assert isinstance(codec, Feature)
-            found: dict[int, list[dict[str, float]]] = {number: [] for number in range(len(missing))}
-            changes = {
-                number: _counting(_change(one, codec), found[number], one)
-                for number, one in enumerate(missing)
-            }
-            samples = study.samples(subject, source, 8 if study.quick else None)
-            scores = _scores(study, subject, samples, changes)
-            for number, one in enumerate(missing):
-                values: dict[str, Any] = {
-                    key: round(statistics.fmean(each[key] for each in found[number]), 1)
-                    for key in found[number][0]
-                }
-                if "feature" in one:
-                    values["calibrated"] = codec.profile != "none"
-                study.write("redundancy", subject, source, one, values={**values, "scores": scores[number]})
+    study.for_each_subject(_measure_subject)
+
+
+def _measure_subject(study: Study, subject: Subject) -> None:
+    pictures = study.stills(subject)
+    points: list[dict[str, Any]] = [
+        {"ranges": kind, "bits": bits}
+        for bits in (QUICK_BITS if study.quick else BITS)
+        for kind in ("tensor", "channel")
+    ]
+    points += [{"feature": quality} for quality in ((3, 5) if study.quick else range(1, 11))]
+    missing = study.missing("redundancy", subject, pictures, points)
+    if not missing:
+        return
+    codec = resolve(parse_codec("feature"), subject.weights, subject.split)
+    assert isinstance(codec, Feature)
+    sizes_of: list[list[dict[str, float]]] = [[] for _ in missing]
+    changes = {
+        number: _counting(_change(point, codec), sizes_of[number], point)
+        for number, point in enumerate(missing)
+    }
+    samples = study.samples(subject, pictures, 8 if study.quick else None)
+    scores = _scores(study, subject, samples, changes)
+    for number, point in enumerate(missing):
+        by_picture = sizes_of[number]
+        values: dict[str, Any] = {
+            way: round(statistics.fmean(row[way] for row in by_picture), 1) for way in by_picture[0]
+        }
+        if "feature" in point:
+            values["calibrated"] = codec.profile is not None
+        study.write("redundancy", subject, pictures, point, values={**values, "scores": scores[number]})
 
 
 def _scores(
-    study: Study, subject: Subject, samples: Any, changes: Mapping[int, Change]
+    study: Study, subject: Subject, samples: Iterable[SplitSample], changes: Mapping[int, Change]
 ) -> Mapping[int, Mapping[str, float]]:
     """Accuracy under each change; with random weights only the sizes count, and no scores are given."""
     try:
@@ -140,101 +140,116 @@ def _change(settings: Mapping[str, Any], codec: Feature) -> Change:
     return by_channel
 
 
-def _counting(change: Change, found: list[dict[str, float]], settings: Mapping[str, Any]) -> Change:
+def _counting(change: Change, by_picture: list[dict[str, float]], settings: Mapping[str, Any]) -> Change:
     """The change, with the bytes of each way to code it noted down."""
 
     def counted(tensors: Tensors, layout: Layout) -> tuple[Tensors, int]:
         changed, size = change(tensors, layout)
         if "feature" in settings:
-            found.append({"feature": size})
+            by_picture.append({"feature": size})
         elif settings["ranges"] == "tensor":
-            bits = settings["bits"]
-            levels = {name: levels_of(one.reshape(-1), bits, name)[0] for name, one in tensors.items()}
-            found.append({"rle": size, **sizes(levels, bits, len(tensors))})
+            levels = levels_of(tensors, settings["bits"])
+            by_picture.append({"rle": size, **sizes(levels, settings["bits"], len(tensors))})
         else:
-            levels = {name: channel_levels(one, settings["bits"])[0] for name, one in tensors.items()}
-            coded = sizes(levels, settings["bits"], sum(one.shape[0] for one in tensors.values()))
-            found.append({f"channel {way}": size for way, size in coded.items()})
+            levels = {name: channel_levels(tensor, settings["bits"])[0] for name, tensor in tensors.items()}
+            coded = sizes(levels, settings["bits"], sum(tensor.shape[0] for tensor in tensors.values()))
+            by_picture.append({f"channel {way}": size for way, size in coded.items()})
         return changed, size
 
     return counted
 
 
-def _present(records: Sequence[Record]) -> Section:
-    groups = by_subject(records)
-    figure, axes = panels(len(groups), width=5.0, height=4.2)
+class _WaysToCode:
+    """The records of one network as curves: KiB a picture, and the score, or the bits where there is none."""
+
+    def __init__(self, group: Sequence[StudyRecord]) -> None:
+        self.name = label(group[0])
+        self.score = main_score(group[0].values["scores"])
+        self.calibrated = all(record.values.get("calibrated", True) for record in group)
+        self.points: dict[str, list[tuple[float, float]]] = {}
+        for way in WAYS:
+            points = [
+                (
+                    record.values[way] / KIB,
+                    record.values["scores"].get(self.score, record.settings.get("bits", 0)),
+                )
+                for record in group
+                if way in record.values and (self.score or "bits" in record.settings)
+            ]
+            if points:
+                self.points[way] = sorted(points)
+
+    def rates_at(self, loss: float) -> dict[str, float | None]:
+        """KiB a picture of each way where so much of the best score of all settings is lost."""
+        best = max(score for points in self.points.values() for _, score in points)
+        return {way: Curve.through(points).rate_at((1 - loss) * best) for way, points in self.points.items()}
+
+    def rows(self) -> list[list[str]]:
+        if self.score is None:
+            return []
+        columns = [self.rates_at(loss) for loss in LOSSES]
+        return [
+            [
+                self.name,
+                WAYS[way],
+                *("" if (rate := rates[way]) is None else f"{rate:.1f}" for rates in columns),
+            ]
+            for way in self.points
+        ]
+
+    def claims(self) -> list[Claim]:
+        for loss in LOSSES if self.score else ():
+            rates = self.rates_at(loss)
+            theirs = rates.get("rle")
+            others = {
+                way: rate for way, rate in rates.items() if rate and way != "rle" and "entropy" not in way
+            }
+            if theirs and others:
+                best = min(others, key=others.__getitem__)
+                by_rate = sorted(others.items(), key=lambda pair: pair[1])
+                share = others[best] / theirs
+                return [
+                    Claim(
+                        "Quantization and run-length coding are enough (the title).",
+                        f"{self.name}, KiB at {loss:.0%} loss: {WAYS['rle']} {theirs:.1f}; "
+                        f"{', '.join(f'{WAYS[way]} {rate:.1f}' for way, rate in by_rate)}.",
+                        f"This {'agrees' if share > ENOUGH else 'does not agree'}: {WAYS[best]} takes {share:.2f} of "
+                        "the bytes (enough: nothing takes less than .80).",
+                    )
+                ]
+        return []
+
+
+def _present(records: Sequence[StudyRecord]) -> Section:
+    networks = [_WaysToCode(group) for group in by_subject(records)]
+    figure, axes = panels(len(networks), width=5.0, height=4.2)
     style = looks(WAYS)
-    rows, claims, notes = [], [], []
-    for group, axis in zip(groups, axes, strict=True):
-        score = main_score(group[0].values["scores"])
-        points: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-        for one in group:
-            at = one.values["scores"].get(score, one.settings.get("bits", 0))
-            for way in WAYS:
-                if way in one.values and (score or "bits" in one.settings):
-                    points[way].append((one.values[way] / KB, at))
-        for way, found in points.items():
-            if found:
-                axis.plot(*zip(*sorted(found), strict=True), label=WAYS[way], **style[way])
-        axis.set(title=label(group[0]), xscale="log", xlabel="kB a picture")
-        axis.set(ylabel=SCORES[score] if score else "bits per coefficient")
+    for network, axis in zip(networks, axes, strict=True):
+        for way, points in network.points.items():
+            axis.plot(*zip(*points, strict=True), label=WAYS[way], **style[way])
+        axis.set(title=network.name, xscale="log", xlabel="KiB a picture")
+        axis.set(ylabel=SCORES[network.score] if network.score else "bits per coefficient")
         legend(axis, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-        if any(one.values.get("calibrated") is False for one in group):
-            notes.append(f"{label(group[0])}: the feature codec without calibration, for want of a profile.")
-        if score:
-            needs = {way: _needs(found, points) for way, found in points.items() if found}
-            rows += [[label(group[0]), WAYS[way], *told] for way, told in needs.items()]
-            claims += _claim(label(group[0]), points)
     stamp(figure, records)
-    heads = [f"kB at {loss:.0%} loss" for loss in LOSSES]
+    heads = [f"KiB at {loss:.0%} loss" for loss in LOSSES]
+    rows = [row for network in networks for row in network.rows()]
     return Section(
         title="What is left in the bits",
         paper="",
         method=(
             "The same levels in different codes, with one range a tensor as in the paper, or one a channel; entropies "
-            "are bounds without any table. kB at equal accuracy are read off the curves, whose logarithm runs straight "
-            "between settings; losses are shares of the best score of all settings."
+            "are bounds without any table. KiB at equal accuracy are read off the curves, whose logarithm runs "
+            "straight between settings; losses are shares of the best score of all settings."
         ),
         drawings=[Drawing("redundancy", figure, "Accuracy against bytes; to the left is better.")],
-        tables=[Table("kB a picture at equal accuracy", ["network", "way", *heads], rows)] if rows else [],
-        claims=claims,
-        notes=notes,
+        tables=[Table("KiB a picture at equal accuracy", ["network", "way", *heads], rows)] if rows else [],
+        claims=[claim for network in networks for claim in network.claims()],
+        notes=[
+            f"{network.name}: the feature codec without calibration, for want of a profile."
+            for network in networks
+            if not network.calibrated
+        ],
     )
-
-
-def _best(points: Mapping[str, Sequence[tuple[float, float]]]) -> float:
-    return max(score for found in points.values() for _, score in found)
-
-
-def _needs(
-    found: Sequence[tuple[float, float]], points: Mapping[str, Sequence[tuple[float, float]]]
-) -> list[str]:
-    curve = Curve.through(found)
-    rates = [curve.rate_at((1 - loss) * _best(points)) for loss in LOSSES]
-    return ["" if rate is None else f"{rate:.1f}" for rate in rates]
-
-
-def _claim(name: str, points: Mapping[str, Sequence[tuple[float, float]]]) -> list[Claim]:
-    for loss in LOSSES:
-        asked = (1 - loss) * _best(points)
-        rates = {way: Curve.through(found).rate_at(asked) for way, found in points.items() if found}
-        theirs = rates.get("rle")
-        others = {way: rate for way, rate in rates.items() if rate and way != "rle" and "entropy" not in way}
-        if theirs and others:
-            best = min(others, key=others.__getitem__)
-            told = ", ".join(
-                f"{WAYS[way]} {rate:.1f}" for way, rate in sorted(others.items(), key=lambda pair: pair[1])
-            )
-            factor = theirs / others[best]
-            return [
-                Claim(
-                    "Quantization and run-length coding are enough (the title).",
-                    f"{name}, kB at {loss:.0%} loss: {WAYS['rle']} {theirs:.1f}; {told}.",
-                    f"This {'agrees' if factor < 1.25 else 'does not agree'}: {WAYS[best]} takes {1 / factor:.2f} of "
-                    "the bytes (enough: nothing takes less than .80).",
-                )
-            ]
-    return []
 
 
 redundancy = Experiment("redundancy", "what the paper's code leaves in the bits", _measure, _present)

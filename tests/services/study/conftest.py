@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from services.study import dataset as source
-from services.study.dataset import Source
+from services.study.dataset import PictureSet, clip_pictures, folder_pictures
 from services.study.detection import Detection
-from services.study.record import Record, RecordBook
+from services.study.record import RecordBook
 from services.study.study import Study
 from stream.network.model import Model, load_model
+from tests.services.study.records import StudyFactory
 
 PICTURES = 3
 
@@ -39,33 +38,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def images(pictures: Path) -> Source:
-    return source.images(pictures)
-
-
-StudyFactory = Callable[..., Study]
+def images(pictures: Path) -> PictureSet:
+    return folder_pictures(pictures)
 
 
 @pytest.fixture
-def make_study(tmp_path: Path, model: Model, images: Source, video: Path) -> StudyFactory:
+def make_study(tmp_path: Path, model: Model, images: PictureSet, video: Path) -> StudyFactory:
     """A study of the random network, which passes for trained unless `weights` is RANDOM."""
 
     def make(book: str = "records.jsonl", weights: str = "hash", split: str = "4.m", **changes: Any) -> Study:
         subject = Detection("tiny", model, weights, split, (64, 96))
-        given = {"subjects": [subject], "images": images, "clips": [source.clip(video)], **changes}
+        given = {"subjects": [subject], "images": images, "clips": [clip_pictures(video)], **changes}
         return Study(RecordBook(tmp_path / book), **given)
 
     return make
-
-
-def record(experiment: str, settings: dict[str, Any], values: dict[str, Any], **changes: Any) -> Record:
-    """A record of a network called tiny, at layer 4.m, as `Study.write` would make it."""
-    given = {
-        "network": "tiny",
-        "weights": "hash",
-        "split": "4.m",
-        "data": "folder 3 abc",
-        "seed": 0,
-        **changes,
-    }
-    return Record(experiment, settings=settings, values=values, **given)

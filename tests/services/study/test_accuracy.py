@@ -10,8 +10,8 @@ import torch
 
 from codec.rle.codec import Rle
 from services.study.accuracy import accuracies, through, unchanged
-from services.study.subject import Sample
-from tests.services.study.conftest import StudyFactory
+from services.study.subject import SplitSample
+from tests.services.study.records import StudyFactory
 
 
 class _Sum:
@@ -26,7 +26,7 @@ class _Sum:
     def scorer(self) -> _Sum:
         return _Sum()
 
-    def add(self, sample: Sample, prediction: torch.Tensor) -> None:
+    def add(self, sample: SplitSample, prediction: torch.Tensor) -> None:
         self._sums.append(float(prediction))
 
     def values(self) -> dict[str, float]:
@@ -35,7 +35,7 @@ class _Sum:
 
 def test_each_change_is_scored_on_every_picture() -> None:
     tensors = [{"a": np.full((1, 2, 2), value, np.float32)} for value in (1, 3)]
-    samples = [Sample(torch.empty(0), one, (), lambda: None) for one in tensors]
+    samples = [SplitSample(torch.empty(0), one, (), lambda: None) for one in tensors]
     found = accuracies(
         _Sum(),  # type: ignore[arg-type]
         iter(samples),
@@ -75,12 +75,12 @@ def test_real_weights_score_as_the_evaluation_does(
     yolov5n_weights: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     from services.evaluation.evaluate import evaluate
-    from services.study import dataset as source
+    from services.study.dataset import folder_pictures
     from services.study.detection import Detection
     from stream.network.model import load_model
 
     model = load_model(yolov5n_weights)
-    images = source.images(shared_data / "coco/images/val2017", 6)
+    images = folder_pictures(shared_data / "coco/images/val2017", 6)
     subject = Detection("yolov5n", model, model.weights_hash, "4.m", 320)
     assert images.dataset is not None
     codec = Rle(4)

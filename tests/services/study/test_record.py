@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from services.study.record import RANDOM, Record, RecordBook, by_subject
+from services.study.record import RANDOM, RecordBook, StudyRecord, by_subject
 from stream.errors import SourceError
-from tests.services.study.conftest import record
+from tests.services.study.records import record
 
 
 def test_a_record_comes_back_from_its_line() -> None:
     one = record("figure5", {"bits": 3}, {"map": 0.25}, times_ms={"encode": 1.5}, machine="a machine")
-    assert Record.parse(one.line()) == one
+    assert StudyRecord.parse(one.line()) == one
 
 
 def test_the_key_tells_what_was_measured_and_not_where() -> None:

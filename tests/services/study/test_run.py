@@ -14,7 +14,7 @@ import pytest
 from services.cli import main
 from services.errors import Exit, SettingsError
 from services.study import NAMES
-from services.study.experiments.registry import EXPERIMENTS
+from services.study.experiments import EXPERIMENTS
 from services.study.networks import NetworkSpec
 from services.study.record import RANDOM, RecordBook
 from stream.errors import DownloadFailed

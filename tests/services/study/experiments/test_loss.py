@@ -11,7 +11,7 @@ from codec.spec import Codec
 from services.study.experiments.loss import BITS, DatagramLink, PacketLink, PartLink, datagram_starts, loss
 from services.study.record import RANDOM
 from tests.codec import reference_rle
-from tests.services.study.conftest import StudyFactory, record
+from tests.services.study.records import StudyFactory, record
 
 LAYOUT = (TensorSpec("a", (4, 30, 40)),)
 

@@ -12,7 +12,7 @@ from scipy.stats import entropy as scipy_entropy
 from services.study.experiments.redundancy import channel_levels, frequent_first, redundancy, sizes
 from services.study.record import RANDOM
 from tests.codec import reference_rle
-from tests.services.study.conftest import StudyFactory, record
+from tests.services.study.records import StudyFactory, record
 
 
 def test_each_channel_is_quantized_by_its_own_range() -> None:

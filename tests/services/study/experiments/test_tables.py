@@ -9,7 +9,7 @@ import pytest
 from services.study.experiments.tables import table1, table2
 from services.study.record import RecordBook
 from services.study.study import Study
-from tests.services.study.conftest import StudyFactory, record
+from tests.services.study.records import StudyFactory, record
 
 
 def test_table_1_has_the_papers_sizes(make_study: StudyFactory, pictures: Path) -> None:
@@ -56,10 +56,10 @@ def test_a_size_that_differs_from_the_papers_is_told(make_study: StudyFactory) -
     assert "differ" in table2.present([wrong]).claims[0].verdict
 
 
-@pytest.mark.parametrize(("kb", "verdict"), [(150.0, "Alike"), (80.0, "Other pictures")])
-def test_jpeg_files_are_compared_with_the_papers(kb: float, verdict: str) -> None:
-    claim = table2.present([record("table2", {"row": "jpeg"}, {"bytes": kb * 1024})]).claims[0]
-    assert f"{kb} kB" in claim.ours
+@pytest.mark.parametrize(("kib", "verdict"), [(150.0, "Alike"), (80.0, "Other pictures")])
+def test_jpeg_files_are_compared_with_the_papers(kib: float, verdict: str) -> None:
+    claim = table2.present([record("table2", {"row": "jpeg"}, {"bytes": kib * 1024})]).claims[0]
+    assert f"{kib} KiB" in claim.ours
     assert claim.verdict.startswith(verdict)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from services.study.experiments.relevance import describe, figure4, gradients, most_relevant, relevance
+from services.study.experiments.figure4 import describe, figure4, gradients, most_relevant, relevance
 from stream.network.graph import INPUT, Graph, Node
-from tests.services.study.conftest import StudyFactory, record
+from tests.services.study.records import StudyFactory, record
 
 
 class _Tiny:

@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray
-from services.study.draw import label, legend, panels, stamp
-from services.study.experiment import Experiment
-from services.study.experiments.distribution import PROBABILITIES
-from services.study.record import Record, by_subject, rounded
+from services.study.distribution import PROBABILITIES, drawable, tensor_names
+from services.study.draw import COLORS, label, legend, panels, stamp
+from services.study.record import StudyRecord, rounded
 from services.study.section import Claim, Drawing, Section, Table, percent
-from services.study.study import Study
+from services.study.study import Experiment, Study
 from services.study.subject import Subject, Tensors
 from stream.network.cut import halves
 from stream.network.graph import run
@@ -43,9 +42,9 @@ def gradients(subject: Subject, tensors: Tensors) -> tuple[float, dict[str, Floa
             for name, tensor in tensors.items()
         }
         certainty = subject.certainty(run(tail, leaves, (output,))[output])
-        found = torch.autograd.grad(certainty, list(leaves.values()), allow_unused=True)
+        derivatives = torch.autograd.grad(certainty, list(leaves.values()), allow_unused=True)
     slopes: dict[str, FloatArray] = {}
-    for name, slope in zip(leaves, found, strict=True):
+    for name, slope in zip(leaves, derivatives, strict=True):
         slopes[name] = np.zeros_like(tensors[name]) if slope is None else slope[0].cpu().numpy()
     return float(certainty.detach()), slopes
 
@@ -83,79 +82,71 @@ def describe(tensor: FloatArray, chosen: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _quantiles(values: FloatArray) -> list[float]:
-    return [rounded(one) for one in np.quantile(values, PROBABILITIES)]
+    return [rounded(quantile) for quantile in np.quantile(values, PROBABILITIES)]
 
 
 def _measure(study: Study) -> None:
-    for subject in study.subjects:
-        with study.refusing():
-            source = study.judged(subject)
-            if not study.missing("figure4", subject, source, [{"pictures": "counted"}]):
-                continue
-            found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-            sure = seen = 0
-            for sample in study.samples(subject, source):
-                seen += 1
-                certainty, slopes = gradients(subject, sample.tensors)
-                if certainty <= 0:
-                    continue  # nothing was found, so that nothing is relevant to it
-                sure += 1
-                for name, tensor in sample.tensors.items():
-                    for definition in DEFINITIONS:
-                        chosen = most_relevant(relevance(tensor, slopes[name], definition))
-                        found.setdefault((name, definition), []).append(describe(tensor, chosen))
-            for (name, definition), each in found.items():
-                values = {key: np.mean([one[key] for one in each], axis=0) for key in each[0]}
-                settings = {"tensor": name, "definition": definition, "share": SHARE}
-                study.write(
-                    "figure4", subject, source, settings, values={k: _plain(v) for k, v in values.items()}
-                )
-            study.write(
-                "figure4",
-                subject,
-                source,
-                {"pictures": "counted"},
-                values={"pictures": seen, "certain": sure},
-            )
+    study.for_each_subject(_measure_subject)
+
+
+def _measure_subject(study: Study, subject: Subject) -> None:
+    pictures = study.judged(subject)
+    if not study.missing("figure4", subject, pictures, [{"pictures": "counted"}]):
+        return
+    descriptions: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    certain = count = 0
+    for sample in study.samples(subject, pictures):
+        count += 1
+        certainty, slopes = gradients(subject, sample.tensors)
+        if certainty <= 0:
+            continue  # nothing was found, so that nothing is relevant to it
+        certain += 1
+        for name, tensor in sample.tensors.items():
+            for definition in DEFINITIONS:
+                chosen = most_relevant(relevance(tensor, slopes[name], definition))
+                descriptions.setdefault((name, definition), []).append(describe(tensor, chosen))
+    for (name, definition), rows in descriptions.items():
+        means = {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
+        settings = {"tensor": name, "definition": definition, "share": SHARE}
+        values = {key: _plain(mean) for key, mean in means.items()}
+        study.write("figure4", subject, pictures, settings, values=values)
+    counts = {"pictures": count, "certain": certain}
+    study.write("figure4", subject, pictures, {"pictures": "counted"}, values=counts)
 
 
 def _plain(value: Any) -> float | list[float]:
-    return rounded(value) if np.ndim(value) == 0 else [rounded(one) for one in value]
+    return rounded(value) if np.ndim(value) == 0 else [rounded(number) for number in value]
 
 
-def _present(records: Sequence[Record]) -> Section:
-    groups = [group for group in by_subject(records) if any("tensor" in one.settings for one in group)]
+def _present(records: Sequence[StudyRecord]) -> Section:
+    groups = drawable(records)
     figure, axes = panels(2 * max(len(groups), 1), width=4.2, columns=2)
     rows, claims, notes = [], [], []
     for number, group in enumerate(groups):
-        found = {
-            (one.settings["tensor"], one.settings["definition"]): one.values
-            for one in group
-            if "tensor" in one.settings
+        name = label(group[0])
+        by_part = {
+            (record.settings["tensor"], record.settings["definition"]): record.values
+            for record in group
+            if "tensor" in record.settings
         }
-        tensor = next((name for name, _ in found if name == group[0].split), next(iter(found))[0])
+        tensor = tensor_names(group)[0]
         for definition, axis in zip(DEFINITIONS, axes[2 * number : 2 * number + 2], strict=True):
-            if (tensor, definition) in found:
-                values = found[tensor, definition]
-                axis.plot(values["all_quantiles"], PROBABILITIES, color="#0072B2", label="all")
-                axis.plot(values["quantiles"], PROBABILITIES, color="#D55E00", label="10 % most relevant")
-                claims.append(_claim(f"{label(group[0])}, {tensor}", definition, values))
-            axis.set(
-                title=f"{label(group[0])}, by {definition}",
-                xlabel="coefficient",
-                ylabel="share not greater",
-                ylim=(0, 1),
-            )
+            if values := by_part.get((tensor, definition)):
+                axis.plot(values["all_quantiles"], PROBABILITIES, color=COLORS[0], label="all")
+                axis.plot(values["quantiles"], PROBABILITIES, color=COLORS[1], label="10 % most relevant")
+                claims.append(_claim(f"{name}, {tensor}", definition, values))
+            axis.set(title=f"{name}, by {definition}", xlabel="coefficient", ylabel="share not greater")
+            axis.set(ylim=(0, 1))
             legend(axis, loc="lower right")
-        for (name, definition), values in found.items():
+        for (part, definition), values in by_part.items():
             shares = [percent(values[key]) for key in ("nulls", "all_nulls", "nulls_relevant")]
             means = [f"{values[key]:.3g}" for key in ("mean", "all_mean")]
-            rows.append([f"{label(group[0])}, {name}", definition, *shares, *means])
+            rows.append([f"{name}, {part}", definition, *shares, *means])
         notes += [
-            f"{label(one)}: {one.values['certain']} of {one.values['pictures']} pictures count; in the others "
+            f"{name}: {record.values['certain']} of {record.values['pictures']} pictures count; in the others "
             "the network is certain of nothing."
-            for one in group
-            if "certain" in one.values
+            for record in group
+            if "certain" in record.values
         ]
     stamp(figure, records)
     return Section(
@@ -168,19 +159,16 @@ def _present(records: Sequence[Record]) -> Section:
             f"within {NULL:.1%} of the tensor's range of zero. Curves: quantiles, averaged over pictures."
         ),
         drawings=[Drawing("figure4", figure, "CDF of all coefficients and of the 10 % most relevant ones.")],
-        tables=[
-            Table(
-                "Nulls among the relevant",
-                [
-                    "network, tensor", "relevant by", "nulls among relevant", "among all", "of the nulls relevant",
-                    "mean of relevant", "of all",
-                ],
-                rows,
-            )
-        ],
+        tables=[Table("Nulls among the relevant", _HEAD, rows)],
         claims=claims,
         notes=notes,
-    )  # fmt: skip
+    )
+
+
+_HEAD = (
+    "network, tensor", "relevant by", "nulls among relevant", "among all", "of the nulls relevant",
+    "mean of relevant", "of all",
+)  # fmt: skip
 
 
 def _claim(name: str, definition: str, values: Mapping[str, Any]) -> Claim:

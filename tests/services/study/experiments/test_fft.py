@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.study.experiments.frequency import ORDERS, fft_study, lower_frequencies, lower_plane_frequencies
-from tests.services.study.conftest import StudyFactory, record
+from services.study.experiments.fft import ORDERS, fft_study, lower_frequencies, lower_plane_frequencies
+from tests.services.study.records import StudyFactory, record
 
 TENSOR = np.random.default_rng(3).normal(size=(2, 3, 4)).astype(np.float32)
 

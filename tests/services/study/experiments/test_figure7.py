@@ -13,12 +13,12 @@ import pytest
 import zstandard
 
 from codec.layout import raw_bytes
-from services.study import dataset as source
+from services.study.dataset import folder_pictures
 from services.study.detection import Detection
-from services.study.experiments.lossless import figure7
-from services.study.experiments.quantization import FLOAT
+from services.study.experiments.figure7 import figure7
+from services.study.levels import FLOAT
 from stream.network.model import Model
-from tests.services.study.conftest import StudyFactory, record
+from tests.services.study.records import StudyFactory, record
 
 
 def _levels(tensor: np.ndarray, bits: int) -> bytes:
@@ -57,7 +57,7 @@ def test_shares_are_of_the_mean_size_where_pictures_differ_in_shape(
     for number, shape in enumerate(((96, 96, 3), (96, 96, 3), (32, 96, 3))):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full(shape, 9, np.uint8))
     subject = Detection("tiny", model, "hash", "4.m", 96)
-    study = make_study(quick=True, images=source.images(tmp_path), subjects=[subject])
+    study = make_study(quick=True, images=folder_pictures(tmp_path), subjects=[subject])
     figure7.measure(study)
     expected = np.mean([raw_bytes(sample.layout) for sample in study.samples(subject, study.stills(subject))])
     for one in study.book.of("figure7"):

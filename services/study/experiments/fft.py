@@ -9,14 +9,12 @@ import numpy as np
 from scipy import fft
 
 from codec.layout import FloatArray, Layout
-from services.study.accuracy import Change, accuracies, unchanged
+from services.study.accuracy import SCORES, Change, accuracies, main_score, unchanged
 from services.study.draw import label, legend, looks, panels
-from services.study.experiment import Experiment
-from services.study.experiments.quantization import SCORES, main_score
-from services.study.record import Record, by_subject
+from services.study.record import StudyRecord, by_subject
 from services.study.section import Claim, Drawing, Section, Table
-from services.study.study import Study
-from services.study.subject import Tensors
+from services.study.study import Experiment, Study
+from services.study.subject import Subject, Tensors
 
 ORDERS = tuple("".join(order) for order in permutations("CHW"))
 PLANE = "plane"
@@ -67,25 +65,27 @@ def _change(order: str, share: float) -> Change:
 
 
 def _measure(study: Study) -> None:
+    study.for_each_subject(_measure_subject)
+
+
+def _measure_subject(study: Study, subject: Subject) -> None:
+    pictures = study.judged(subject)
     orders = ("CHW", "HWC", PLANE) if study.quick else (*ORDERS, PLANE)
     shares = QUICK_SHARES if study.quick else SHARES
     points = [("CHW", 1.0), *((order, share) for order in orders for share in shares)]
-    for subject in study.subjects:
-        with study.refusing():
-            source = study.judged(subject)
-            asked = [{"order": order, "share": share} for order, share in points]
-            changes = {
-                (one["order"], one["share"]): _change(one["order"], one["share"])
-                for one in study.missing("fft", subject, source, asked)
-            }
-            if changes:
-                samples = study.samples(subject, source, None if not study.quick else 8)
-                for (order, share), outcome in accuracies(subject, samples, changes).items():
-                    settings = {"order": order, "share": share}
-                    study.write("fft", subject, source, settings, values=outcome.scores)
+    settings = [{"order": order, "share": share} for order, share in points]
+    changes = {
+        (point["order"], point["share"]): _change(point["order"], point["share"])
+        for point in study.missing("fft", subject, pictures, settings)
+    }
+    if changes:
+        samples = study.samples(subject, pictures, None if not study.quick else 8)
+        for (order, share), outcome in accuracies(subject, samples, changes).items():
+            point = {"order": order, "share": share}
+            study.write("fft", subject, pictures, point, values=outcome.scores)
 
 
-def _present(records: Sequence[Record]) -> Section:
+def _present(records: Sequence[StudyRecord]) -> Section:
     groups = by_subject(records)
     figure, axes = panels(len(groups), width=4.2)
     style = looks((*ORDERS, PLANE))
@@ -94,23 +94,26 @@ def _present(records: Sequence[Record]) -> Section:
         score = main_score(group[0].values)
         if score is None:
             continue
-        whole = {one.settings["share"]: one.values[score] for one in group}.get(1.0)
+        name = label(group[0])
+        whole = None
         curves: dict[str, dict[float, float]] = {}
-        for one in group:
-            if one.settings["share"] != 1:
-                curves.setdefault(one.settings["order"], {})[one.settings["share"]] = one.values[score]
-        for order, points in curves.items():
-            shares = sorted(points)
-            axis.plot(shares, [points[share] for share in shares], label=_named(order), **style[order])
+        for record in group:
+            if record.settings["share"] == 1:
+                whole = record.values[score]
+            else:
+                curve = curves.setdefault(record.settings["order"], {})
+                curve[record.settings["share"]] = record.values[score]
+        for order, curve in curves.items():
+            shares = sorted(curve)
+            axis.plot(shares, [curve[share] for share in shares], label=_named(order), **style[order])
             rows += [
-                [label(group[0]), _named(order), f"{share:.0%}", f"{points[share]:.3f}"]
-                for share in reversed(shares)
+                [name, _named(order), f"{share:.0%}", f"{curve[share]:.3f}"] for share in reversed(shares)
             ]
         if whole is not None:
             axis.axhline(whole, color="black", ls="--", lw=0.8)
-            rows.append([label(group[0]), "any", "100%", f"{whole:.3f}"])
-            claims += _claim(label(group[0]), SCORES[score], whole, curves)
-        axis.set(title=label(group[0]), xlabel="share of the frequencies kept", ylabel=SCORES[score])
+            rows.append([name, "any", "100%", f"{whole:.3f}"])
+            claims += _claim(name, SCORES[score], whole, curves)
+        axis.set(title=name, xlabel="share of the frequencies kept", ylabel=SCORES[score])
         legend(axis)
     return Section(
         title="Only the lower frequencies",

@@ -9,11 +9,11 @@ import pytest
 
 from codec.packet import Stamp
 from codec.rle.codec import Rle
-from services.study.experiments.splits import GOOD, split
+from services.study.experiments.split import GOOD, split
 from services.study.record import RANDOM
 from stream.network.cut import split_points
 from stream.network.split import Head
-from tests.services.study.conftest import StudyFactory, record
+from tests.services.study.records import StudyFactory, record
 
 
 def test_sizes_are_those_of_each_cut_by_itself(make_study: StudyFactory) -> None:

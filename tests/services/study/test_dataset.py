@@ -1,4 +1,4 @@
-"""Folders of classes: which number each stands for."""
+"""Pictures to measure on: which class the folders of a folder stand for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from services.study.imagenet import read_imagenet
+from services.study.dataset import class_pictures
 from stream.errors import SourceError
 
 CLASSES = ("tench", "goldfish", "great white shark")
@@ -31,32 +31,33 @@ def _fill(folder: Path, **counts: int) -> Path:
 def test_folders_are_named_by_number_name_or_imagenets_own(
     tmp_path: Path, names: tuple[str, ...], labels: tuple[int, ...]
 ) -> None:
-    found = read_imagenet(_fill(tmp_path, **dict.fromkeys(names, 1)), CLASSES)
-    assert found.labels == labels
-    assert [label for _, label in found] == list(labels)
-    assert [int(image[0, 0, 0]) for image, _ in found] == [10 * number for number in range(len(names))]
+    pictures = class_pictures(_fill(tmp_path, **dict.fromkeys(names, 1)), CLASSES)
+    assert pictures.classes == labels
+    images = list(pictures.images())
+    assert [label for _, label in images] == list(labels)
+    assert [int(image[0, 0, 0]) for image, _ in images] == [10 * number for number in range(len(names))]
 
 
 def test_few_pictures_are_of_many_classes(tmp_path: Path) -> None:
     folder = _fill(tmp_path, **{"0": 3, "1": 1, "2": 2})
-    assert read_imagenet(folder, CLASSES).labels == (0, 1, 2, 0, 2, 0)
-    assert read_imagenet(folder, CLASSES, max_images=4).labels == (0, 1, 2, 0)
+    assert class_pictures(folder, CLASSES).classes == (0, 1, 2, 0, 2, 0)
+    assert class_pictures(folder, CLASSES, most=4).classes == (0, 1, 2, 0)
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [(("n1", "n2"), "2 of ImageNet's 3"), (("tench", "cat"), "'cat'"), (("7",), "'7'"), ((), "no folders")],
 )
-def test_what_cannot_be_matched_is_refused(tmp_path: Path, names: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_matched_is_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
     _fill(tmp_path, **dict.fromkeys(names, 1))
-    with pytest.raises(SourceError, match=told):
-        read_imagenet(tmp_path, CLASSES)
+    with pytest.raises(SourceError, match=message):
+        class_pictures(tmp_path, CLASSES)
 
 
 def test_folders_without_pictures_and_broken_pictures_are_told(tmp_path: Path) -> None:
     _fill(tmp_path, tench=0)
     with pytest.raises(SourceError, match="no images"):
-        read_imagenet(tmp_path, CLASSES)
+        class_pictures(tmp_path, CLASSES)
     (tmp_path / "tench" / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(SourceError, match=r"a\.jpg"):
-        list(read_imagenet(tmp_path, CLASSES))
+        list(class_pictures(tmp_path, CLASSES).images())
