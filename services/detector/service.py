@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -51,7 +50,8 @@ from stream.session.messages import (
 from stream.tasks.background import run_with_background
 from stream.tasks.worker import Worker
 from stream.transport.broadcast import Broadcast
-from stream.transport.websocket import CountingSocket, Link, WireBytes
+from stream.transport.listener import AcceptedSocket, Listener
+from stream.transport.websocket import Link, WireBytes
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +114,7 @@ class Detector:
         self._tails: dict[str, Tail] = {}
         self._stopping = asyncio.Event()
         self._handlers: set[asyncio.Task[object]] = set()
-        self._listening: CountingSocket | None = None
+        self._listening: Listener | None = None
         self._sessions = 0
         self._layout = lru_cache(maxsize=256)(layout)
         self._export()
@@ -136,7 +136,7 @@ class Detector:
         connections = config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS
         try:
             await runner.setup()
-            self._listening = listening_socket(config.host, config.port, connections)
+            self._listening = Listener.bound(config.host, config.port, connections)
             await web.SockSite(runner, self._listening).start()
             self.port.set_result(self._listening.getsockname()[1])
             log.info("listening", host=config.host, port=self.port.result())
@@ -164,10 +164,10 @@ class Detector:
         self.ready.set()
         log.info("ready", model=network.name, weights=network.model.weights_hash[:12])
 
-    async def _close_silent(self, listening: CountingSocket) -> None:
+    async def _close_silent(self, listening: Listener) -> None:
         while True:
             await asyncio.sleep(self.config.hello_timeout_s / 4)
-            listening.close_silent(self.config.hello_timeout_s)
+            listening.close_silent(time.monotonic_ns() - round(self.config.hello_timeout_s * 1e9))
 
     async def _sample(self) -> None:
         while True:
@@ -195,10 +195,10 @@ class Detector:
     @web.middleware
     async def _note_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if connection := self._connection(request):
-            connection.asked = True
+            connection.has_requested = True
         return await handler(request)
 
-    def _connection(self, request: web.Request) -> CountingSocket | None:
+    def _connection(self, request: web.Request) -> AcceptedSocket | None:
         """The request's socket; None where the peer is gone already."""
         assert self._listening is not None
         peer = request.transport.get_extra_info("peername") if request.transport else None
@@ -526,19 +526,3 @@ def _frame_size(frame: DecodedFrame, stream: Stream) -> tuple[int, int]:
     if header.frame_height and header.frame_width:
         return header.frame_height, header.frame_width
     return stream.hello.canvas
-
-
-def listening_socket(host: str, port: int, max_connections: int) -> CountingSocket:
-    """A socket that listens on the first address of `host`. Raises OSError."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listening = CountingSocket(family, kind, protocol, max_connections=max_connections)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(128)
-    except BaseException:
-        listening.close()
-        raise
-    return listening

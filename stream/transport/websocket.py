@@ -1,12 +1,11 @@
-"""A WebSocket as a link: ordered texts and packets, and the bytes it really put on the wire."""
+"""A WebSocket as a link: ordered texts and packets, and the bytes that it really put on the wire."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,20 +25,11 @@ class WireBytes:
 
 
 class CountingSocket(socket.socket):
-    """A socket that counts what passes it; the connections that it accepts count too, each for itself.
+    """A socket that counts what passes it."""
 
-    A listening one refuses connections beyond `max_connections`, so that they cannot use up the process's files.
-    """
-
-    def __init__(self, *args: Any, max_connections: int = 2**31, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.wire = WireBytes()
-        self.accepted: dict[Any, CountingSocket] = {}  # by peer address, while open
-        self.accepted_ns = 0
-        self.asked = False  # a whole request has come
-        self._max_connections = max_connections
-        self._listener: CountingSocket | None = None
-        self._address: Any = None
 
     def send(self, *args: Any) -> int:
         count = super().send(*args)
@@ -60,30 +50,6 @@ class CountingSocket(socket.socket):
         count = super().recv_into(*args)
         self.wire.received += count
         return count
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        plain, address = super().accept()
-        if len(self.accepted) >= self._max_connections:
-            plain.close()
-            raise ConnectionAbortedError("too many connections")  # which asyncio takes as nobody there
-        connection = CountingSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-        connection._listener, self.accepted[address] = self, connection
-        connection._address, connection.accepted_ns = address, time.monotonic_ns()
-        return connection, address
-
-    def close_silent(self, timeout_s: float) -> None:
-        """Shut down the accepted connections that have not asked for anything in `timeout_s` seconds."""
-        limit_ns = time.monotonic_ns() - round(timeout_s * 1e9)
-        for connection in list(self.accepted.values()):
-            if not connection.asked and connection.accepted_ns < limit_ns:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        # The peer's port may have been taken again by a newer connection.
-        if self._listener is not None and self._listener.accepted.get(self._address) is self:
-            del self._listener.accepted[self._address]
-        super().close()
 
 
 class Link:
@@ -192,5 +158,5 @@ async def connect(
                 raise ConnectionLost(f"the server does not speak {protocol}", CloseCode.BAD_SUBPROTOCOL)
             # Of several addresses tried at once, one has won.
             winner = ws.get_extra_info("socket").fileno()
-            wire = next(each.wire for each in sockets if each.fileno() == winner)
+            wire = next(candidate.wire for candidate in sockets if candidate.fileno() == winner)
             yield Link(ws, wire, send_timeout_s)

@@ -1,0 +1,59 @@
+"""A camera and a detector that have agreed, and what they would say."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from codec.layout import TensorSpec
+from stream.session.camera import (
+    Accepted,
+    CameraSession,
+    tensor_shapes,
+)
+from stream.session.detector import (
+    DetectorSession,
+)
+from stream.session.messages import (
+    Ack,
+    Clock,
+    Hello,
+    Welcome,
+)
+
+WEIGHTS = "ab" * 32
+PROFILE = "cd" * 32
+JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+LAYOUT = (TensorSpec("4.cv2", (32, 60, 80)), TensorSpec("4.m", (32, 60, 80)))
+
+
+def make_hello(**changes) -> Hello:
+    fields = {
+        "stream": "door",
+        "model": "yolov5n",
+        "weights": WEIGHTS,
+        "split": "4.m",
+        "canvas": (480, 640),
+        "tensors": tensor_shapes(LAYOUT),
+        "codec": "rle:bits=4",
+        "clock": Clock(monotonic_ns=1, unix_ns=2),
+    }
+    return Hello(**fields | changes)
+
+
+def open_camera(window: int = 3, offered: int = 8) -> CameraSession:
+    session = CameraSession(make_hello(), window)
+    welcome = Welcome(window=offered, max_packet_bytes=1000)
+    assert session.receive(welcome.text()) == Accepted(min(window, offered))
+    return session
+
+
+def ack(sequence: int) -> str:
+    return Ack(sequence=sequence, captured_ns=5, detections=2, stages_ns={"tail": 7}).text()
+
+
+def open_detector(window: int = 2, **hello) -> DetectorSession:
+    session = DetectorSession(window)
+    session.receive_text(make_hello(**hello).text())
+    session.welcome(1000, "test")
+    return session

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from stream.errors import SessionError
+from stream.frame_counts import DROPS
+from stream.session.camera import (
+    Acknowledged,
+    CameraSession,
+    KeyframeRequested,
+    ProfileRequested,
+    Rejected,
+)
+from stream.session.close_codes import CloseCode
+from stream.session.messages import (
+    REJECT_REASONS,
+    KeyframeRequest,
+    ProfileRequest,
+    Reject,
+    Welcome,
+)
+from tests.stream.session.peers import (
+    PROFILE,
+    ack,
+    make_hello,
+    open_camera,
+)
+
+
+def test_sends_nothing_before_the_welcome():
+    assert not CameraSession(make_hello(), 3).can_send
+
+
+@pytest.mark.parametrize(("own", "offered"), [(3, 8), (8, 3), (1, 1)])
+def test_window_is_the_smaller_one(own, offered):
+    session = open_camera(own, offered)
+    for _ in range(min(own, offered)):
+        assert session.can_send
+        session.sent()
+    assert not session.can_send
+
+
+def test_an_answer_opens_the_window():
+    session = open_camera(window=1)
+    session.sent()
+    assert session.receive(ack(0)) == Acknowledged(0, 5, 2, {"tail": 7})
+    assert session.can_send
+
+
+def test_a_reject_answers_the_oldest_packet():
+    session = open_camera()
+    session.sent()
+    session.sent()
+    rejected = session.receive(Reject(reason="corrupt", detail="checksum").text())
+    assert rejected == Rejected(0, "corrupt", "checksum")
+    assert session.receive(ack(1)).sequence == 1
+    assert session.unanswered == 0
+
+
+@pytest.mark.parametrize("reason", REJECT_REASONS)
+def test_takes_every_reason_that_its_hello_may_name(reason):
+    session = open_camera()
+    session.sent()
+    assert session.receive(Reject(reason=reason).text()) == Rejected(0, reason, "")
+    assert ("detector", reason) in DROPS
+
+
+def test_a_keyframe_request_answers_nothing():
+    session = open_camera()
+    session.sent()
+    assert session.receive(KeyframeRequest().text()) == KeyframeRequested()
+    assert session.unanswered == 1
+
+
+def test_gives_its_profile_once_and_before_the_welcome():
+    session = CameraSession(make_hello(), 3, PROFILE)
+    assert session.receive(ProfileRequest(hash=PROFILE).text()) == ProfileRequested()
+    with pytest.raises(SessionError, match="or a second"):
+        session.receive(ProfileRequest(hash=PROFILE).text())
+    session = CameraSession(make_hello(), 3, PROFILE)
+    session.receive(Welcome(window=1, max_packet_bytes=1).text())
+    with pytest.raises(SessionError, match="after the welcome"):
+        session.receive(ProfileRequest(hash=PROFILE).text())
+
+
+@pytest.mark.parametrize("profile", [None, "0" * 64])
+def test_gives_no_other_profile_than_it_named(profile):
+    with pytest.raises(SessionError, match="another profile") as refusal:
+        CameraSession(make_hello(), 3, profile).receive(ProfileRequest(hash=PROFILE).text())
+    assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+
+def test_sequence_numbers_wrap():
+    session = open_camera()
+    session._sequence = 2**32 - 1
+    session.sent()
+    assert session.next_sequence == 0
+    assert session.receive(ack(2**32 - 1)).sequence == 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [ack(0)],  # before the welcome
+        [KeyframeRequest().text()],
+        [json.dumps({"type": "profile_request", "hash": "AB" * 32})],
+        [json.dumps({"type": "profile_request", "hash": "../../etc"})],
+        [Welcome(window=1, max_packet_bytes=1).text()] * 2,
+        [Welcome(window=1, max_packet_bytes=1).text(), ack(0)],  # nothing was sent
+        ["{}"],
+        ["not json"],
+        [json.dumps({"type": "welcome", "window": 0, "max_packet_bytes": 1})],
+    ],
+)
+def test_refuses_what_breaks_the_protocol(texts):
+    session = CameraSession(make_hello(), 3)
+    *before, last = texts
+    for text in before:
+        session.receive(text)
+    with pytest.raises(SessionError) as refusal:
+        session.receive(last)
+    assert refusal.value.code is CloseCode.BAD_MESSAGE
+
+
+def test_refuses_answers_out_of_order():
+    session = open_camera()
+    session.sent()
+    session.sent()
+    with pytest.raises(SessionError, match="ack for packet 1, 0 is the oldest"):
+        session.receive(ack(1))
