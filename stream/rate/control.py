@@ -1,4 +1,4 @@
-"""Rate control: which quantiser step the next frame gets, and when it may go. No clock, no socket, no codec.
+"""Rate control: which quantizer step the next frame gets, and when it may go. No clock, no socket, no codec.
 
 The bytes of a frame fall by a constant factor per unit of step, so a budget of bytes is a step. The budget is the
 smallest of what was asked for in kbit/s, what the link carries, and what it carries in the time that a latency
@@ -23,7 +23,7 @@ carries. latency: the latency asked for. start: nothing is known of this connect
 """
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
-UTILISATION = 0.95  # of the link: the rest absorbs frames that are larger than expected
+UTILIZATION = 0.95  # of the link: the rest absorbs frames that are larger than expected
 SLACK = 0.5  # of an interval: how long a new frame may have to wait for the link
 SLACK_MS = 100.0  # at most
 LONGEST_MS = 250.0  # that a frame may occupy the link where the link limits it
@@ -62,8 +62,8 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
-    """A frame that was sent and waits for its answer."""
+class UnansweredPacket:
+    """A packet that was sent and waits for its answer, with what went out in front of it."""
 
     kilobytes: float
     captured_ms: float
@@ -87,7 +87,7 @@ class RateControl:
         self._max_latency_ms = max_latency_ms
         self._differences = FrameBytes(self._steps.finest)
         self._keyframes = FrameBytes(self._steps.finest)
-        self._flights: deque[Flight] = deque()
+        self._unanswered: deque[UnansweredPacket] = deque()
         self._beside_kb = 0.0  # sent since the last packet, and in front of the next
         self._after_keyframe = False
         self._off = 0.0  # running mean of the correction that is wanted
@@ -111,7 +111,7 @@ class RateControl:
         """A connection begins, with at most so many unanswered packets: nothing is known of its link."""
         self.link = LinkEstimate()
         self._window = window
-        self._flights.clear()
+        self._unanswered.clear()
         self._beside_kb = 0.0
         self._trusted = self._elsewhere_ms = self._taken_ms = None
         if self.choice:
@@ -143,7 +143,7 @@ class RateControl:
         kilobytes += self._beside_kb
         self._beside_kb = 0.0
         self.link.send(kilobytes, now_ms)
-        self._flights.append(Flight(kilobytes, captured_ns / 1e6))
+        self._unanswered.append(UnansweredPacket(kilobytes, captured_ns / 1e6))
         self._pay(now_ms)
         self._debt_kb += kilobytes
 
@@ -154,12 +154,12 @@ class RateControl:
     def acknowledge(self, detector_ns: int, now_ns: int) -> None:
         """The oldest unanswered frame was detected on; the detector had it for `detector_ns`."""
         now_ms = now_ns / 1e6
-        flight = self._flights.popleft()
+        packet = self._unanswered.popleft()
         self.link.answer(detector_ns / 1e6, now_ms)
         self._trust(now_ms)
-        service_ms = flight.kilobytes * self.link.ms_per_kb
+        service_ms = packet.kilobytes * self.link.ms_per_kb
         self._service_ms += 0.2 * (service_ms - self._service_ms)
-        elsewhere_ms = max(0.0, now_ms - flight.captured_ms - service_ms)
+        elsewhere_ms = max(0.0, now_ms - packet.captured_ms - service_ms)
         if self._elsewhere_ms is None:
             self._elsewhere_ms = elsewhere_ms
         error_ms = elsewhere_ms - self._elsewhere_ms
@@ -168,7 +168,7 @@ class RateControl:
 
     def reject(self) -> None:
         """The oldest unanswered frame was not detected on."""
-        self._flights.popleft()
+        self._unanswered.popleft()
         self.link.lose()
 
     # --- what to do ---
@@ -196,11 +196,11 @@ class RateControl:
         if self._trusted is None:
             self.choice = self._start()
             return self.choice
-        wanted = self._wanted(keyframe)
+        budgeted = self._budgeted(keyframe)
         if keyframe:
-            return wanted
+            return budgeted
         assert self.choice is not None
-        step, reason = self._steady(wanted.step), wanted.reason
+        step, reason = self._steady(budgeted.step), budgeted.reason
         if step == self._steps.finest:
             reason = "quality"
         elif reason == "quality":  # not there yet
@@ -214,7 +214,7 @@ class RateControl:
             step = max(step, self.choice.step)
         return Choice(min(step, self._steps.coarsest), "start")
 
-    def _wanted(self, keyframe: bool) -> Choice:
+    def _budgeted(self, keyframe: bool) -> Choice:
         """The step whose bytes meet the smallest budget."""
         budgets = self._budgets(keyframe)
         reason = min(budgets, key=budgets.__getitem__)
@@ -232,14 +232,14 @@ class RateControl:
             return Choice(self._steps.finest, "quality")
         return Choice(min(round(step), self._steps.coarsest), reason)
 
-    def _steady(self, wanted: int) -> int:
-        """The step to take: the one wanted where it is far off, else only as far as it is wanted on average."""
+    def _steady(self, budgeted: int) -> int:
+        """The step to take: the budgeted one where it is far off, else only as far as budgets want it on average."""
         assert self.choice is not None
         step = self.choice.step
-        self._off += AVERAGE * (wanted - step - self._off)
-        at_an_end = wanted in (self._steps.finest, self._steps.coarsest)
-        if abs(wanted - step) >= FAR or (at_an_end and abs(self._off) >= 0.5):
-            move = wanted - step
+        self._off += AVERAGE * (budgeted - step - self._off)
+        at_an_end = budgeted in (self._steps.finest, self._steps.coarsest)
+        if abs(budgeted - step) >= FAR or (at_an_end and abs(self._off) >= 0.5):
+            move = budgeted - step
         elif abs(self._off) >= NEAR:
             move = round(self._off)
         else:
@@ -250,7 +250,7 @@ class RateControl:
     def _budgets(self, keyframe: bool) -> dict[Reason, float]:
         """kB that the next frame may take, by what limits it."""
         assert self._trusted is not None
-        link_kb_ms = UTILISATION * 2**self._trusted / 8e3
+        link_kb_ms = UTILIZATION * 2**self._trusted / 8e3
         interval_ms = self._interval_ms
         budgets: dict[Reason, float] = {
             "link": link_kb_ms * (KEYFRAME_MS if keyframe else min(interval_ms, LONGEST_MS))

@@ -1,4 +1,4 @@
-"""How many bytes a frame takes at a quantiser step, learned from the frames before it."""
+"""How many bytes a frame takes at a quantizer step, learned from the frames before it."""
 
 from __future__ import annotations
 
