@@ -38,13 +38,23 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._prefix = f"splitcast_{service}"
-        build = self.gauge("build_info", "Version of this service; always 1", ["version", "python"])
+        build = self.gauge(
+            "build_info", "Versions of this service and of Python, as labels; always 1", ["version", "python"]
+        )
         build.labels(VERSION, python_version()).set(1)
-        self.raw_bytes = self.counter("raw_bytes", "Tensors that crossed the split, as float32")
-        self.encoded_bytes = self.counter("encoded_bytes", "Packets, as the codec made them")
-        self.wire_sent = self.counter("wire_sent_bytes", "Bytes sent on feature connections, all above TCP")
+        self.raw_bytes = self.counter(
+            "raw_bytes", "Bytes that the tensors sent would take uncompressed, as float32"
+        )
+        self.encoded_bytes = self.counter(
+            "encoded_bytes", "Bytes of the packets that carried the tensors, as compressed by the codec"
+        )
+        self.wire_sent = self.counter(
+            "wire_sent_bytes",
+            "Bytes sent between camera and detector: everything above TCP, with WebSocket frames, HTTP and TLS",
+        )
         self.wire_received = self.counter(
-            "wire_received_bytes", "Bytes received on feature connections, all above TCP"
+            "wire_received_bytes",
+            "Bytes received between camera and detector: everything above TCP, with WebSocket frames, HTTP and TLS",
         )
         self.detections = self.counter("detections", "Objects detected")
 

@@ -45,7 +45,7 @@ class DetectionMessage:
         )
 
     def _predictions(self) -> list[dict[str, object]]:
-        found = self.detections
+        detections = self.detections
         return [
             {
                 "x": round(float(left + right) / 2, 2),
@@ -57,6 +57,6 @@ class DetectionMessage:
                 "class_id": int(class_id),
             }
             for (left, top, right, bottom), confidence, class_id in zip(
-                found.boxes, found.confidence, found.class_id, strict=True
+                detections.boxes, detections.confidence, detections.class_id, strict=True
             )
         ]

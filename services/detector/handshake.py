@@ -1,93 +1,228 @@
-"""What a detector checks of a camera's hello before it lets it send."""
+"""What comes before a camera's first packet: hello → checks → profile exchange → welcome."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
 
 from codec.errors import CodecError, UnknownProfile
+from codec.feature.bundled import BUNDLED
 from codec.feature.profile import Profile
 from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
 from codec.spec import Codec
+from services.detector.inference import Inference
+from services.detector.profile_store import ProfileStore
 from services.detector.settings import DetectorSettings
-from services.loading import LoadedModel
+from services.detector.streams import Stream, Streams
+from services.metrics import VERSION
+from services.profiles import read_profile
 from stream.errors import SessionError
 from stream.network.cut import split_points
-from stream.network.graph import Graph
 from stream.session.close_codes import CloseCode
-from stream.session.detector import check_codec, check_hello, check_layout
+from stream.session.detector import DetectorSession, check_codec, check_hello, check_layout
 from stream.session.messages import Hello
+from stream.tasks.worker import Worker
+from stream.transport.websocket import Link
+
+log = structlog.get_logger(__name__)
 
 MIB = 2**20
+PROFILE_TIMEOUT_S = 30.0  # a camera gives up earlier, if its link takes nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+@dataclass(frozen=True, slots=True, eq=False)
+class NegotiatedCodec:
     """What both ends know from the welcome on."""
 
-    codec: Codec
     layout: Layout
     decoder: Decoder
     max_packet_bytes: int
 
 
-def agree(
-    hello: Hello,
-    network: LoadedModel,
-    config: DetectorSettings,
-    layout: Callable[[Graph, str, tuple[int, int]], Layout],
-    profiles: Mapping[str, Profile],
-) -> Agreement:
-    """The codec and the tensors that will cross, `layout` telling what the cut yields.
+@dataclass(frozen=True, slots=True, eq=False)
+class AdmittedCamera:
+    """A camera that was welcomed: its packets may come."""
+
+    session: DetectorSession
+    stream: Stream
+    decoder: Decoder
+
+
+class Handshake:
+    """Admits cameras, and holds the calibration profiles that they may name."""
+
+    def __init__(
+        self, settings: DetectorSettings, inference: Inference, streams: Streams, ready: asyncio.Event
+    ) -> None:
+        self._settings, self._inference, self._streams, self._ready = settings, inference, streams, ready
+        self._worker = Worker("handshake")
+        self._profiles = ProfileStore(BUNDLED)  # touched on the worker's thread only
+
+    async def load(self) -> None:
+        """Read the operator's profile, if there is one. Raises SettingsError or ProfileError."""
+        if self._settings.profile:
+            await self._worker.run(self._keep_profile, self._settings.profile)
+
+    @asynccontextmanager
+    async def admit(self, link: Link) -> AsyncIterator[AdmittedCamera]:
+        """The camera at the other end of `link`, which has its stream's name as long as the context lasts.
+
+        Raises SessionError, with the close code and a reason a person understands, where it is refused, or
+        ConnectionLost.
+        """
+        session = DetectorSession(self._settings.window)
+        hello = await self._receive_hello(link, session)
+        if not self._ready.is_set():
+            raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")
+        negotiated = await self._negotiate(link, session, hello)
+        # All that can fail comes before the name is taken.
+        self._inference.prepare(hello.split)
+        self._check_capacity(hello)
+        stream = self._streams.connect(hello, negotiated.layout, time.monotonic_ns(), time.time())
+        try:
+            await link.send(session.welcome(negotiated.max_packet_bytes, f"splitcast/{VERSION}"))
+            log.info("stream", stream=stream.name, split=hello.split, canvas=hello.canvas, codec=hello.codec)
+            yield AdmittedCamera(session, stream, negotiated.decoder)
+        finally:
+            self._streams.disconnect(stream)
+            log.info("stream ended", stream=stream.name, frames=stream.frames)
+
+    def close(self) -> None:
+        """Let a running check end and forget those that wait; does not block."""
+        self._worker.close()
+
+    async def _receive_hello(self, link: Link, session: DetectorSession) -> Hello:
+        timeout_s = self._settings.hello_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                data = await link.receive()
+        except TimeoutError:
+            raise SessionError(CloseCode.HELLO_TIMEOUT, f"no hello within {timeout_s:g} s") from None
+        if isinstance(data, bytes):
+            raise SessionError(CloseCode.BAD_MESSAGE, "packet before the hello")
+        hello = session.receive_text(data)
+        assert isinstance(hello, Hello)
+        return hello
+
+    async def _negotiate(self, link: Link, session: DetectorSession, hello: Hello) -> NegotiatedCodec:
+        """What both ends know from the welcome on; the codec's calibration profile may have to come first."""
+        try:
+            return await self._worker.run(negotiate, hello, self._settings, self._inference, self._profiles)
+        except UnknownProfile as unknown:
+            self._check_capacity(hello)
+            log.info("calibration profile requested", stream=hello.stream, profile=unknown.hash[:12])
+            await link.send(session.request_profile(unknown.hash))
+        packed = await self._receive_profile(link)
+        return await self._worker.run(self._negotiate_with, packed, session, hello)
+
+    async def _receive_profile(self, link: Link) -> bytes:
+        try:
+            async with asyncio.timeout(PROFILE_TIMEOUT_S):
+                data = await link.receive()
+        except TimeoutError:
+            raise SessionError(
+                CloseCode.HELLO_TIMEOUT, f"no calibration profile within {PROFILE_TIMEOUT_S:g} s"
+            ) from None
+        if isinstance(data, str):
+            raise SessionError(CloseCode.BAD_MESSAGE, "a text in place of the calibration profile")
+        return data
+
+    def _negotiate_with(self, packed: bytes, session: DetectorSession, hello: Hello) -> NegotiatedCodec:
+        profile = session.receive_profile(packed, self._settings.max_profile_mib * MIB)
+        negotiated = negotiate(hello, self._settings, self._inference, {profile.hash: profile})
+        self._profiles.add(profile)  # now: one that fits no tensors displaces none that does
+        return negotiated
+
+    def _keep_profile(self, file: Path) -> None:
+        self._profiles.keep(read_profile(file))
+
+    def _check_capacity(self, hello: Hello) -> None:
+        if self._streams.is_connected(hello.stream):
+            raise SessionError(
+                CloseCode.STREAM_TAKEN, f"stream {hello.stream!r} is sent by another camera; choose --stream"
+            )
+        if self._streams.connected >= self._settings.max_streams:
+            raise SessionError(
+                CloseCode.TOO_MANY_STREAMS,
+                f"{self._settings.max_streams} cameras are connected (--max-streams)",
+            )
+
+
+def negotiate(
+    hello: Hello, settings: DetectorSettings, inference: Inference, profiles: Mapping[str, Profile]
+) -> NegotiatedCodec:
+    """The tensors that will cross, and what decodes them.
 
     Raises SessionError, with the close code and a reason a person understands, where the two ends differ or
     the camera asks for more than the settings allow; UnknownProfile where everything but a calibration profile is
     there.
     """
-    graph = network.model.graph
-    splits = frozenset([config.split] if config.split else split_points(graph))
+    network = inference.network
+    splits = frozenset([settings.split] if settings.split else split_points(network.model.graph))
     check_hello(hello, network.model.weights_hash, splits, network.name)
-    if hello.preview and not config.preview:
+    _check_preview(hello, settings)
+    _check_canvas(hello, settings)
+    layout = inference.layout(hello.split, hello.canvas)
+    check_layout(hello, layout)
+    codec = _find_codec(hello, settings, profiles)
+    try:
+        max_packet_bytes = codec.packet_format(layout).max_packet_bytes
+    except CodecError as error:  # tensors beyond what the codec's packets can say
+        raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
+    _check_sizes(hello, settings, layout, max_packet_bytes)
+    try:
+        decoder = codec.decoder(layout)
+    except CodecError as error:  # a profile of another network
+        raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
+    return NegotiatedCodec(layout, decoder, max_packet_bytes)
+
+
+def _check_preview(hello: Hello, settings: DetectorSettings) -> None:
+    if hello.preview and not settings.preview:
         raise SessionError(
             CloseCode.PREVIEW_REFUSED,
             "this detector takes no pixels (--no-preview): start the camera without --preview",
         )
+
+
+def _check_canvas(hello: Hello, settings: DetectorSettings) -> None:
     height, width = hello.canvas
-    if height % 32 or width % 32 or max(height, width) > config.max_side:
+    if height % 32 or width % 32 or max(height, width) > settings.max_side:
         raise SessionError(
             CloseCode.SHAPES_DIFFER,
-            f"canvas {height}x{width}: sides must be multiples of 32, at most {config.max_side}",
+            f"canvas {height}x{width}: sides must be multiples of 32, at most {settings.max_side}",
         )
-    agreed = layout(graph, hello.split, hello.canvas)
-    check_layout(hello, agreed)
+
+
+def _find_codec(hello: Hello, settings: DetectorSettings, profiles: Mapping[str, Profile]) -> Codec:
     try:
-        codec = check_codec(hello, profiles)
+        return check_codec(hello, profiles)
     except UnknownProfile as unknown:
-        if config.profiles:
+        if settings.profiles:
             raise
         raise SessionError(
             CloseCode.PROFILE_REFUSED,
             f"this detector lacks calibration profile {unknown.hash[:12]} and takes none (--no-profiles)",
         ) from None
-    try:
-        max_packet_bytes = codec.packet_format(agreed).max_packet_bytes
-    except CodecError as error:  # tensors beyond what the codec's packets can say
-        raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
-    if max_packet_bytes > config.max_packet_mib * MIB:
+
+
+def _check_sizes(hello: Hello, settings: DetectorSettings, layout: Layout, max_packet_bytes: int) -> None:
+    if max_packet_bytes > settings.max_packet_mib * MIB:
         raise SessionError(
             CloseCode.PACKET_TOO_LARGE,
             f"{hello.codec} may need packets of {max_packet_bytes} bytes; allowed: "
-            f"{config.max_packet_mib} MiB (--max-packet-mib)",
+            f"{settings.max_packet_mib} MiB (--max-packet-mib)",
         )
-    if raw_bytes(agreed) > config.max_tensors_mib * MIB:
+    if raw_bytes(layout) > settings.max_tensors_mib * MIB:
         raise SessionError(
             CloseCode.PACKET_TOO_LARGE,
-            f"tensors of {raw_bytes(agreed)} bytes cross at {hello.split!r}; allowed: "
-            f"{config.max_tensors_mib} MiB (--max-tensors-mib)",
+            f"tensors of {raw_bytes(layout)} bytes cross at {hello.split!r}; allowed: "
+            f"{settings.max_tensors_mib} MiB (--max-tensors-mib)",
         )
-    try:
-        decoder = codec.decoder(agreed)
-    except CodecError as error:  # a profile of another network
-        raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
-    return Agreement(codec, agreed, decoder, max_packet_bytes)

@@ -10,7 +10,7 @@ SAMPLES_KEPT = 180
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class HistorySample:
     """One second of a stream; None where there is no value."""
 
     unix_s: float  # at its end
@@ -23,26 +23,26 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class StreamCounts:
     """A stream's sums at one instant."""
 
-    at_ns: int
+    at_ns: int  # monotonic
     packets: int = 0
     encoded_bytes: int = 0
     frames: int = 0
     detections: int = 0
-    dropped: int | None = None  # as the camera told on this connection; None: it has not
+    dropped: int | None = None  # as last reported on this connection; None: no report yet
 
 
 class History:
-    """Samples of a stream's sums, the oldest forgotten first."""
+    """Samples of a stream's sums, the oldest forgotten first; `since_ns` is when the sums began, monotonic."""
 
     def __init__(self, since_ns: int) -> None:
-        self._samples: deque[Sample] = deque(maxlen=SAMPLES_KEPT)
-        self._last = Counts(since_ns)
+        self._samples: deque[HistorySample] = deque(maxlen=SAMPLES_KEPT)
+        self._last = StreamCounts(since_ns)
 
-    def add(self, counts: Counts, unix_s: float, latency_ms: float | None) -> None:
-        """Book what has come since the last call."""
+    def add(self, counts: StreamCounts, unix_s: float, latency_ms: float | None) -> None:
+        """Add the sample of what has come since the last call; `latency_ms` is its mean, None where nobody knows."""
         last, self._last = self._last, counts
         # A stream may begin right before its first sample: one packet in a millisecond is no rate.
         elapsed_s = max((counts.at_ns - last.at_ns) / 1e9, INTERVAL_S)
@@ -53,7 +53,7 @@ class History:
         if counts.dropped is not None and last.dropped is not None and counts.dropped >= last.dropped:
             dropped = counts.dropped - last.dropped
         self._samples.append(
-            Sample(
+            HistorySample(
                 unix_s=round(unix_s, 3),
                 frames_per_second=round(packets / elapsed_s, 2),
                 kbit_per_second=round(size * 8 / 1e3 / elapsed_s, 1),
@@ -68,5 +68,8 @@ class History:
         """The samples as JSON: one list a field, oldest first."""
         return {
             "interval_s": INTERVAL_S,
-            **{field.name: [getattr(each, field.name) for each in self._samples] for field in fields(Sample)},
+            **{
+                field.name: [getattr(sample, field.name) for sample in self._samples]
+                for field in fields(HistorySample)
+            },
         }

@@ -1,4 +1,4 @@
-"""What a detector tells Prometheus."""
+"""What a detector exports to Prometheus."""
 
 from __future__ import annotations
 
@@ -9,25 +9,39 @@ from stream.session.messages import REJECT_REASONS
 
 
 class DetectorMetrics(Metrics):
-    """What a detector exports."""
+    """The detector's metrics; DetectorStatistics sets them."""
 
     def __init__(self) -> None:
         super().__init__("detector")
         self.stage = self.seconds(
-            "stage_seconds", "Time of a frame by stage, receipt to publication", ["stage"]
+            "stage_seconds",
+            "Time that a frame spent in each stage, from its packet's arrival to the publication of its detections",
+            ["stage"],
         )
-        self.frames = self.counter("frames_detected", "Frames detected on")
-        self.rejected = self.counter("frames_rejected", "Packets that yielded no detections", ["reason"])
-        self.keyframes = self.counter("keyframes", "Keyframes received")
+        self.frames = self.counter("frames_detected", "Frames whose detections were published")
+        self.rejected = self.counter(
+            "frames_rejected", "Packets that gave no detections, by reason (see docs/protocol.md)", ["reason"]
+        )
+        self.keyframes = self.counter(
+            "keyframes", "Frames detected that were coded as keyframes, without reference to another frame"
+        )
         self.age = self.gauge(
-            "frame_age_seconds", "Time since the last frame was published; NaN before the first"
+            "frame_age_seconds", "Time since detections were last published; NaN before the first"
         )
-        self.streams = self.gauge("streams", "Cameras connected")
-        self.connections = self.counter("stream_connections", "Sessions that were accepted")
-        self.closed = self.counter("sessions_closed", "Sessions that the detector closed", ["code"])
-        self.queue = self.gauge("queue_length", "Entries in a queue", ["queue"])
-        self.subscribers = self.gauge("subscribers", "Consumers of detections connected")
-        self.subscriber_drops = self.counter("subscriber_dropped_messages", "Messages a slow subscriber lost")
+        self.streams = self.gauge("streams", "Cameras connected now")
+        self.connections = self.counter("stream_connections", "Connections of cameras that were accepted")
+        self.closed = self.counter(
+            "sessions_closed",
+            "Connections of cameras that the detector closed, by WebSocket close code (see docs/protocol.md)",
+            ["code"],
+        )
+        self.queue = self.gauge(
+            "queue_length", "Frames that wait or are worked on; tail: in the network's last layers", ["queue"]
+        )
+        self.subscribers = self.gauge("subscribers", "Consumers of detections connected now")
+        self.subscriber_drops = self.counter(
+            "subscriber_dropped_messages", "Detection messages dropped because a consumer read too slowly"
+        )
         for stage in DETECTOR_STAGES:
             self.stage.labels(stage)
         for reason in REJECT_REASONS:

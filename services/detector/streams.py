@@ -1,13 +1,15 @@
-"""What a detector knows of each stream, as `GET /v1/streams` tells it."""
+"""What a detector knows of each stream, as `GET /v1/streams` shows it. No clock: times are arguments.
+
+`now_ns` is monotonic, `unix_s` the time of day.
+"""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, field
 
 from codec.layout import Layout, raw_bytes
-from services.detector.history import Counts, History
+from services.detector.history import History, StreamCounts
 from stream.latency import StageStatistics
 from stream.session.messages import Hello, Report
 from stream.transport.websocket import WireBytes
@@ -24,7 +26,8 @@ class Stream:
     name: str
     hello: Hello
     layout: Layout
-    since_unix_s: float = field(default_factory=time.time)
+    since_unix_s: float
+    history: History
     connected: bool = True
     connections: int = 1
     frame_size: tuple[int, int] | None = None  # (H, W) of the original picture, in pixels
@@ -38,24 +41,40 @@ class Stream:
     last_frame_ns: int | None = None
     report: Report | None = None
     preview: bytes | None = None  # the latest JPEG of this connection
-    statistics: StageStatistics = field(default_factory=lambda: StageStatistics(256))
-    history: History = field(default_factory=lambda: History(time.monotonic_ns()))
+    stages: StageStatistics = field(default_factory=lambda: StageStatistics(256))
     _recent: deque[tuple[int, int]] = field(default_factory=deque)  # (monotonic ns, packet bytes)
     _reported_ns: int | None = None  # None: no report on this connection
     _latency_ms: float | None = None  # mean between the last two reports
 
-    def count_packet(self, size: int) -> None:
-        """Book a packet of `size` bytes that has just arrived."""
+    def receive(self, packet_bytes: int, now_ns: int) -> None:
+        """Count a packet that has just arrived."""
         self.packets += 1
-        self.encoded_bytes += size
-        self._recent.append((time.monotonic_ns(), size))
-        self._forget()
+        self.encoded_bytes += packet_bytes
+        self._recent.append((now_ns, packet_bytes))
+        self._forget_old_packets(now_ns)
 
-    def take_report(self, report: Report) -> None:
-        """Keep what the camera has just told."""
+    def publish(
+        self,
+        frame_size: tuple[int, int],
+        *,
+        keyframe: bool,
+        detections: int,
+        stages_ns: dict[str, int],
+        now_ns: int,
+    ) -> None:
+        """Count a frame whose detections were just published; its stages are durations in ns."""
+        self.frame_size = frame_size
+        self.frames += 1
+        self.keyframes += keyframe
+        self.detections += detections
+        self.stages.add(stages_ns)
+        self.last_frame_ns = now_ns
+
+    def update_report(self, report: Report, now_ns: int) -> None:
+        """Keep the camera's newest report."""
         last = self.report if self._reported_ns is not None else None
         self._latency_ms = _mean_latency_ms(last, report) if last else None
-        self.report, self._reported_ns = report, time.monotonic_ns()
+        self.report, self._reported_ns = report, now_ns
 
     def forget_connection(self) -> None:
         """Drop what is only true while the camera is there."""
@@ -63,33 +82,28 @@ class Stream:
 
     def sample(self, now_ns: int, unix_s: float) -> None:
         """Add what has come since the last call to the history."""
-        told_ns = self._reported_ns
-        fresh = self.report if told_ns and now_ns - told_ns < REPORT_STALE_S * 1e9 else None
-        counts = Counts(
+        reported_ns = self._reported_ns
+        fresh = reported_ns is not None and now_ns - reported_ns < REPORT_STALE_S * 1e9
+        counts = StreamCounts(
             now_ns,
             packets=self.packets,
             encoded_bytes=self.encoded_bytes,
             frames=self.frames,
             detections=self.detections,
-            dropped=sum(fresh.dropped.values()) if fresh else None,
+            dropped=sum(self.report.dropped.values()) if fresh and self.report else None,
         )
         self.history.add(counts, unix_s, self._latency_ms if fresh else None)
 
-    def _forget(self) -> None:
-        limit = time.monotonic_ns() - int(RATE_WINDOW_S * 1e9)
-        while self._recent and self._recent[0][0] < limit:
-            self._recent.popleft()
-
-    def describe(self) -> dict[str, object]:
+    def describe(self, now_ns: int) -> dict[str, object]:
         """The stream as JSON; rates over the last seconds, sums since it was first seen."""
-        self._forget()
-        packets = self.frames + self.rejected
-        raw = raw_bytes(self.layout)
-        kilobytes = self.encoded_bytes / packets / 1e3 if packets else None
-        stages_ms = self.statistics.means_ms()
-        recent_bytes = sum(size for _, size in self._recent)
+        self._forget_old_packets(now_ns)
+        answered = self.frames + self.rejected
+        raw_kb = raw_bytes(self.layout) / 1e3
+        kb_per_frame = self.encoded_bytes / answered / 1e3 if answered else None
+        stages_ms = self.stages.means_ms()
+        recent_bytes = sum(packet_bytes for _, packet_bytes in self._recent)
         jpeg_bytes = self.report.jpeg_bytes if self.report else None
-        age_ns = time.monotonic_ns() - self.last_frame_ns if self.last_frame_ns else None
+        age_ns = now_ns - self.last_frame_ns if self.last_frame_ns is not None else None
         return {
             "name": self.name,
             "state": "connected" if self.connected else "lost",
@@ -107,9 +121,9 @@ class Stream:
             "rejected": self.rejected,
             "frames_per_second": round(len(self._recent) / RATE_WINDOW_S, 2),
             "kbit_per_second": round(recent_bytes * 8 / 1e3 / RATE_WINDOW_S, 1),
-            "kb_per_frame": round(kilobytes, 3) if kilobytes is not None else None,
-            "raw_kb_per_frame": raw / 1e3,
-            "compression_ratio": round(raw / 1e3 / kilobytes, 2) if kilobytes else None,
+            "kb_per_frame": round(kb_per_frame, 3) if kb_per_frame is not None else None,
+            "raw_kb_per_frame": raw_kb,
+            "compression_ratio": round(raw_kb / kb_per_frame, 2) if kb_per_frame else None,
             "wire_bytes": {"received": self.wire.received, "sent": self.wire.sent},
             "jpeg_kb_per_frame": jpeg_bytes / 1e3 if jpeg_bytes is not None else None,
             "previews": self.connected and self.hello.preview,
@@ -119,6 +133,11 @@ class Stream:
             "stages_ms": {stage: round(mean_ms, 3) for stage, mean_ms in stages_ms.items()},
             "camera": self.report.model_dump(exclude={"type"}) if self.report else None,
         }
+
+    def _forget_old_packets(self, now_ns: int) -> None:
+        oldest_ns = now_ns - int(RATE_WINDOW_S * 1e9)
+        while self._recent and self._recent[0][0] < oldest_ns:
+            self._recent.popleft()
 
 
 def _mean_latency_ms(last: Report, report: Report) -> float | None:
@@ -137,28 +156,29 @@ class Streams:
 
     @property
     def connected(self) -> int:
+        """How many cameras are connected."""
         return sum(stream.connected for stream in self._streams.values())
 
     def is_connected(self, name: str) -> bool:
         return name in self._streams and self._streams[name].connected
 
-    def connect(self, hello: Hello, layout: Layout) -> Stream:
-        """The stream of that name, new or found again."""
+    def connect(self, hello: Hello, layout: Layout, now_ns: int, unix_s: float) -> Stream:
+        """The stream of that name, new or found again; nobody may be connected under it."""
         assert not self.is_connected(hello.stream)
-        known = self._streams.pop(hello.stream, None)
-        if known and known.layout == layout:
-            known.hello, known.connected = hello, True
-            known.connections += 1
+        stream = self._streams.pop(hello.stream, None)
+        if stream and stream.layout == layout:
+            stream.hello, stream.connected = hello, True
+            stream.connections += 1
         else:
-            known = Stream(hello.stream, hello, layout)
-        self._streams[hello.stream] = known
-        return known
+            stream = Stream(hello.stream, hello, layout, unix_s, History(now_ns))
+        self._streams[hello.stream] = stream
+        return stream
 
     def disconnect(self, stream: Stream) -> None:
         """Mark a stream as lost."""
         stream.connected = False
         stream.forget_connection()
-        lost = [name for name, known in self._streams.items() if not known.connected]
+        lost = [name for name, other in self._streams.items() if not other.connected]
         for name in lost[:-LOST_STREAMS_KEPT]:
             del self._streams[name]
 
@@ -171,6 +191,6 @@ class Streams:
         for stream in self._streams.values():
             stream.sample(now_ns, unix_s)
 
-    def describe(self) -> list[dict[str, object]]:
+    def describe(self, now_ns: int) -> list[dict[str, object]]:
         """All streams as JSON, by name."""
-        return [self._streams[name].describe() for name in sorted(self._streams)]
+        return [self._streams[name].describe(now_ns) for name in sorted(self._streams)]

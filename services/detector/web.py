@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -78,24 +79,25 @@ def load_page(folder: Traversable | None = None) -> Mapping[str, Asset]:
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A middleware that tells what is wrong with a request as {"error": "..."}."""
+    """A middleware that says what is wrong with a request as {"error": "..."}."""
     try:
         return await handler(request)
     except web.HTTPException as error:
         if error.status < 400:
             raise
         reason = (error.text or "").removeprefix(f"{error.status}: ")
-        kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-        return web.json_response({"error": reason}, status=error.status, headers=_LIVE | kept)
+        headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return web.json_response({"error": reason}, status=error.status, headers=_LIVE | headers)
 
 
-def foreign_pages_refused(allowed: str, host: str = "") -> Middleware:
+def foreign_pages_refused(allowed: str, listen_host: str = "") -> Middleware:
     """A middleware that keeps pages of other sites, open in a browser here, from reading this detector.
 
     A page may open a WebSocket to any address: where the browser tells its origin, that has to be this server's own.
     And a page's own name may be made to lead here (DNS rebinding), which is then its own origin: so a browser must
-    have asked by a name that nobody can have registered to that end, or that `host` or `allowed` has. `allowed` lists
-    origins, such as https://dash.example, separated by commas; * stands for all.
+    have asked by a name that nobody can have registered to that end, or that is `listen_host`, the address that the
+    detector was told to listen on, or in `allowed`, which lists origins, such as https://dash.example, separated by
+    commas; * stands for all.
 
     Over HTTP a browser cannot be told from other clients, so names count for all of them; but a WebSocket without
     Origin is no browser's, and probes tell nothing that is worth it.
@@ -103,23 +105,23 @@ def foreign_pages_refused(allowed: str, host: str = "") -> Middleware:
     origins = {origin.strip().rstrip("/").lower() for origin in allowed.split(",")}
     names = {_name(urlsplit(origin).netloc) for origin in origins} | {
         socket.gethostname().lower(),
-        host.lower(),
+        listen_host.lower(),
     }
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asked, origin = request.headers.get("Host", "").lower(), request.headers.get("Origin", "").lower()
+        host, origin = request.headers.get("Host", "").lower(), request.headers.get("Origin", "").lower()
         if "Upgrade" in request.headers:
             browser = bool(origin)
-            if browser and origin.partition("://")[2] != asked and not origins & {origin, "*"}:
+            if browser and origin.partition("://")[2] != host and not origins & {origin, "*"}:
                 raise web.HTTPForbidden(text="a page of another site; see --allow-origin")
             passed = not browser or origin in origins
         else:
             passed = request.path in PROBES
-        if not (passed or "*" in origins or _is_private(_name(asked)) or _name(asked) in names):
+        if not (passed or "*" in origins or _is_private(_name(host)) or _name(host) in names):
             raise web.HTTPForbidden(
-                text=f"asked as {asked[:_MAX_HOST]}, a name that this detector does not know; "
-                f"if it is the detector's own, start it with --allow-origin http://{asked[:_MAX_HOST]}"
+                text=f"asked as {host[:_MAX_HOST]}, a name that this detector does not know; "
+                f"if it is the detector's own, start it with --allow-origin http://{host[:_MAX_HOST]}"
             )
         return await handler(request)
 
@@ -141,6 +143,17 @@ def _is_private(name: str) -> bool:
     except ValueError:
         return "." not in name or name.endswith(_LOCAL_SUFFIXES)
     return True
+
+
+def websocket_response(protocol: str, max_message_bytes: int, heartbeat_s: float) -> web.WebSocketResponse:
+    """An answer that becomes a WebSocket once it is prepared; it takes messages of at most `max_message_bytes`."""
+    return web.WebSocketResponse(
+        protocols=(protocol,),
+        compress=False,
+        heartbeat=heartbeat_s,
+        max_msg_size=max_message_bytes,
+        timeout=2.0,
+    )
 
 
 class Web:
@@ -182,11 +195,11 @@ class Web:
         return asset.response() if asset else web.Response(status=204)
 
     async def _list(self, _request: web.Request) -> web.Response:
-        return _told({"model": self._model, "streams": self._streams.describe()})
+        return _json({"model": self._model, "streams": self._streams.describe(time.monotonic_ns())})
 
     async def _detail(self, request: web.Request) -> web.Response:
         stream = self._find(request)
-        return _told({**stream.describe(), "history": stream.history.describe()})
+        return _json({**stream.describe(time.monotonic_ns()), "history": stream.history.describe()})
 
     async def _preview(self, request: web.Request) -> web.Response:
         stream = self._find(request)
@@ -208,7 +221,7 @@ class Web:
         return stream
 
 
-def _told(facts: Mapping[str, object]) -> web.Response:
+def _json(facts: Mapping[str, object]) -> web.Response:
     """JSON, compressed where the client takes it: a page asks every second, perhaps over a thin link."""
     response = web.json_response(facts, headers=_LIVE)
     response.enable_compression()

@@ -142,13 +142,13 @@ async def test_wire_bytes_are_what_a_proxy_counts(start_detector, make_camera):
     async with start_detector() as running, proxy_to(running.port) as proxy:
         camera = make_camera(proxy.url)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
-        stream = running.detector.streams._streams["door"]
+        stream = running.detector.streams.get("door")
         await until(lambda: stream.wire.received == camera.statistics.wire.sent)
         assert camera.statistics.wire.sent == proxy.to_server
         assert camera.statistics.wire.received == proxy.to_client
         assert (stream.wire.received, stream.wire.sent) == (proxy.to_server, proxy.to_client)
         assert proxy.to_server > camera.statistics.totals.encoded_bytes > 0
-        sample = running.detector.metrics.registry.get_sample_value
+        sample = running.detector.statistics.metrics.registry.get_sample_value
         assert sample("splitcast_detector_wire_received_bytes_total") == proxy.to_server
         assert sample("splitcast_detector_encoded_bytes_total") == camera.statistics.totals.encoded_bytes
         sample = camera.statistics.metrics.registry.get_sample_value
@@ -231,7 +231,7 @@ async def test_a_restarted_detector_is_found_again(start_detector, make_camera):
     before = camera.statistics.frame_counts.detected
     async with start_detector(port=port) as running:
         await until(lambda: camera.statistics.frame_counts.detected >= before + 5)
-        assert running.detector.streams._streams["door"].frames >= 5
+        assert running.detector.streams.get("door").frames >= 5
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
     assert camera.statistics.report("").reconnects == {"detector": 1}
@@ -264,7 +264,7 @@ async def test_stop_drains_what_is_in_flight(start_detector, make_camera):
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
         await until(lambda: running.detector.streams.connected == 0)
-        assert running.detector.streams._streams["door"].frames == camera.statistics.frame_counts.detected
+        assert running.detector.streams.get("door").frames == camera.statistics.frame_counts.detected
     assert balances(camera)
     assert camera.statistics.frame_counts.in_flight == 0
 
@@ -386,7 +386,7 @@ async def test_a_slow_subscriber_never_slows_the_detector(start_detector, make_c
         await asyncio.wait_for(camera.run(), 4 * LIVENESS_S)
         await until(lambda: prompt and prompt[-1]["sequence"] == frames - 1)
         assert camera.statistics.frame_counts.detected == len(prompt) == frames
-        sample = running.detector.metrics.registry.get_sample_value
+        sample = running.detector.statistics.metrics.registry.get_sample_value
         assert sample("splitcast_detector_subscriber_dropped_messages_total") > 0
         slow[1].transport.abort()
     await subscription

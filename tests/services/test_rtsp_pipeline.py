@@ -34,7 +34,7 @@ async def test_a_lost_rtsp_server_is_found_again_and_every_frame_accounted_for(
         await until(lambda: camera.statistics.frame_counts.detected >= resumed)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
-        stream = running.detector.streams._streams["door"]
+        stream = running.detector.streams.get("door")
     assert camera.statistics.report("").reconnects == {"source": 1}
     assert balances(camera)
     assert camera.statistics.frame_counts.in_flight == 0

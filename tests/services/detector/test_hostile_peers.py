@@ -134,7 +134,7 @@ async def test_a_corrupt_packet_costs_one_frame(start_detector, make_hello, enco
             await link.send(encode(3, keyframe=True))
             ack = await answer(link)
             assert (ack["type"], ack["sequence"]) == ("ack", 3)
-        stream = running.detector.streams._streams["door"]
+        stream = running.detector.streams.get("door")
         assert (stream.frames, stream.rejected) == (2, 2)
         assert await still_serves(running, make_camera)
 
@@ -182,7 +182,7 @@ async def test_refuses_a_hello_that_disagrees(start_detector, make_hello, change
             await link.send(make_hello(**changes).text())
             lost = await closed(link)
         assert (lost.code, words in lost.reason) == (code, True), lost.reason
-        sample = running.detector.metrics.registry.get_sample_value
+        sample = running.detector.statistics.metrics.registry.get_sample_value
         assert sample("splitcast_detector_sessions_closed_total", {"code": str(code.value)}) == 1
 
 
@@ -253,7 +253,7 @@ async def test_refuses_a_film_of_previews(start_detector, make_hello, make_camer
                     await link.send(Preview(jpeg=JPEG).text())
             lost = await closed(link)
             assert lost.code in {CloseCode.BAD_MESSAGE, 1006}  # the reset may overtake the reason
-        sample = running.detector.metrics.registry.get_sample_value
+        sample = running.detector.statistics.metrics.registry.get_sample_value
         closed_code = {"code": str(CloseCode.BAD_MESSAGE.value)}
         assert sample("splitcast_detector_sessions_closed_total", closed_code) == 1
         assert await still_serves(running, make_camera)
@@ -330,7 +330,7 @@ async def test_refuses_more_packets_than_the_window(start_detector, make_hello, 
         await answer(link)
         with suppress(ConnectionLost):
             await flood(link, encode(0))
-        sample = running.detector.metrics.registry.get_sample_value
+        sample = running.detector.statistics.metrics.registry.get_sample_value
         name = "splitcast_detector_sessions_closed_total"
         while not sample(name, {"code": str(CloseCode.WINDOW_EXCEEDED.value)}):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -391,13 +391,13 @@ async def test_silent_connections_make_way(start_detector, make_camera):
         silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(count)]
         half = silent[0][1]
         half.write(b"GET /live")
-        listening = running.detector._listening
+        listener = running.detector.listener
         async with asyncio.timeout(LIVENESS_S):
             for reader, _ in silent:
                 with suppress(ConnectionError):
                     assert await reader.read() == b""
         assert await still_serves(running, make_camera)
-        assert len(listening.accepted) <= 2
+        assert len(listener.accepted) <= 2
         for _, writer in silent:
             writer.close()
 
@@ -434,7 +434,7 @@ async def test_refuses_more_handshakes_than_allowed(start_detector, make_camera)
 async def test_a_defect_costs_one_connection(start_detector, make_hello, make_camera, monkeypatch):
     async with start_detector() as running:
         with monkeypatch.context() as broken:
-            broken.setattr(running.detector, "_tail", lambda *_: 1 // 0)
+            broken.setattr(running.detector.inference, "prepare", lambda *_: 1 // 0)
             async with linked(running.url) as link:
                 await link.send(make_hello().text())
                 assert (await closed(link)).code == CloseCode.INTERNAL_ERROR

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from codec.feature.bundled import BUNDLED
-from services.detector import service as detector_module
+from services.detector import handshake as handshake_module
 from services.detector.profile_store import RECEIVED_KEPT, ProfileStore
 from services.errors import DetectorRefused
 from stream.errors import ConnectionLost
@@ -50,7 +50,7 @@ def lacking(start_detector, monkeypatch):
     """Starts a detector that has no profile."""
 
     def start(**settings):
-        monkeypatch.setattr(detector_module, "BUNDLED", {})
+        monkeypatch.setattr(handshake_module, "BUNDLED", {})
         return start_detector(**settings)
 
     return start
@@ -225,7 +225,7 @@ async def test_asks_for_no_profile_where_there_is_another_reason_to_refuse(lacki
 
 
 async def test_does_not_wait_for_a_profile_for_ever(lacking, make_hello, profile, monkeypatch):
-    monkeypatch.setattr(detector_module, "PROFILE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(handshake_module, "PROFILE_TIMEOUT_S", 0.2)
     async with lacking() as running, greeted(running.url, make_hello(profile.hash)) as link:
         await answer(link)
         assert (await closed(link)).code == CloseCode.HELLO_TIMEOUT

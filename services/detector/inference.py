@@ -1,0 +1,101 @@
+"""The rest of the network: from the tensors that crossed the split to boxes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from codec.layout import FloatArray, Layout
+from services.detector.settings import DetectorSettings
+from services.loading import LoadedModel, load_network
+from stream.detections import Detections
+from stream.latency import StageClock
+from stream.letterbox import Letterbox
+from stream.network.cut import layout
+from stream.network.names import DEFAULT_SPLIT
+from stream.network.nms import detect
+from stream.network.split import Tail
+from stream.tasks.worker import Worker
+
+WARM_UP_CANVAS = (384, 640)  # (H, W) in pixels: 16:9 at the default size
+
+
+class Inference:
+    """Network, tails and boxes for all cameras: one frame at a time, on a thread of its own.
+
+    Keeps nothing between frames, so any frame of any camera may be next.
+    """
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        self._settings = settings
+        self._worker = Worker("tail")
+        self._network: LoadedModel | None = None
+        self._tails: dict[str, Tail] = {}
+        self._layout = lru_cache(maxsize=256)(layout)
+
+    @property
+    def network(self) -> LoadedModel:
+        """The network; there is one after `load`."""
+        assert self._network is not None
+        return self._network
+
+    @property
+    def queue_length(self) -> int:
+        """Frames that wait or are worked on."""
+        return self._worker.queue_length
+
+    async def load(self) -> None:
+        """Find, read, place and warm up the network. Raises WeightsError or CheckpointError."""
+        self._network = await self._worker.run(load_network, self._settings)
+        await self._worker.run(self._warm_up, self._settings.split or DEFAULT_SPLIT)
+
+    def layout(self, split: str, canvas: tuple[int, int]) -> Layout:
+        """The tensors that cross at a split point, for a canvas of (H, W) pixels. Raises UnknownSplitPoint."""
+        return self._layout(self.network.model.graph, split, canvas)
+
+    def prepare(self, split: str) -> None:
+        """Make the tail of a split point, once for all cameras that split there. Raises UnknownSplitPoint."""
+        if split not in self._tails:
+            self._tails[split] = Tail(self.network.model, split)
+
+    async def detect(
+        self, split: str, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
+    ) -> Detections:
+        """The objects of one frame, in pixels of the original picture.
+
+        `tensors` are those that crossed at `split`, which has to be prepared: float32 (C, h, w) each, as `layout` has
+        them. The time goes to the stages queue, tail and nms of `clock`.
+        """
+        return await self._worker.run(self._detect, self._tails[split], tensors, letterbox, clock)
+
+    def close(self) -> None:
+        """Let a running frame end and forget those that wait; does not block."""
+        self._worker.close()
+
+    def _detect(
+        self, tail: Tail, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
+    ) -> Detections:
+        clock.lap("queue", time.monotonic_ns())
+        prediction = tail(tensors)
+        clock.lap("tail", time.monotonic_ns())
+        detections = detect(
+            prediction,
+            letterbox,
+            conf=self._settings.confidence,
+            iou=self._settings.iou,
+            max_det=self._settings.max_detections,
+        )
+        clock.lap("nms", time.monotonic_ns())
+        return detections
+
+    def _warm_up(self, split: str) -> None:
+        """Run the tail once, so that the first frame does not wait for memory and kernels."""
+        self.prepare(split)
+        tensors = {
+            tensor.name: np.zeros(tensor.shape, np.float32) for tensor in self.layout(split, WARM_UP_CANVAS)
+        }
+        letterbox = Letterbox(WARM_UP_CANVAS, WARM_UP_CANVAS)
+        self._detect(self._tails[split], tensors, letterbox, StageClock(time.monotonic_ns()))

@@ -1,0 +1,64 @@
+"""What a detector has done so far: every count in one place, for Prometheus and for the streams it shows. No clock."""
+
+from __future__ import annotations
+
+from codec.layout import raw_bytes
+from services.detector.metrics import DetectorMetrics
+from services.detector.streams import Stream
+from stream.session.close_codes import CloseCode
+from stream.session.messages import RejectReason
+
+
+class DetectorStatistics:
+    """Counts once; metrics and streams follow. `now_ns` is monotonic."""
+
+    def __init__(self) -> None:
+        self.metrics = DetectorMetrics()
+        self._last_frame_ns: int | None = None
+
+    def frame_age_s(self, now_ns: int) -> float:
+        """Seconds since detections were last published; NaN before the first."""
+        return (now_ns - self._last_frame_ns) / 1e9 if self._last_frame_ns is not None else float("nan")
+
+    def accept(self) -> None:
+        """A camera passed the handshake."""
+        self.metrics.connections.inc()
+
+    def close(self, code: CloseCode) -> None:
+        """The detector closes a camera's connection."""
+        self.metrics.closed.labels(str(code.value)).inc()
+
+    def receive(self, stream: Stream, packet_bytes: int, now_ns: int) -> None:
+        """A packet arrived."""
+        stream.receive(packet_bytes, now_ns)
+        self.metrics.encoded_bytes.inc(packet_bytes)
+        self.metrics.raw_bytes.inc(raw_bytes(stream.layout))
+
+    def publish(
+        self,
+        stream: Stream,
+        frame_size: tuple[int, int],
+        *,
+        keyframe: bool,
+        detections: int,
+        stages_ns: dict[str, int],
+        now_ns: int,
+    ) -> None:
+        """A frame's detections were published; `frame_size` is (H, W) in pixels, its stages are durations in ns."""
+        stream.publish(
+            frame_size, keyframe=keyframe, detections=detections, stages_ns=stages_ns, now_ns=now_ns
+        )
+        self._last_frame_ns = now_ns
+        self.metrics.frames.inc()
+        self.metrics.keyframes.inc(keyframe)
+        self.metrics.detections.inc(detections)
+        self.metrics.observe_stages(self.metrics.stage, stages_ns)
+
+    def reject(self, stream: Stream, reason: RejectReason) -> None:
+        """A packet gave no detections."""
+        stream.rejected += 1
+        self.metrics.rejected.labels(reason).inc()
+
+    def drop_message(self) -> None:
+        """A subscriber that reads too slowly lost a message."""
+        self.metrics.subscriber_drops.inc()
