@@ -1,8 +1,7 @@
 """The loops over coefficients, compiled at import and cached on disk.
 
-They share one file because numba's cache only sees a change in the file that a kernel is written in, not
-in the files of the kernels it calls. They take contiguous arrays, hold no lock, and check nothing that
-their callers know. Fast math stays off: both ends must compute the same levels, bit for bit.
+They take contiguous arrays, hold no lock, and check nothing that their callers know. Fast math stays off: both ends
+must compute the same levels, bit for bit.
 """
 
 from __future__ import annotations
