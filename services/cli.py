@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import os
-import signal
 import sys
 import threading
 from argparse import (
@@ -16,24 +15,24 @@ from argparse import (
     Namespace,
     RawDescriptionHelpFormatter,
 )
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from services.camera.settings import CameraSettings
 from services.detector.settings import DetectorSettings
+from services.environment import prepare_process
 from services.errors import Exit, ServiceError
 from services.logs import configure_logs
-from services.memory import keep_freed_memory
 from services.settings import DEFAULT_CODEC, Settings
+from services.signals import run_until_stopped
 from services.study import NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = build_parser().parse_args(arguments)
-    keep_freed_memory()
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
@@ -55,6 +54,7 @@ def run() -> None:
 
     A download or a stalled read may take minutes, and the interpreter would wait for it.
     """
+    prepare_process()
     code = main()
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
@@ -353,32 +353,6 @@ def _flags(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name not in ("run", "config")}
 
 
-def run_service(service: Coroutine[Any, Any, None], stop: Callable[[], None]) -> Coroutine[Any, Any, None]:
-    """`service`, told to stop by SIGTERM or Ctrl-C; a second signal ends it at once."""
-
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(service)
-        told = False
-
-        def on_signal() -> None:
-            nonlocal told
-            if told:
-                task.cancel()
-            told = True
-            stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        try:
-            await task
-        except asyncio.CancelledError:
-            if not told:
-                raise
-
-    return run()
-
-
 def _camera(options: Namespace) -> int:
     config = CameraSettings.load(_flags(options), options.config)
     configure_logs(config.log_format, config.log_level)
@@ -388,7 +362,7 @@ def _camera(options: Namespace) -> int:
 
         camera = Camera(config)
         async with serve_metrics(camera):
-            await run_service(camera.run(), camera.stop)
+            await run_until_stopped(camera.run(), camera.stop)
 
     asyncio.run(run())
     return Exit.OK
@@ -402,7 +376,7 @@ def _detector(options: Namespace) -> int:
         from services.detector.service import Detector
 
         detector = Detector(config)
-        await run_service(detector.run(), detector.stop)
+        await run_until_stopped(detector.run(), detector.stop)
 
     asyncio.run(run())
     return Exit.OK

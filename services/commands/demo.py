@@ -22,12 +22,12 @@ from rich.text import Text
 from services.camera.pictures import REFERENCE_QUALITY
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
-from services.cli import run_service
 from services.commands.loopback import local_detector
 from services.commands.watch import detections_url, messages
 from services.detector.settings import DetectorSettings
 from services.loading import choose_device
 from services.settings import DEFAULT_PORT
+from services.signals import run_until_stopped
 from stream.network.download import find_weights
 from stream.network.names import DEFAULT_SPLIT
 from stream.redact import redact_url
@@ -71,7 +71,7 @@ async def demo(options: Namespace) -> int:
         running = run_with_background(
             camera.run(), subscription, _show(camera, console), _stop_after(camera, options.seconds)
         )
-        await run_service(running, camera.stop)
+        await run_until_stopped(running, camera.stop)
     summary = summarize(camera, classes)
     console.print(_table(summary))
     if options.json:

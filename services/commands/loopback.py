@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 
 from services.detector.settings import DetectorSettings
+from services.environment import prepare_process
 from services.errors import DetectorFailed
 from services.logs import configure_logs
-from services.memory import keep_freed_memory
 
 START_TIMEOUT_S = 120.0  # importing torch on a busy machine
 STOP_TIMEOUT_S = 10.0
@@ -62,7 +62,7 @@ def _await_port(pipe: Connection) -> int:
 
 
 def _serve(config: DetectorSettings, pipe: Connection) -> None:
-    keep_freed_memory()
+    prepare_process()
     configure_logs(config.log_format, config.log_level)
     try:
         asyncio.run(_run_until_eof(config, pipe))

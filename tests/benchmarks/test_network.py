@@ -15,7 +15,6 @@ import torch
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.commands.bench import read_video
-from services.memory import keep_freed_memory
 from services.profiles import resolve
 from stream.letterbox import Letterbox
 from stream.network.model import load_model, random_model
@@ -32,7 +31,6 @@ CODECS += ["feature:quality=6,temporal=false", "feature:quality=3,temporal=false
 @pytest.fixture(scope="module", params=["yolov5n", "yolov5m"])
 def network(request):
     """Name, hash of the weights, head, tail and two canvases."""
-    keep_freed_memory()
     torch.set_num_threads(1)
     weights = SHARED / "data" / "weights" / f"{request.param}.pt"
     clip = SHARED / "data" / "clips" / "one-by-one-person-detection.mp4"
