@@ -23,7 +23,7 @@ from typing import Any
 from services.camera.settings import CameraSettings
 from services.detector.settings import DetectorSettings
 from services.environment import prepare_process
-from services.errors import Exit, ServiceError
+from services.errors import Exit, exit_code
 from services.logs import configure_logs
 from services.settings import DEFAULT_CODEC, Settings
 from services.signals import run_until_stopped
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except Exception as error:
-        code = _exit_code(error)
+        code = exit_code(error)
         if code is None:
             raise
         print(f"splitcast: {error}", file=sys.stderr)
@@ -64,25 +64,6 @@ def run() -> None:
                 sys.stdout.flush()
                 os._exit(code)
     sys.exit(code)
-
-
-def _exit_code(error: Exception) -> Exit | None:
-    """The exit code of an error that a person can do something about; None for a defect of ours."""
-    if isinstance(error, ServiceError):
-        return error.exit_code
-    # Named, not imported: an error can only come from a module that is loaded already.
-    codes = {
-        "BadCodecSpec": Exit.USAGE,
-        "InvalidSize": Exit.USAGE,
-        "UnknownModel": Exit.USAGE,
-        "UnknownSplitPoint": Exit.USAGE,
-        "SourceError": Exit.SOURCE,
-        "WeightsError": Exit.WEIGHTS,
-        "CheckpointError": Exit.WEIGHTS,
-        "CodecError": Exit.FAILURE,
-        "OSError": Exit.FAILURE,
-    }
-    return next((codes[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in codes), None)
 
 
 def build_parser() -> ArgumentParser:

@@ -10,7 +10,8 @@
     ├── PixelCodecError        FAILURE
     └── NotMeasurable          FAILURE
 
-Errors of `codec` and `stream` know nothing of exit codes; `exit_code` gives them theirs.
+Errors of `codec` and `stream` know nothing of exit codes; `exit_code` gives them theirs, by class. Other errors of
+`stream` never leave a service: a session that ends badly is tried again.
 """
 
 from __future__ import annotations
@@ -75,3 +76,26 @@ class PixelCodecError(ServiceError):
 
 class NotMeasurable(ServiceError):
     """An experiment cannot be done with what is there; the message says what it takes."""
+
+
+def exit_code(error: Exception) -> Exit | None:
+    """The exit code of an error that a person can do something about; None for a defect of ours."""
+    if isinstance(error, ServiceError):
+        return error.exit_code
+    # Imported here, where something has failed, and not by a program that has yet to prepare its process: the doors
+    # of these packages may load numpy.
+    from codec import errors as codec_errors
+    from stream import errors as stream_errors
+
+    codes: dict[type[Exception], Exit] = {
+        codec_errors.BadCodecSpec: Exit.USAGE,
+        codec_errors.CodecError: Exit.FAILURE,
+        stream_errors.InvalidSize: Exit.USAGE,
+        stream_errors.UnknownModel: Exit.USAGE,
+        stream_errors.UnknownSplitPoint: Exit.USAGE,
+        stream_errors.SourceError: Exit.SOURCE,
+        stream_errors.WeightsError: Exit.WEIGHTS,
+        stream_errors.CheckpointError: Exit.WEIGHTS,
+        OSError: Exit.FAILURE,
+    }
+    return next((codes[kind] for kind in type(error).__mro__ if kind in codes), None)
