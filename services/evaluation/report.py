@@ -202,7 +202,7 @@ def _method(records: Sequence[EvaluationRecord]) -> str:
         "unsplit network then finds what it can in the decoded one. In a clip, video codecs make one intra frame "
         "and differences from there on.</li>\n"
         "<li>mAP is AP50-95, every class alike. Agreement is AP50-95 against the unsplit network's own detections "
-        "above .30, every object alike; an exact copy scores .995 by the way that AP is computed.</li>\n"
+        "above .30, every object alike; an exact copy scores 1.000.</li>\n"
         "<li>Between settings the logarithm of the rate is taken to run straight over agreement; a setting that a "
         "cheaper one equals is left out there. With some hundred objects, neighbouring settings differ by about "
         ".01 in agreement by chance, and ratios by some ten percent.</li>\n"

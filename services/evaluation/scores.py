@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from codec.spec import Codec
-from services.evaluation.agreement import Matches
+from services.evaluation.agreement import PrecisionMeter
 from services.evaluation.dataset import Dataset
 from services.evaluation.labels import Objects
 from services.evaluation.pixel_codecs import PixelCodec
@@ -57,8 +57,8 @@ class EvaluationRecord:
 class Scores:
     """What came out of one codec, or of the network unsplit, gathered frame by frame."""
 
-    agreement: Matches = field(default_factory=Matches)
-    accuracy: Matches = field(default_factory=Matches)
+    agreement: PrecisionMeter = field(default_factory=PrecisionMeter)
+    accuracy: PrecisionMeter = field(default_factory=PrecisionMeter)
     frames: int = 0
     keyframes: int = 0
     coded_bytes: int = 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from services.evaluation.agreement import Matches
+from services.evaluation.agreement import PrecisionMeter
 from services.evaluation.dataset import read_images
 from services.training.pictures import CLASSES, demo_boxes
 from stream.detections import Detections
@@ -41,14 +41,14 @@ def main() -> None:
     Console().print(table)
 
 
-def assess(model: Model, images: Path, size: int = 640) -> dict[str, Matches]:
-    """Matches of the demo's classes on labelled COCO images: over all (`all`), then of each class.
+def assess(model: Model, images: Path, size: int = 640) -> dict[str, PrecisionMeter]:
+    """PrecisionMeter of the demo's classes on labelled COCO images: over all (`all`), then of each class.
 
     The network may know other classes too; what it finds of them is not counted.
     """
     network = Unsplit(model)
     known = [model.names.index(name) for name in CLASSES]
-    matches = {kind: Matches() for kind in ("all", *CLASSES)}
+    matches = {kind: PrecisionMeter() for kind in ("all", *CLASSES)}
     dataset = read_images(images)
     for picture in tqdm(dataset.pictures, total=dataset.expected):
         height, width = picture.image.shape[:2]

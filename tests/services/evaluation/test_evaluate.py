@@ -16,7 +16,7 @@ from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.errors import MissingCodec, SettingsError
 from services.evaluation import pixel_codecs as pixels
-from services.evaluation.agreement import CEILING, Matches, Precision, confident
+from services.evaluation.agreement import CEILING, Precision, PrecisionMeter, confident
 from services.evaluation.dataset import read_clip, read_images
 from services.evaluation.evaluate import STANDARD_SETS, evaluate, parse_codecs, run_evaluate
 from services.evaluation.pixel_codecs import FORMATS, PixelCodec
@@ -38,7 +38,7 @@ def detections(*rows):
 
 
 def matches(*frames):
-    found = Matches()
+    found = PrecisionMeter()
     for detected, truth in frames:
         found.add(detected, truth)
     return found
@@ -109,13 +109,13 @@ class TestAgreement:
     def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(self, box, kind, ignored):
         """A false detection above the true one halves the precision at every threshold where it counts."""
         crowd = detections((250, 0, 500, 50, 1, kind))
-        found = Matches()
+        found = PrecisionMeter()
         found.add(detections((*box, 0.95, 0), (*BOX, 0.9, 0)), PERSON, crowd)
         counted = (CEILING * ignored + CEILING / 2 * (10 - ignored)) / 10
         assert found.over_objects().ap == pytest.approx(counted, abs=0.01)
 
     def test_an_object_in_a_crowd_is_an_object(self):
-        found = Matches()
+        found = PrecisionMeter()
         found.add(PERSON, PERSON, detections((0, 0, 500, 500, 1, 0)))
         assert found.objects == 1
         assert found.over_objects().ap == pytest.approx(CEILING)
