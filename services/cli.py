@@ -339,10 +339,11 @@ def _camera(options: Namespace) -> int:
     configure_logs(config.log_format, config.log_level)
 
     async def run() -> None:
-        from services.camera.service import Camera, serve_metrics
+        from services.camera.metrics import serve_metrics
+        from services.camera.service import Camera
 
         camera = Camera(config)
-        async with serve_metrics(camera):
+        async with serve_metrics(camera.statistics.metrics, config):
             await run_until_stopped(camera.run(), camera.stop)
 
     asyncio.run(run())

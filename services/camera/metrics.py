@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
 from codec.interface import KEYFRAME_REASONS
+from services.camera.settings import CameraSettings
 from services.metrics import Metrics
 from stream.frame_counts import DROPS
 from stream.latency import STAGES
@@ -15,37 +21,69 @@ class CameraMetrics(Metrics):
     def __init__(self) -> None:
         super().__init__("camera")
         self.info = self.gauge(
-            "info", "What this camera sends; always 1", ["stream", "model", "split", "codec"]
+            "info",
+            "Stream, network, split point and codec of this camera; always 1",
+            ["stream", "model", "split", "codec"],
         )
         self.stage = self.seconds(
-            "stage_seconds", "Time of a detected frame by stage; adds up to latency", ["stage"]
+            "stage_seconds", "Time of a detected frame by stage; the stages add up to the latency", ["stage"]
         )
-        self.latency = self.seconds("latency_seconds", "Capture to acknowledgement, on the camera's clock")
-        self.age = self.gauge("frame_age_seconds", "Age of the newest detected frame; NaN before the first")
+        self.latency = self.seconds(
+            "latency_seconds",
+            "Time from the capture of a frame to its acknowledgement, on the camera's clock",
+        )
+        self.age = self.gauge(
+            "frame_age_seconds", "Time since the newest detected frame was captured; NaN before the first"
+        )
         self.captured = self.counter("frames_captured", "Frames captured")
         self.detected = self.counter("frames_detected", "Frames acknowledged by the detector")
-        self.dropped = self.counter("frames_dropped", "Frames without detections", ["stage", "reason"])
+        self.dropped = self.counter(
+            "frames_dropped",
+            "Frames that got no detections, by the stage that lost them and the reason",
+            ["stage", "reason"],
+        )
         self.in_flight = self.gauge("frames_in_flight", "Frames captured and neither detected nor dropped")
-        self.keyframes = self.counter("keyframes", "Keyframes by reason", ["reason"])
+        self.keyframes = self.counter("keyframes", "Keyframes sent, by reason", ["reason"])
         self.packets = self.counter("packets", "Packets sent")
-        self.reconnects = self.counter("reconnects", "Times a lost peer was found again", ["peer"])
-        self.connected = self.gauge("connected", "1 while the peer is there", ["peer"])
-        self.queue = self.gauge("queue_length", "Entries in a queue", ["queue"])
+        self.reconnects = self.counter(
+            "reconnects", "Times that a lost source or detector came back", ["peer"]
+        )
+        self.connected = self.gauge(
+            "connected",
+            "1 while the source is open or the detector has accepted this camera, else 0",
+            ["peer"],
+        )
+        self.queue = self.gauge(
+            "queue_length",
+            "Entries in a queue: packets that are unanswered, calls that wait for the worker or run on it",
+            ["queue"],
+        )
         self.jpeg_bytes = self.gauge(
-            "jpeg_frame_bytes", "A frame as the head sees it, as JPEG of quality 90; NaN before the first"
+            "jpeg_frame_bytes",
+            "Size of a frame, scaled as the network sees it, as a JPEG of quality 90; NaN before the first",
         )
-        self.link_rate = self.gauge("link_bytes_per_second", "What the link carries, an estimate")
-        self.link_delay = self.gauge("link_delay_seconds", "An empty packet's way and back, an estimate")
+        self.link_rate = self.gauge("link_bytes_per_second", "Estimate of the rate that the link carries")
+        self.link_delay = self.gauge(
+            "link_delay_seconds", "Estimate of the round trip of an empty packet on an idle link"
+        )
         self.link_queue = self.gauge(
-            "link_queue_seconds", "By which the last answered packet was later than on an idle link"
+            "link_queue_seconds", "Time that the last answered packet waited for the link, an estimate"
         )
-        self.step = self.gauge("quantizer_step", "Of the last frame; 16 more double it; NaN if there is none")
+        self.step = self.gauge(
+            "quantizer_step", "Quantizer step of the last frame, 16 to the octave; NaN if the codec has none"
+        )
         self.rate_reason = self.gauge(
-            "rate_reason", "1 for what chose the step of the last frame", ["reason"]
+            "rate_reason",
+            "1 for the reason that chose the quantizer step of the last frame, 0 for the others",
+            ["reason"],
         )
-        self.rate_target = self.gauge("rate_target_bytes_per_second", "As asked for; NaN if nothing was")
-        self.latency_target = self.gauge("latency_target_seconds", "As asked for; NaN if nothing was")
-        self.preview_bytes = self.counter("preview_bytes", "Previews sent, as JPEG")
+        self.rate_target = self.gauge(
+            "rate_target_bytes_per_second", "Target rate set by --target-kbps; NaN if unset"
+        )
+        self.latency_target = self.gauge(
+            "latency_target_seconds", "Target latency set by --max-latency-ms; NaN if unset"
+        )
+        self.preview_bytes = self.counter("preview_bytes", "Size of the previews sent, as JPEG")
         for stage in STAGES:
             self.stage.labels(stage)
         for stage, reason in DROPS:
@@ -57,3 +95,25 @@ class CameraMetrics(Metrics):
         for peer in ("source", "detector"):
             self.reconnects.labels(peer)
             self.connected.labels(peer)
+
+
+@asynccontextmanager
+async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> AsyncIterator[None]:
+    """Serve /metrics and /livez on the configured address, if any. Raises OSError where it is taken."""
+    if not config.metrics_port:
+        yield
+        return
+    app = web.Application()
+
+    async def live(_request: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    app.router.add_get("/metrics", metrics.handle)
+    app.router.add_get("/livez", live)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.metrics_host, config.metrics_port).start()
+        yield
+    finally:
+        await runner.cleanup()

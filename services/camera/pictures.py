@@ -36,37 +36,3 @@ def _encode(picture: NDArray[np.uint8], quality: int) -> bytes:
     good, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert good
     return bytes(jpeg)
-
-
-class Room:
-    """Tells when a preview would take nothing from the features on one connection. No clock, no socket.
-
-    Features have the link to themselves while it is what holds them up. Whatever happens to the link, at most one
-    preview is on its way.
-    """
-
-    def __init__(self) -> None:
-        self._held = False  # the window was full since the last look
-        self._answers_due = 0  # until the last preview is known to have arrived
-        self._link_is_slower = False  # than the detector, for the last frame detected
-
-    def hold(self) -> None:
-        """A frame has to wait until the window opens."""
-        self._held = True
-
-    def answer(self) -> None:
-        """A packet was answered. Answers keep order, so what was sent before the packet has arrived."""
-        self._answers_due = max(0, self._answers_due - 1)
-
-    def compare(self, network_ns: int, detector_ns: int) -> None:
-        """The last frame detected spent so long on the link and at the detector."""
-        self._link_is_slower = network_ns > detector_ns
-
-    def look(self) -> bool:
-        """Whether there is room, judged by what has happened since the last look."""
-        held, self._held = self._held, False
-        return not self._answers_due and not (held and self._link_is_slower)
-
-    def take(self, unanswered: int) -> None:
-        """A preview is sent behind so many packets; the answer to the next one tells that it has arrived."""
-        self._answers_due = unanswered + 1

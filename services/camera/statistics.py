@@ -11,7 +11,7 @@ from codec.interface import EncodedFrame
 from services.camera.metrics import CameraMetrics
 from stream.frame_counts import FrameCounts
 from stream.latency import LatencySummary, StageStatistics
-from stream.rate.control import REASONS, Choice
+from stream.rate.control import REASONS, StepChoice
 from stream.rate.link import LinkEstimate
 from stream.session.messages import RateReport, Report, StageReport
 from stream.transport.websocket import WireBytes
@@ -114,13 +114,13 @@ class CameraStatistics:
         self.metrics.observe_stages(self.metrics.stage, stages_ns)
         self.metrics.age.set_function(lambda: (time.monotonic_ns() - captured_ns) / 1e9)
 
-    def choose(self, choice: Choice) -> None:
+    def choose(self, choice: StepChoice) -> None:
         """The step of the next frame was chosen."""
         self.metrics.step.set(choice.step)
         for reason in REASONS:
             self.metrics.rate_reason.labels(reason).set(reason == choice.reason)
 
-    def observe_link(self, link: LinkEstimate, choice: Choice | None) -> None:
+    def observe_link(self, link: LinkEstimate, choice: StepChoice | None) -> None:
         """An answer has told about the link; `choice` is the last one."""
         self.metrics.link_rate.set(link.kbps * 125)
         self.metrics.link_delay.set(link.base_ms / 1e3)

@@ -8,12 +8,12 @@ leaves; never more than the quality asks for. Where even the coarsest step is to
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from stream.rate.frame_size import FrameBytes
-from stream.rate.link import LinkEstimate
+from stream.rate.link import LinkEstimate, SentPacket
 
 Reason: TypeAlias = Literal["quality", "target", "link", "latency", "start"]
 """What chose the step.
@@ -54,32 +54,25 @@ class Steps:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class StepChoice:
     """A step and what chose it."""
 
     step: int
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class UnansweredPacket:
-    """A packet that was sent and waits for its answer, with what went out in front of it."""
-
-    kilobytes: float
-    captured_ms: float
-
-
 class RateControl:
     """Rate control of one camera, over all its connections. Times are ns of one clock.
 
     Without a target and a latency it only watches: every frame may go at once, and `link` tells about the link.
+    Whoever sends keeps what `send` returns until the packet is answered.
     """
 
     def __init__(
         self, steps: Steps | None, target_kbps: float | None = None, max_latency_ms: float | None = None
     ) -> None:
         self.link = LinkEstimate()
-        self.choice: Choice | None = None  # the last one for a frame that was no keyframe
+        self.choice: StepChoice | None = None  # the last one for a frame that was no keyframe
         self.active = target_kbps is not None or max_latency_ms is not None
         assert steps is not None or not self.active
         self._steps = steps or Steps(0, 0)
@@ -87,7 +80,6 @@ class RateControl:
         self._max_latency_ms = max_latency_ms
         self._differences = FrameBytes(self._steps.finest)
         self._keyframes = FrameBytes(self._steps.finest)
-        self._unanswered: deque[UnansweredPacket] = deque()
         self._beside_kb = 0.0  # sent since the last packet, and in front of the next
         self._after_keyframe = False
         self._off = 0.0  # running mean of the correction that is wanted
@@ -111,7 +103,6 @@ class RateControl:
         """A connection begins, with at most so many unanswered packets: nothing is known of its link."""
         self.link = LinkEstimate()
         self._window = window
-        self._unanswered.clear()
         self._beside_kb = 0.0
         self._trusted = self._elsewhere_ms = self._taken_ms = None
         if self.choice:
@@ -129,8 +120,8 @@ class RateControl:
         """A frame is taken from the source."""
         self._taken_ms = now_ns / 1e6
 
-    def send(self, size: int, keyframe: bool, step: int | None, captured_ns: int, now_ns: int) -> None:
-        """A frame goes out as a packet of `size` bytes."""
+    def send(self, size: int, keyframe: bool, step: int | None, captured_ns: int, now_ns: int) -> SentPacket:
+        """A frame goes out as a packet of `size` bytes: what its answer, and the wait until then, need of it."""
         now_ms, kilobytes = now_ns / 1e6, size / 1e3
         if self._taken_ms is not None:
             self._camera_ms += 0.1 * (now_ms - self._taken_ms - self._camera_ms)
@@ -142,20 +133,18 @@ class RateControl:
             self._after_keyframe = keyframe
         kilobytes += self._beside_kb
         self._beside_kb = 0.0
-        self.link.send(kilobytes, now_ms)
-        self._unanswered.append(UnansweredPacket(kilobytes, captured_ns / 1e6))
         self._pay(now_ms)
         self._debt_kb += kilobytes
+        return SentPacket(kilobytes, captured_ns / 1e6, now_ms)
 
     def send_beside(self, size: int) -> None:
         """Something other than a packet goes out."""
         self._beside_kb += size / 1e3
 
-    def acknowledge(self, detector_ns: int, now_ns: int) -> None:
-        """The oldest unanswered frame was detected on; the detector had it for `detector_ns`."""
+    def acknowledge(self, packet: SentPacket, detector_ns: int, now_ns: int) -> None:
+        """The oldest unanswered packet was detected on; the detector had it for `detector_ns`."""
         now_ms = now_ns / 1e6
-        packet = self._unanswered.popleft()
-        self.link.answer(detector_ns / 1e6, now_ms)
+        self.link.answer(packet, detector_ns / 1e6, now_ms)
         self._trust(now_ms)
         service_ms = packet.kilobytes * self.link.ms_per_kb
         self._service_ms += 0.2 * (service_ms - self._service_ms)
@@ -167,31 +156,33 @@ class RateControl:
         self._elsewhere_deviation_ms += (abs(error_ms) - self._elsewhere_deviation_ms) / 16
 
     def reject(self) -> None:
-        """The oldest unanswered frame was not detected on."""
-        self._unanswered.popleft()
+        """The oldest unanswered packet was not detected on."""
         self.link.lose()
 
     # --- what to do ---
 
-    def wait_ns(self, now_ns: int) -> int | None:
-        """How long the next frame should not be taken yet; 0: take it, None: not before an answer."""
+    def wait_ns(self, now_ns: int, unanswered: Sequence[SentPacket]) -> int | None:
+        """How long the next frame should not be taken yet; 0: take it, None: not before an answer.
+
+        `unanswered` are this connection's packets without an answer, oldest first.
+        """
         if not self.active:
             return 0
         now_ms, wait_ms, link = now_ns / 1e6, 0.0, self.link
-        if link.unanswered:
-            if not link.answers or link.overdue(now_ms):
+        if unanswered:
+            if not link.answers or link.overdue(unanswered[0], now_ms):
                 return None
             slack_ms = min(SLACK_MS, SLACK * self._interval_ms)
-            wait_ms = link.busy_until_ms() - slack_ms - (now_ms + self._camera_ms)
+            wait_ms = link.busy_until_ms(unanswered) - slack_ms - (now_ms + self._camera_ms)
         if self._target_kb_ms:
             self._pay(now_ms)
             wait_ms = max(wait_ms, self._debt_kb / self._target_kb_ms - DEBT_S * 1e3)
         return round(wait_ms * 1e6) if wait_ms > 1.0 else 0  # timers are no finer
 
-    def choose(self, keyframe: bool) -> Choice:
+    def choose(self, keyframe: bool) -> StepChoice:
         """The step of the next frame; `keyframe` if that is known to be one."""
         if not self.active:
-            self.choice = Choice(self._steps.finest, "quality")
+            self.choice = StepChoice(self._steps.finest, "quality")
             return self.choice
         if self._trusted is None:
             self.choice = self._start()
@@ -205,16 +196,16 @@ class RateControl:
             reason = "quality"
         elif reason == "quality":  # not there yet
             reason = self.choice.reason
-        self.choice = Choice(step, reason)
+        self.choice = StepChoice(step, reason)
         return self.choice
 
-    def _start(self) -> Choice:
+    def _start(self) -> StepChoice:
         step = self._steps.finest + START_COARSER
         if self.choice:
             step = max(step, self.choice.step)
-        return Choice(min(step, self._steps.coarsest), "start")
+        return StepChoice(min(step, self._steps.coarsest), "start")
 
-    def _budgeted(self, keyframe: bool) -> Choice:
+    def _budgeted(self, keyframe: bool) -> StepChoice:
         """The step whose bytes meet the smallest budget."""
         budgets = self._budgets(keyframe)
         reason = min(budgets, key=budgets.__getitem__)
@@ -229,8 +220,8 @@ class RateControl:
         if keyframe and self.choice:
             step = min(max(step, self.choice.step), self.choice.step + KEYFRAME_COARSER)
         if step <= self._steps.finest:
-            return Choice(self._steps.finest, "quality")
-        return Choice(min(round(step), self._steps.coarsest), reason)
+            return StepChoice(self._steps.finest, "quality")
+        return StepChoice(min(round(step), self._steps.coarsest), reason)
 
     def _steady(self, budgeted: int) -> int:
         """The step to take: the budgeted one where it is far off, else only as far as budgets want it on average."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stream.rate.kalman import LinearModel
@@ -18,10 +19,11 @@ OVERDUE_MS = 20.0  # at least
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class SentPacket:
     """A packet on its way."""
 
-    kilobytes: float
+    kilobytes: float  # with all that was sent between the packet before and this one
+    captured_ms: float  # its frame
     sent_ms: float
 
 
@@ -31,6 +33,8 @@ class LinkEstimate:
     A packet is answered at `sent + wait for those before it + kilobytes · ms_per_kb + base_ms + time at the
     detector`, and the detector tells the last. A packet that waited behind another one tells the rate by itself: by
     the time between the two arrivals.
+
+    Whoever sends keeps the unanswered packets, oldest first, and shows them.
     """
 
     def __init__(self) -> None:
@@ -47,7 +51,6 @@ class LinkEstimate:
             noise_range=(1.0, 30.0**2),
             share_b=0.15,
         )
-        self._unanswered: deque[Unanswered] = deque()
         self._arrived_ms: float | None = None  # when the last answered packet did, and the way back
         self._smallest: deque[tuple[float, float]] = (
             deque()
@@ -67,22 +70,12 @@ class LinkEstimate:
         """kbit/s that the link carries; a guess before the first answer."""
         return 8e3 / self.ms_per_kb
 
-    @property
-    def unanswered(self) -> int:
-        return len(self._unanswered)
-
-    def send(self, kilobytes: float, now_ms: float) -> None:
-        """A packet goes out."""
-        self._unanswered.append(Unanswered(kilobytes, now_ms))
-
     def lose(self) -> None:
         """The oldest packet is answered, without telling how long the detector had it."""
-        self._unanswered.popleft()
         self._arrived_ms = None
 
-    def answer(self, detector_ms: float, now_ms: float) -> None:
+    def answer(self, packet: SentPacket, detector_ms: float, now_ms: float) -> None:
         """The oldest packet is answered; the detector had it for `detector_ms`."""
-        packet = self._unanswered.popleft()
         detector_ms = min(detector_ms, now_ms - packet.sent_ms)  # a detector can tell anything
         self._learn_detector(detector_ms)
 
@@ -99,18 +92,15 @@ class LinkEstimate:
         self._fit.a = min(SLOWEST, max(FASTEST, self._fit.a))
         self._fit.b = min(self._smallest_ms(delay_ms, now_ms), max(0.0, self._fit.b))
 
-    def busy_until_ms(self) -> float:
+    def busy_until_ms(self, unanswered: Iterable[SentPacket]) -> float:
         """When the link has sent all that is unanswered, if nothing changes."""
         busy_ms = self._free_ms()
-        for packet in self._unanswered:
+        for packet in unanswered:
             busy_ms = max(busy_ms, packet.sent_ms) + packet.kilobytes * self.ms_per_kb
         return busy_ms
 
-    def overdue(self, now_ms: float) -> bool:
+    def overdue(self, oldest: SentPacket, now_ms: float) -> bool:
         """Whether the oldest packet should have been answered for a while: the link or the detector slows down."""
-        if not self._unanswered:
-            return False
-        oldest = self._unanswered[0]
         service_ms = oldest.kilobytes * self.ms_per_kb
         expected_ms = max(self._free_ms(), oldest.sent_ms) + service_ms + self.base_ms + self.detector_ms
         spread_ms = 2 * math.sqrt(self._fit.noise) + 2 * self._detector_deviation_ms

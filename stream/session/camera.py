@@ -7,8 +7,9 @@ answered once, oldest first.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from codec.layout import Layout
 from stream.errors import InvalidMessage, SessionError
@@ -24,6 +25,8 @@ from stream.session.messages import (
     parse_to_camera,
 )
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -38,9 +41,10 @@ class ProfileRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """A packet was detected on."""
+class Acknowledged(Generic[T]):
+    """A packet was detected on: the one that was `sent` with this frame."""
 
+    frame: T
     sequence: int
     captured_ns: int
     detections: int
@@ -48,9 +52,10 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A packet yielded no detections."""
+class Rejected(Generic[T]):
+    """The packet that was `sent` with this frame yielded no detections."""
 
+    frame: T
     sequence: int
     reason: RejectReason
     detail: str
@@ -61,12 +66,13 @@ class KeyframeRequested:
     """The next packet has to be a keyframe."""
 
 
-CameraEvent: TypeAlias = Accepted | ProfileRequested | Acknowledged | Rejected | KeyframeRequested
+CameraEvent: TypeAlias = Accepted | ProfileRequested | Acknowledged[T] | Rejected[T] | KeyframeRequested
 
 
-class CameraSession:
+class CameraSession(Generic[T]):
     """Camera's end: hello, then packets numbered from zero within the window that both ends allow.
 
+    Holds the window: what the camera keeps of every frame, a T, from `sent` until the answer brings it back.
     `profile` is the hash of the codec's calibration profile, None where it has none.
     """
 
@@ -75,42 +81,58 @@ class CameraSession:
         self._profile = profile  # until it was asked for
         self._own_window = window
         self._window = 0  # nothing may be sent before the welcome
-        self._sequence = 0
-        self._unanswered: deque[int] = deque()
+        self.packets = 0  # sent
+        self._unanswered: deque[T] = deque()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the detector has said welcome."""
+        return self._window > 0
 
     @property
     def can_send(self) -> bool:
         return len(self._unanswered) < self._window
 
     @property
-    def unanswered(self) -> int:
-        """Packets sent and neither acknowledged nor rejected."""
-        return len(self._unanswered)
+    def unanswered(self) -> Sequence[T]:
+        """Frames sent and neither acknowledged nor rejected, oldest first."""
+        return self._unanswered
+
+    @property
+    def answered(self) -> int:
+        """Packets acknowledged or rejected."""
+        return self.packets - len(self._unanswered)
 
     @property
     def next_sequence(self) -> int:
         """Sequence number that the next packet has to carry."""
-        return self._sequence
+        return self.packets % 2**32
 
-    def sent(self) -> None:
-        """Book the packet that carries `next_sequence`."""
+    def sent(self, frame: T) -> None:
+        """The packet that carries `next_sequence` goes out."""
         assert self.can_send
-        self._unanswered.append(self._sequence)
-        self._sequence = (self._sequence + 1) % 2**32
+        self._unanswered.append(frame)
+        self.packets += 1
 
-    def receive(self, text: str) -> CameraEvent:
+    def drain(self) -> list[T]:
+        """Take the frames out that a lost connection leaves unanswered, oldest first."""
+        frames = list(self._unanswered)
+        self._unanswered.clear()
+        return frames
+
+    def receive(self, text: str) -> CameraEvent[T]:
         """What the detector says. Raises SessionError where it breaks the protocol."""
         try:
             message = parse_to_camera(text)
         except InvalidMessage as error:
             raise SessionError(CloseCode.BAD_MESSAGE, f"not a message of this protocol: {error}") from None
         if isinstance(message, Welcome):
-            if self._window:
+            if self.accepted:
                 raise SessionError(CloseCode.BAD_MESSAGE, "a second welcome")
             self._window = min(message.window, self._own_window)
             return Accepted(self._window)
         if isinstance(message, ProfileRequest):
-            if self._window:
+            if self.accepted:
                 raise SessionError(CloseCode.BAD_MESSAGE, "a profile_request after the welcome")
             if message.hash != self._profile:
                 raise SessionError(
@@ -118,21 +140,27 @@ class CameraSession:
                 )
             self._profile = None
             return ProfileRequested()
-        if not self._window:
+        if not self.accepted:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the welcome")
         if isinstance(message, KeyframeRequest):
             return KeyframeRequested()
         if not self._unanswered:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} without an unanswered packet")
-        sequence = self._unanswered.popleft()
+        sequence = self.answered % 2**32
         if isinstance(message, Reject):
-            return Rejected(sequence, message.reason, message.detail)
+            return Rejected(self._unanswered.popleft(), sequence, message.reason, message.detail)
         if message.sequence != sequence:
             raise SessionError(
                 CloseCode.BAD_MESSAGE,
                 f"ack for packet {message.sequence}, {sequence} is the oldest unanswered",
             )
-        return Acknowledged(sequence, message.captured_ns, message.detections, dict(message.stages_ns))
+        return Acknowledged(
+            self._unanswered.popleft(),
+            sequence,
+            message.captured_ns,
+            message.detections,
+            dict(message.stages_ns),
+        )
 
 
 def tensor_shapes(layout: Layout) -> list[TensorShape]:

@@ -1,4 +1,7 @@
-"""Limits of a preview, the small picture that a camera may send beside its features."""
+"""A preview, the small picture that a camera may send beside its features: its limits, and when it may go.
+
+No socket, no clock, no task.
+"""
 
 from __future__ import annotations
 
@@ -69,3 +72,37 @@ def _marker(jpeg: bytes, at: int) -> int:
     if at + 2 > len(jpeg) or jpeg[at] != 0xFF:
         raise InvalidPreview("not a JPEG: no marker where a segment ends")
     return jpeg[at + 1]
+
+
+class PreviewGate:
+    """Tells when a preview would take nothing from the features on one connection.
+
+    Features have the link to themselves while it is what holds them up. Whatever happens to the link, at most one
+    preview is on its way.
+    """
+
+    def __init__(self) -> None:
+        self._held = False  # the window was full since the last call of `may_send`
+        self._arrived_with = 0  # the last preview has arrived once so many packets are answered
+        self._link_is_slower = False  # than the detector, for the last frame detected
+
+    def hold(self) -> None:
+        """A frame has to wait until the window opens."""
+        self._held = True
+
+    def compare(self, network_ns: int, detector_ns: int) -> None:
+        """The last frame detected spent so long on the link and at the detector."""
+        self._link_is_slower = network_ns > detector_ns
+
+    def may_send(self, answered: int) -> bool:
+        """Whether a preview may go, by what has happened since the last call.
+
+        `answered` packets of this connection have been answered. Answers keep order, so what was sent before the
+        last one of them has arrived.
+        """
+        held, self._held = self._held, False
+        return answered >= self._arrived_with and not (held and self._link_is_slower)
+
+    def sent(self, packets: int) -> None:
+        """A preview goes out behind so many packets; the answer to the next one tells that it has arrived."""
+        self._arrived_with = packets + 1

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.camera.service import serve_metrics
+from services.camera.metrics import serve_metrics
 from services.camera.settings import CameraSettings
 from services.cli import build_parser
 from services.detector.settings import DetectorSettings
@@ -151,7 +151,7 @@ async def probe(name: str, port: int) -> int:
 async def test_health_checks_tell_health(start_detector, make_camera):
     async with start_detector() as running:
         camera = make_camera(running.url, metrics_port=free_port())
-        async with serve_metrics(camera):
+        async with serve_metrics(camera.statistics.metrics, camera.config):
             assert await probe("detector", running.port) == 0
             assert await probe("camera", camera.config.metrics_port) == 0
             running.detector.ready.clear()

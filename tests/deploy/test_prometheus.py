@@ -18,8 +18,7 @@ import pytest
 import yaml
 from aiohttp import ClientError, ClientSession
 
-from services.camera.metrics import CameraMetrics
-from services.camera.service import serve_metrics
+from services.camera.metrics import CameraMetrics, serve_metrics
 from services.detector.metrics import DetectorMetrics
 from services.metrics import Metrics
 from tests.paths import DEPLOY
@@ -375,7 +374,10 @@ async def test_every_panel_shows_a_running_stream(start_detector, make_camera, t
             "splitcast-detector": f"127.0.0.1:{running.port}",
             "splitcast-camera": f"127.0.0.1:{camera.config.metrics_port}",
         }
-        async with serve_metrics(camera), prometheus(tmp_path, targets) as server:
+        async with (
+            serve_metrics(camera.statistics.metrics, camera.config),
+            prometheus(tmp_path, targets) as server,
+        ):
             streaming = asyncio.ensure_future(camera.run())
             empty = set(QUERIES)
             instances: dict[str, list[str]] = {}

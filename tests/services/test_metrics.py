@@ -9,8 +9,7 @@ import pytest
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.camera.metrics import CameraMetrics
-from services.camera.service import serve_metrics
+from services.camera.metrics import CameraMetrics, serve_metrics
 from services.detector.metrics import DetectorMetrics
 from stream.frame_counts import DROPS
 from stream.latency import DETECTOR_STAGES, STAGES
@@ -40,7 +39,7 @@ async def test_both_services_tell_the_same_story(start_detector, make_camera):
     async with start_detector() as running:
         port = free_port()
         camera = make_camera(running.url, metrics_port=port, codec="rle:bits=4,temporal=true")
-        async with serve_metrics(camera):
+        async with serve_metrics(camera.statistics.metrics, camera.config):
             before = await scrape(f"http://127.0.0.1:{port}")
             await asyncio.wait_for(camera.run(), LIVENESS_S)
             seen = await scrape(f"http://127.0.0.1:{port}")

@@ -247,8 +247,10 @@ async def test_window_bounds_what_is_unanswered(start_detector, make_camera, tmp
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 3)
         proxy.freeze()
-        await until(lambda: camera.statistics.frame_counts.dropped["grab", "superseded"] >= 10)
-        assert len(camera._flights) == 2
+        await until(lambda: camera.unanswered == 2)
+        full_since = camera.statistics.frame_counts.dropped["grab", "superseded"]
+        await until(lambda: camera.statistics.frame_counts.dropped["grab", "superseded"] >= full_since + 10)
+        assert camera.unanswered == 2
         assert camera.statistics.frame_counts.in_flight <= 4  # two sent, one in the mailbox, one in the head
         proxy.thaw()
         camera.stop()
@@ -275,7 +277,7 @@ async def test_a_stop_waits_for_what_is_unanswered(start_detector, make_camera):
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 3)
         proxy.freeze()
-        await until(lambda: len(camera._flights) == camera.config.window)
+        await until(lambda: camera.unanswered == camera.config.window)
         camera.stop()
         await asyncio.sleep(0.2)
         assert not playing.done()
@@ -291,7 +293,7 @@ async def test_a_stop_gives_up_after_the_drain(start_detector, make_camera):
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 3)
         proxy.freeze()
-        await until(lambda: len(camera._flights) == camera.config.window)
+        await until(lambda: camera.unanswered == camera.config.window)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
         proxy.thaw()
@@ -313,7 +315,7 @@ async def test_a_stop_while_the_network_loads(make_camera, monkeypatch):
 
 async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, monkeypatch):
     """Whatever a frame makes of the head or the encoder, the next one goes on."""
-    from services.camera import service as module
+    from services.camera import pipeline as module
 
     genuine = module._run_head
     calls = 0

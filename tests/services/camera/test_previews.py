@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 
-from services.camera.pictures import Room, jpeg_bytes, preview_jpeg
+from services.camera.pictures import jpeg_bytes, preview_jpeg
 from services.camera.service import Camera
 from services.errors import DetectorRefused
 from stream.frame import Frame
@@ -71,39 +71,6 @@ class TestPictures:
         assert jpeg_bytes(frame, (96, 128)) == len(expected)
 
 
-class TestRoom:
-    def test_there_is_room_at_first(self):
-        assert Room().look()
-
-    def test_one_preview_is_on_its_way_at_a_time(self):
-        room = Room()
-        room.take(unanswered=2)
-        for _ in range(3):  # two that were ahead of it, one behind
-            assert not room.look()
-            room.answer()
-        assert room.look()
-        room.answer()
-        assert room.look()
-
-    def test_a_link_that_holds_frames_up_is_left_to_them(self):
-        room = Room()
-        room.compare(network_ns=300, detector_ns=50)
-        room.hold()
-        assert not room.look()
-        assert room.look()  # since then no frame has waited
-
-    def test_a_slow_detector_leaves_the_link_free(self):
-        room = Room()
-        room.compare(network_ns=50, detector_ns=300)
-        room.hold()
-        assert room.look()
-
-    def test_a_long_link_that_keeps_up_has_room(self):
-        room = Room()
-        room.compare(network_ns=300, detector_ns=50)
-        assert room.look()
-
-
 def previews_sent(camera: Camera) -> float:
     return camera.statistics.metrics.registry.get_sample_value("splitcast_camera_preview_bytes_total")
 
@@ -111,8 +78,8 @@ def previews_sent(camera: Camera) -> float:
 @pytest.fixture
 def live(make_camera, tmp_path, monkeypatch):
     """Makes a camera that plays a video at its own pace, for ever, and makes ten pictures a second."""
-    monkeypatch.setattr("services.camera.service.PICTURE_INTERVAL_S", 0.1)
-    monkeypatch.setattr("services.camera.service.REPORT_INTERVAL_S", 0.1)
+    monkeypatch.setattr("services.camera.uplink.PICTURE_INTERVAL_S", 0.1)
+    monkeypatch.setattr("services.camera.uplink.REPORT_INTERVAL_S", 0.1)
     monkeypatch.setattr("stream.session.detector.PREVIEW_INTERVAL_NS", 1)
     video = write_video(tmp_path / "live.avi", 40, fps=10)
 
@@ -206,7 +173,7 @@ async def test_a_frozen_link_gets_one_preview_at_most(start_detector, live):
         await until(lambda: len(sent) >= 2)
         proxy.freeze()
         before = len(sent)
-        await until(lambda: len(camera._flights) >= 20)  # two seconds, ten chances a second
+        await until(lambda: camera.unanswered >= 20)  # two seconds, ten chances a second
         assert len(sent) <= before + 1
         proxy.thaw()
         await until(lambda: len(sent) >= before + 2)
@@ -218,8 +185,8 @@ async def test_a_picture_that_fails_costs_no_frame(start_detector, make_camera, 
     def fails(*_):
         raise cv2.error("a picture of a kind never seen")
 
-    monkeypatch.setattr("services.camera.service.jpeg_bytes", fails)
-    monkeypatch.setattr("services.camera.service.PICTURE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("services.camera.uplink.jpeg_bytes", fails)
+    monkeypatch.setattr("services.camera.uplink.PICTURE_INTERVAL_S", 0.01)
     async with start_detector() as running:
         camera = make_camera(running.url, preview=True)
         await asyncio.wait_for(camera.run(), LIVENESS_S)

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stream.rate.control import Choice, RateControl, Steps
+from stream.rate.control import RateControl, StepChoice, Steps
+from stream.rate.link import SentPacket
 
 STEPS = Steps(finest=64, coarsest=160)
 
@@ -20,7 +21,8 @@ class Sent:
     captured_ms: float
     kilobytes: float
     keyframe: bool
-    choice: Choice
+    choice: StepChoice
+    packet: SentPacket
     answered_ms: float | None = None
     detector_ms: float = 0.0
 
@@ -59,6 +61,7 @@ class Simulation:
         self._numbers = random.Random(self.seed)
         self._mailbox: float | None = None  # when its frame was captured
         self._working: tuple[float, float] | None = None  # a frame in head and encoder: captured, done
+        self._unanswered: deque[SentPacket] = deque()
         self._link: deque[Sent] = deque()
         self._left_kb = 0.0  # of the first one
         self._far: deque[tuple[float, Sent]] = deque()  # by when they arrive at the detector
@@ -72,7 +75,8 @@ class Simulation:
             while self._near and self._near[0][0] <= now and capacity:
                 frame = self._near.popleft()[1]
                 frame.answered_ms = now
-                self.control.acknowledge(round(frame.detector_ms * 1e6), now * 10**6)
+                self._unanswered.popleft()
+                self.control.acknowledge(frame.packet, round(frame.detector_ms * 1e6), now * 10**6)
         return self
 
     def _camera(self, now: int) -> None:
@@ -86,8 +90,8 @@ class Simulation:
         elif (
             not self._working
             and self._mailbox is not None
-            and self.control.link.unanswered < self.window
-            and self.control.wait_ns(now * 10**6) == 0
+            and len(self._unanswered) < self.window
+            and self.control.wait_ns(now * 10**6, self._unanswered) == 0
         ):
             self.control.take(now * 10**6)
             done_ms = now + self.camera_ms + self._numbers.uniform(-5, 5)
@@ -100,10 +104,11 @@ class Simulation:
         assert STEPS.finest <= choice.step <= STEPS.coarsest
         octaves = self._numbers.gauss(0, self.noise) - (choice.step - STEPS.finest) / self.steps_per_octave
         kilobytes = self.kilobytes * 2**octaves * (self.keyframe_factor if keyframe else 1)
-        frame = Sent(now, captured_ms, kilobytes, keyframe, choice)
-        self.control.send(
+        packet = self.control.send(
             round(kilobytes * 1e3), keyframe, choice.step, round(captured_ms * 1e6), now * 10**6
         )
+        frame = Sent(now, captured_ms, kilobytes, keyframe, choice, packet)
+        self._unanswered.append(packet)
         self.sent.append(frame)
         self._left_kb = self._left_kb if self._link else kilobytes
         self._link.append(frame)

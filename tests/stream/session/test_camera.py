@@ -28,6 +28,8 @@ from tests.stream.session.peers import (
     open_camera,
 )
 
+FRAME = "frame"
+
 
 def test_sends_nothing_before_the_welcome():
     assert not CameraSession(make_hello(), 3).can_send
@@ -38,40 +40,50 @@ def test_window_is_the_smaller_one(own, offered):
     session = open_camera(own, offered)
     for _ in range(min(own, offered)):
         assert session.can_send
-        session.sent()
+        session.sent(FRAME)
     assert not session.can_send
 
 
 def test_an_answer_opens_the_window():
     session = open_camera(window=1)
-    session.sent()
-    assert session.receive(ack(0)) == Acknowledged(0, 5, 2, {"tail": 7})
+    session.sent(FRAME)
+    assert session.receive(ack(0)) == Acknowledged(FRAME, 0, 5, 2, {"tail": 7})
     assert session.can_send
 
 
 def test_a_reject_answers_the_oldest_packet():
     session = open_camera()
-    session.sent()
-    session.sent()
+    session.sent("first")
+    session.sent("second")
     rejected = session.receive(Reject(reason="corrupt", detail="checksum").text())
-    assert rejected == Rejected(0, "corrupt", "checksum")
-    assert session.receive(ack(1)).sequence == 1
-    assert session.unanswered == 0
+    assert rejected == Rejected("first", 0, "corrupt", "checksum")
+    assert session.receive(ack(1)) == Acknowledged("second", 1, 5, 2, {"tail": 7})
+    assert not session.unanswered
+
+
+def test_gives_back_what_a_lost_connection_leaves_unanswered():
+    session = open_camera()
+    for frame in ("first", "second", "third"):
+        session.sent(frame)
+    session.receive(ack(0))
+    assert (list(session.unanswered), session.answered) == (["second", "third"], 1)
+    assert session.drain() == ["second", "third"]
+    assert session.drain() == []
 
 
 @pytest.mark.parametrize("reason", REJECT_REASONS)
 def test_takes_every_reason_that_its_hello_may_name(reason):
     session = open_camera()
-    session.sent()
-    assert session.receive(Reject(reason=reason).text()) == Rejected(0, reason, "")
+    session.sent(FRAME)
+    assert session.receive(Reject(reason=reason).text()) == Rejected(FRAME, 0, reason, "")
     assert ("detector", reason) in DROPS
 
 
 def test_a_keyframe_request_answers_nothing():
     session = open_camera()
-    session.sent()
+    session.sent(FRAME)
     assert session.receive(KeyframeRequest().text()) == KeyframeRequested()
-    assert session.unanswered == 1
+    assert len(session.unanswered) == 1
 
 
 def test_gives_its_profile_once_and_before_the_welcome():
@@ -94,8 +106,8 @@ def test_gives_no_other_profile_than_it_named(profile):
 
 def test_sequence_numbers_wrap():
     session = open_camera()
-    session._sequence = 2**32 - 1
-    session.sent()
+    session.packets = 2**32 - 1
+    session.sent(FRAME)
     assert session.next_sequence == 0
     assert session.receive(ack(2**32 - 1)).sequence == 2**32 - 1
 
@@ -126,7 +138,8 @@ def test_refuses_what_breaks_the_protocol(texts):
 
 def test_refuses_answers_out_of_order():
     session = open_camera()
-    session.sent()
-    session.sent()
+    session.sent("first")
+    session.sent("second")
     with pytest.raises(SessionError, match="ack for packet 1, 0 is the oldest"):
         session.receive(ack(1))
+    assert session.drain() == ["first", "second"]  # neither is lost with the answer that was wrong

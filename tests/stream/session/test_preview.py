@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import InvalidPreview
-from stream.session.preview import MAX_BYTES, MAX_SIDE, check_preview
+from stream.session.preview import MAX_BYTES, MAX_SIDE, PreviewGate, check_preview
 
 
 def jpeg(height: int, width: int, *parameters: int) -> bytes:
@@ -126,3 +126,34 @@ def test_any_bytes_are_refused_or_decode_small(inside, at):
         assert check_preview(data) is data
         height, width = (decoded(data) or (1, 1))[:2]
         assert max(height, width) <= MAX_SIDE
+
+
+class TestPreviewGate:
+    def test_is_open_at_first(self):
+        assert PreviewGate().may_send(answered=0)
+
+    def test_lets_one_preview_through_at_a_time(self):
+        gate = PreviewGate()
+        gate.sent(packets=7)
+        for answered in (5, 6, 7):  # two that were ahead of it, then one behind
+            assert not gate.may_send(answered)
+        assert gate.may_send(answered=8)
+        assert gate.may_send(answered=9)
+
+    def test_leaves_a_link_that_holds_frames_up_to_them(self):
+        gate = PreviewGate()
+        gate.compare(network_ns=300, detector_ns=50)
+        gate.hold()
+        assert not gate.may_send(answered=0)
+        assert gate.may_send(answered=0)  # since then no frame has waited
+
+    def test_a_slow_detector_leaves_the_link_free(self):
+        gate = PreviewGate()
+        gate.compare(network_ns=50, detector_ns=300)
+        gate.hold()
+        assert gate.may_send(answered=0)
+
+    def test_a_long_link_that_keeps_up_lets_previews_through(self):
+        gate = PreviewGate()
+        gate.compare(network_ns=300, detector_ns=50)
+        assert gate.may_send(answered=0)
