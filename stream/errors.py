@@ -13,6 +13,7 @@
     ├── WrongTensors                 the tail needs other tensors
     ├── InvalidSize                  the network cannot have pictures of that size
     ├── SourceError                  frames cannot be read, and trying again would not help
+    │   ├── UnreadableImage
     │   └── BadVirtualCamera
     ├── SessionError                 one end has to close the connection, and says why
     ├── InvalidMessage               a text is no message of the protocol
@@ -131,6 +132,14 @@ class InvalidSize(
 
 class SourceError(StreamError):
     """The source cannot be opened and trying again would not help. The message says what to do."""
+
+
+class UnreadableImage(SourceError):
+    """A file is no image, or cannot be read. `path` is for people to read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} is no image that can be read: {reason}; mend it, or leave it out")
+        self.path, self.reason = path, reason
 
 
 class BadVirtualCamera(SourceError):

@@ -27,6 +27,7 @@ from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
+from stream.sources.files import read_image
 
 
 def run_calibrate(options: Namespace) -> None:
@@ -94,7 +95,7 @@ def open_images(source: Path, max_images: int | None = None) -> tuple[int, Itera
         dataset = read_images(source, max_frames=max_images)
         return dataset.expected, (picture.image for picture in dataset.pictures)
     paths = _listed(source)[:max_images]
-    return len(paths), (_read(path, source) for path in paths)
+    return len(paths), (read_image(path) for path in paths)
 
 
 def _listed(source: Path) -> list[Path]:
@@ -109,13 +110,6 @@ def _listed(source: Path) -> list[Path]:
         if not path.is_file():
             raise SourceError(f"{source} lists {path}, which is no file")
     return paths
-
-
-def _read(path: Path, source: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path))
-    if image is None:
-        raise SourceError(f"{path} is no image that OpenCV can read; take it out of {source}")
-    return np.asarray(image, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

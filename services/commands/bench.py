@@ -8,12 +8,10 @@ import platform
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 from rich.console import Console
 from rich.table import Table
 
@@ -22,11 +20,10 @@ from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, load_network
-from stream.errors import SourceError
-from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.nms import detect
 from stream.network.split import Unsplit
+from stream.sources.files import read_video
 
 
 async def bench_pipeline(options: Namespace) -> dict[str, Any]:
@@ -68,27 +65,13 @@ def bare_frames_per_second(network: LoadedModel, config: CameraSettings) -> floa
     size = parse_size(config.size)
     frames = 0
     started_ns = 0
-    for frame in islice(read_video(config.source), config.frames):
-        started_ns = started_ns or frame.captured_ns
-        letterbox = Letterbox((frame.height, frame.width), canvas_for(size, frame.height, frame.width))
-        detect(model(letterbox.apply(frame.image)), letterbox)
+    for image in islice(read_video(Path(config.source)), config.frames):
+        started_ns = started_ns or time.monotonic_ns()
+        height, width = image.shape[:2]
+        letterbox = Letterbox((height, width), canvas_for(size, height, width))
+        detect(model(letterbox.apply(image)), letterbox)
         frames += 1
     return frames / (time.monotonic_ns() - started_ns) * 1e9
-
-
-def read_video(source: str) -> Iterator[Frame]:
-    """Every frame of a video file. Raises SourceError where it cannot be read."""
-    capture = cv2.VideoCapture(source)
-    if not capture.isOpened():
-        raise SourceError(f"cannot read {source}: the benchmark needs a video file")
-    try:
-        while True:
-            good, image = capture.read()
-            if not good:
-                return
-            yield Frame(image, time.monotonic_ns())
-    finally:
-        capture.release()
 
 
 def _record(config: CameraSettings, rounds: list[tuple[Camera, float]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.letterbox import Letterbox, canvas_for
-from stream.sources.recorded import IMAGE_SUFFIXES
+from stream.sources.files import image_paths, open_video, read_image, read_video
 from stream.sources.virtual_camera import VirtualCamera
 
 
@@ -58,7 +58,7 @@ def read_images(
     `labels` is a file of COCO's that lists every image; without it, YOLO's text files beside the folder count.
     Raises SourceError here or while reading.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = image_paths(folder)
     if not paths:
         raise SourceError(f"there are no images in {folder}; give a folder that holds some")
     paths = paths[::every][:max_frames]
@@ -66,10 +66,7 @@ def read_images(
 
     def read() -> Iterator[LabeledPicture]:
         for path in paths:
-            image = cv2.imread(str(path))
-            if image is None:
-                raise SourceError(f"{path} is no image that OpenCV can read; take it out of the folder")
-            picture = np.asarray(image, np.uint8)
+            picture = read_image(path)
             if known is None:
                 yield LabeledPicture(picture, None)
             else:
@@ -83,25 +80,15 @@ def read_images(
 
 def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Dataset:
     """Every n-th frame of a video file from its first. Raises SourceError here or while reading."""
-    capture = _open(path)
+    capture = open_video(path)
     expected = -(-max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // every)
     capture.release()
 
     def read() -> Iterator[LabeledPicture]:
-        capture = _open(path)
-        try:
-            while True:
-                good, image = capture.read()
-                if not good:
-                    return
-                yield LabeledPicture(np.asarray(image, np.uint8), None)
-                for _ in range(every - 1):
-                    capture.grab()
-        finally:
-            capture.release()
+        return (LabeledPicture(image, None) for image in islice(read_video(path, every), max_frames))
 
     frames = expected if max_frames is None else min(expected, max_frames)
-    return Dataset("clip", path.name, frames, _Reading(lambda: islice(read(), max_frames)))
+    return Dataset("clip", path.name, frames, _Reading(read))
 
 
 def read_virtual(uri: str, frames: int) -> Dataset:
@@ -112,13 +99,6 @@ def read_virtual(uri: str, frames: int) -> Dataset:
         return (LabeledPicture(camera.render(number), None) for number in range(frames))
 
     return Dataset("clip", str(camera), frames, _Reading(read))
-
-
-def _open(path: Path) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise SourceError(f"cannot read {path}; give a video file")
-    return capture
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from services.evaluation.dataset import Dataset, read_clip, read_images
 from stream.errors import SourceError
-from stream.sources.recorded import IMAGE_SUFFIXES
+from stream.sources.files import image_paths, read_image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,10 +34,7 @@ class PictureSet:
             yield from ((picture.image, None) for picture in self.dataset.pictures)
             return
         for file, number in zip(self.files, self.classes, strict=True):
-            image = cv2.imread(str(file))
-            if image is None:
-                raise SourceError(f"{file} is no image that OpenCV can read; take it out of the folder")
-            yield np.asarray(image, np.uint8), number
+            yield read_image(file), number
 
     def jpeg_bytes(self) -> float:
         """Mean size of the pictures as JPEG: of the files where they are, else of what Pillow makes at quality 95."""
@@ -57,7 +53,7 @@ def _jpeg_bytes(image: NDArray[np.uint8]) -> int:
 def folder_pictures(folder: Path, most: int | None = None, labels: Path | None = None) -> PictureSet:
     """The first images of a folder, with labels of objects if there are any. Raises SourceError."""
     dataset = read_images(folder, max_frames=most, labels=labels)
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = image_paths(folder)
     first = tuple(files[: dataset.expected])
     return PictureSet(_named(dataset.name, [*first, *([labels] if labels else [])]), first, dataset)
 
@@ -81,8 +77,7 @@ def class_pictures(folder: Path, classes: Sequence[str], most: int | None = None
         )
     numbers = _numbers([path.name for path in folders], classes, folder)
     by_class = [
-        [(file, number) for file in sorted(path.glob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
-        for path, number in zip(folders, numbers, strict=True)
+        [(file, number) for file in image_paths(path)] for path, number in zip(folders, numbers, strict=True)
     ]
     in_turns = chain.from_iterable(zip_longest(*by_class))
     pairs = [pair for pair in in_turns if pair is not None][:most]

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from services.evaluation.dataset import read_clip, read_images
 from stream.detections import Detections
 from stream.letterbox import PADDING
+from stream.sources.files import read_image
 
 CLASSES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "dog")
 COCO_IDS = (0, 1, 2, 3, 5, 7, 16)  # the same classes among COCO's 80
@@ -58,7 +59,7 @@ def photographs() -> list[Example]:
     examples = []
     for name, objects in PHOTOGRAPHS.items():
         rows = [(CLASSES.index(kind), *corners) for kind, *corners in objects]
-        examples.append(Example(_read(Path(ASSETS) / name), np.array(rows, np.float32)))
+        examples.append(Example(read_image(Path(ASSETS) / name), np.array(rows, np.float32)))
     return examples
 
 
@@ -86,13 +87,6 @@ def demo_boxes(labels: Detections | None) -> NDArray[np.float32] | None:
         if kind in COCO_IDS
     ]
     return np.array(rows, np.float32).reshape(-1, 5)
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path))
-    if image is None:
-        raise FileNotFoundError(f"{path} is not installed; it belongs to the package ultralytics")
-    return np.asarray(image, np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 import cv2
-import numpy as np
 
-from stream.errors import SourceError
+from stream.errors import SourceError, UnreadableImage
 from stream.frame import Frame
 from stream.redact import redact_url
 from stream.sources.base import (
@@ -25,8 +24,8 @@ from stream.sources.base import (
     SourceEvent,
     SourceLost,
 )
+from stream.sources.files import IMAGE_SUFFIXES, image_paths, is_image, open_video, read_image, shown
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 SIDE_MAX = 65535  # pixels: a packet says the size of the picture in 16 bits a side
 
 
@@ -141,22 +140,20 @@ class RecordedSource(Source):
 
 def open_recording(path: Path, options: CaptureOptions) -> Video | Images:
     """The recording at a path. Raises SourceError where there is none that can be read."""
-    name = redact_url(str(path))  # it may be a URL with a slash too few
+    name = shown(path)
     try:
-        if path.is_dir():
-            images = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
-            if not images:
-                suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-                raise SourceError(f"the folder {name} contains no images; put some there ({suffixes})")
-        elif not path.is_file():
-            raise SourceError(
-                f"there is no file or folder {name}; check the path, "
-                "or give a webcam's number or a URL such as rtsp://…"
-            )
-        else:
-            images = [path] if path.suffix.lower() in IMAGE_SUFFIXES else []
+        is_folder, is_file = path.is_dir(), path.is_file()
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror}); check its permissions") from error
+    if not (is_folder or is_file):
+        raise SourceError(
+            f"there is no file or folder {name}; check the path, "
+            "or give a webcam's number or a URL such as rtsp://…"
+        )
+    images = image_paths(path) if is_folder else [path] if is_image(path) else []
+    if is_folder and not images:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise SourceError(f"the folder {name} contains no images; put some there ({suffixes})")
     recording = Images(images) if images else Video(path)
     if options.realtime and not 0 < recording.fps <= 1000:
         recording.close()
@@ -168,27 +165,26 @@ class Video:
     """A video file. All methods belong to one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()  # a relative name such as concat:x would mean something to FFmpeg
-        self.rewind()
-        if not self._capture.isOpened():
-            raise SourceError(
-                f"{redact_url(str(path))} is not a video that can be read; "
-                "convert it, or check that it is whole"
-            )
+        self._path = path
+        self._capture = open_video(path)
+        self._begin()
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
 
     def rewind(self) -> None:
         """Begin again. Opens the file anew: seeking is not exact in every format."""
-        # One thread: the machine's cores belong to the model.
-        parameters = [cv2.CAP_PROP_N_THREADS, 1]
-        self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG, parameters)
+        self._capture.release()
+        with contextlib.suppress(SourceError):  # it is gone since, and the next read finds the end
+            self._capture = open_video(self._path)
+        self._begin()
+
+    def _begin(self) -> None:
         self._promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._frames = 0
 
     def read(self) -> Frame | SourceEvent | None:
         """The next frame, or what is wrong, or None at the end."""
-        ok, image = self._capture.read()
-        if ok:
+        decoded, image = self._capture.read()
+        if decoded:
             self._frames += 1
             return Frame(image, time.monotonic_ns())
         if self._frames < self._promised:
@@ -227,15 +223,13 @@ class Images:
         if path is None:
             return None
         try:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-        except (OSError, cv2.error) as error:
-            return FrameUnreadable(str(path), getattr(error, "strerror", None) or "it is not an image")
-        if image is None:
-            return FrameUnreadable(str(path), "it is not an image")
+            image = read_image(path)
+        except UnreadableImage as error:
+            return FrameUnreadable(error.path, error.reason)
         height, width = image.shape[:2]
         if max(height, width) > SIDE_MAX:
             reason = f"it is {width} x {height} pixels, and {SIDE_MAX} a side are the most; make it smaller"
-            return FrameUnreadable(str(path), reason)
+            return FrameUnreadable(shown(path), reason)
         return Frame(image, time.monotonic_ns())
 
     def skip(self, count: int) -> int:

@@ -24,10 +24,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import BadVirtualCamera
+from stream.errors import BadVirtualCamera, UnreadableImage
 from stream.redact import redact_url
+from stream.sources.files import Image, read_image
 
-Image: TypeAlias = NDArray[np.uint8]  # (H, W, 3), BGR
 Range: TypeAlias = tuple[float, float]
 
 FPS_RANGE = (1, 120)
@@ -270,11 +270,12 @@ def photograph(name: str) -> Image:
     if package is None or package.origin is None:
         raise BadVirtualCamera("the virtual camera shows photographs of the ultralytics package; install it")
     path = Path(package.origin).parent / "assets" / f"{name}.jpg"
-    image: Image | None = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
+    try:
+        image = read_image(path)
+    except UnreadableImage as error:
         raise BadVirtualCamera(
             f"{path}, which the virtual camera shows, cannot be read; install ultralytics again"
-        )
+        ) from error
     image.setflags(write=False)
     return image
 

@@ -326,7 +326,7 @@ class TestStills:
 
     def test_refuses_a_folder_without_images(self, tmp_path):
         for folder in (tmp_path, tmp_path / "absent"):
-            with pytest.raises(SourceError, match="no images in"):
+            with pytest.raises(SourceError, match=r"no images in|cannot be read"):
                 read_images(folder)
 
 
@@ -340,7 +340,7 @@ def test_clips_are_sampled_from_the_first_frame(video):
 
 
 def test_refuses_what_is_no_clip(tmp_path):
-    with pytest.raises(SourceError, match="give a video file"):
+    with pytest.raises(SourceError, match="there is no file"):
         read_clip(tmp_path / "absent.mp4")
 
 

@@ -327,7 +327,7 @@ def test_says_what_to_install_where_there_are_no_photographs(elsewhere, monkeypa
 
 def test_needs_no_torch():
     program = (
-        "import sys; from stream.virtual_camera import VirtualCamera; VirtualCamera().render(0); "
+        "import sys; from stream.sources.virtual_camera import VirtualCamera; VirtualCamera().render(0); "
         "assert not {'torch', 'ultralytics'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
