@@ -20,6 +20,11 @@ class CameraMetrics(Metrics):
 
     def __init__(self) -> None:
         super().__init__("camera")
+        self._add_frames()
+        self._add_link()
+        self._start_at_zero()
+
+    def _add_frames(self) -> None:
         self.info = self.gauge(
             "info",
             "Stream, network, split point and codec of this camera; always 1",
@@ -62,6 +67,9 @@ class CameraMetrics(Metrics):
             "jpeg_frame_bytes",
             "Size of a frame, scaled as the network sees it, as a JPEG of quality 90; NaN before the first",
         )
+        self.preview_bytes = self.counter("preview_bytes", "Size of the previews sent, as JPEG")
+
+    def _add_link(self) -> None:
         self.link_rate = self.gauge("link_bytes_per_second", "Estimate of the rate that the link carries")
         self.link_delay = self.gauge(
             "link_delay_seconds", "Estimate of the round trip of an empty packet on an idle link"
@@ -83,7 +91,8 @@ class CameraMetrics(Metrics):
         self.latency_target = self.gauge(
             "latency_target_seconds", "Target latency set by --max-latency-ms; NaN if unset"
         )
-        self.preview_bytes = self.counter("preview_bytes", "Size of the previews sent, as JPEG")
+
+    def _start_at_zero(self) -> None:
         for stage in STAGES:
             self.stage.labels(stage)
         for stage, reason in DROPS:

@@ -162,7 +162,7 @@ class CameraStatistics:
             keyframes=dict(self.keyframes),
             latency=_stage_report(latency) if latency else None,
             latency_sum_ms=round(self.totals.latency_ns / 1e6, 3),
-            stages={stage: _stage_report(spread) for stage, spread in self.stages.by_stage().items()},
+            stages={stage: _stage_report(summary) for stage, summary in self.stages.by_stage().items()},
             rate=self.rate,
             jpeg_bytes=self.jpeg_bytes,
         )
@@ -171,5 +171,5 @@ class CameraStatistics:
         self.metrics.dropped.labels(stage, reason).inc(count)
 
 
-def _stage_report(spread: LatencySummary) -> StageReport:
-    return StageReport(mean_ms=round(spread.mean_ms, 3), p95_ms=round(spread.p95_ms, 3))
+def _stage_report(summary: LatencySummary) -> StageReport:
+    return StageReport(mean_ms=round(summary.mean_ms, 3), p95_ms=round(summary.p95_ms, 3))
