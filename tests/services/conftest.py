@@ -9,20 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.detector.service import Detector
 from services.detector.settings import DetectorSettings
+from tests.services.clips import FRAMES, SIZE, write_video
 from tests.services.waiting import LIVENESS_S
 from tests.stream.network import legacy
 
 CLASSES = 3
-SIZE = (64, 96)  # (H, W) of canvas and pictures
-FRAMES = 20
 
 
 @pytest.fixture(scope="session")
@@ -40,20 +37,6 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         legacy.Model(legacy.description("n", CLASSES), seed=1),
         tmp_path_factory.mktemp("weights") / "other.pt",
     )
-
-
-def write_video(path: Path, frames: int, fps: float = 25.0) -> Path:
-    """A square that moves over a still, textured scene."""
-    height, width = SIZE
-    scene = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (width, height))
-    for number in range(frames):
-        picture = scene.copy()
-        left = 4 + number % (width - 24)
-        picture[20:40, left : left + 16] = (0, 0, 255)
-        writer.write(picture)
-    writer.release()
-    return path
 
 
 @pytest.fixture(scope="session")

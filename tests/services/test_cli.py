@@ -22,7 +22,7 @@ from services.cli import main
 from services.commands.demo import free_port
 from services.errors import Exit
 from services.settings import DEFAULT_PORT
-from tests.services.conftest import FRAMES, SIZE
+from tests.services.clips import FRAMES, SIZE
 from tests.services.waiting import LIVENESS_S
 
 COMMAND = [sys.executable, "-m", "services.cli"]

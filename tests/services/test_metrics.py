@@ -15,7 +15,7 @@ from stream.frame_counts import DROPS
 from stream.latency import DETECTOR_STAGES, STAGES
 from stream.rate.control import REASONS
 from tests.ports import free_port
-from tests.services.conftest import FRAMES
+from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S
 
 

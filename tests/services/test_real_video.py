@@ -12,7 +12,8 @@ from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Unsplit
-from tests.services.test_pipeline import balances, subscribed
+from tests.services.counts import balances
+from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
 
 FRAMES = 120  # the first person enters around frame 60

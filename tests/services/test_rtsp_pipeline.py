@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.services.test_pipeline import balances
+from tests.services.counts import balances
 from tests.services.waiting import LIVENESS_S, until
 from tests.stream.sources.rtsp import RtspServer, require_gstreamer
 

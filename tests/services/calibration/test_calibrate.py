@@ -22,7 +22,7 @@ from stream.errors import SourceError
 from stream.network.cut import layout
 from stream.network.model import load_model
 from stream.network.split import Head
-from tests.services.conftest import SIZE
+from tests.services.clips import SIZE
 
 IMAGES = MIN_SAMPLES
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from codec.feature.codec import QUALITY, Feature
+from tests.services.counts import balances
 from tests.services.proxy import proxy_to
-from tests.services.test_pipeline import balances
 from tests.services.waiting import LIVENESS_S, until
 
 NOISE = "demo:scene=bus,fps=15,size=96x64,noise=40"  # which no prediction takes away

@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import cv2
 import numpy as np
 import pytest
-from aiohttp import ClientSession, WSMsgType, web
+from aiohttp import ClientSession, WSMsgType
 
-from codec.packet import PacketHeader, Stamp
+from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.detector.service import EXTRA_CONNECTIONS
 from stream.errors import ConnectionLost
@@ -25,16 +25,13 @@ from stream.session.close_codes import CloseCode
 from stream.session.detector import PREVIEW_BURST
 from stream.session.messages import (
     FEATURES_PROTOCOL,
-    Ack,
     Clock,
     Hello,
-    KeyframeRequest,
     Preview,
     TensorShape,
-    Welcome,
 )
 from stream.transport.websocket import Link, connect
-from tests.services.conftest import FRAMES, SIZE
+from tests.services.clips import FRAMES, SIZE
 from tests.services.waiting import LIVENESS_S
 
 JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
@@ -442,71 +439,3 @@ async def test_a_defect_costs_one_connection(start_detector, make_hello, make_ca
             await link.send(make_hello().text())  # the name was not taken by the one that failed
             assert (await answer(link))["type"] == "welcome"
         assert await still_serves(running, make_camera)
-
-
-async def test_a_camera_obeys_a_keyframe_request(make_camera):
-    """A detector of the test's own asks for a keyframe in the middle of a stream of differences."""
-    keyframes: dict[int, bool] = {}
-    asked_after = 8
-
-    async def detector(request):
-        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
-        await ws.prepare(request)
-        await ws.receive()
-        await ws.send_str(Welcome(window=1, max_packet_bytes=2**20).text())
-        async for message in ws:
-            if message.type is not WSMsgType.BINARY:
-                continue
-            header = PacketHeader.parse(message.data)
-            keyframes[header.sequence] = header.keyframe
-            if header.sequence == asked_after:
-                await ws.send_str(KeyframeRequest().text())
-            ack = Ack(sequence=header.sequence, captured_ns=header.captured_ns, detections=0, stages_ns={})
-            await ws.send_str(ack.text())
-        return ws
-
-    async with serving(detector) as url:
-        camera = make_camera(url, window=1)
-        await asyncio.wait_for(camera.run(), LIVENESS_S)
-    assert [sequence for sequence, keyframe in keyframes.items() if keyframe] == [0, asked_after + 1]
-    assert camera.statistics.keyframes == {"first": 1, "requested": 1}
-
-
-@asynccontextmanager
-async def serving(handler):
-    """The address of a server that answers /v1/features with `handler`."""
-    app = web.Application()
-    app.router.add_get("/v1/features", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
-    """A server that acknowledges what was never sent is left and tried again, as a lost one is."""
-    greeted = 0
-
-    async def nonsense(request):
-        nonlocal greeted
-        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
-        await ws.prepare(request)
-        await ws.receive()
-        greeted += 1
-        await ws.send_str('{"type":"ack","sequence":3,"captured_ns":1,"detections":0,"stages_ns":{}}')
-        async for _ in ws:
-            pass
-        return ws
-
-    async with serving(nonsense) as url, asyncio.timeout(LIVENESS_S):
-        camera = make_camera(url)
-        playing = asyncio.ensure_future(camera.run())
-        while greeted < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        camera.stop()
-        await playing
-    assert camera.statistics.frame_counts.detected == 0
-    assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.dropped_total

@@ -22,7 +22,7 @@ from stream.network.model import load_model
 from stream.session.messages import DETECTIONS_PROTOCOL
 from tests.services.browser import CHROMIUM, open_browser
 from tests.services.calibrated import make_profile
-from tests.services.conftest import SIZE
+from tests.services.clips import SIZE
 from tests.services.waiting import LIVENESS_S, until
 from tests.stream.network import legacy
 

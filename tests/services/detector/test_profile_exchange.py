@@ -23,7 +23,7 @@ from stream.session.close_codes import CloseCode
 from stream.session.messages import FEATURES_PROTOCOL, Clock, Hello, ProfileRequest
 from stream.transport.websocket import connect
 from tests.services.calibrated import make_profile
-from tests.services.conftest import FRAMES, SIZE
+from tests.services.clips import FRAMES, SIZE
 from tests.services.detector.test_hostile_peers import serving
 from tests.services.waiting import LIVENESS_S
 

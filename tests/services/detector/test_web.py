@@ -14,7 +14,7 @@ from yarl import URL
 from services.detector.streams import Streams
 from services.detector.web import Web, errors_as_json, foreign_pages_refused, load_page
 from tests.services.browser import CHROMIUM, open_browser
-from tests.services.conftest import FRAMES
+from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S
 
 

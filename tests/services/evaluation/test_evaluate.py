@@ -28,7 +28,7 @@ from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Head, Unsplit
 from tests.paths import DOCS
-from tests.services.conftest import FRAMES, SIZE
+from tests.services.clips import FRAMES, SIZE
 
 
 def detections(*rows):

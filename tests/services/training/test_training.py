@@ -18,7 +18,7 @@ from stream.letterbox import Letterbox
 from stream.network.graph import INPUT, run
 from stream.network.model import load_model, trainable
 from stream.network.nms import detect
-from tests.services.conftest import write_video
+from tests.services.clips import write_video
 from tests.stream.network import legacy
 
 STRIDE = 8.0

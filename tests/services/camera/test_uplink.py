@@ -1,0 +1,180 @@
+"""One connection of a camera, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import cv2
+from aiohttp import WSMsgType, web
+
+from codec.packet import PacketHeader
+from stream.session.messages import (
+    FEATURES_PROTOCOL,
+    Ack,
+    KeyframeRequest,
+    Welcome,
+)
+from tests.services.clips import FRAMES, write_video
+from tests.services.counts import balances
+from tests.services.proxy import proxy_to
+from tests.services.waiting import LIVENESS_S, until
+
+
+async def test_window_bounds_what_is_unanswered(start_detector, make_camera, tmp_path):
+    """With a detector that answers nothing, a live camera sends no more than the window and drops the rest."""
+    video = write_video(tmp_path / "live.avi", 60, fps=100)
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        camera = make_camera(proxy.url, source=str(video), realtime=True, loop=True, window=2)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.statistics.frame_counts.detected >= 3)
+        proxy.freeze()
+        await until(lambda: camera.unanswered == 2)
+        superseded = camera.statistics.frame_counts.dropped["grab", "superseded"]
+
+        def is_full_for_ten_more() -> bool:
+            assert camera.unanswered <= 2
+            # Right after the freeze an answer may still have come, and opened the window for one more frame.
+            more = camera.statistics.frame_counts.dropped["grab", "superseded"] - superseded
+            return more >= 10 and camera.unanswered == 2
+
+        await until(is_full_for_ten_more)
+        assert camera.statistics.frame_counts.in_flight <= 4  # two sent, one in the mailbox, one in the head
+        proxy.thaw()
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert balances(camera)
+
+
+async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, monkeypatch):
+    """Whatever a frame makes of the head or the encoder, the next one goes on."""
+    from services.camera import pipeline as module
+
+    genuine = module._run_head
+    calls = 0
+
+    def fails_at_times(head, frame):
+        nonlocal calls
+        calls += 1
+        if calls in (4, 5):
+            raise cv2.error("a picture of a kind never seen")
+        return genuine(head, frame)
+
+    monkeypatch.setattr(module, "_run_head", fails_at_times)
+    async with start_detector() as running:
+        camera = make_camera(running.url)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert camera.statistics.frame_counts.dropped == {("head", "error"): 2}
+    assert camera.statistics.frame_counts.detected == FRAMES - 2
+
+
+async def test_a_frozen_link_is_noticed_and_replaced(start_detector, make_camera, tmp_path):
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        camera = make_camera(proxy.url, loop=True, heartbeat_s=0.4)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.statistics.frame_counts.detected >= 5)
+        proxy.freeze()
+        await until(lambda: not camera.statistics.connected["detector"])
+        proxy.thaw()
+        resumed = camera.statistics.frame_counts.detected + 5
+        await until(lambda: camera.statistics.frame_counts.detected >= resumed)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert balances(camera)
+    assert camera.statistics.report("").reconnects["detector"] >= 1
+
+
+async def test_wire_bytes_are_what_a_proxy_counts(start_detector, make_camera):
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        camera = make_camera(proxy.url)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        stream = running.detector.streams.get("door")
+        await until(lambda: stream.wire.received == camera.statistics.wire.sent)
+        assert camera.statistics.wire.sent == proxy.to_server
+        assert camera.statistics.wire.received == proxy.to_client
+        assert (stream.wire.received, stream.wire.sent) == (proxy.to_server, proxy.to_client)
+        assert proxy.to_server > camera.statistics.totals.encoded_bytes > 0
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        assert sample("splitcast_detector_wire_received_bytes_total") == proxy.to_server
+        assert sample("splitcast_detector_encoded_bytes_total") == camera.statistics.totals.encoded_bytes
+        sample = camera.statistics.metrics.registry.get_sample_value
+        assert sample("splitcast_camera_wire_sent_bytes_total") == proxy.to_server
+        assert sample("splitcast_camera_wire_received_bytes_total") == proxy.to_client
+
+
+async def test_a_camera_that_has_finished_says_no_more(start_detector, make_camera):
+    """Where the detector's close takes long to come, a report in between would be an error, and connect again."""
+    async with start_detector() as running, proxy_to(running.port) as proxy:
+        proxy.answers_late_s = 1.5
+        camera = make_camera(proxy.url, window=32)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        assert proxy.connections == 1
+        assert camera.statistics.frame_counts.detected == FRAMES
+
+
+@asynccontextmanager
+async def serving(handler):
+    """The address of a server that answers /v1/features with `handler`."""
+    app = web.Application()
+    app.router.add_get("/v1/features", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_camera_obeys_a_keyframe_request(make_camera):
+    """A detector of the test's own asks for a keyframe in the middle of a stream of differences."""
+    keyframes: dict[int, bool] = {}
+    asked_after = 8
+
+    async def detector(request):
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        await ws.receive()
+        await ws.send_str(Welcome(window=1, max_packet_bytes=2**20).text())
+        async for message in ws:
+            if message.type is not WSMsgType.BINARY:
+                continue
+            header = PacketHeader.parse(message.data)
+            keyframes[header.sequence] = header.keyframe
+            if header.sequence == asked_after:
+                await ws.send_str(KeyframeRequest().text())
+            ack = Ack(sequence=header.sequence, captured_ns=header.captured_ns, detections=0, stages_ns={})
+            await ws.send_str(ack.text())
+        return ws
+
+    async with serving(detector) as url:
+        camera = make_camera(url, window=1)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert [sequence for sequence, keyframe in keyframes.items() if keyframe] == [0, asked_after + 1]
+    assert camera.statistics.keyframes == {"first": 1, "requested": 1}
+
+
+async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
+    """A server that acknowledges what was never sent is left and tried again, as a lost one is."""
+    greeted = 0
+
+    async def nonsense(request):
+        nonlocal greeted
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        await ws.receive()
+        greeted += 1
+        await ws.send_str('{"type":"ack","sequence":3,"captured_ns":1,"detections":0,"stages_ns":{}}')
+        async for _ in ws:
+            pass
+        return ws
+
+    async with serving(nonsense) as url, asyncio.timeout(LIVENESS_S):
+        camera = make_camera(url)
+        playing = asyncio.ensure_future(camera.run())
+        while greeted < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        camera.stop()
+        await playing
+    assert camera.statistics.frame_counts.detected == 0
+    assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.dropped_total

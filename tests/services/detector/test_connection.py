@@ -1,0 +1,82 @@
+"""One camera's connection to a detector, over real sockets: every frame is detected on, and rightly."""
+
+from __future__ import annotations
+
+import asyncio
+
+import cv2
+import numpy as np
+import pytest
+
+from stream.letterbox import Letterbox
+from stream.network.model import load_model
+from stream.network.nms import detect
+from stream.network.split import Unsplit
+from stream.session.close_codes import CloseCode
+from tests.services.clips import FRAMES, SIZE
+from tests.services.subscribing import subscribed
+from tests.services.waiting import LIVENESS_S, until
+
+
+async def test_every_frame_of_a_file_is_detected_once_and_in_order(start_detector, make_camera):
+    messages: list[dict] = []
+    async with start_detector() as running:
+        subscription = await subscribed(running, running.url, messages)
+        camera = make_camera(running.url)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        await until(lambda: len(messages) == FRAMES)
+    assert await subscription == CloseCode.GOING_AWAY
+    assert [message["sequence"] for message in messages] == list(range(FRAMES))
+    assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.detected == FRAMES
+    assert camera.statistics.frame_counts.in_flight == 0
+    assert not camera.statistics.frame_counts.dropped
+    assert camera.statistics.keyframes["first"] == 1
+    assert camera.statistics.totals.detections == sum(len(message["predictions"]) for message in messages) > 0
+
+
+async def test_detections_are_those_of_the_unsplit_network(start_detector, make_camera, weights, video):
+    """With the raw codec nothing is lost on the way: head, wire and tail give what one network gives."""
+    messages: list[dict] = []
+    async with start_detector() as running:
+        subscription = await subscribed(running, running.url, messages)
+        await asyncio.wait_for(make_camera(running.url, codec="raw").run(), LIVENESS_S)
+        await until(lambda: len(messages) == FRAMES)
+    await subscription
+    model = load_model(weights)
+    unsplit = Unsplit(model)
+    capture = cv2.VideoCapture(str(video))
+    for message in messages:
+        good, image = capture.read()
+        assert good
+        expected = detect(unsplit(image), Letterbox(SIZE, SIZE), conf=0.001)
+        assert message["image"] == {"width": SIZE[1], "height": SIZE[0]}
+        assert len(message["predictions"]) == len(expected) > 0
+        for prediction, box, confidence, class_id in zip(
+            message["predictions"], expected.boxes, expected.confidence, expected.class_id, strict=True
+        ):
+            left, top, right, bottom = box
+            assert prediction["x"] == pytest.approx((left + right) / 2, abs=0.01)
+            assert prediction["y"] == pytest.approx((top + bottom) / 2, abs=0.01)
+            assert prediction["width"] == pytest.approx(right - left, abs=0.01)
+            assert prediction["height"] == pytest.approx(bottom - top, abs=0.01)
+            assert prediction["confidence"] == pytest.approx(confidence, abs=1e-4)
+            assert prediction["class_id"] == class_id
+            assert prediction["class"] == model.names[class_id]
+
+
+async def test_boxes_are_in_pixels_of_the_original_picture(start_detector, make_camera, tmp_path):
+    """A picture of another shape than the canvas is letterboxed, and its boxes are brought back."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), np.random.default_rng(1).integers(0, 255, (200, 150, 3), np.uint8))
+    messages: list[dict] = []
+    async with start_detector() as running:
+        subscription = await subscribed(running, running.url, messages)
+        await asyncio.wait_for(make_camera(running.url, source=str(folder)).run(), LIVENESS_S)
+        await until(lambda: messages)
+    await subscription
+    assert messages[0]["image"] == {"width": 150, "height": 200}
+    assert messages[0]["predictions"]
+    for box in messages[0]["predictions"]:
+        assert box["width"] / 2 - 0.1 <= box["x"] <= 150 - box["width"] / 2 + 0.1
+        assert box["height"] / 2 - 0.1 <= box["y"] <= 200 - box["height"] / 2 + 0.1

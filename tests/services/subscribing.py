@@ -1,0 +1,30 @@
+"""Consumers of detections, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from services.commands.watch import detections_url
+from stream.errors import ConnectionLost
+from stream.session.messages import DETECTIONS_PROTOCOL
+from stream.transport.websocket import connect
+from tests.services.waiting import until
+
+
+async def subscribe(url: str, messages: list[dict], stream: str | None = None) -> int:
+    """Collect messages until the detector closes; the close code."""
+    try:
+        async with connect(detections_url(url, stream), DETECTIONS_PROTOCOL) as link:
+            async for text in link:
+                messages.append(json.loads(text))  # noqa: PERF401 - readers look while it grows
+    except ConnectionLost as lost:
+        return lost.code
+    raise AssertionError("the link ended without a close")
+
+
+async def subscribed(running, url: str, messages: list[dict], stream: str | None = None) -> asyncio.Future:
+    before = len(running.detector.broadcast)
+    task = asyncio.ensure_future(subscribe(url, messages, stream))
+    await until(lambda: len(running.detector.broadcast) > before)
+    return task
