@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,27 @@ class LatencySummary:
     mean_ms: float
     median_ms: float
     p95_ms: float
+
+
+class StageDurations:
+    """Every duration of each stage. A machine that others use is slow now and then, so that medians count."""
+
+    def __init__(self) -> None:
+        self._durations_ns: dict[str, list[int]] = {}
+
+    def add(self, durations_ns: Mapping[str, int]) -> None:
+        """Add what one frame's stages took."""
+        for stage, duration_ns in durations_ns.items():
+            self._durations_ns.setdefault(stage, []).append(duration_ns)
+
+    def spread_over(self, frames: int) -> None:
+        """Give each of so many frames its equal share of every stage, where work cannot be told apart by frames."""
+        for durations_ns in self._durations_ns.values():
+            durations_ns[:] = [sum(durations_ns) // frames] * frames
+
+    def medians_ms(self) -> dict[str, float]:
+        """Median of each stage, in the order in which the stages first occurred."""
+        return {stage: statistics.median(times) / 1e6 for stage, times in self._durations_ns.items()}
 
 
 class StageStatistics:

@@ -23,6 +23,7 @@ MEASURE = {
     "tqdm",
     "matplotlib",
     "jinja2",
+    "faster_coco_eval",
 }
 OFFLINE = MEASURE | TORCH
 

@@ -19,8 +19,8 @@ WEIGHT_DECAY = 5e-2
 DROPOUT = 0.2  # of whole measures
 
 
-class _Network(nn.Module):
-    """StepNetwork in torch, with measures standardised."""
+class _StepModule(nn.Module):
+    """StepNetwork in torch, with measures standardized."""
 
     def __init__(self, measures: int) -> None:
         super().__init__()
@@ -41,34 +41,36 @@ class _Network(nn.Module):
 
 def train_step_network(examples: Sequence[SensitivityExample], seed: int) -> StepNetwork:
     """The network that foresees best the log sensitivities of the examples; the same for the same seed."""
-    measures = np.concatenate([each.measures.reshape(len(each.measures), -1) for each in examples], 1)
-    mean, spread = measures.mean(1), measures.std(1) + 1e-6 * (1 + np.abs(measures).max())
-    target = float(np.mean([each.log_sensitivity.mean() for each in examples]))
+    measures = np.concatenate(
+        [example.measures.reshape(len(example.measures), -1) for example in examples], 1
+    )
+    mean, deviation = measures.mean(1), measures.std(1) + 1e-6 * (1 + np.abs(measures).max())
+    target = float(np.mean([example.log_sensitivity.mean() for example in examples]))
     inputs = [
-        torch.from_numpy((each.measures - mean[:, None, None]) / spread[:, None, None])[None]
-        for each in examples
+        torch.from_numpy((example.measures - mean[:, None, None]) / deviation[:, None, None])[None]
+        for example in examples
     ]
-    targets = [torch.from_numpy(each.log_sensitivity - target)[None] for each in examples]
+    targets = [torch.from_numpy(example.log_sensitivity - target)[None] for example in examples]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _Network(len(mean)).train()
+        network = _StepModule(len(mean)).train()
         optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=UPDATES)
         order: list[int] = []
         for _ in range(UPDATES):
             order = order or torch.randperm(len(examples)).tolist()
-            place = order.pop()
-            loss = F.mse_loss(network(inputs[place]), targets[place])
+            index = order.pop()
+            loss = F.mse_loss(network(inputs[index]), targets[index])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    return _exported(network.eval(), mean, spread)
+    return _exported(network.eval(), mean, deviation)
 
 
-def _exported(network: _Network, mean: FloatArray, spread: FloatArray) -> StepNetwork:
-    """The network for measures as they are: the standardisation becomes part of the mixture."""
-    mix = _array(network.mix.weight)[:, :, 0, 0] / spread
+def _exported(network: _StepModule, mean: FloatArray, deviation: FloatArray) -> StepNetwork:
+    """The network for measures as they are: the standardization becomes part of the mixture."""
+    mix = _array(network.mix.weight)[:, :, 0, 0] / deviation
     return StepNetwork(
         mix=mix.astype(np.float32),
         mix_bias=(_array(network.mix.bias) - mix @ mean).astype(np.float32),

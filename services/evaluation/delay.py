@@ -32,37 +32,39 @@ class Placement:
     estimated: bool = False  # bytes are a guess, and nothing was coded
 
 
-def transfer_ms(choice: Placement, link: LinkModel) -> float:
+def transfer_ms(placement: Placement, link: LinkModel) -> float:
     """Time that the bytes of a frame take on the link, without its delay."""
-    return 8 * choice.bytes / link.kbps
+    return 8 * placement.bytes / link.kbps
 
 
-def delay_ms(choice: Placement, link: LinkModel) -> float:
+def delay_ms(placement: Placement, link: LinkModel) -> float:
     """Camera, transfer, half a round trip, detector: without queues, as for one frame at a time.
 
     Detections are used where the detector is, so that nothing has to come back (Neurosurgeon, Kang et al., 2017, counts
-    the way back, too, which is the same for every choice).
+    the way back, too, which is the same for every placement).
     """
-    detector_ms = choice.detector_ms / link.detector_speed
-    return choice.camera_ms + transfer_ms(choice, link) + link.rtt_ms / 2 + detector_ms
+    detector_ms = placement.detector_ms / link.detector_speed
+    return placement.camera_ms + transfer_ms(placement, link) + link.rtt_ms / 2 + detector_ms
 
 
-def frames_per_s(choice: Placement, link: LinkModel) -> float:
+def frames_per_s(placement: Placement, link: LinkModel) -> float:
     """Frames per second that camera, link and detector sustain, each at work on a frame of its own."""
-    slowest = max(choice.camera_ms, transfer_ms(choice, link), choice.detector_ms / link.detector_speed)
+    slowest = max(
+        placement.camera_ms, transfer_ms(placement, link), placement.detector_ms / link.detector_speed
+    )
     return 1000 / slowest if slowest > 0 else float("inf")
 
 
 def ranked(
-    choices: Iterable[Placement], link: LinkModel, fps: float = 0.0, agreement: float = 0.0
+    placements: Iterable[Placement], link: LinkModel, fps: float = 0.0, agreement: float = 0.0
 ) -> list[Placement]:
-    """The choices, the one to take first.
+    """The placements, the one to take first.
 
     Those that agree too little come last, before them those that do not sustain `fps`; among others the delay counts.
     """
 
-    def place(choice: Placement) -> tuple[bool, bool, float]:
-        good = choice.agreement is None or choice.agreement >= agreement
-        return not good, frames_per_s(choice, link) < fps, delay_ms(choice, link)
+    def place(placement: Placement) -> tuple[bool, bool, float]:
+        good = placement.agreement is None or placement.agreement >= agreement
+        return not good, frames_per_s(placement, link) < fps, delay_ms(placement, link)
 
-    return sorted(choices, key=place)
+    return sorted(placements, key=place)

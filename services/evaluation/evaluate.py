@@ -90,7 +90,7 @@ def evaluate(
         clock.lap("unsplit", time.monotonic_ns())
         tensors = head(view.canvas)
         clock.lap("head", time.monotonic_ns())
-        ceiling.add_times(clock)
+        ceiling.durations.add(clock.durations_ns)
         found = scorable_detections(prediction, letterbox)
         truth = confident(found)
         truths.append(truth)

@@ -48,7 +48,7 @@ class FeatureRun:
         clock.lap("decode", time.monotonic_ns())
         prediction = tail(decoded.tensors).cpu()  # waits for the device, so that its time is all booked
         clock.lap("tail", time.monotonic_ns())
-        scores.add_times(clock)
+        scores.durations.add(clock.durations_ns)
         scores.keyframes += decoded.header.keyframe
         scores.coded_bytes += len(packet.data)
         scores.raw_bytes += raw_bytes(layout)
@@ -76,7 +76,7 @@ class PixelRun:
         if coder and self._consecutive:
             yield from self._code(coder, None, last=True)
             if self.codec.format.delayed:
-                self.scores.average_times()
+                self.scores.durations.spread_over(self.scores.frames)
 
     def _code(self, coder: Coder, canvas: Canvas | None, last: bool) -> list[Canvas]:
         scores = self.scores
@@ -90,7 +90,7 @@ class PixelRun:
             decoded += coder.decode(None)
         clock.lap("decode", time.monotonic_ns())
         if canvas is not None or decoded:
-            scores.add_times(clock)
+            scores.durations.add(clock.durations_ns)
         scores.keyframes += sum(packet.keyframe for packet in packed)
         scores.coded_bytes += sum(len(packet.data) for packet in packed)
         return decoded

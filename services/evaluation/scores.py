@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass, field
 
 from codec.spec import Codec
@@ -11,7 +10,7 @@ from services.evaluation.dataset import Dataset
 from services.evaluation.labels import Objects
 from services.evaluation.pixel_codecs import PixelCodec
 from stream.detections import Detections
-from stream.latency import StageClock
+from stream.latency import StageDurations
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Scores:
     keyframes: int = 0
     coded_bytes: int = 0
     raw_bytes: int = 0
-    durations_ns: dict[str, list[int]] = field(default_factory=dict)
+    durations: StageDurations = field(default_factory=StageDurations)
 
     def add_frame(self, found: Detections, truth: Detections, labels: Objects | None) -> None:
         """Book one frame's detections: against the unsplit network's, and against its labels if it has any."""
@@ -72,20 +71,10 @@ class Scores:
         if labels is not None:
             self.accuracy.add(found, labels.single, labels.crowd)
 
-    def add_times(self, clock: StageClock) -> None:
-        """Book how long one frame's stages took."""
-        for stage, duration_ns in clock.durations_ns.items():
-            self.durations_ns.setdefault(stage, []).append(duration_ns)
-
-    def average_times(self) -> None:
-        """Give every frame the mean of each stage."""
-        for durations_ns in self.durations_ns.values():
-            durations_ns[:] = [sum(durations_ns) // self.frames] * self.frames
-
     def median_ms(self, stage: str) -> float | None:
         """Median of a stage over the frames; None if it never ran."""
-        durations_ns = self.durations_ns.get(stage)
-        return round(statistics.median(durations_ns) / 1e6, 3) if durations_ns else None
+        median_ms = self.durations.medians_ms().get(stage)
+        return None if median_ms is None else round(median_ms, 3)
 
 
 def make_record(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.latency import STAGES, StageClock, StageStatistics, network_ns
+from stream.latency import STAGES, StageClock, StageDurations, StageStatistics, network_ns
 
 
 def test_every_nanosecond_belongs_to_one_stage():
@@ -15,6 +15,22 @@ def test_every_nanosecond_belongs_to_one_stage():
 def test_network_is_what_neither_end_accounts_for():
     assert network_ns(100, {"head": 30, "send": 1}, {"tail": 40}) == 29
     assert network_ns(10, {"head": 30}, {}) == 0
+
+
+def test_one_slow_frame_does_not_move_a_median():
+    durations = StageDurations()
+    for tail_ns in (3 * 10**6, 90 * 10**6, 2 * 10**6):
+        durations.add({"tail": tail_ns})
+    durations.add({"head": 10**6})
+    assert durations.medians_ms() == {"tail": 3, "head": 1}
+
+
+def test_work_that_cannot_be_told_apart_is_shared_equally():
+    durations = StageDurations()
+    for encode_ns in (0, 0, 9 * 10**6):
+        durations.add({"encode": encode_ns})
+    durations.spread_over(3)
+    assert durations.medians_ms() == {"encode": 3}
 
 
 def test_statistics_add_up():

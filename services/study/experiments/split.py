@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from codec.layout import raw_bytes
 from codec.packet import Stamp
 from codec.rle.codec import Rle
-from services.evaluation.advise import DETECTION_BYTES, node_times_ms
 from services.evaluation.delay import LinkModel, Placement, delay_ms, ranked
+from services.evaluation.placements import DETECTION_BYTES
+from services.evaluation.point_costs import node_times_ms
 from services.study.accuracy import main_score, rounded_scores
 from services.study.draw import label, legend, panels, stamp
 from services.study.record import RANDOM, StudyRecord, by_subject

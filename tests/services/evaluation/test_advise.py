@@ -15,19 +15,18 @@ from codec.packet import Stamp
 from codec.rle.codec import Rle
 from services.cli import main
 from services.errors import Exit
-from services.evaluation.advise import (
-    CODED_SHARE,
-    TRIED,
-    estimates,
-    node_times_ms,
-    pixel_choices,
-    point_costs,
-    sentences,
-    split_choices,
-    worth_trying,
-)
+from services.evaluation.advise import sentences
 from services.evaluation.dataset import read_clip
 from services.evaluation.delay import LinkModel, Placement, ranked
+from services.evaluation.placements import (
+    CODED_SHARE,
+    TRIED,
+    estimated_placements,
+    pixel_placements,
+    points_to_try,
+    split_placements,
+)
+from services.evaluation.point_costs import node_times_ms, point_costs
 from services.evaluation.scores import EvaluationRecord
 from stream.letterbox import Letterbox
 from stream.network.cut import layout, split_points
@@ -53,7 +52,7 @@ def test_times_add_up_along_the_network(model: Model) -> None:
     assert len({round(cost.head_ms + cost.tail_ms, 6) for cost in costs}) == 1
     at = next(cost for cost in costs if cost.point == "4.m")
     assert at.raw_bytes == sum(spec.raw_bytes for spec in layout(model.graph, "4.m", (64, 96)))
-    guessed = next(choice for choice in estimates(costs) if choice.point == "4.m")
+    guessed = next(choice for choice in estimated_placements(costs) if choice.point == "4.m")
     assert guessed.estimated
     assert guessed.bytes == CODED_SHARE * at.raw_bytes
 
@@ -63,8 +62,8 @@ def test_the_default_and_the_most_promising_points_are_tried() -> None:
         Placement(f"{number}", "split", camera_ms=number, detector_ms=20 - number, bytes=size, point=point)
         for number, (point, size) in enumerate({"0": 9e6, "4.m": 8e5, "9": 2e5, "10": 1e5, "11": 3e5}.items())
     ]
-    assert worth_trying(guessed, LinkModel(1000), []) == ["4.m", "10", "9", "11", "0"][: TRIED + 1]
-    assert worth_trying(guessed, LinkModel(1000), ["9", "0", "9"]) == ["9", "0"]
+    assert points_to_try(guessed, LinkModel(1000), []) == ["4.m", "10", "9", "11", "0"][: TRIED + 1]
+    assert points_to_try(guessed, LinkModel(1000), ["9", "0", "9"]) == ["9", "0"]
 
 
 def _record(codec: str, setting: str, kb: float, agreement: float | None, **times: float) -> EvaluationRecord:
@@ -85,7 +84,7 @@ def test_choices_come_from_the_records() -> None:
         decode_ms=2.0,
         tail_ms=50.0,
     )
-    (choice,) = split_choices([none, coded], "4.m")
+    (choice,) = split_placements([none, coded], "4.m")
     assert (choice.camera_ms, choice.detector_ms, choice.bytes, choice.agreement) == (25, 52, 12_500, 0.97)
     assert "uncalibrated" in choice.name
     pixels = [
@@ -93,7 +92,7 @@ def test_choices_come_from_the_records() -> None:
         for crf, kb, agreement in ((10, 50.0, 0.98), (20, 20.0, 0.955), (30, 5.0, 0.8))
     ]
     jpeg = [_record("jpeg", "quality=90", 80.0, 0.9, encode_ms=1.0, decode_ms=1.0)]
-    video, stills = pixel_choices([none, *pixels, *jpeg])
+    video, stills = pixel_placements([none, *pixels, *jpeg])
     assert video.name == "send H.264 (x264:crf=20)", "the cheapest that agrees"
     assert (video.camera_ms, video.detector_ms, video.bytes) == (3, 71, 20_000)
     assert stills.agreement == 0.9, "the best, where none agrees well enough"
