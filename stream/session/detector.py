@@ -37,10 +37,10 @@ PREVIEW_BURST = 16
 
 
 def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) -> None:
-    """Compare network and split point.
+    """Compare protocol, network and split point.
 
-    `weights` is the SHA-256 of the detector's own weights, `splits` the split points it accepts, `model` its
-    network's name for the message. Raises SessionError with the close code and a reason a person understands.
+    `weights` is the SHA-256 of the detector's own weights, `splits` the split points that it accepts, `model` its
+    network's name for the message. Raises SessionError, with the close code and a reason a person understands.
     """
     if hello.protocol != PROTOCOL_VERSION:
         raise SessionError(
@@ -61,9 +61,9 @@ def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) 
 
 
 def check_codec(hello: Hello, profiles: Mapping[str, Profile]) -> Codec:
-    """The codec that the camera announces.
+    """The codec that the camera announces, with its calibration profile from `profiles`, which are by SHA-256.
 
-    Raises UnknownProfile where it names a calibration profile that `profiles` lacks, else SessionError.
+    Raises UnknownProfile where only the profile is lacking, SessionError where the codec is none that can be used.
     """
     try:
         codec = parse_codec(hello.codec, profiles)
@@ -95,23 +95,24 @@ def check_layout(hello: Hello, layout: Layout) -> None:
 
 
 def _describe(layout: Layout) -> str:
+    """The first tensors, as much as a close reason has room for."""
     return ", ".join(f"{tensor.name} {'x'.join(map(str, tensor.shape))}" for tensor in layout[:4])
 
 
 class DetectorSession:
-    """Detector's end: one hello, then packets within the window, each answered once in order."""
+    """Detector's end: one hello, then at most `window` packets without answer, each answered once and in order."""
 
     def __init__(self, window: int) -> None:
         self._window = window
         self._max_packet_bytes = 0  # no packet before the welcome
         self._unanswered = 0
         self._keyframe_requested = False
-        self._profile: str | None = None  # asked for, and not yet received
-        self._previews_until_ns = 0  # when those that have come are used up, at one an interval
+        self._requested_profile: str | None = None  # SHA-256 of the one not yet received
+        self._previews_until_ns = 0  # a leaky bucket: when it is empty again, at one preview an interval
         self.hello: Hello | None = None
 
     def receive_text(self, text: str) -> Hello | Report | Preview:
-        """What the camera says. Raises SessionError where it breaks the protocol."""
+        """The message in a text of the camera. Raises SessionError where it breaks the protocol."""
         try:
             message = parse_to_detector(text)
         except InvalidMessage as error:
@@ -127,7 +128,7 @@ class DetectorSession:
         return message
 
     def receive_preview(self, now_ns: int) -> None:
-        """Book a preview that came at `now_ns`. Raises SessionError if they come too fast."""
+        """Count a preview that came at `now_ns`, on any steady clock. Raises SessionError if they come too fast."""
         self._previews_until_ns = max(self._previews_until_ns, now_ns) + PREVIEW_INTERVAL_NS
         if self._previews_until_ns > now_ns + PREVIEW_BURST * PREVIEW_INTERVAL_NS:
             raise SessionError(
@@ -135,43 +136,43 @@ class DetectorSession:
             )
 
     def request_profile(self, profile_hash: str) -> str:
-        """Ask for the calibration profile that the hello names; the next message has to be that."""
+        """Text that asks for the calibration profile that the hello names; the next message has to be that profile."""
         assert self.hello is not None
-        self._profile = profile_hash
+        self._requested_profile = profile_hash
         return ProfileRequest(hash=profile_hash).text()
 
     def receive_profile(self, data: bytes, max_bytes: int) -> Profile:
-        """The profile that was asked for. Raises SessionError where it is not that one.
+        """The profile that was requested, from its packed bytes. Raises SessionError where they are not that profile.
 
         Hashes and parses all of it, which is work for a thread.
         """
-        assert self._profile is not None
-        wanted, self._profile = self._profile, None
+        assert self._requested_profile is not None
+        profile_hash, self._requested_profile = self._requested_profile, None
         if len(data) > max_bytes:
             raise SessionError(
                 CloseCode.PROFILE_REFUSED,
                 f"the calibration profile has {len(data)} bytes; allowed: {max_bytes} (--max-profile-mib)",
             )
-        if hashlib.sha256(data).hexdigest() != wanted:
+        if hashlib.sha256(data).hexdigest() != profile_hash:
             raise SessionError(
                 CloseCode.PROFILE_REFUSED,
-                f"what came is not calibration profile {wanted[:12]}, which was asked for",
+                f"what came is not calibration profile {profile_hash[:12]}, which was asked for",
             )
         try:
             return Profile.parse(data)
         except ProfileError as error:
             raise SessionError(
-                CloseCode.PROFILE_REFUSED, f"calibration profile {wanted[:12]}: {error}"
+                CloseCode.PROFILE_REFUSED, f"calibration profile {profile_hash[:12]}: {error}"
             ) from None
 
     def welcome(self, max_packet_bytes: int, software: str) -> str:
-        """Accept the hello; packets of at most `max_packet_bytes` may follow."""
+        """Text that accepts the hello; packets of at most `max_packet_bytes` may follow."""
         assert self.hello is not None
         self._max_packet_bytes = max_packet_bytes
         return Welcome(window=self._window, max_packet_bytes=max_packet_bytes, software=software).text()
 
     def receive_packet(self, size: int) -> None:
-        """Book a packet of `size` bytes. Raises SessionError if the camera may not send it."""
+        """Count a packet of `size` bytes. Raises SessionError if the camera may not send it."""
         if not self._max_packet_bytes:
             raise SessionError(CloseCode.BAD_MESSAGE, "packet before the welcome")
         if size > self._max_packet_bytes:
@@ -183,7 +184,7 @@ class DetectorSession:
         self._unanswered += 1
 
     def acknowledge(self, sequence: int, captured_ns: int, detections: int, stages_ns: dict[str, int]) -> str:
-        """Answer the oldest packet: detected on."""
+        """Text that answers the oldest packet: it gave so many detections; `stages_ns` are durations by stage."""
         self._answer()
         self._keyframe_requested = False
         return Ack(
@@ -191,9 +192,9 @@ class DetectorSession:
         ).text()
 
     def reject(self, reason: RejectReason, detail: str, *, need_keyframe: bool) -> list[str]:
-        """Answer the oldest packet: no detections, and ask once for a keyframe if the reference is gone.
+        """Texts that answer the oldest packet, with no detections, and ask once for a keyframe if one is needed.
 
-        A camera that does not know the reason is told that the packet is corrupt.
+        To a camera that does not know the reason the packet is corrupt.
         """
         self._answer()
         assert self.hello is not None
