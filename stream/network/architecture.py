@@ -91,83 +91,104 @@ def description(scale: str, classes: int = 80) -> Mapping[str, object]:
     }
 
 
-def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Layer]:  # noqa: PLR0912, PLR0915 - one case per layer
+def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Layer]:
     """The layers of a described network, with random weights, on torch's default device.
 
     Raises UnsupportedLayer for anything but Conv, C3, SPPF, nn.Upsample, Concat and a final Detect, and
     UnreadableCheckpoint for a description that makes no sense.
     """
-    depth, width, max_channels = _multiples(yaml)
+    multiples = _multiples(yaml)
     rows = [*_sequence(yaml.get("backbone")), *_sequence(yaml.get("head"))]
     classes = yaml.get("nc")
     if not 0 < len(rows) <= _MAX_LAYERS or type(classes) is not int or not 0 < classes <= _MAX_CHANNELS:
         raise UnreadableCheckpoint("the network's description lacks its layers or its number of classes")
     if yaml.get("ch", 3) != 3:
         raise UnsupportedLayer(f"input of {reprlib.repr(yaml['ch'])} channels", "pictures have 3")
-
-    layers: list[Layer] = []
-    channels: list[int] = []  # of each layer's output
-    resolutions: list[float] = []  # of each layer's output, in cells per pixel of the picture along one side
-    bottlenecks, values = 0, 0.0
-
-    def bounded(result: int) -> int:
-        if not 0 < result <= _MAX_CHANNELS:
-            raise UnreadableCheckpoint(f"a layer would have {result} channels")
-        return result
-
-    def scaled(value: int) -> int:
-        return bounded(math.ceil(min(value, max_channels) * width / 8) * 8)
-
+    builder = _Builder(multiples, lambda inputs: detect(classes, inputs))
     for index, row in enumerate(rows):
+        kind = builder.add(row, last=index == len(rows) - 1)
+    if kind != "Detect":
+        raise UnsupportedLayer(_shown(kind), "the last layer should be Detect")
+    return builder.layers
+
+
+class _Builder:
+    """Makes one layer after the other, and bounds what all of them take together."""
+
+    def __init__(
+        self, multiples: tuple[float, float, float], detect: Callable[[list[int]], nn.Module]
+    ) -> None:
+        self.layers: list[Layer] = []
+        self._depth, self._width, self._max_channels = multiples
+        self._detect = detect
+        self._channels: list[int] = []  # of each layer's output
+        self._resolutions: list[float] = []  # of each layer's output, in cells per pixel along one side
+        self._bottlenecks = 0
+        self._values = 0.0  # of all layers' outputs, per pixel of the picture
+
+    def add(self, row: object, last: bool) -> object:
+        """Make the layer that a row describes; returns its kind."""
+        index = len(self.layers)
         where = f"layer {index}"
         try:
-            origin, repeats, kind, arguments = _sequence(row)
+            origin, declared_repeats, kind, arguments = _sequence(row)
         except ValueError:
             raise UnreadableCheckpoint(
                 f"{where} is not described as [from, repeats, kind, arguments]"
             ) from None
         sources = _sources(origin, index)
-        inputs = [channels[source] if source >= 0 else 3 for source in sources]
-        resolution = max(resolutions[source] if source >= 0 else 1.0 for source in sources)
-        repeats = _repeats(repeats, depth, where)
-        module: nn.Module
-        match kind, _sequence(arguments, _MAX_ARGUMENTS):
-            case "Conv", (int(c2), *rest) if len(rest) <= 4 and repeats == 1 and len(inputs) == 1:
-                block = Conv(inputs[0], scaled(c2), *_small(rest, where))
-                module, resolution = block, resolution / _stride(block.conv, where)
-                out = scaled(c2)
-            case "C3", (int(c2), *rest) if len(rest) <= 2 and len(inputs) == 1:
-                bottlenecks += repeats
-                if bottlenecks > _MAX_BOTTLENECKS:
-                    raise UnreadableCheckpoint(f"the network has more than {_MAX_BOTTLENECKS} bottlenecks")
-                module = C3(inputs[0], scaled(c2), repeats, *_small(rest, where))
-                out = scaled(c2)
-            case "SPPF", (int(c2), *rest) if len(rest) <= 1 and repeats == 1 and len(inputs) == 1:
-                module = SPPF(inputs[0], scaled(c2), *_small(rest, where))
-                out = scaled(c2)
-            case "nn.Upsample", (None | "None", 2, "nearest") if repeats == 1 and len(inputs) == 1:
-                module = nn.Upsample(scale_factor=2, mode="nearest")
-                resolution *= 2
-                out = inputs[0]
-            case "Concat", (1,) if repeats == 1:
-                module = Concat(1)
-                out = bounded(sum(inputs))
-            case "Detect", _ if index == len(rows) - 1:
-                module = detect(classes, inputs)
-                out = 0
-            case _:
-                raise UnsupportedLayer(_shown(kind), where)
-        values += out * resolution**2
-        if values > _MAX_VALUES or resolution < _MIN_RESOLUTION:
+        inputs = [self._channels[source] if source >= 0 else 3 for source in sources]
+        resolution = max(self._resolutions[source] if source >= 0 else 1.0 for source in sources)
+        repeats = _repeats(declared_repeats, self._depth, where)
+        if kind == "Detect" and last:
+            _sequence(arguments, _MAX_ARGUMENTS)
+            module, channels, shrinks = self._detect(inputs), 0, 1.0
+        else:
+            module, channels, shrinks = self._module(kind, arguments, inputs, repeats, where)
+        resolution /= shrinks
+        self._values += channels * resolution**2
+        if self._values > _MAX_VALUES or resolution < _MIN_RESOLUTION:
             raise UnreadableCheckpoint(
                 f"the outputs up to {where} would be too large or too small for a detection network"
             )
-        layers.append(Layer(module, sources))
-        channels.append(out)
-        resolutions.append(resolution)
-    if kind != "Detect":
-        raise UnsupportedLayer(_shown(kind), "the last layer should be Detect")
-    return layers
+        self.layers.append(Layer(module, sources))
+        self._channels.append(channels)
+        self._resolutions.append(resolution)
+        return kind
+
+    def _module(
+        self, kind: object, arguments: object, inputs: list[int], repeats: int, where: str
+    ) -> tuple[nn.Module, int, float]:
+        """A layer, the channels of its output, and how many times smaller that is than the input along one side."""
+        match kind, _sequence(arguments, _MAX_ARGUMENTS):
+            case "Conv", (int(c2), *rest) if len(rest) <= 4 and repeats == 1 and len(inputs) == 1:
+                channels = self._scaled(c2)
+                block = Conv(inputs[0], channels, *_small(rest, where))
+                return block, channels, _stride(block.conv, where)
+            case "C3", (int(c2), *rest) if len(rest) <= 2 and len(inputs) == 1:
+                self._bottlenecks += repeats
+                if self._bottlenecks > _MAX_BOTTLENECKS:
+                    raise UnreadableCheckpoint(f"the network has more than {_MAX_BOTTLENECKS} bottlenecks")
+                channels = self._scaled(c2)
+                return C3(inputs[0], channels, repeats, *_small(rest, where)), channels, 1
+            case "SPPF", (int(c2), *rest) if len(rest) <= 1 and repeats == 1 and len(inputs) == 1:
+                channels = self._scaled(c2)
+                return SPPF(inputs[0], channels, *_small(rest, where)), channels, 1
+            case "nn.Upsample", (None | "None", 2, "nearest") if repeats == 1 and len(inputs) == 1:
+                return nn.Upsample(scale_factor=2, mode="nearest"), inputs[0], 1 / 2
+            case "Concat", (1,) if repeats == 1:
+                return Concat(1), _bounded(sum(inputs)), 1
+            case _:
+                raise UnsupportedLayer(_shown(kind), where)
+
+    def _scaled(self, channels: int) -> int:
+        return _bounded(math.ceil(min(channels, self._max_channels) * self._width / 8) * 8)
+
+
+def _bounded(channels: int) -> int:
+    if not 0 < channels <= _MAX_CHANNELS:
+        raise UnreadableCheckpoint(f"a layer would have {channels} channels")
+    return channels
 
 
 def _multiples(yaml: Mapping[str, object]) -> tuple[float, float, float]:

@@ -18,9 +18,10 @@ from stream.errors import UnknownModel, UnreadableCheckpoint, UnsupportedLayer
 from stream.network.anchor_free_head import AnchorFreeDetect
 from stream.network.anchor_head import ANCHORS, AnchorDetect
 from stream.network.architecture import Layer, build_layers, description
-from stream.network.checkpoint import Checkpoint, Record, read_checkpoint
+from stream.network.checkpoint import Checkpoint, read_checkpoint
 from stream.network.graph import INPUT, Graph, run
 from stream.network.names import MODELS, SAFETENSORS
+from stream.network.pickle_reader import PickledObject
 from stream.network.safetensors_file import read_safe_checkpoint
 
 Family: TypeAlias = Literal["yolov5", "yolov5u"]
@@ -107,7 +108,7 @@ def trainable(name: str, classes: Sequence[str]) -> Trainable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Network:
+class _Structure:
     """Layers that have their structure but, being on the meta device, no weights yet."""
 
     modules: nn.ModuleDict  # parameters are named as in the checkpoints: "model.0.conv.weight"
@@ -116,8 +117,11 @@ class _Network:
 
 
 def _network(
-    yaml: Mapping[str, object], family: Family, anchors_per_level: int, activations: Mapping[str, Record]
-) -> _Network:
+    yaml: Mapping[str, object],
+    family: Family,
+    anchors_per_level: int,
+    activations: Mapping[str, PickledObject],
+) -> _Structure:
     def detect(classes: int, channels: list[int]) -> nn.Module:
         if family == "yolov5":
             return AnchorDetect(classes, channels, anchors_per_level)
@@ -135,7 +139,7 @@ def _network(
         layers[-1].module.stride = _strides(graph)  # type: ignore[assignment] # a plain attribute of both heads
     except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise UnreadableCheckpoint(f"the network's description does not fit together ({error})") from error
-    return _Network(modules, graph, _classes(layers))
+    return _Structure(modules, graph, _classes(layers))
 
 
 def _classes(layers: list[Layer]) -> int:
@@ -151,9 +155,9 @@ def _strides(graph: Graph) -> tuple[float, ...]:
     return tuple(_PROBE / features[name].shape[-1] for name in levels)
 
 
-def _activation(record: Record | None, path: str) -> nn.Module:
+def _activation(pickled: PickledObject | None, path: str) -> nn.Module:
     """A convolution's activation: the checkpoint's, because ultralytics' modules no longer have all of YOLOv5's."""
-    match record.name if record else "SiLU":
+    match pickled.name if pickled else "SiLU":
         case "SiLU":
             return nn.SiLU(inplace=True)
         case "ReLU":
@@ -161,7 +165,7 @@ def _activation(record: Record | None, path: str) -> nn.Module:
         case "Hardswish":
             return nn.Hardswish(inplace=True)
         case "LeakyReLU":
-            slope = record.state.get("negative_slope") if record else None
+            slope = pickled.state.get("negative_slope") if pickled else None
             if not isinstance(slope, float):
                 raise UnreadableCheckpoint(f"the LeakyReLU at {path} has no slope")
             return nn.LeakyReLU(slope, inplace=True)
@@ -203,7 +207,7 @@ def load_state(modules: nn.Module, state: Mapping[str, torch.Tensor], file: str)
     )
 
 
-def _finished(network: _Network, family: Family, names: tuple[str, ...], device: torch.device) -> Model:
+def _finished(network: _Structure, family: Family, names: tuple[str, ...], device: torch.device) -> Model:
     digest = weights_hash(network.modules.state_dict())
     network.modules.requires_grad_(False)
     for module in network.modules.modules():

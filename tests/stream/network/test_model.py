@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
-from stream.errors import UnreadableCheckpoint
+from stream.errors import UnreadableCheckpoint, UnsupportedLayer
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.checkpoint import read_checkpoint
 from stream.network.model import load_model, random_model
@@ -20,6 +20,7 @@ from stream.network.names import MODELS
 from stream.network.nms import detect
 from stream.network.split import Head, Tail
 from tests.stream.network import legacy
+from tests.stream.network.checkpoints import small_description
 
 PICTURE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -192,3 +193,29 @@ def test_the_official_file_is_half_precision_and_computed_in_single(yolov5n_weig
 def test_a_missing_file_is_an_error_of_its_own(tmp_path):
     with pytest.raises(UnreadableCheckpoint, match="no checkpoint at"):
         load_model(tmp_path / "absent.pt")
+
+
+def test_refuses_other_activations(tmp_path):
+    model = legacy.Model(small_description())
+    model.model[0].act = nn.PReLU()
+    with pytest.raises(UnsupportedLayer, match="PReLU"):
+        load_model(legacy.save(model, tmp_path / "model.pt"))
+
+
+def test_refuses_a_wrong_number_of_names(tmp_path):
+    model = legacy.Model(small_description())
+    model.names = ["one"]
+    with pytest.raises(UnreadableCheckpoint, match="names 1 classes but predicts 2"):
+        load_model(legacy.save(model, tmp_path / "model.pt"))
+
+
+def test_refuses_missing_and_surplus_weights(tmp_path):
+    for change in (
+        lambda model: delattr(model.model[5], "bn"),
+        lambda model: model.model[5].register_buffer("more", torch.zeros(1)),
+        lambda model: setattr(model.model[5].conv, "weight", nn.Parameter(torch.zeros(1))),
+    ):
+        model = legacy.Model(small_description())
+        change(model)
+        with pytest.raises(UnreadableCheckpoint, match=r"model\.5\."):
+            load_model(legacy.save(model, tmp_path / "model.pt"))
