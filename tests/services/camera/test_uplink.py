@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import cv2
 from aiohttp import WSMsgType, web
@@ -17,6 +16,7 @@ from stream.session.messages import (
 )
 from tests.services.clips import FRAMES, write_video
 from tests.services.counts import balances
+from tests.services.fake_detector import serving
 from tests.services.proxy import proxy_to
 from tests.services.waiting import LIVENESS_S, until
 
@@ -110,20 +110,6 @@ async def test_a_camera_that_has_finished_says_no_more(start_detector, make_came
         await asyncio.wait_for(camera.run(), LIVENESS_S)
         assert proxy.connections == 1
         assert camera.statistics.frame_counts.detected == FRAMES
-
-
-@asynccontextmanager
-async def serving(handler):
-    """The address of a server that answers /v1/features with `handler`."""
-    app = web.Application()
-    app.router.add_get("/v1/features", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 async def test_a_camera_obeys_a_keyframe_request(make_camera):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 from base64 import b64encode
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 
 import cv2
 import numpy as np
@@ -19,85 +18,19 @@ from codec.spec import parse_codec
 from services.detector.service import EXTRA_CONNECTIONS
 from stream.errors import ConnectionLost
 from stream.network.cut import layout
-from stream.network.model import load_model
 from stream.session.camera import tensor_shapes
 from stream.session.close_codes import CloseCode
 from stream.session.detector import PREVIEW_BURST
 from stream.session.messages import (
-    FEATURES_PROTOCOL,
-    Clock,
-    Hello,
     Preview,
     TensorShape,
 )
-from stream.transport.websocket import Link, connect
+from stream.transport.websocket import Link
 from tests.services.clips import FRAMES, SIZE
+from tests.services.detector.peers import answer, closed, linked
 from tests.services.waiting import LIVENESS_S
 
 JPEG = cv2.imencode(".jpg", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
-
-
-@pytest.fixture(scope="module")
-def model(weights):
-    return load_model(weights)
-
-
-@pytest.fixture(scope="module")
-def agreed(model):
-    return layout(model.graph, "4.m", SIZE)
-
-
-@pytest.fixture
-def make_hello(model, agreed):
-    def make(**changes) -> Hello:
-        fields = {
-            "stream": "door",
-            "model": "random",
-            "weights": model.weights_hash,
-            "split": "4.m",
-            "canvas": SIZE,
-            "tensors": tensor_shapes(agreed),
-            "codec": "rle:bits=4,temporal=true",
-            "clock": Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
-        }
-        return Hello(**fields | changes)
-
-    return make
-
-
-@pytest.fixture
-def encode(agreed):
-    """Packets of random tensors, in order."""
-    encoder = parse_codec("rle:bits=4,temporal=true").encoder(agreed)
-    numbers = np.random.default_rng(0)
-    tensors = {spec.name: numbers.normal(size=spec.shape).astype(np.float32) for spec in agreed}
-
-    def encode(sequence: int, keyframe: bool = False) -> bytes:
-        if keyframe:
-            encoder.force_keyframe()
-        return encoder.encode(tensors, Stamp(sequence, time.monotonic_ns(), *SIZE)).data
-
-    return encode
-
-
-@asynccontextmanager
-async def linked(url: str):
-    async with asyncio.timeout(LIVENESS_S), connect(f"{url}/v1/features", FEATURES_PROTOCOL) as link:
-        yield link
-
-
-async def answer(link: Link) -> dict:
-    data = await link.receive()
-    assert isinstance(data, str)
-    return json.loads(data)
-
-
-async def closed(link: Link) -> ConnectionLost:
-    try:
-        while True:
-            await link.receive()
-    except ConnectionLost as lost:
-        return lost
 
 
 async def flood(link: Link, packet: bytes) -> None:

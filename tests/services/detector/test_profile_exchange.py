@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,24 +11,15 @@ from aiohttp import WSMsgType, web
 
 from codec.feature.bundled import BUNDLED
 from services.detector import handshake as handshake_module
-from services.detector.profile_store import RECEIVED_KEPT, ProfileStore
+from services.detector.profile_store import RECEIVED_KEPT
 from services.errors import DetectorRefused
-from stream.errors import ConnectionLost
-from stream.network.cut import layout
-from stream.network.model import load_model
-from stream.session.camera import tensor_shapes
 from stream.session.close_codes import CloseCode
-from stream.session.messages import FEATURES_PROTOCOL, Clock, Hello, ProfileRequest
-from stream.transport.websocket import connect
+from stream.session.messages import FEATURES_PROTOCOL, Hello, ProfileRequest
 from tests.services.calibrated import make_profile
-from tests.services.clips import FRAMES, SIZE
-from tests.services.detector.test_hostile_peers import serving
+from tests.services.clips import FRAMES
+from tests.services.detector.peers import answer, closed, linked
+from tests.services.fake_detector import serving
 from tests.services.waiting import LIVENESS_S
-
-
-@pytest.fixture(scope="module")
-def agreed(weights):
-    return layout(load_model(weights).graph, "4.m", SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +46,9 @@ def lacking(start_detector, monkeypatch):
 
 
 @pytest.fixture
-def make_hello(weights, agreed):
+def make_feature_hello(make_hello):
     def make(profile_hash: str, **changes) -> Hello:
-        fields = {
-            "stream": "door",
-            "model": "random",
-            "weights": load_model(weights).weights_hash,
-            "split": "4.m",
-            "canvas": SIZE,
-            "tensors": tensor_shapes(agreed),
-            "codec": f"feature:quality=6,temporal=true,profile={profile_hash}",
-            "clock": Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
-        }
-        return Hello(**fields | changes)
+        return make_hello(codec=f"feature:quality=6,temporal=true,profile={profile_hash}", **changes)
 
     return make
 
@@ -77,21 +56,9 @@ def make_hello(weights, agreed):
 @asynccontextmanager
 async def greeted(url: str, hello: Hello):
     """A link that has said hello, and the answer to it."""
-    async with asyncio.timeout(LIVENESS_S), connect(f"{url}/v1/features", FEATURES_PROTOCOL) as link:
+    async with linked(url) as link:
         await link.send(hello.text())
         yield link
-
-
-async def answer(link) -> dict:
-    return json.loads(await link.receive())
-
-
-async def closed(link) -> ConnectionLost:
-    try:
-        while True:
-            await link.receive()
-    except ConnectionLost as lost:
-        return lost
 
 
 def corrupt(packed: bytes) -> bytes:
@@ -115,8 +82,8 @@ async def test_a_camera_brings_its_profile_once(lacking, make_camera, profile):
     assert brought > 0.9 * len(profile.pack())
 
 
-async def test_a_detector_that_has_the_profile_asks_for_nothing(start_detector, make_hello, profile):
-    async with start_detector() as running, greeted(running.url, make_hello(profile.hash)) as link:
+async def test_a_detector_that_has_the_profile_asks_for_nothing(start_detector, make_feature_hello, profile):
+    async with start_detector() as running, greeted(running.url, make_feature_hello(profile.hash)) as link:
         assert (await answer(link))["type"] == "welcome"
 
 
@@ -140,8 +107,8 @@ async def test_a_detector_may_be_given_the_profile(lacking, make_camera, profile
     assert camera.statistics.frame_counts.detected == FRAMES
 
 
-async def test_the_profile_comes_before_the_welcome(lacking, make_hello, profile):
-    async with lacking() as running, greeted(running.url, make_hello(profile.hash)) as link:
+async def test_the_profile_comes_before_the_welcome(lacking, make_feature_hello, profile):
+    async with lacking() as running, greeted(running.url, make_feature_hello(profile.hash)) as link:
         assert await answer(link) == {"type": "profile_request", "hash": profile.hash}
         await link.send(profile.pack())
         assert (await answer(link))["type"] == "welcome"
@@ -156,7 +123,7 @@ async def refusal(link, profile: bytes | str | None = None) -> tuple[int, str]:
     return lost.code, lost.reason
 
 
-async def test_refuses_what_was_not_asked_for(lacking, make_hello, make_camera, profile):
+async def test_refuses_what_was_not_asked_for(lacking, make_feature_hello, make_camera, profile):
     packed = profile.pack()
     cases = [
         (corrupt(packed), CloseCode.PROFILE_REFUSED, "which was asked for"),
@@ -167,15 +134,15 @@ async def test_refuses_what_was_not_asked_for(lacking, make_hello, make_camera, 
     ]
     async with lacking(max_profile_mib=1) as running:
         for data, code, words in cases:
-            async with greeted(running.url, make_hello(profile.hash)) as link:
-                told, reason = await refusal(link, data)
-            assert (told, words in reason) == (code, True), reason
+            async with greeted(running.url, make_feature_hello(profile.hash)) as link:
+                close_code, reason = await refusal(link, data)
+            assert (close_code, words in reason) == (code, True), reason
         honest = make_camera(running.url, codec=codec(profile))  # the name was not taken, nothing was kept
         await asyncio.wait_for(honest.run(), LIVENESS_S)
         assert honest.statistics.frame_counts.detected == FRAMES
 
 
-async def test_refuses_a_profile_that_is_none_or_of_another_network(lacking, make_hello, agreed):
+async def test_refuses_a_profile_that_is_none_or_of_another_network(lacking, make_feature_hello, agreed):
     other = make_profile(agreed[:1])
     cases = [
         (b"garbage", CloseCode.PROFILE_REFUSED, "it does not start as a profile does"),
@@ -184,49 +151,52 @@ async def test_refuses_a_profile_that_is_none_or_of_another_network(lacking, mak
     ]
     async with lacking() as running:
         for data, code, words in cases:
-            hello = make_hello(hashlib.sha256(data).hexdigest())
+            hello = make_feature_hello(hashlib.sha256(data).hexdigest())
             async with greeted(running.url, hello) as link:
-                told, reason = await refusal(link, data)
-            assert (told, words in reason) == (code, True), reason
+                close_code, reason = await refusal(link, data)
+            assert (close_code, words in reason) == (code, True), reason
 
 
-async def test_a_profile_of_another_network_displaces_none(lacking, make_hello, profile, agreed):
+async def test_a_profile_of_another_network_displaces_none(lacking, make_feature_hello, profile, agreed):
     async with lacking() as running:
-        async with greeted(running.url, make_hello(profile.hash)) as link:
+        async with greeted(running.url, make_feature_hello(profile.hash)) as link:
             await answer(link)
             await link.send(profile.pack())
             assert (await answer(link))["type"] == "welcome"
         for number in range(RECEIVED_KEPT):
             other = make_profile(agreed[:1], number)
-            async with greeted(running.url, make_hello(other.hash, stream=f"other{number}")) as link:
+            async with greeted(running.url, make_feature_hello(other.hash, stream=f"other{number}")) as link:
                 assert (await refusal(link, other.pack()))[0] == CloseCode.CODEC_REFUSED
-        async with greeted(running.url, make_hello(profile.hash, stream="again")) as link:
+        async with greeted(running.url, make_feature_hello(profile.hash, stream="again")) as link:
             assert (await answer(link))["type"] == "welcome"
 
 
-async def test_asks_for_no_profile_where_there_is_another_reason_to_refuse(lacking, make_hello, profile):
+async def test_asks_for_no_profile_where_there_is_another_reason_to_refuse(
+    lacking, make_feature_hello, profile
+):
     cases = [
-        (make_hello(name), CloseCode.CODEC_REFUSED) for name in ("auto", "AB" * 32, "../../etc", "é" * 60)
+        (make_feature_hello(name), CloseCode.CODEC_REFUSED)
+        for name in ("auto", "AB" * 32, "../../etc", "é" * 60)
     ]
     cases += [
-        (make_hello(profile.hash, weights="0" * 64), CloseCode.WEIGHTS_DIFFER),
-        (make_hello(profile.hash, canvas=(96, 96)), CloseCode.SHAPES_DIFFER),
+        (make_feature_hello(profile.hash, weights="0" * 64), CloseCode.WEIGHTS_DIFFER),
+        (make_feature_hello(profile.hash, canvas=(96, 96)), CloseCode.SHAPES_DIFFER),
     ]
     async with lacking() as running:
         for hello, code in cases:
             async with greeted(running.url, hello) as link:
                 assert (await refusal(link))[0] == code
-        async with greeted(running.url, make_hello(profile.hash)) as link:
+        async with greeted(running.url, make_feature_hello(profile.hash)) as link:
             await answer(link)
             await link.send(profile.pack())
             await answer(link)
-            async with greeted(running.url, make_hello("0" * 64)) as second:  # under the same name
+            async with greeted(running.url, make_feature_hello("0" * 64)) as second:  # under the same name
                 assert (await refusal(second))[0] == CloseCode.STREAM_TAKEN
 
 
-async def test_does_not_wait_for_a_profile_for_ever(lacking, make_hello, profile, monkeypatch):
+async def test_does_not_wait_for_a_profile_for_ever(lacking, make_feature_hello, profile, monkeypatch):
     monkeypatch.setattr(handshake_module, "PROFILE_TIMEOUT_S", 0.2)
-    async with lacking() as running, greeted(running.url, make_hello(profile.hash)) as link:
+    async with lacking() as running, greeted(running.url, make_feature_hello(profile.hash)) as link:
         await answer(link)
         assert (await closed(link)).code == CloseCode.HELLO_TIMEOUT
 
@@ -253,31 +223,3 @@ async def test_a_camera_leaves_a_detector_that_asks_for_another_profile(make_cam
         camera.stop()
         await playing
     assert asked[0][1] == CloseCode.BAD_MESSAGE
-
-
-class TestStore:
-    class Fake:
-        def __init__(self, number: int) -> None:
-            self.hash = f"{number:064}"
-
-    def test_forgets_the_one_not_used_for_longest(self):
-        store = ProfileStore({})
-        fakes = [self.Fake(number) for number in range(RECEIVED_KEPT + 1)]
-        for fake in fakes[:-1]:
-            store.add(fake)
-        assert store[fakes[0].hash] is fakes[0]
-        store.add(fakes[-1])
-        assert fakes[1].hash not in store
-        assert len(store) == len(set(store)) == RECEIVED_KEPT
-        assert all(fake.hash in store for fake in (fakes[0], *fakes[2:]))
-
-    def test_keeps_those_that_ship_and_those_given(self):
-        shipped = self.Fake(1000)
-        given = self.Fake(1001)
-        store = ProfileStore({shipped.hash: shipped})
-        store.keep(given)
-        for number in range(3 * RECEIVED_KEPT):
-            store.add(self.Fake(number))
-        assert store[shipped.hash] is shipped
-        assert store[given.hash] is given
-        assert len(store) == len(list(store)) == RECEIVED_KEPT + 2

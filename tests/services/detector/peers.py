@@ -1,0 +1,35 @@
+"""How a camera of the test's own speaks to a detector."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+from stream.errors import ConnectionLost
+from stream.session.messages import FEATURES_PROTOCOL
+from stream.transport.websocket import Link, connect
+from tests.services.waiting import LIVENESS_S
+
+
+@asynccontextmanager
+async def linked(url: str):
+    """A link on which nothing has been said yet."""
+    async with asyncio.timeout(LIVENESS_S), connect(f"{url}/v1/features", FEATURES_PROTOCOL) as link:
+        yield link
+
+
+async def answer(link: Link) -> dict:
+    """The detector's next text."""
+    data = await link.receive()
+    assert isinstance(data, str)
+    return json.loads(data)
+
+
+async def closed(link: Link) -> ConnectionLost:
+    """How the detector closes; what it says before is skipped."""
+    try:
+        while True:
+            await link.receive()
+    except ConnectionLost as lost:
+        return lost
