@@ -20,9 +20,10 @@ from codec.feature.profile import Profile
 from codec.rle.codec import Rle
 from codec.spec import Codec, parse_codec
 from services.errors import SettingsError
+from services.evaluation.codec_sets import AnyCodec, parse_codecs
 from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
 from services.evaluation.delay import LinkModel, Placement, delay_ms, frames_per_s, ranked, transfer_ms
-from services.evaluation.evaluate import AnyCodec, evaluate, parse_codecs
+from services.evaluation.evaluate import evaluate
 from services.evaluation.pixel_codecs import FORMATS
 from services.evaluation.placements import (
     AGREEMENT,

@@ -7,24 +7,24 @@ import platform
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeGuard
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from codec.errors import BadCodecSpec
-from codec.spec import CODECS, Codec, parse_codec
-from services.errors import MissingCodec, SettingsError
+from codec.spec import Codec
+from services.errors import SettingsError
 from services.evaluation.agreement import confident
+from services.evaluation.codec_sets import AnyCodec, parse_codecs, standard_codecs
 from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed, read_clip, read_images
 from services.evaluation.labels import ClassMap
-from services.evaluation.pixel_codecs import FORMATS, Canvas, PixelCodec
+from services.evaluation.pixel_codecs import Canvas, PixelCodec
 from services.evaluation.report import report
 from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
 from services.evaluation.scores import EvaluationRecord, Scores, make_record
@@ -39,19 +39,6 @@ from stream.network.download import find_weights
 from stream.network.model import Model, load_model
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.split import Head, Tail, Unsplit
-
-AnyCodec: TypeAlias = Codec | PixelCodec
-
-# What a codec's name alone stands for: the settings that draw its curve.
-STANDARD_SETS: Mapping[str, Sequence[str]] = {
-    "feature": [f"feature:quality={quality}" for quality in range(1, 11)],
-    "raw": ["raw"],
-    "rle": [f"rle:bits={bits}" for bits in range(2, 9)],
-    **{
-        name: [f"{name}:{form.parameter}={value}" for value in form.standard]
-        for name, form in FORMATS.items()
-    },
-}
 
 
 def evaluate(
@@ -70,106 +57,80 @@ def evaluate(
     encoder looks ahead. `size` is what `canvas_for` takes. `watch` is told what runs, once a picture.
     Raises SourceError, UnknownSplitPoint or CodecError.
     """
-    unsplit, classes, consecutive = (
-        Unsplit(model),
-        ClassMap(dataset.classes, model.names),
-        dataset.kind == "clip",
-    )
-    runs = {codec: FeatureRun(codec, consecutive) for codec in codecs if not isinstance(codec, PixelCodec)}
-    ceiling = Scores()
-    truths = []
+    classes = ClassMap(dataset.classes, model.names)
+    consecutive = dataset.kind == "clip"
+    unsplit = Unsplit(model)
+    runs = {
+        codec: PixelRun(codec, consecutive)
+        if isinstance(codec, PixelCodec)
+        else FeatureRun(codec, consecutive)
+        for codec in codecs
+    }
+
+    def pictures(passing: str) -> Iterator[LetterboxedPicture]:
+        for picture in letterboxed(dataset, classes, size):
+            watch(passing)
+            yield picture
+
+    feature_runs = [run for run in runs.values() if isinstance(run, FeatureRun)]
+    ceiling, truths = _run_features(model, split, unsplit, feature_runs, pictures("features"))
+    if not truths:
+        raise SourceError(f"{dataset.name} holds no picture that can be read")
+    for codec, run in runs.items():
+        if isinstance(run, PixelRun):
+            _run_pixels(run, unsplit, pictures(str(codec)), truths)
+    return [
+        make_record(None, dataset, ceiling, ceiling),
+        *(make_record(codec, dataset, run.scores, ceiling) for codec, run in runs.items()),
+    ]
+
+
+def _run_features(
+    model: Model,
+    split: str,
+    unsplit: Unsplit,
+    runs: Sequence[FeatureRun],
+    pictures: Iterable[LetterboxedPicture],
+) -> tuple[Scores, list[Detections]]:
+    """Score every run; returns the unsplit network's scores, and what it is confident of in each picture."""
+    ceiling, truths = Scores(), []
     tail = Tail(model, split)
     heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
-    for view in _told(letterboxed(dataset, classes, size), "features", watch):
-        letterbox = view.letterbox
+    for picture in pictures:
+        letterbox = picture.letterbox
         if letterbox.canvas not in heads:
             heads[letterbox.canvas] = Head(model, split, letterbox.canvas)
         head = heads[letterbox.canvas]
         clock = StageClock(time.monotonic_ns())
-        prediction = unsplit(view.canvas).cpu()
+        prediction = unsplit(picture.canvas).cpu()
         clock.lap("unsplit", time.monotonic_ns())
-        tensors = head(view.canvas)
+        tensors = head(picture.canvas)
         clock.lap("head", time.monotonic_ns())
         ceiling.durations.add(clock.durations_ns)
-        found = scorable_detections(prediction, letterbox)
-        truth = confident(found)
+        detections = scorable_detections(prediction, letterbox)
+        truth = confident(detections)
         truths.append(truth)
-        ceiling.add_frame(found, truth, view.labels)
-        for run in runs.values():
+        ceiling.add_frame(detections, truth, picture.labels)
+        for run in runs:
             prediction = run.predict(tensors, head.layout, letterbox.frame, tail)
-            run.scores.add_frame(scorable_detections(prediction, letterbox), truth, view.labels)
-    if not truths:
-        raise SourceError(f"{dataset.name} holds no picture that can be read")
-    all_scores = {
-        codec: runs[codec].scores
-        if not isinstance(codec, PixelCodec)
-        else _watch_pixels(
-            PixelRun(codec, consecutive),
-            _told(letterboxed(dataset, classes, size), str(codec), watch),
-            truths,
-            unsplit,
-        )
-        for codec in codecs
-    }
-    return [
-        make_record(None, dataset, ceiling, ceiling),
-        *(make_record(codec, dataset, scores, ceiling) for codec, scores in all_scores.items()),
-    ]
+            run.scores.add_frame(scorable_detections(prediction, letterbox), truth, picture.labels)
+    return ceiling, truths
 
 
-def _told(
-    shown: Iterable[LetterboxedPicture], what: str, watch: Callable[[str], None]
-) -> Iterator[LetterboxedPicture]:
-    for view in shown:
-        watch(what)
-        yield view
-
-
-def _watch_pixels(
-    run: PixelRun, shown: Iterable[LetterboxedPicture], truths: Sequence[Detections], unsplit: Unsplit
-) -> Scores:
-    """What the unsplit network finds in canvases after coding, against what it found before."""
-    waiting: deque[LetterboxedPicture] = deque()
+def _run_pixels(
+    run: PixelRun, unsplit: Unsplit, pictures: Iterable[LetterboxedPicture], truths: Sequence[Detections]
+) -> None:
+    """Score what the unsplit network finds in canvases after coding, against what it found before."""
+    in_coder: deque[LetterboxedPicture] = deque()
 
     def canvases() -> Iterator[Canvas]:
-        for view in shown:
-            waiting.append(view)
-            yield view.canvas
+        for picture in pictures:
+            in_coder.append(picture)
+            yield picture.canvas
 
     for canvas, truth in zip(run.decoded(canvases()), truths, strict=True):
-        view = waiting.popleft()
-        run.scores.add_frame(scorable_detections(unsplit(canvas), view.letterbox), truth, view.labels)
-    return run.scores
-
-
-def parse_codecs(texts: Iterable[str]) -> list[AnyCodec]:
-    """The codecs to evaluate, each once: a name alone stands for its standard set.
-
-    Raises BadCodecSpec or MissingCodec.
-    """
-    specs = (spec for text in texts for spec in STANDARD_SETS.get(text, (text,)))
-    return list(dict.fromkeys(_parse_codec(spec) for spec in specs))
-
-
-def _parse_codec(text: str) -> AnyCodec:
-    name = text.partition(":")[0]
-    if name in FORMATS:
-        return PixelCodec.parse(text)
-    if name not in {codec.name for codec in CODECS}:
-        known = ", ".join([*(codec.name for codec in CODECS), *FORMATS])
-        raise BadCodecSpec(f"no codec {name[:80]!r}; there are {known}")
-    return parse_codec(text)
-
-
-def _standard_codecs(notice: Callable[[str], None]) -> list[AnyCodec]:
-    """All standard sets, but for those of codecs that are not to be had here."""
-    codecs: list[AnyCodec] = []
-    for name in STANDARD_SETS:
-        try:
-            codecs += parse_codecs([name])
-        except MissingCodec as error:
-            notice(f"left out: {error}")
-    return codecs
+        picture = in_coder.popleft()
+        run.scores.add_frame(scorable_detections(unsplit(canvas), picture.letterbox), truth, picture.labels)
 
 
 def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Path | None) -> list[AnyCodec]:
@@ -177,19 +138,21 @@ def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Pa
 
     Raises SettingsError or ProfileError.
     """
-    needy = {
-        codec: codec
-        for codec in codecs
-        if not isinstance(codec, PixelCodec)
-        and codec.takes_profile
-        and (file is not None or codec.profile_is_open)
-    }
-    if not needy:
+
+    def needs_profile(codec: AnyCodec) -> TypeGuard[Codec]:
+        return (
+            not isinstance(codec, PixelCodec)
+            and codec.takes_profile
+            and (file is not None or codec.profile_is_open)
+        )
+
+    uncalibrated = next(filter(needs_profile, codecs), None)
+    if uncalibrated is None:
         if file is not None:
             raise SettingsError("--profile is for the feature codec, and none is to be measured")
         return list(codecs)
-    profile = resolve(next(iter(needy.values())), model.weights_hash, split, file).profile
-    return [needy[codec].with_profile(profile) if codec in needy else codec for codec in codecs]
+    profile = resolve(uncalibrated, model.weights_hash, split, file).profile
+    return [codec.with_profile(profile) if needs_profile(codec) else codec for codec in codecs]
 
 
 def run_evaluate(options: Namespace) -> None:
@@ -205,7 +168,7 @@ def run_evaluate(options: Namespace) -> None:
         if path and not path.absolute().parent.is_dir():
             raise SettingsError(f"there is no folder {path.parent} to write {path.name} to")
     console, notices = Console(), Console(stderr=True)
-    codecs = parse_codecs(options.codec) if options.codec else _standard_codecs(notices.print)
+    codecs = parse_codecs(options.codec) if options.codec else standard_codecs(notices.print)
     size = parse_size(options.size)
     sources = _sources(options)
     torch.set_num_threads(options.threads)
@@ -216,11 +179,11 @@ def run_evaluate(options: Namespace) -> None:
     records: list[EvaluationRecord] = []
     for dataset in sources:
         with _progress(dataset, codecs, notices) as watch:
-            found = evaluate(model, codecs, dataset, options.split, size, watch=watch)
-        if found[0].map is not None:
+            of_source = evaluate(model, codecs, dataset, options.split, size, watch=watch)
+        if of_source[0].map is not None:
             settings["labels"] = str(ClassMap(dataset.classes, model.names))
-        print_summary(found, console)
-        records += found
+        print_summary(of_source, console)
+        records += of_source
         if options.json:
             written = {**settings, "records": [asdict(record) for record in records]}
             options.json.write_text(json.dumps(written, indent=2) + "\n")

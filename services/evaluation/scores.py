@@ -64,12 +64,12 @@ class Scores:
     raw_bytes: int = 0
     durations: StageDurations = field(default_factory=StageDurations)
 
-    def add_frame(self, found: Detections, truth: Detections, labels: Objects | None) -> None:
-        """Book one frame's detections: against the unsplit network's, and against its labels if it has any."""
+    def add_frame(self, detections: Detections, truth: Detections, labels: Objects | None) -> None:
+        """Add one frame's detections: against the unsplit network's, and against its labels if it has any."""
         self.frames += 1
-        self.agreement.add(found, truth)
+        self.agreement.add(detections, truth)
         if labels is not None:
-            self.accuracy.add(found, labels.single, labels.crowd)
+            self.accuracy.add(detections, labels.single, labels.crowd)
 
     def median_ms(self, stage: str) -> float | None:
         """Median of a stage over the frames; None if it never ran."""
@@ -80,7 +80,7 @@ class Scores:
 def make_record(
     codec: Codec | PixelCodec | None, dataset: Dataset, scores: Scores, ceiling: Scores
 ) -> EvaluationRecord:
-    """The record of one codec; of the network unsplit for None, whose scores is the ceiling itself."""
+    """The record of one codec; of the network unsplit for None, whose scores are the ceiling itself."""
     name, _, setting = str(codec or "none").partition(":")
     accuracy, agreement = scores.accuracy.over_classes(), scores.agreement.over_objects()
     sent = codec is not None

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from codec.feature.profile import Profile
 from codec.packet import Stamp
@@ -18,16 +16,6 @@ from services.errors import Exit
 from services.evaluation.advise import sentences
 from services.evaluation.dataset import read_clip
 from services.evaluation.delay import LinkModel, Placement, ranked
-from services.evaluation.placements import (
-    CODED_SHARE,
-    TRIED,
-    estimated_placements,
-    pixel_placements,
-    points_to_try,
-    split_placements,
-)
-from services.evaluation.point_costs import node_times_ms, point_costs
-from services.evaluation.scores import EvaluationRecord
 from stream.letterbox import Letterbox
 from stream.network.cut import layout, split_points
 from stream.network.model import Model, load_model
@@ -38,64 +26,6 @@ from tests.services.calibrated import make_profile
 @pytest.fixture(scope="module")
 def model(weights: Path) -> Model:
     return load_model(weights)
-
-
-def test_times_add_up_along_the_network(model: Model) -> None:
-    picture = torch.zeros(1, 3, 64, 96)
-    times = node_times_ms(model.graph, picture, rounds=2)
-    assert list(times) == [node.name for node in model.graph.nodes]
-    assert min(times.values()) > 0
-    costs = point_costs(model, picture)
-    assert [cost.point for cost in costs] == list(split_points(model.graph))
-    heads = [cost.head_ms for cost in costs]
-    assert heads == sorted(heads)
-    assert len({round(cost.head_ms + cost.tail_ms, 6) for cost in costs}) == 1
-    at = next(cost for cost in costs if cost.point == "4.m")
-    assert at.raw_bytes == sum(spec.raw_bytes for spec in layout(model.graph, "4.m", (64, 96)))
-    guessed = next(choice for choice in estimated_placements(costs) if choice.point == "4.m")
-    assert guessed.estimated
-    assert guessed.bytes == CODED_SHARE * at.raw_bytes
-
-
-def test_the_default_and_the_most_promising_points_are_tried() -> None:
-    guessed = [
-        Placement(f"{number}", "split", camera_ms=number, detector_ms=20 - number, bytes=size, point=point)
-        for number, (point, size) in enumerate({"0": 9e6, "4.m": 8e5, "9": 2e5, "10": 1e5, "11": 3e5}.items())
-    ]
-    assert points_to_try(guessed, LinkModel(1000), []) == ["4.m", "10", "9", "11", "0"][: TRIED + 1]
-    assert points_to_try(guessed, LinkModel(1000), ["9", "0", "9"]) == ["9", "0"]
-
-
-def _record(codec: str, setting: str, kb: float, agreement: float | None, **times: float) -> EvaluationRecord:
-    given: dict[str, Any] = dict.fromkeys(EvaluationRecord.__dataclass_fields__)
-    given |= {"codec": codec, "setting": setting, "kb_per_frame": kb, "agreement": agreement}
-    return EvaluationRecord(**{**given, "unsplit_ms": 70.0, "frames": 10, "objects": 50, **times})
-
-
-def test_choices_come_from_the_records() -> None:
-    none = _record("none", "", 0, 0.995)
-    coded = _record(
-        "feature",
-        "quality=6,profile=none",
-        12.5,
-        0.97,
-        head_ms=20.0,
-        encode_ms=5.0,
-        decode_ms=2.0,
-        tail_ms=50.0,
-    )
-    (choice,) = split_placements([none, coded], "4.m")
-    assert (choice.camera_ms, choice.detector_ms, choice.bytes, choice.agreement) == (25, 52, 12_500, 0.97)
-    assert "uncalibrated" in choice.name
-    pixels = [
-        _record("x264", f"crf={crf}", kb, agreement, encode_ms=3.0, decode_ms=1.0)
-        for crf, kb, agreement in ((10, 50.0, 0.98), (20, 20.0, 0.955), (30, 5.0, 0.8))
-    ]
-    jpeg = [_record("jpeg", "quality=90", 80.0, 0.9, encode_ms=1.0, decode_ms=1.0)]
-    video, stills = pixel_placements([none, *pixels, *jpeg])
-    assert video.name == "send H.264 (x264:crf=20)", "the cheapest that agrees"
-    assert (video.camera_ms, video.detector_ms, video.bytes) == (3, 71, 20_000)
-    assert stills.agreement == 0.9, "the best, where none agrees well enough"
 
 
 @pytest.mark.parametrize(

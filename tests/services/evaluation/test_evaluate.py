@@ -11,122 +11,22 @@ import cv2
 import numpy as np
 import pytest
 
-from codec.errors import BadCodecSpec
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.errors import MissingCodec, SettingsError
 from services.evaluation import pixel_codecs as pixels
-from services.evaluation.agreement import CEILING, Precision, PrecisionMeter, confident
+from services.evaluation.agreement import CEILING, confident
+from services.evaluation.codec_sets import STANDARD_SETS, parse_codecs
 from services.evaluation.dataset import read_clip, read_images
-from services.evaluation.evaluate import STANDARD_SETS, evaluate, parse_codecs, run_evaluate
-from services.evaluation.pixel_codecs import FORMATS, PixelCodec
+from services.evaluation.evaluate import evaluate, run_evaluate
+from services.evaluation.pixel_codecs import PixelCodec
 from services.evaluation.scores import EvaluationRecord
-from stream.detections import Detections
-from stream.errors import SourceError
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Head, Unsplit
 from tests.paths import DOCS
 from tests.services.clips import FRAMES, SIZE
-
-
-def detections(*rows):
-    """Each row: left, top, right, bottom, confidence, class; the most confident first."""
-    values = np.array(rows, np.float32).reshape(-1, 6)
-    return Detections(values[:, :4].copy(), values[:, 4].copy(), values[:, 5].astype(np.int64))
-
-
-def matches(*frames):
-    found = PrecisionMeter()
-    for detected, truth in frames:
-        found.add(detected, truth)
-    return found
-
-
-BOX = (10, 20, 110, 120)
-PERSON = detections((*BOX, 0.9, 0))
-NOTHING = detections()
-
-
-class TestAgreement:
-    def test_what_is_found_again_exactly_is_at_the_ceiling(self):
-        frame = detections((*BOX, 0.9, 0), (200, 20, 230, 90, 0.8, 0), (*BOX, 0.5, 7))
-        found = matches((frame, frame), (PERSON, PERSON))
-        assert found.objects == 4
-        for precision in (found.over_objects(), found.over_classes()):
-            assert precision == Precision(pytest.approx(CEILING), pytest.approx(CEILING))
-
-    @pytest.mark.parametrize(
-        "found",
-        [
-            NOTHING,
-            detections((*BOX, 0.9, 1)),  # another class
-            detections((10, 20, 59, 120, 0.9, 0)),  # IoU .49
-        ],
-    )
-    def test_what_is_missed_counts_nothing(self, found):
-        assert matches((found, PERSON)).over_objects() == Precision(0, 0)
-
-    @pytest.mark.parametrize(("width", "thresholds"), [(51, 1), (72, 5), (94, 9), (96, 10)])
-    def test_a_box_counts_at_the_thresholds_that_it_reaches(self, width, thresholds):
-        """The object is 100 wide, so a box of `width` within it has an IoU of width / 100."""
-        found = detections((10, 20, 10 + width, 120, 0.9, 0))
-        precision = matches((found, PERSON)).over_objects()
-        assert precision == Precision(pytest.approx(CEILING * thresholds / 10), pytest.approx(CEILING))
-
-    def test_objects_weigh_alike_in_one_mean_and_classes_in_the_other(self):
-        three = [(200 * left, 0, 200 * left + 100, 50, 0.9, 4) for left in range(3)]
-        found = matches((detections(*three), detections(*three, (*BOX, 0.9, 5))))
-        assert found.over_objects().ap == pytest.approx(CEILING * 3 / 4)
-        assert found.over_classes().ap == pytest.approx(CEILING / 2)
-
-    def test_a_false_detection_costs_only_where_it_is_the_more_confident(self):
-        def precision(confidence):
-            false = detections((300, 0, 400, 50, confidence, 0))
-            return matches((PERSON, PERSON), (false, NOTHING)).over_objects().ap
-
-        assert precision(0.8) == pytest.approx(CEILING)
-        assert precision(0.95) == pytest.approx(CEILING / 2, abs=0.01)
-
-    def test_an_object_is_found_once(self):
-        """Of two objects one is found twice: full precision up to a recall of one half, and no further."""
-        twice = detections((*BOX, 0.9, 0), (*BOX, 0.8, 0))
-        precision = matches((twice, detections((*BOX, 1, 0), (300, 0, 400, 50, 1, 0)))).over_objects()
-        assert precision.ap == pytest.approx(0.5, abs=0.01)
-
-    @pytest.mark.parametrize(
-        ("box", "kind", "ignored"),
-        [
-            ((300, 0, 400, 50), 0, 10),  # all of it in the crowd
-            ((300, 0, 400, 100), 0, 1),  # half of it
-            ((300, 0, 400, 69), 0, 5),  # .72 of it
-            ((300, 0, 400, 110), 0, 0),
-            ((300, 0, 400, 50), 1, 0),  # a crowd of another class
-            ((600, 0, 700, 50), 0, 0),
-        ],
-    )
-    def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(self, box, kind, ignored):
-        """A false detection above the true one halves the precision at every threshold where it counts."""
-        crowd = detections((250, 0, 500, 50, 1, kind))
-        found = PrecisionMeter()
-        found.add(detections((*box, 0.95, 0), (*BOX, 0.9, 0)), PERSON, crowd)
-        counted = (CEILING * ignored + CEILING / 2 * (10 - ignored)) / 10
-        assert found.over_objects().ap == pytest.approx(counted, abs=0.01)
-
-    def test_an_object_in_a_crowd_is_an_object(self):
-        found = PrecisionMeter()
-        found.add(PERSON, PERSON, detections((0, 0, 500, 500, 1, 0)))
-        assert found.objects == 1
-        assert found.over_objects().ap == pytest.approx(CEILING)
-
-    def test_without_objects_there_is_none(self):
-        found = matches((PERSON, NOTHING), (NOTHING, NOTHING))
-        assert found.over_objects() is found.over_classes() is None
-
-    def test_only_confident_detections_are_the_truth(self):
-        frame = detections((*BOX, 0.9, 0), (*BOX, 0.31, 1), (*BOX, 0.3, 2), (*BOX, 0.1, 3))
-        assert confident(frame).class_id.tolist() == [0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -293,69 +193,6 @@ class TestStills:
         assert none.map is none.map50 is None
         assert none.agreement == CEILING
 
-    def test_a_picture_without_a_label_file_has_no_objects(self, folder, tmp_path):
-        images, labels = tmp_path / "images", tmp_path / "labels"
-        images.mkdir()
-        labels.mkdir()
-        for name in ("a.png", "b.png"):
-            (images / name).write_bytes((folder / "1.png").read_bytes())
-        (labels / "a.txt").write_text("2 0.5 0.5 0.25 0.5\n\n")
-        first, second = (picture.labels for picture in read_images(images).pictures)
-        height, width = SIZE
-        assert first.boxes.tolist() == [[width * 0.375, height * 0.25, width * 0.625, height * 0.75]]
-        assert (first.class_id.tolist(), len(second)) == ([2], 0)
-
-    @pytest.mark.parametrize(("every", "most", "taken"), [(1, 3, 3), (3, 9, 2), (1, None, 4)])
-    def test_sampling(self, every, most, taken, folder):
-        dataset = read_images(folder, every, most)
-        assert dataset.expected == len(list(dataset.pictures)) == taken
-
-    @pytest.mark.parametrize("text", ["0 0.5 0.5 0.5", "person 0.5 0.5 0.1 0.1", "0 1 1 1 1\n0 1 1 1 1 1 1"])
-    def test_refuses_other_labels(self, text, tmp_path):
-        for name in ("images", "labels"):
-            (tmp_path / name).mkdir()
-        cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((32, 32, 3), np.uint8))
-        (tmp_path / "labels" / "a.txt").write_text(text)
-        with pytest.raises(SourceError, match="rows of class"):
-            list(read_images(tmp_path / "images").pictures)
-
-    def test_refuses_what_is_no_image(self, tmp_path):
-        (tmp_path / "a.jpg").write_bytes(b"text")
-        with pytest.raises(SourceError, match=r"a\.jpg is no image"):
-            list(read_images(tmp_path).pictures)
-
-    def test_refuses_a_folder_without_images(self, tmp_path):
-        for folder in (tmp_path, tmp_path / "absent"):
-            with pytest.raises(SourceError, match=r"no images in|cannot be read"):
-                read_images(folder)
-
-
-def test_clips_are_sampled_from_the_first_frame(video):
-    frames = [picture.image for picture in read_clip(video).pictures]
-    dataset = read_clip(video, every=3, max_frames=4)
-    assert dataset.expected == 4
-    for taken, frame in zip(dataset.pictures, frames[0:12:3], strict=True):
-        assert np.array_equal(taken.image, frame)
-    assert len(list(read_clip(video, every=3).pictures)) == read_clip(video, every=3).expected == 7
-
-
-def test_refuses_what_is_no_clip(tmp_path):
-    with pytest.raises(SourceError, match="there is no file"):
-        read_clip(tmp_path / "absent.mp4")
-
-
-def test_a_name_alone_stands_for_its_standard_set():
-    assert [str(codec).partition(",")[0] for codec in parse_codecs(["rle:bits=3", "raw", "rle"])] == [
-        "rle:bits=3",
-        "raw",
-        *(f"rle:bits={bits}" for bits in (2, 4, 5, 6, 7, 8)),
-    ]
-    assert [str(codec) for codec in parse_codecs(["jpeg"])] == [
-        f"jpeg:quality={quality}" for quality in FORMATS["jpeg"].standard
-    ]
-    with pytest.raises(BadCodecSpec, match=r"no codec 'mp3'; there are raw, rle.*, jpeg, webp"):
-        parse_codecs(["mp3"])
-
 
 class TestCommand:
     @pytest.fixture
@@ -420,7 +257,7 @@ class TestCommand:
         """Of each codec the first of its standard settings, to save time."""
         monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
         firsts = {name: settings[:1] for name, settings in STANDARD_SETS.items()}
-        monkeypatch.setattr("services.evaluation.evaluate.STANDARD_SETS", firsts)
+        monkeypatch.setattr("services.evaluation.codec_sets.STANDARD_SETS", firsts)
         options.codec, options.max_frames = None, 1
         run_evaluate(options)
         measured = {record["codec"] for record in json.loads(options.json.read_text())["records"]}

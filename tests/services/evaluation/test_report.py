@@ -12,7 +12,7 @@ import pytest
 from services.evaluation.plot import Series, plot
 from services.evaluation.report import report
 from tests.services.browser import CHROMIUM, open_browser
-from tests.services.evaluation.test_comparison import RECORDS, coded
+from tests.services.evaluation.records import RECORDS, coded
 
 CLIP = [replace(record, data=None, clip="door.mp4", map=None, map50=None) for record in RECORDS]
 SETTINGS = {"model": "yolov5n", "split": "4.m", "size": "640", "versions": {"av": "18", "pillow": "13"}}
