@@ -155,15 +155,19 @@ class CaptureProcess:
 
     def __init__(self, request: CaptureRequest) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                # -P: this file's folder must not become the first place to import from.
-                [sys.executable, "-P", str(Path(__file__)), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # FFmpeg's complaints contain the URL with its password
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    # -P: this file's folder must not become the first place to import from.
+                    [sys.executable, "-P", str(Path(__file__)), str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # FFmpeg's complaints contain the URL with its password
+                )
+        except OSError:
+            self._socket.close()
+            raise
         self._socket.setblocking(False)
         self._memories = 0
         self._memory: _Memory | None = None
