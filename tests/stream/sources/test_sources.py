@@ -789,8 +789,8 @@ async def test_a_webcam_that_is_not_there_is_awaited():
 
 PARENT = """
 import asyncio, sys
-from stream.source import CaptureOptions
-from stream.sources import open_source
+from stream.sources.base import CaptureOptions
+from stream.sources.opening import open_source
 
 async def main():
     source = open_source(sys.argv[1], CaptureOptions(open_timeout_s=60.0, read_timeout_s=60.0))
