@@ -86,4 +86,4 @@ screenshot: $(VENV)/.ok
 	$(BIN)/python -m tests.services.screenshot docs/images/live.png
 
 clean:
-	rm -rf $(VENV) .fuzz .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .venv-* .fuzz .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis build dist *.egg-info
