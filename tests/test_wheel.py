@@ -52,7 +52,13 @@ def test_holds_data_of_every_kind(wheel):
     """So that the test above cannot pass for want of files."""
     names = installed(wheel)
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
-    for folder in ("codec/feature/profiles", "stream/network/bundled", "services/detector/page"):
+    for folder in (
+        "codec/feature/profiles",
+        "stream/network/bundled",
+        "services/detector/page",
+        "services/evaluation/templates",
+        "services/study/templates",
+    ):
         assert any(name.startswith(f"{folder}/") and not name.endswith(".py") for name in names), folder
     assert not [name for name in names if name.startswith(("tests/", WORKSHOP))]
 

@@ -1,15 +1,113 @@
-"""Rate against quality as an SVG picture, for a page that brings the colours."""
+"""How figures look, and how they become SVG: by matplotlib, in colors that everybody can tell apart.
+
+A page shows a figure in the page's own colors, light or dark, and says what a point is where the pointer rests on it.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from html import escape
+from itertools import cycle
+from typing import Any
 
-WIDTH, HEIGHT = 720, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 36, 46  # margins, wide enough for letters twice as large on a phone
-_MARKS = ("circle", "square", "diamond", "triangle")
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator
+
+# Okabe and Ito's colors, with gray for their yellow, which is too pale for a line on white; then two of Tol's.
+COLORS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#222222", "#888888", "#882255", "#44aa99",
+)  # fmt: skip
+MARKS = ("o", "s", "D", "^", "v", "P", "X", "*", "p", "h")
+_GRID = "#dddddd"
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",  # texts stay texts: smaller, and a reader can search and copy them
+    "svg.hashsalt": "splitcast",  # else two drawings of the same records differ
+}
+
+# What a page shows instead of a figure's colors: its style sheet gives them for light and for dark.
+_VARIABLES = {
+    _GRID: "var(--line)",
+    **{color: f"var(--c{number})" for number, color in enumerate(COLORS)},
+    COLORS[6]: "var(--ink)",
+    "#000000": "var(--ink)",  # of axes
+}
+
+_HEX = re.compile("#[0-9a-f]{6}")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """In here figures are drawn and written as all are; matplotlib's own settings stay what they are."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A color and a mark for each name, as keywords for `Axes.plot`."""
+    pairs = zip(dict.fromkeys(names), cycle(zip(COLORS, MARKS, strict=True)), strict=False)
+    return {name: {"color": color, "marker": mark} for name, (color, mark) in pairs}
+
+
+def svg(figure: Figure, **options: Any) -> str:
+    """The figure as an SVG document, the same bytes for the same figure; `options` are matplotlib's."""
+    file = io.StringIO()
+    with style():
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **options)
+    return file.getvalue()
+
+
+def page_svg(figure: Figure, caption: str, notes: Mapping[str, str] | None = None) -> Markup:
+    """The figure as an element of a page, in the page's colors; `notes` say what the artists with these gids are."""
+    document = svg(figure, transparent=True)
+    root = ET.fromstring(document)
+    referred = {*re.findall(r'href="#([^"]+)"', document), *re.findall(r"url\(#([^)]+)\)", document)}
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]  # a page needs no namespaces
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        if "style" in attributes:
+            attributes["style"] = re.sub(
+                _HEX, lambda color: _VARIABLES.get(color[0], color[0]), attributes["style"]
+            )
+        if note := (notes or {}).get(attributes.get("id", "")):
+            title = ET.Element("title")
+            title.text = note
+            element.insert(0, title)
+        if attributes.get("id") not in referred:
+            attributes.pop("id", None)  # other figures of the page have the same
+        element.attrib = attributes
+    for child in list(root):
+        if child.tag == "metadata" or child.find("style") is not None:
+            root.remove(child)  # says who made it; joins lines as the page's style sheet does
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "width": root.attrib["width"],
+        "role": "img",
+        "aria-label": caption,
+    }
+    return Markup(ET.tostring(root, encoding="unicode"))  # ElementTree escapes what it writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,97 +115,70 @@ class Series:
     """The settings of one codec."""
 
     name: str
-    kind: int  # which of the page's colours: class `c0`, `c1`, ...
+    kind: int  # which of COLORS and MARKS
     points: Sequence[tuple[float, float, str]]  # kB per frame, quality, and what the pointer is told there
 
 
 def plot(
-    series: Sequence[Series], quality: str, ceiling: float | None, title: str, least: float | None = None
-) -> str:
-    """An SVG element: kB per frame on a logarithmic axis, `quality` on a straight one.
+    series: Sequence[Series], quality: str, ceiling: float | None, caption: str, least: float | None = None
+) -> Markup | None:
+    """An SVG element: kB per frame on a logarithmic axis, `quality` on a straight one. None without points.
 
-    `ceiling` is drawn as a line across. What lies below `least` is left out. Empty without points.
+    `ceiling` is drawn as a line across. What lies below `least` is left out.
     """
-    series = [
-        replace(one, points=[point for point in one.points if least is None or point[1] >= least])
-        for one in series
+    shown = [
+        replace(codec, points=[point for point in codec.points if least is None or point[1] >= least])
+        for codec in series
     ]
-    shown = [one for one in series if one.points]
+    shown = [codec for codec in shown if codec.points]
     if not shown:
-        return ""
-    axes = _Axes(
-        [kb for one in shown for kb, _, _ in one.points],
-        [value for one in shown for _, value, _ in one.points] + ([ceiling] if ceiling else []),
-    )
-    parts = [*axes.draw(quality)]
-    if ceiling:
-        y = axes.y(ceiling)
-        parts.append(f'<path class="ceiling" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
-    for one in shown:
-        path = "L".join(f"{axes.x(kb):.1f} {axes.y(value):.1f}" for kb, value, _ in sorted(one.points))
-        marks = "".join(
-            f'<g transform="translate({axes.x(kb):.1f} {axes.y(value):.1f})">{mark(one.kind)}'
-            f"<title>{escape(told)}</title></g>"
-            for kb, value, told in one.points
+        return None
+    notes = {}
+    # So small, with letters so large, that it can be read on a phone; a page shows it larger where there is room.
+    with style(), mpl.rc_context({"font.size": 10, "legend.fontsize": 9}):
+        figure = Figure(figsize=(4.8, 3.5))
+        axis = figure.subplots()
+        for codec in shown:
+            look: dict[str, Any] = {
+                "color": COLORS[codec.kind % len(COLORS)],
+                "marker": MARKS[codec.kind % len(MARKS)],
+            }
+            points = sorted(codec.points)
+            # The first kind is what the page is about.
+            width = 2.4 if codec.kind == 0 else 1.2
+            axis.plot(
+                [kb for kb, _, _ in points],
+                [value for _, value, _ in points],
+                lw=width,
+                label=codec.name,
+                **look,
+            )
+            for number, (kb, value, note) in enumerate(codec.points):
+                gid = f"{codec.name}/{number}"
+                notes[gid] = note
+                axis.plot([kb], [value], ls="", gid=gid, **look)
+        if ceiling:
+            axis.axhline(ceiling, color=COLORS[7], ls="--", lw=0.8)
+        qualities = [value for codec in shown for _, value, _ in codec.points] + (
+            [ceiling] if ceiling else []
         )
-        parts.append(f'<g class="series c{one.kind}"><path class="line" d="M{path}"/>{marks}</g>')
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        + "".join(parts)
-        + "</svg>"
+        _scale(axis, [kb for codec in shown for kb, _, _ in codec.points], qualities)
+        axis.set(xlabel="kB per frame", ylabel=quality)
+        figure.legend(loc="outside lower center", ncols=4)
+    return page_svg(figure, caption, notes)
+
+
+def _scale(axis: Axes, rates: Sequence[float], qualities: Sequence[float]) -> None:
+    """Round limits and ticks: 1, 2 and 5 times powers of ten, and multiples of .05."""
+    axis.set_xscale("log")
+    axis.set_xlim(min(rates) / 1.15, max(rates) * 1.15)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+    bottom, top = math.floor(min(qualities) * 20 - 1e-9) / 20, math.ceil(max(qualities) * 20 + 1e-9) / 20
+    steps = round((top - bottom) * 20)
+    axis.set_ylim(bottom, top)
+    axis.yaxis.set_major_locator(
+        MultipleLocator(0.05 * (1 if steps <= 8 else 2 if steps <= 14 else 4), bottom)
     )
-
-
-def mark(kind: int) -> str:
-    """The sign of a codec: neighbours in colour differ in shape."""
-    match _MARKS[kind % len(_MARKS)]:
-        case "circle":
-            return '<circle r="4"/>'
-        case "square":
-            return '<path d="M-3.6 -3.6H3.6V3.6H-3.6Z"/>'
-        case "diamond":
-            return '<path d="M0 -5L5 0L0 5L-5 0Z"/>'
-        case _:
-            return '<path d="M0 -4.8L4.6 3.6H-4.6Z"/>'
-
-
-class _Axes:
-    def __init__(self, rates: Sequence[float], qualities: Sequence[float]) -> None:
-        self._low, self._high = math.log(min(rates) / 1.15), math.log(max(rates) * 1.15)
-        self._bottom = math.floor(min(qualities) * 20 - 1e-9) / 20
-        self._top = math.ceil(max(qualities) * 20 + 1e-9) / 20
-
-    def x(self, rate: float) -> float:
-        share = (math.log(rate) - self._low) / (self._high - self._low)
-        return _LEFT + share * (WIDTH - _LEFT - _RIGHT)
-
-    def y(self, quality: float) -> float:
-        share = (quality - self._bottom) / (self._top - self._bottom)
-        return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
-
-    def draw(self, quality: str) -> list[str]:
-        """Grid, figures and names of the axes."""
-        parts = []
-        foot = HEIGHT - _BOTTOM
-        for rate in self._rates():
-            x = self.x(rate)
-            parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{foot}"/>')
-            parts.append(f'<text x="{x:.1f}" y="{foot + 18}" text-anchor="middle">{rate:g}</text>')
-        steps = round((self._top - self._bottom) * 20)
-        every = 1 if steps <= 8 else 2 if steps <= 14 else 4
-        for step in range(0, steps + 1, every):
-            value = self._bottom + step / 20
-            y = self.y(value)
-            parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
-            parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.2f}</text>')
-        parts.append(
-            f'<text class="axis" x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">kB per frame</text>'
-        )
-        parts.append(f'<text class="axis" x="4" y="18">{escape(quality)}</text>')
-        return parts
-
-    def _rates(self) -> list[float]:
-        """1, 2 and 5 times powers of ten that lie on the axis."""
-        decades = range(math.floor(self._low / math.log(10)), math.ceil(self._high / math.log(10)) + 1)
-        rates = (times * 10.0**decade for decade in decades for times in (1, 2, 5))
-        return [rate for rate in rates if self._low <= math.log(rate) <= self._high]
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2f}"))

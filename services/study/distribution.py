@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from codec.layout import FloatArray
+from services.evaluation.plot import COLORS
 from services.study.dataset import PictureSet
-from services.study.draw import COLORS, label, legend
+from services.study.draw import label, legend
 from services.study.levels import entropy
 from services.study.record import StudyRecord, by_subject, rounded
 from services.study.section import Table, percent

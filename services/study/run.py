@@ -12,10 +12,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 
 from services.errors import SettingsError
+from services.evaluation.plot import style, svg
 from services.loading import choose_device
 from services.study.classification import Classification
 from services.study.dataset import PictureSet, class_pictures, clip_pictures, folder_pictures
-from services.study.draw import png, style, svg
+from services.study.draw import png
 from services.study.experiments import EXPERIMENTS
 from services.study.networks import DEFAULT, NetworkSpec
 from services.study.record import RecordBook

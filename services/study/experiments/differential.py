@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from codec.rle.kernels import Levels
+from services.evaluation.plot import looks
 from services.study.distribution import AXES
-from services.study.draw import label, legend, looks, panels, stamp
+from services.study.draw import label, legend, panels, stamp
 from services.study.levels import BITS, QUICK_BITS, level_entropy, levels_of, zero_run_bytes
 from services.study.record import StudyRecord, by_subject
 from services.study.section import KIB, Claim, Drawing, Section, Table, kibibytes

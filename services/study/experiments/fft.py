@@ -9,8 +9,9 @@ import numpy as np
 from scipy import fft
 
 from codec.layout import FloatArray, Layout
+from services.evaluation.plot import looks
 from services.study.accuracy import SCORES, Change, accuracies, main_score, unchanged
-from services.study.draw import label, legend, looks, panels
+from services.study.draw import label, legend, panels
 from services.study.record import StudyRecord, by_subject
 from services.study.section import Claim, Drawing, Section, Table
 from services.study.study import Experiment, Study

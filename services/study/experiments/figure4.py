@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray
+from services.evaluation.plot import COLORS
 from services.study.distribution import PROBABILITIES, drawable, tensor_names
-from services.study.draw import COLORS, label, legend, panels, stamp
+from services.study.draw import label, legend, panels, stamp
 from services.study.record import StudyRecord, rounded
 from services.study.section import Claim, Drawing, Section, Table, percent
 from services.study.study import Experiment, Study

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from codec.rle.codec import Rle
+from services.evaluation.plot import looks
 from services.study.accuracy import SCORES, accuracies, main_score, through, unchanged
-from services.study.draw import label, legend, looks, panels
+from services.study.draw import label, legend, panels
 from services.study.levels import BITS, FLOAT, ROWS, bits_label
 from services.study.record import StudyRecord, by_subject
 from services.study.section import Claim, Drawing, Section, Table

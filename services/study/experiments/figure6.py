@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from codec.layout import Layout, raw_bytes
 from codec.packet import Stamp
 from codec.rle.codec import Rle
-from services.study.draw import COLORS, label, legend, looks, panels, stamp
+from services.evaluation.plot import COLORS, looks
+from services.study.draw import label, legend, panels, stamp
 from services.study.levels import BITS, FLOAT, ROWS, bits_label
 from services.study.record import StudyRecord, by_subject
 from services.study.section import KIB, Claim, Drawing, Section, Table, kibibytes, percent

@@ -16,7 +16,8 @@ import zstandard
 
 from codec.packet import Stamp
 from codec.rle.codec import Rle
-from services.study.draw import label, legend, looks, panels, stamp
+from services.evaluation.plot import looks
+from services.study.draw import label, legend, panels, stamp
 from services.study.levels import BITS, FLOAT, RANGE_BYTES, ROWS, bits_label, levels_of
 from services.study.record import StudyRecord, by_subject
 from services.study.section import KIB, Claim, Drawing, Section, Table, kibibytes, percent

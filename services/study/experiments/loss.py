@@ -26,10 +26,11 @@ from codec.packet import Stamp
 from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
 from codec.spec import Codec, parse_codec
+from services.evaluation.plot import looks
 from services.profiles import resolve
 from services.study.accuracy import rounded_scores
 from services.study.dataset import PictureSet
-from services.study.draw import label, legend, looks, panels
+from services.study.draw import label, legend, panels
 from services.study.levels import levels_of
 from services.study.record import StudyRecord, by_subject
 from services.study.section import Claim, Drawing, Section, Table, kibibytes

@@ -23,9 +23,10 @@ from codec.rle.kernels import Levels
 from codec.spec import parse_codec
 from services.errors import NotMeasurable
 from services.evaluation.curves import Curve
+from services.evaluation.plot import looks
 from services.profiles import resolve
 from services.study.accuracy import SCORES, Change, accuracies, main_score, through
-from services.study.draw import label, legend, looks, panels, stamp
+from services.study.draw import label, legend, panels, stamp
 from services.study.levels import BITS, QUICK_BITS, RANGE_BYTES, level_entropy, levels_of, zero_run_bytes
 from services.study.record import StudyRecord, by_subject
 from services.study.section import KIB, Claim, Drawing, Section, Table

@@ -15,9 +15,10 @@ from codec.rle.codec import Rle
 from codec.rle.kernels import Levels
 from codec.spec import parse_codec
 from services.errors import NotMeasurable
+from services.evaluation.plot import looks
 from services.profiles import resolve
 from services.study.dataset import PictureSet
-from services.study.draw import label, legend, looks, panels
+from services.study.draw import label, legend, panels
 from services.study.levels import BITS, QUICK_BITS, entropy, level_entropy, levels_of
 from services.study.record import Settings, StudyRecord, by_subject, rounded
 from services.study.section import Claim, Drawing, Section, Table, kibibytes, percent
