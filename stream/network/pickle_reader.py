@@ -124,7 +124,7 @@ _TEXTS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _OLD_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
 _BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 _LITERALS = _NUMBERS | _TEXTS | _OLD_TEXTS | _BYTES
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _DICTS = frozenset({"collections.OrderedDict", "collections.defaultdict"})
 
@@ -171,8 +171,6 @@ class PickleReader:
                 stack.append(_CONSTANTS[opcode])
             case "MARK":
                 self._marks.append(len(stack))
-            case "EMPTY_TUPLE":
-                stack.append(())
             case _ if opcode in _TUPLES:
                 stack.append(tuple(self._pop(_TUPLES[opcode])))
             case "TUPLE":
@@ -216,11 +214,9 @@ class PickleReader:
             case "REDUCE" | "NEWOBJ":
                 stack.append(self._made(*self._pop(2)))
             case "NEWOBJ_EX":
-                target, arguments, _ = self._pop(3)
-                stack.append(self._made(target, arguments))
+                stack.append(self._made(*self._pop(3)[:2]))
             case "BUILD":
-                (state,) = self._pop(1)
-                self._build(stack[-1], state)
+                self._build(*self._pop(1))
             case _:
                 raise UnreadableCheckpoint(f"the pickle uses opcode {opcode}, which PyTorch never writes")
 
@@ -285,8 +281,9 @@ class PickleReader:
                 return tensor
         return PickledObject(target.path)
 
-    def _build(self, target: object, state: object) -> None:
-        """What stands for `target.__setstate__(state)`: a record keeps its attributes, all else ignores them."""
+    def _build(self, state: object) -> None:
+        """What stands for `__setstate__(state)` of the last value, which only an object keeps."""
+        target = self.stack[-1]
         if isinstance(target, PickledObject):
             parts = state if isinstance(state, tuple) else (state,)
             self._spend(len(parts))

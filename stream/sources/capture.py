@@ -239,7 +239,7 @@ class CaptureProcess:
 # --- The child. ---
 
 
-class _FreeSlots:
+class FreeSlots:
     """The slots of the latest memory that may be filled. One thread takes them, another gives them back."""
 
     def __init__(self) -> None:
@@ -274,7 +274,7 @@ class _Parent:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self.slots = _FreeSlots()
+        self.slots = FreeSlots()
         self.gone = threading.Event()
 
     def request(self) -> CaptureRequest:
@@ -317,7 +317,7 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
     with _complaints() as complaints:
         camera = _open(cv2, request)
         if not camera.isOpened():
-            parent.tell(Lost(_explain(request, time.monotonic() - started_s, complaints()), 0))
+            parent.tell(Lost(explain(request, time.monotonic() - started_s, complaints()), 0))
             return
     parent.tell(Opened())
     memory: _Memory | None = None
@@ -405,7 +405,7 @@ def _complaints() -> Iterator[Callable[[], str]]:
         os.close(caught)
 
 
-def _explain(request: CaptureRequest, took_s: float, complaints: str) -> str:
+def explain(request: CaptureRequest, took_s: float, complaints: str) -> str:
     """Why the camera did not open, for people: by the clock, or by what FFmpeg said last."""
     if took_s >= request.open_timeout_s:
         return f"no answer for {took_s:.1f} s"

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.sources.base import FramesSkipped, Source, SourceEvent
+from stream.sources.base import CaptureOptions, FramesSkipped, Source, SourceEvent
 from tests.services.waiting import LIVENESS_S
 
 BITS = 16
+IMPATIENT = CaptureOptions(open_timeout_s=5.0, read_timeout_s=1.0, backoff_min_s=0.05, backoff_max_s=0.2)
 
 
 def numbered(number: int, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
@@ -68,15 +69,22 @@ async def receive(source: Source, count: int) -> list:
     return frames
 
 
+async def numbers(source) -> list[int]:
+    """What all pictures that are still to come carry."""
+    async with asyncio.timeout(LIVENESS_S):
+        return [number_of(frame.image) async for frame in source]
+
+
+async def drain(source) -> None:
+    """Take every frame until the source ends."""
+    async for _ in source:
+        pass
+
+
 @contextlib.asynccontextmanager
 async def drained(source: Source):
     """Take frames as fast as they come, in the background."""
-
-    async def drain() -> None:
-        async for _ in source:
-            pass
-
-    draining = asyncio.create_task(drain())
+    draining = asyncio.create_task(drain(source))
     try:
         yield
     finally:

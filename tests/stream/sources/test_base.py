@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from stream.sources.base import CaptureOptions
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"open_timeout_s": 0},
+        {"read_timeout_s": float("inf")},
+        {"backoff_min_s": 2.0, "backoff_max_s": 1.0},
+        {"backoff_jitter": 2.0},
+        {"rtsp_transport": "carrier pigeon"},
+    ],
+)
+def test_refuses_senseless_options(setting):
+    with pytest.raises(ValueError):  # noqa: PT011 (each has its own words)
+        CaptureOptions(**setting)

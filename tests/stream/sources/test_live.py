@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from itertools import pairwise
+
+import pytest
+
+from stream.sources.base import CaptureOptions, SourceConnected, SourceLost, SourceRetry
+from stream.sources.opening import open_source
+from tests.services.waiting import LIVENESS_S
+from tests.stream.sources.watching import (
+    IMPATIENT,
+    Events,
+    assert_nothing_left,
+    capture_children,
+    drain,
+    drained,
+    is_running,
+    number_of,
+    open_descriptors,
+    receive,
+)
+
+
+async def test_live_frames_arrive_in_order(camera):
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source:
+        frames = await receive(source, 20)
+        now_ns = time.monotonic_ns()
+    order = [number_of(frame.image) for frame in frames]
+    assert order == sorted(set(order))
+    times_ns = [frame.captured_ns for frame in frames]
+    assert times_ns == sorted(set(times_ns))
+    assert now_ns - LIVENESS_S * 10**9 < times_ns[0] < times_ns[-1] < now_ns
+    assert events.of(SourceConnected) == [SourceConnected(320, 240)]
+    assert events.of(SourceLost) == []
+
+
+async def test_a_slow_consumer_gets_the_newest_and_every_skip_is_counted(camera):
+    events = Events()
+    order = []
+    async with asyncio.timeout(LIVENESS_S), open_source(camera.url, CaptureOptions(), events) as source:
+        async for frame in source:
+            order.append(number_of(frame.image))
+            if len(order) == 6:
+                break
+            # While nobody asks, newer pictures keep displacing the one that waits.
+            target = events.skipped + 5
+            while events.skipped < target:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert all(later - earlier > 5 for earlier, later in pairwise(order))
+    # The camera numbers its pictures and HTTP loses none, so the numbers tell how many were captured.
+    assert order[-1] + 1 <= len(order) + events.skipped <= camera.number
+
+
+async def test_a_frame_belongs_to_the_consumer(camera):
+    async with open_source(camera.url, IMPATIENT) as source:
+        (first,) = await receive(source, 1)
+        number = number_of(first.image)
+        await receive(source, 10)
+        assert number_of(first.image) == number
+        first.image[:] = 0
+
+
+async def test_pictures_stay_readable_when_the_camera_changes_its_resolution(camera):
+    """OpenCV may scale them to the first size; whatever it delivers must arrive whole."""
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source:
+        await receive(source, 5)
+        for size in [(640, 480), (160, 120)]:
+            camera.size = size
+            changed_from = camera.number
+            async with asyncio.timeout(LIVENESS_S):
+                while number_of((await anext(source)).image) < changed_from + 5:
+                    pass
+    assert events.of(SourceLost) == []
+
+
+async def test_a_camera_that_goes_away_is_awaited(camera):
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source:
+        await receive(source, 3)
+        async with drained(source):
+            await camera.stop()
+            lost = await events.until(SourceLost, 3)
+            assert "refused" in lost.reason
+        retries = events.of(SourceRetry)
+        assert [retry.attempt for retry in retries[:2]] == [1, 2]
+        assert all(0.05 <= retry.delay_s <= 0.2 for retry in retries)
+        await camera.start()
+        await receive(source, 3)
+    assert len(events.of(SourceConnected)) == 2
+    assert not any("secret" in str(event) for event in events.seen)
+
+
+async def test_a_frozen_camera_is_lost_and_found(camera):
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source, drained(source):
+        await events.until(SourceConnected)
+        camera.flowing.clear()
+        lost = await events.until(SourceLost)
+        assert "no picture" in lost.reason
+        camera.flowing.set()
+        await events.until(SourceConnected, 2)
+
+
+async def test_closing_while_the_camera_hangs(camera):
+    events = Events()
+    patient = CaptureOptions(open_timeout_s=60.0, read_timeout_s=60.0)
+    async with open_source(camera.url, patient, events) as source:
+        await receive(source, 1)
+        camera.flowing.clear()
+        hanging = asyncio.create_task(drain(source))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            await source.aclose()
+            await hanging  # the iteration ends
+    assert_nothing_left()
+
+
+async def test_closing_before_anything_answers(camera):
+    camera.flowing.clear()
+    source = open_source(camera.url, CaptureOptions(open_timeout_s=60.0))
+    waiting = asyncio.create_task(drain(source))
+    async with asyncio.timeout(LIVENESS_S):
+        while not camera.requests:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await source.aclose()
+        await waiting
+    assert_nothing_left()
+
+
+@pytest.mark.parametrize("yields", [0, 1, 2, 5])
+async def test_closing_while_a_capture_process_ends(camera, yields):
+    source = open_source(camera.url, IMPATIENT)
+    await receive(source, 3)
+    async with drained(source):
+        (child,) = capture_children()
+        os.kill(child, signal.SIGSTOP)  # so that its end takes a while
+        await camera.stop()
+        for _ in range(yields):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await source.aclose()
+    assert not is_running(child)
+    assert_nothing_left()
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(camera, monkeypatch):
+    events = Events()
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python3")
+        source = open_source(camera.url, IMPATIENT, events)
+        reading = asyncio.create_task(receive(source, 1))
+        lost = await events.until(SourceLost)
+        assert "cannot be started" in lost.reason
+    await reading
+    await source.aclose()
+
+
+async def test_a_killed_capture_process_is_replaced(camera):
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source:
+        await receive(source, 3)
+        async with drained(source):
+            (child,) = capture_children()
+            os.kill(child, signal.SIGKILL)
+            lost = await events.until(SourceLost)
+            assert "ended unexpectedly" in lost.reason
+            await events.until(SourceConnected, 2)
+        assert capture_children() != [child]
+        await receive(source, 3)
+
+
+async def test_a_silent_capture_process_is_killed(camera):
+    """The last resort: the child itself hangs, timeouts and all, as in a camera's driver."""
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source:
+        await receive(source, 3)
+        async with drained(source):
+            (child,) = capture_children()
+            os.kill(child, signal.SIGSTOP)
+            lost = await events.until(SourceLost)
+            assert "for a picture" in lost.reason
+            await events.until(SourceConnected, 2)
+        assert not is_running(child)
+
+
+async def test_a_busy_event_loop_is_not_taken_for_a_lost_camera(camera):
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source:
+        await receive(source, 3)
+        (child,) = capture_children()
+        # The HTTP camera stands still too, but the child has at least one picture to say by then.
+        time.sleep(0.3)  # noqa: ASYNC251
+        await receive(source, 3)
+        assert capture_children() == [child]
+    assert events.of(SourceLost) == []
+
+
+async def test_connections_leave_nothing_open(camera):
+    events = Events()
+    open_before = open_descriptors()
+    async with open_source(camera.url, IMPATIENT, events) as source, drained(source):
+        for count in range(1, 4):
+            await events.until(SourceConnected, count)
+            for child in capture_children():
+                os.kill(child, signal.SIGKILL)
+            await events.until(SourceLost, count)
+    await camera.stop()
+    await asyncio.sleep(0.1)
+    await camera.start()
+    assert open_descriptors() <= open_before
+
+
+async def test_an_error_of_the_event_handler_reaches_the_consumer(camera):
+    def refuse(event):
+        raise RuntimeError("the handler is broken")
+
+    async with asyncio.timeout(LIVENESS_S), open_source(camera.url, IMPATIENT, refuse) as source:
+        with pytest.raises(RuntimeError, match="the handler is broken"):
+            await anext(source)
+
+
+async def test_a_webcam_that_is_not_there_is_awaited():
+    events = Events()
+    async with open_source("99", IMPATIENT, events) as source, drained(source):
+        lost = await events.until(SourceLost, 2)
+        assert "there is no /dev/video99" in lost.reason
+    assert_nothing_left()
