@@ -70,11 +70,11 @@ def run_calibrate(options: Namespace) -> None:
             return open_images(options.images, options.max_images)[1]
 
         def samples() -> Iterable[Sample]:
-            return progress.track(sampler.of(pictures()), images, description=f"pass {next(passes)}")
+            return progress.track(sampler.samples(pictures()), images, description=f"pass {next(passes)}")
 
         variants: Iterable[Sample] = ()
         if options.variants:
-            drawn = sampler.of_variants(pictures(), options.variants)
+            drawn = sampler.variant_samples(pictures(), options.variants)
             variants = progress.track(drawn, images * options.variants, description="variants")
         # This goes on for some time after the last picture.
         profile = calibrate(samples, train_step_network, metadata, options.seed, variants)
@@ -116,7 +116,7 @@ def _listed(source: Path) -> list[Path]:
 class Sampler:
     """Draws samples of pictures, one picture at a time.
 
-    A picture's draws depend on the seed and its place alone, so that every pass gives the same samples.
+    A picture's draws depend on the seed and its index alone, so that every pass gives the same samples.
     """
 
     model: Model
@@ -125,16 +125,16 @@ class Sampler:
     draws: int
     seed: int
 
-    def of(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Sample]:
+    def samples(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Sample]:
         """A sample of each picture, letterboxed as for inference."""
-        for place, picture in enumerate(pictures):
-            yield self._sample(picture, np.random.default_rng((self.seed, place)))
+        for index, picture in enumerate(pictures):
+            yield self._sample(picture, np.random.default_rng((self.seed, index)))
 
-    def of_variants(self, pictures: Iterable[NDArray[np.uint8]], variants: int) -> Iterator[Sample]:
+    def variant_samples(self, pictures: Iterable[NDArray[np.uint8]], variants: int) -> Iterator[Sample]:
         """Samples of so many variants of each picture."""
-        for place, picture in enumerate(pictures):
+        for index, picture in enumerate(pictures):
             for number in range(1, variants + 1):  # not from 0, which would seed as the picture itself does
-                rng = np.random.default_rng((self.seed, place, number))
+                rng = np.random.default_rng((self.seed, index, number))
                 yield self._sample(vary(picture, rng), rng)
 
     def _sample(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> Sample:
@@ -146,7 +146,7 @@ class Sampler:
 def vary(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """The picture from half to twice as near and, as often as not, mirrored: uint8 (H, W, 3) as before.
 
-    What is nearer is cut off at random, what is farther stands in grey at random.
+    What is nearer is cut off at random, what is farther stands in gray at random.
     """
     height, width = picture.shape[:2]
     scale = 2 ** rng.uniform(-1, 1)

@@ -53,8 +53,8 @@ def fisher_samples(
     gradients = []
     for draw in range(draws):
         signed = [weight * _signs(weight, rng) for weight in weights]
-        found = torch.autograd.grad(values, list(leaves.values()), signed, retain_graph=draw < draws - 1)
-        gradients.append({name: _array(gradient) for name, gradient in zip(leaves, found, strict=True)})
+        sample = torch.autograd.grad(values, list(leaves.values()), signed, retain_graph=draw < draws - 1)
+        gradients.append({name: _array(gradient) for name, gradient in zip(leaves, sample, strict=True)})
     return Sample({name: _array(tensor) for name, tensor in crossing.items()}, gradients)
 
 
@@ -75,7 +75,7 @@ def _anchor_weights(logits: torch.Tensor) -> torch.Tensor:
 
     p is the sigmoid of a logit l. Objectness and classes have the Fisher information of a Bernoulli variable's logit,
     p (1 - p), a class as far as there is an object. A box counts as far as it is confident, and by its change
-    relative to its size: a width of (2p)^2 anchors has d log(width)/dl = 2 (1 - p), and a centre at 2p cells moves
+    relative to its size: a width of (2p)^2 anchors has d log(width)/dl = 2 (1 - p), and a center at 2p cells moves
     by 2p (1 - p) cells.
     """
     p = logits.sigmoid()

@@ -38,8 +38,8 @@ def _parse_codec(text: str) -> AnyCodec:
     if name in FORMATS:
         return PixelCodec.parse(text)
     if name not in {codec.name for codec in CODECS}:
-        known = ", ".join([*(codec.name for codec in CODECS), *FORMATS])
-        raise BadCodecSpec(f"no codec {name[:80]!r}; there are {known}")
+        names = ", ".join([*(codec.name for codec in CODECS), *FORMATS])
+        raise BadCodecSpec(f"no codec {name[:80]!r}; there are {names}")
     return parse_codec(text)
 
 

@@ -26,7 +26,7 @@ class RequiredRate:
     """What a codec needs for a quality, in kB per frame."""
 
     kb: float | None  # None if it does not get there
-    less: bool = False  # its cheapest setting is better than asked for already: it needs no more than `kb`
+    less: bool = False  # its cheapest setting is already better: it needs no more than `kb`
 
     def __str__(self) -> str:
         return "no" if self.kb is None else f"{'< ' if self.less else ''}{kilobytes(self.kb)}"
@@ -68,7 +68,9 @@ class Comparison:
             for score, bounds in _RANGES
             if codec != self.reference
         ] or [None, None]
-        return Ranking(codec, tuple(_need(curve, asked) for asked in LEVELS), curve.most, *ratios)
+        return Ranking(
+            codec, tuple(_required_rate(curve, quality) for quality in LEVELS), curve.most, *ratios
+        )
 
     def sentences(self) -> list[str]:
         """The conclusion in words."""
@@ -76,26 +78,26 @@ class Comparison:
 
     def _at_a_level(self) -> str:
         """What the codecs need for the highest level that more than one gets to."""
-        for number, asked in reversed(list(enumerate(LEVELS))):
-            needs = {ranking.codec: ranking.needs[number] for ranking in self.rankings}
-            there = sorted((need.kb, codec) for codec, need in needs.items() if need.kb is not None)
-            if not there or len(there) < min(2, len(self.rankings)):
+        for number, quality in reversed(list(enumerate(LEVELS))):
+            rates = {ranking.codec: ranking.needs[number] for ranking in self.rankings}
+            reached = sorted((rate.kb, codec) for codec, rate in rates.items() if rate.kb is not None)
+            if not reached or len(reached) < min(2, len(self.rankings)):
                 continue
-            told = ", ".join(f"{codec} {needs[codec]} kB" for _, codec in there)
-            short = [
-                f"{other.codec} ({score(other.most)} at best)"
-                for other in self.rankings
-                if needs[other.codec].kb is None
-            ]
-            rest = f" Not reached by {', '.join(short)}." if short else ""
-            return f"At an agreement of {level(asked)} a frame needs: {told}.{rest}"
+            needs = ", ".join(f"{codec} {rates[codec]} kB" for _, codec in reached)
+            missed = ", ".join(
+                f"{ranking.codec} ({score(ranking.most)} at best)"
+                for ranking in self.rankings
+                if rates[ranking.codec].kb is None
+            )
+            rest = f" Not reached by {missed}." if missed else ""
+            return f"At an agreement of {level(quality)} a frame needs: {needs}.{rest}"
         return ""
 
     def _in_the_mean(self) -> str:
-        compared = [(other.ratio.ratio, other.codec) for other in self.rankings if other.ratio]
+        compared = sorted((ranking.ratio.ratio, ranking.codec) for ranking in self.rankings if ranking.ratio)
         if not compared:
             return ""
-        ratios = ", ".join(f"{codec} {factor(ratio)}" for ratio, codec in sorted(compared))
+        ratios = ", ".join(f"{codec} {factor(ratio)}" for ratio, codec in compared)
         low, high = map(level, AP_RANGE)
         return (
             f"Bytes of {self.reference} over those of the others at equal agreement, in the mean from {low} to {high}: "
@@ -118,10 +120,10 @@ class Comparison:
                 lost.append(codec)
             else:
                 kept.append((cheapest.kb_per_frame or 0, short_name(cheapest, self.coded)))
-        told = ", ".join(f"{name} ({kilobytes(kb)} kB)" for kb, name in sorted(kept)) or "none"
+        settings = ", ".join(f"{name} ({kilobytes(kb)} kB)" for kb, name in sorted(kept)) or "none"
         rest = f" Not even at their finest: {', '.join(lost)}." if lost else ""
         within = f"within {LOSS:.0%} of the unsplit network's {score(whole)}"
-        return f"mAP stays {within} from these settings on: {told}.{rest}"
+        return f"mAP stays {within} from these settings on: {settings}.{rest}"
 
 
 def points(records: Iterable[EvaluationRecord], score: Score) -> list[tuple[float, float]]:
@@ -130,12 +132,12 @@ def points(records: Iterable[EvaluationRecord], score: Score) -> list[tuple[floa
     return [(kb, value) for kb, value in pairs if kb is not None and value is not None]
 
 
-def _need(curve: Curve, asked: float) -> RequiredRate:
-    if asked > curve.most or not curve.points:
+def _required_rate(curve: Curve, quality: float) -> RequiredRate:
+    if quality > curve.most or not curve.points:
         return RequiredRate(None)
-    if asked < curve.least:
+    if quality < curve.least:
         return RequiredRate(curve.points[0][0], less=True)
-    return RequiredRate(curve.rate_at(asked))
+    return RequiredRate(curve.rate_at(quality))
 
 
 def short_name(record: EvaluationRecord, records: Sequence[EvaluationRecord]) -> str:

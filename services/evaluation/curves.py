@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Least rate for a quality: log(rate) runs straight between neighbouring settings.
+    """Least rate for a quality: log(rate) runs straight between neighboring settings.
 
     Both grow along the curve: a setting that a cheaper one equals or exceeds in quality is left out, because so near
     to each other settings differ by chance.

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.letterbox import Letterbox, canvas_for
-from stream.sources.files import image_paths, open_video, read_image, read_video
+from stream.sources.files import Image, image_paths, open_video, read_image, read_video
 from stream.sources.virtual_camera import VirtualCamera
 
 
@@ -24,9 +22,9 @@ from stream.sources.virtual_camera import VirtualCamera
 class LabeledPicture:
     """One picture and, where it is known, what there is to see."""
 
-    image: NDArray[np.uint8]  # (H, W, 3), BGR
+    image: Image  # (H, W, 3), BGR
     labels: Detections | None  # by the labels' own classes, see Dataset.classes
-    crowd: Detections | None = None  # labelled regions in which a detection is neither right nor wrong
+    crowd: Detections | None = None  # labeled regions in which a detection is neither right nor wrong
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,19 +60,19 @@ def read_images(
     if not paths:
         raise SourceError(f"there are no images in {folder}; give a folder that holds some")
     paths = paths[::every][:max_frames]
-    known = CocoLabels(labels) if labels else YoloLabels.beside(folder)
+    truth = CocoLabels(labels) if labels else YoloLabels.beside(folder)
 
     def read() -> Iterator[LabeledPicture]:
         for path in paths:
-            picture = read_image(path)
-            if known is None:
-                yield LabeledPicture(picture, None)
+            image = read_image(path)
+            if truth is None:
+                yield LabeledPicture(image, None)
             else:
-                objects = known.of(path, *picture.shape[:2])
-                yield LabeledPicture(picture, objects.single, objects.crowd)
+                objects = truth.of(path, *image.shape[:2])
+                yield LabeledPicture(image, objects.single, objects.crowd)
 
     return Dataset(
-        "data", folder.absolute().name, len(paths), _Reading(read), known.classes if known else None
+        "data", folder.absolute().name, len(paths), _Reading(read), truth.classes if truth else None
     )
 
 
@@ -105,7 +103,7 @@ def read_virtual(uri: str, frames: int) -> Dataset:
 class LetterboxedPicture:
     """One picture as the network is shown it."""
 
-    canvas: NDArray[np.uint8]  # (H, W, 3), BGR
+    canvas: Image  # (H, W, 3), BGR
     letterbox: Letterbox
     labels: Objects | None  # by the network's classes
 

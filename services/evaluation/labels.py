@@ -1,4 +1,4 @@
-"""What there is to see in labelled images: a folder of YOLO's text files, or a file of COCO's."""
+"""What there is to see in labeled images: a folder of YOLO's text files, or a file of COCO's."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class YoloLabels:
         return cls(folder, next((_names(path) for path in described if path.is_file()), None))
 
     def of(self, image: Path, height: int, width: int) -> Objects:
-        """Rows of class, centre x, centre y, width, height in shares of the picture. Raises SourceError."""
+        """Rows of class, center x, center y, width, height in shares of the picture. Raises SourceError."""
         path = self._folder / f"{image.stem}.txt"
         text = path.read_text(errors="replace") if path.exists() else ""
         rows = [line.split() for line in text.splitlines() if line.strip()]
@@ -68,9 +68,9 @@ class YoloLabels:
         except ValueError:
             values = np.full((1, 5), np.nan, np.float32)
         if not np.isfinite(values).all():
-            raise SourceError(f"{path} does not hold rows of class, centre x, centre y, width, height")
-        centre, extent = values[:, 1:3], values[:, 3:5]
-        corners = np.hstack((centre - extent / 2, centre + extent / 2)) * ([width, height] * 2)
+            raise SourceError(f"{path} does not hold rows of class, center x, center y, width, height")
+        center, extent = values[:, 1:3], values[:, 3:5]
+        corners = np.hstack((center - extent / 2, center + extent / 2)) * ([width, height] * 2)
         boxes = corners.astype(np.float32)
         return Objects(_objects(list(zip(values[:, 0].astype(int), boxes, strict=True))))
 
@@ -138,10 +138,10 @@ class CocoLabels:
         """The objects of an image by its file's name. Raises SourceError for one that the file does not list."""
         if image.name not in self._images:
             raise SourceError(f"{self._path} does not list {image.name}; take it out of the folder")
-        found = self._annotations[self._images[image.name]]
+        annotations = self._annotations[self._images[image.name]]
         return Objects(
-            _objects([_row(annotation) for annotation in found if not annotation.iscrowd]),
-            _objects([_row(annotation) for annotation in found if annotation.iscrowd]),
+            _objects([_row(annotation) for annotation in annotations if not annotation.iscrowd]),
+            _objects([_row(annotation) for annotation in annotations if annotation.iscrowd]),
         )
 
 
@@ -164,9 +164,9 @@ class ClassMap:
         self._named = labels is not None
         if labels is None:
             labels = dict(enumerate(network))
-        known = {name: number for number, name in enumerate(network)}
+        numbers = {name: number for number, name in enumerate(network)}
         self._labels = labels
-        self._numbers = {number: known[name] for number, name in labels.items() if name in known}
+        self._numbers = {number: numbers[name] for number, name in labels.items() if name in numbers}
         if not self._numbers:
             raise SourceError(
                 f"the labels know {_some(labels.values())} and the network {_some(network)}: no class in common"

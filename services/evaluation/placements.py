@@ -38,8 +38,8 @@ def points_to_try(estimated: Sequence[Placement], link: LinkModel, required: Seq
     if required:
         return list(dict.fromkeys(required))
     best = [placement.point for placement in ranked(estimated, link)[:TRIED]]
-    known = [placement.point for placement in estimated]
-    return list(dict.fromkeys([*(point for point in (DEFAULT_SPLIT,) if point in known), *best]))
+    points = [placement.point for placement in estimated]
+    return list(dict.fromkeys([*(point for point in (DEFAULT_SPLIT,) if point in points), *best]))
 
 
 def split_placements(records: Sequence[EvaluationRecord], point: str) -> list[Placement]:

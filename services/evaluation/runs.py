@@ -85,7 +85,7 @@ class PixelRun:
         if last:
             packed += coder.encode(None)
         clock.lap("encode", time.monotonic_ns())
-        decoded = [shown for packet in packed for shown in coder.decode(packet)]
+        decoded = [image for packet in packed for image in coder.decode(packet)]
         if last:
             decoded += coder.decode(None)
         clock.lap("decode", time.monotonic_ns())

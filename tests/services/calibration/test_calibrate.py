@@ -286,7 +286,7 @@ class TestSamples:
         first, second, third = pictures
 
         def drawn(*pictures, seed=0):
-            return list(Sampler(model, "4.m", 64, draws=1, seed=seed).of(pictures))
+            return list(Sampler(model, "4.m", 64, draws=1, seed=seed).samples(pictures))
 
         base = drawn(first, second)
         assert equal(base[1], drawn(third, second)[1])
@@ -298,7 +298,7 @@ class TestSamples:
         first, second = pictures
 
         def drawn(*pictures, seed=0, count=2):
-            return list(Sampler(model, "4.m", 64, draws=1, seed=seed).of_variants(pictures, count))
+            return list(Sampler(model, "4.m", 64, draws=1, seed=seed).variant_samples(pictures, count))
 
         base = drawn(first, second)
         assert not equal(base[2], base[3])
@@ -310,12 +310,12 @@ class TestSamples:
         """A picture of 64x96 at a long side of 192 is enlarged; at 96x96 exactly it has grey above and below."""
         _, (_, picture) = open_images(folder, 2)
         assert picture.shape == (*SIZE, 3)
-        (sample,) = Sampler(model, "4.m", (96, 96), draws=1, seed=0).of([picture])
+        (sample,) = Sampler(model, "4.m", (96, 96), draws=1, seed=0).samples([picture])
         canvas = np.full((96, 96, 3), 114, np.uint8)
         canvas[16:80] = picture
         expected = Head(model, "4.m", (96, 96))(canvas)
         assert all(np.array_equal(sample.tensors[name], expected[name]) for name in expected)
-        (sample,) = Sampler(model, "4.m", 192, draws=1, seed=0).of([picture])
+        (sample,) = Sampler(model, "4.m", 192, draws=1, seed=0).samples([picture])
         assert sample.tensors["4.m"].shape == (32, 128 // 8, 192 // 8)
 
     def test_images_come_in_the_order_of_the_list(self, folder, tmp_path):
