@@ -1,1 +1,137 @@
-"""The split network, the session and the frame sources. Model code (torch) and socket code (asyncio) never meet."""
+"""The split network, the session between its halves, and the sources of frames.
+
+A name is loaded when it is first used, so that a program without a network never waits for torch, and one without
+a camera never for OpenCV. Model code (torch) and socket code (asyncio) never meet in here; a program joins them:
+
+    >>> import numpy as np
+    >>> from stream import Head, Letterbox, Tail, canvas_for, detect, find_weights, load_model
+    >>> image = np.full((360, 640, 3), 114, np.uint8)  # a frame: (H, W, 3), BGR
+
+    The camera's half, on a canvas that the network can have:
+
+    >>> model = load_model(find_weights("demo"))
+    >>> letterbox = Letterbox((360, 640), canvas_for(320, 360, 640))
+    >>> head = Head(model, "4.m", letterbox.canvas)
+    >>> tensors = head(letterbox.apply(image))
+    >>> [(spec.name, spec.shape) for spec in head.layout]
+    [('4.cv2', (32, 24, 40)), ('4.m', (32, 24, 40))]
+
+    The detector's half, from the tensors that cross to boxes in the frame:
+
+    >>> tail = Tail(model, "4.m")
+    >>> detections = detect(tail(tensors), letterbox)
+    >>> len(detections), detections.boxes.shape
+    (0, (0, 4))
+
+`codec` makes bytes of the tensors; `open_source` gives frames; `CameraSession` and `DetectorSession` are the two ends
+of the protocol without a socket. Every error is a StreamError, see `stream.errors`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stream.detections import Detections
+    from stream.errors import (
+        CheckpointError,
+        ConnectionLost,
+        InvalidMessage,
+        InvalidSize,
+        SessionError,
+        SourceError,
+        StreamError,
+        UnknownSplitPoint,
+        WeightsError,
+        WrongTensors,
+    )
+    from stream.frame import Frame
+    from stream.letterbox import Letterbox, canvas_for
+    from stream.network.cut import live_set, split_points
+    from stream.network.download import find_weights
+    from stream.network.model import Model, load_model
+    from stream.network.nms import detect
+    from stream.network.split import Head, Tail, Unsplit
+    from stream.session.camera import CameraSession
+    from stream.session.close_codes import CloseCode
+    from stream.session.detector import DetectorSession
+    from stream.session.messages import Ack, Hello, KeyframeRequest, Preview, Reject, Report, Welcome
+    from stream.sources.base import CaptureOptions, Source, SourceEvent
+    from stream.sources.opening import open_source
+    from stream.transport.websocket import Link, connect
+
+__all__ = [
+    "Ack",
+    "CameraSession",
+    "CaptureOptions",
+    "CheckpointError",
+    "CloseCode",
+    "ConnectionLost",
+    "Detections",
+    "DetectorSession",
+    "Frame",
+    "Head",
+    "Hello",
+    "InvalidMessage",
+    "InvalidSize",
+    "KeyframeRequest",
+    "Letterbox",
+    "Link",
+    "Model",
+    "Preview",
+    "Reject",
+    "Report",
+    "SessionError",
+    "Source",
+    "SourceError",
+    "SourceEvent",
+    "StreamError",
+    "Tail",
+    "UnknownSplitPoint",
+    "Unsplit",
+    "WeightsError",
+    "Welcome",
+    "WrongTensors",
+    "canvas_for",
+    "connect",
+    "detect",
+    "find_weights",
+    "live_set",
+    "load_model",
+    "open_source",
+    "split_points",
+]
+
+_NAMES = {
+    "stream.detections": "Detections",
+    "stream.errors": "CheckpointError ConnectionLost InvalidMessage InvalidSize SessionError SourceError StreamError "
+    "UnknownSplitPoint WeightsError WrongTensors",
+    "stream.frame": "Frame",
+    "stream.letterbox": "Letterbox canvas_for",
+    "stream.network.cut": "live_set split_points",
+    "stream.network.download": "find_weights",
+    "stream.network.model": "Model load_model",
+    "stream.network.nms": "detect",
+    "stream.network.split": "Head Tail Unsplit",
+    "stream.session.camera": "CameraSession",
+    "stream.session.close_codes": "CloseCode",
+    "stream.session.detector": "DetectorSession",
+    "stream.session.messages": "Ack Hello KeyframeRequest Preview Reject Report Welcome",
+    "stream.sources.base": "CaptureOptions Source SourceEvent",
+    "stream.sources.opening": "open_source",
+    "stream.transport.websocket": "Link connect",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value  # so that this is asked once for each
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,73 @@
+"""The packages' doors: what they hand out is there, and their examples are true."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import stream
+
+DOORS = [stream]
+HEAVY = {"torch", "torchvision", "ultralytics", "cv2", "numpy", "asyncio", "aiohttp", "pydantic"}
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_every_name_is_there(door):
+    assert list(door.__all__) == sorted(set(door.__all__))
+    assert all(hasattr(door, name) for name in door.__all__)
+    assert set(door.__all__) <= set(dir(door))
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        door.absent  # noqa: B018
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_every_name_has_a_docstring(door):
+    values = {name: getattr(door, name) for name in door.__all__}
+    assert not [name for name, value in values.items() if callable(value) and not inspect.getdoc(value)]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_the_examples_are_true(door):
+    result = doctest.testmod(door)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_type_checkers_see_what_programs_get():
+    """The lazy door names each module twice: for type checkers, and for programs."""
+    block = next(node for node in ast.parse(inspect.getsource(stream)).body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert sorted(seen) == list(stream.__all__)
+    for name, module in seen.items():
+        assert getattr(stream, name) is getattr(importlib.import_module(module), name)
+
+
+def test_the_door_of_stream_loads_nothing():
+    program = f"import sys, stream; assert not {HEAVY} & set(sys.modules); stream.Frame"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("CameraSession", {"torch", "cv2", "asyncio", "aiohttp"}),
+        ("open_source", {"torch", "aiohttp"}),
+        ("Head", {"aiohttp"}),
+        ("SourceError", {"torch", "cv2", "asyncio", "pydantic"}),
+    ],
+)
+def test_a_name_loads_no_more_than_it_needs(name, without):
+    program = f"import sys; from stream import {name}; print(*{without} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert loaded.stdout.split() == []
