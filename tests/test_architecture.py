@@ -23,6 +23,7 @@ MEASURE = {
     "tqdm",
     "matplotlib",
     "jinja2",
+    "markupsafe",
     "faster_coco_eval",
 }
 OFFLINE = MEASURE | TORCH
