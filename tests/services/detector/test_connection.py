@@ -8,12 +8,18 @@ import cv2
 import numpy as np
 import pytest
 
+from codec.errors import CorruptPacket, MissingReference, StateMismatch, TruncatedPacket
+from codec.packet import Stamp
+from codec.spec import parse_codec
+from services.detector.connection import reject_reason
 from stream.letterbox import Letterbox
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Unsplit
 from stream.session.close_codes import CloseCode
+from stream.session.messages import REJECT_REASONS
 from tests.services.clips import FRAMES, SIZE
+from tests.services.detector.peers import answer, linked
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
 
@@ -80,3 +86,69 @@ async def test_boxes_are_in_pixels_of_the_original_picture(start_detector, make_
     for box in messages[0]["predictions"]:
         assert box["width"] / 2 - 0.1 <= box["x"] <= 150 - box["width"] / 2 + 0.1
         assert box["height"] / 2 - 0.1 <= box["y"] <= 200 - box["height"] / 2 + 0.1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (CorruptPacket("its checksum"), "corrupt"),
+        (TruncatedPacket(10, 2), "corrupt"),
+        (MissingReference(3, None), "missing_reference"),
+        (StateMismatch(1, 2), "reference_mismatch"),
+        (RuntimeError("out of memory"), "error"),
+    ],
+)
+def test_every_error_has_its_reason(error, reason):
+    assert reject_reason(error) == reason
+
+
+@pytest.mark.parametrize(
+    ("announced", "reason"), [({"reject_reasons": REJECT_REASONS}, "reference_mismatch"), ({}, "corrupt")]
+)
+async def test_a_reference_that_differs_is_rejected(start_detector, make_hello, agreed, announced, reason):
+    """The camera's and the detector's frames before it differ; an older camera does not know the reason."""
+    codec = parse_codec("feature:profile=none")
+    numbers = np.random.default_rng(0)
+    tensors, others = (
+        {spec.name: numbers.normal(size=spec.shape).astype(np.float32) for spec in agreed} for _ in range(2)
+    )
+    encoder = codec.encoder(agreed)
+    encoder.encode(tensors, Stamp(0, 0, *SIZE))  # which the detector does not get
+    difference = encoder.encode(tensors, Stamp(1, 1, *SIZE))
+    assert not difference.keyframe
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello(codec=str(codec), **announced).text())
+        assert (await answer(link))["type"] == "welcome"
+        await link.send(codec.encoder(agreed).encode(others, Stamp(0, 0, *SIZE)).data)
+        assert (await answer(link))["type"] == "ack"
+        await link.send(difference.data)
+        reject = await answer(link)
+        assert (reject["type"], reject["reason"]) == ("reject", reason)
+        assert (await answer(link))["type"] == "keyframe"
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        counts = {
+            reason: sample("splitcast_detector_frames_rejected_total", {"reason": reason})
+            for reason in REJECT_REASONS
+        }
+    assert counts == dict.fromkeys(REJECT_REASONS, 0) | {"reference_mismatch": 1}
+
+
+async def test_a_frame_that_the_tail_fails_on_costs_one_frame(
+    start_detector, make_hello, encode, monkeypatch
+):
+    """The detector's reference is good all the same: it asks for no keyframe, and takes the next difference."""
+
+    async def fail(*_):
+        raise RuntimeError("out of memory")
+
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(make_hello().text())
+        await answer(link)
+        with monkeypatch.context() as broken:
+            broken.setattr(running.detector.inference, "detect", fail)
+            await link.send(encode(0))
+            assert await answer(link) == {"type": "reject", "reason": "error", "detail": "out of memory"}
+        await link.send(encode(1))
+        ack = await answer(link)
+        assert (ack["type"], ack["sequence"]) == ("ack", 1)
+        assert ack["stages_ns"].keys() == {"queue", "decode", "tail", "nms", "publish"}

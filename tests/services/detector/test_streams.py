@@ -4,25 +4,11 @@ import pytest
 
 from codec.layout import TensorSpec
 from services.detector.streams import LOST_STREAMS_KEPT, Stream, Streams
-from stream.session.camera import tensor_shapes
-from stream.session.messages import Clock, Hello, Report
+from stream.session.messages import Report
+from tests.stream.session.peers import make_hello
 
 LAYOUT = (TensorSpec("4.m", (8, 4, 4)),)
 SECOND = 10**9
-
-
-def make_hello(**changes) -> Hello:
-    fields = {
-        "stream": "door",
-        "model": "yolov5n",
-        "weights": "ab" * 32,
-        "split": "4.m",
-        "canvas": (64, 96),
-        "tensors": tensor_shapes(LAYOUT),
-        "codec": "rle:bits=4",
-        "clock": Clock(monotonic_ns=1, unix_ns=2),
-    }
-    return Hello(**fields | changes)
 
 
 def make_report(detected: int, latency_sum_ms: float | None = None, **changes) -> Report:

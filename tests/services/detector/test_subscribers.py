@@ -58,3 +58,13 @@ async def test_a_slow_subscriber_never_slows_the_detector(start_detector, make_c
         assert sample("splitcast_detector_subscriber_dropped_messages_total") > 0
         slow[1].transport.abort()
     await subscription
+
+
+async def test_a_consumer_is_not_heard_and_is_forgotten_when_it_leaves(start_detector):
+    async with start_detector() as running, ClientSession() as session:
+        async with session.ws_connect(f"{running.url}/v1/detections") as ws:
+            await until(lambda: len(running.detector.broadcast) == 1)
+            await ws.send_str("hello?")
+            running.detector.broadcast.publish("door", "first")
+            assert await ws.receive_str(timeout=LIVENESS_S) == "first"
+        await until(lambda: len(running.detector.broadcast) == 0)
