@@ -13,7 +13,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 def page_templates(*packages: str) -> Environment:
     """The templates that lie in `templates/` of these packages, and those that all pages are made of.
 
-    Values are escaped, but for what is Markup.
+    Values are escaped, but for what a template calls safe.
     """
     loaders = [PackageLoader(package) for package in dict.fromkeys((*packages, "services.evaluation"))]
     return Environment(

@@ -16,7 +16,6 @@ from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator
@@ -79,8 +78,11 @@ def svg(figure: Figure, **options: Any) -> str:
     return file.getvalue()
 
 
-def page_svg(figure: Figure, caption: str, notes: Mapping[str, str] | None = None) -> Markup:
-    """The figure as an element of a page, in the page's colors; `notes` say what the artists with these gids are."""
+def page_svg(figure: Figure, caption: str, notes: Mapping[str, str] | None = None) -> str:
+    """The figure as an element of HTML, escaped, in the page's colors.
+
+    `notes` are what the pointer is told, by the gids of artists.
+    """
     document = svg(figure, transparent=True)
     root = ET.fromstring(document)
     referred = {*re.findall(r'href="#([^"]+)"', document), *re.findall(r"url\(#([^)]+)\)", document)}
@@ -107,7 +109,7 @@ def page_svg(figure: Figure, caption: str, notes: Mapping[str, str] | None = Non
         "role": "img",
         "aria-label": caption,
     }
-    return Markup(ET.tostring(root, encoding="unicode"))  # ElementTree escapes what it writes
+    return ET.tostring(root, encoding="unicode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Series:
 
 def plot(
     series: Sequence[Series], quality: str, ceiling: float | None, caption: str, least: float | None = None
-) -> Markup | None:
+) -> str | None:
     """An SVG element: kB per frame on a logarithmic axis, `quality` on a straight one. None without points.
 
     `ceiling` is drawn as a line across. What lies below `least` is left out.

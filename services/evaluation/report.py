@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from services.evaluation.comparison import (
     AP50_RANGE,
     AP_RANGE,
@@ -53,7 +51,7 @@ class SourceReport:
 class RateFigure:
     """Rate against quality, and what stands below."""
 
-    svg: Markup
+    svg: str  # an element of HTML
     caption: str
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from services.evaluation.comparison import AP50_RANGE, AP_RANGE, LEVELS, Comparison, factor, level, short_name
 from services.evaluation.scores import EvaluationRecord
 
-FEW = 100  # confident detections: with less, neighbouring settings differ by more than their quality does
+FEW = 100  # confident detections: with less, neighboring settings differ by more than their quality does
 
 
 def print_summary(records: Sequence[EvaluationRecord], console: Console) -> None:

@@ -59,16 +59,16 @@ class _TopOne:
     """Share of pictures whose most likely class is the label, and is the unsplit network's."""
 
     def __init__(self) -> None:
-        self._pictures = self._labelled = self._right = self._same = 0
+        self._pictures = self._labeled = self._right = self._same = 0
 
     def add(self, sample: SplitSample, prediction: torch.Tensor) -> None:
         truth, answer = sample.truth(), int(prediction.argmax())
         self._pictures += 1
         self._same += answer == truth.answer
         if truth.label is not None:
-            self._labelled += 1
+            self._labeled += 1
             self._right += answer == truth.label
 
     def values(self) -> dict[str, float]:
-        scores = {"top1": self._right / self._labelled} if self._labelled else {}
+        scores = {"top1": self._right / self._labeled} if self._labeled else {}
         return {**scores, "agreement": self._same / self._pictures} if self._pictures else scores

@@ -26,7 +26,7 @@ from stream.network.split import Head, Tail, picture_tensor
 @dataclass(frozen=True, slots=True, eq=False)
 class _DetectionTruth:
     letterbox: Letterbox
-    found: Detections  # by the unsplit network, above CONFIDENT
+    detected: Detections  # by the unsplit network, above CONFIDENT
     labels: Objects | None
 
 
@@ -84,7 +84,7 @@ class _Precision:
 
     def add(self, sample: SplitSample, prediction: torch.Tensor) -> None:
         truth = sample.truth()
-        self._scores.add_frame(scorable_detections(prediction, truth.letterbox), truth.found, truth.labels)
+        self._scores.add_frame(scorable_detections(prediction, truth.letterbox), truth.detected, truth.labels)
 
     def values(self) -> dict[str, float]:
         scores: dict[str, float] = {}

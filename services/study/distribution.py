@@ -91,7 +91,7 @@ class Descriptions:
 
     def write_summary(self) -> None:
         """Write the means over all pictures."""
-        summary = {f"{name} {part}": _mean(each) for (name, part), each in self._by_part.items()}
+        summary = {f"{name} {part}": _mean(pictures) for (name, part), pictures in self._by_part.items()}
         self._study.write(self._experiment, self._subject, self._pictures, {"summary": True}, values=summary)
 
 

@@ -1,4 +1,4 @@
-"""Trains the embedded demo network from random initialisation, by labels and by a teacher's outputs and features."""
+"""Trains the embedded demo network from random initialization, by labels and by a teacher's outputs and features."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def course(steps: int, peak: float) -> list[float]:
 def losses_apart(student: Trainable, teacher: Teacher, batch: Batch) -> dict[str, torch.Tensor]:
     """Each layer reads the teacher's features, so that none waits until those before it are good."""
     pictures = as_input(batch.images)
-    expected, wanted = teacher(pictures, tuple(BLOCKS))
+    expected, target_logits = teacher(pictures, tuple(BLOCKS))
     known = {INPUT: pictures, **expected}
     ours: dict[str, torch.Tensor] = {}
     with torch.autocast("cpu", torch.bfloat16):
@@ -159,7 +159,7 @@ def losses_apart(student: Trainable, teacher: Teacher, batch: Batch) -> dict[str
             ours |= run(block(student.graph, makes), {name: known[name][views] for name in reads}, (makes,))
     levels = [expected[name].float() for name in student.graph.nodes[-1].inputs]
     logits = head_logits(detection_head(student.graph), levels)
-    return {"feature": feature_loss(ours, expected), "output": output_loss(logits, wanted)}
+    return {"feature": feature_loss(ours, expected), "output": output_loss(logits, target_logits)}
 
 
 def losses_together(student: Trainable, teacher: Teacher, batch: Batch) -> dict[str, torch.Tensor]:
@@ -171,11 +171,11 @@ def losses_together(student: Trainable, teacher: Teacher, batch: Batch) -> dict[
     head = detection_head(student.graph)
     logits = head_logits(head, [features[name].float() for name in student.graph.nodes[-1].inputs])
     taught = batch.distilled
-    expected, wanted = teacher(pictures[taught], TOGETHER)
+    expected, target_logits = teacher(pictures[taught], TOGETHER)
     return {
         "feature": feature_loss({name: value[taught] for name, value in features.items()}, expected),
-        "output": output_loss([level[taught] for level in logits], wanted),
-        "label": label_loss(head, logits, batch.targets, batch.labelled),
+        "output": output_loss([level[taught] for level in logits], target_logits),
+        "label": label_loss(head, logits, batch.targets, batch.labeled),
         "range": range_loss(crossing),
     }
 

@@ -34,38 +34,39 @@ def main() -> None:
     torch.set_num_threads(1)
     table = Table("model", "class", "objects", "AP50", "AP50-95")
     for name in options.model or [DEMO]:
-        for kind, matches in assess(load_model(find_weights(name)), options.images, options.size).items():
-            if (precision := matches.over_classes()) is not None:
+        for kind, meters in assess(load_model(find_weights(name)), options.images, options.size).items():
+            if (precision := meters.over_classes()) is not None:
                 figures = f"{precision.ap50:.3f}", f"{precision.ap:.3f}"
-                table.add_row(Path(name).stem, kind, str(matches.objects), *figures)
+                table.add_row(Path(name).stem, kind, str(meters.objects), *figures)
     Console().print(table)
 
 
 def assess(model: Model, images: Path, size: int = 640) -> dict[str, PrecisionMeter]:
-    """PrecisionMeter of the demo's classes on labelled COCO images: over all (`all`), then of each class.
+    """Average precision of the demo's classes on labeled COCO images: over all (`all`), then of each class.
 
     The network may know other classes too; what it finds of them is not counted.
     """
     network = Unsplit(model)
     known = [model.names.index(name) for name in CLASSES]
-    matches = {kind: PrecisionMeter() for kind in ("all", *CLASSES)}
+    meters = {kind: PrecisionMeter() for kind in ("all", *CLASSES)}
     dataset = read_images(images)
     for picture in tqdm(dataset.pictures, total=dataset.expected):
         height, width = picture.image.shape[:2]
         letterbox = Letterbox((height, width), canvas_for(size, height, width))
         prediction = network(letterbox.apply(picture.image))
-        found = detect(prediction, letterbox, conf=LEAST_CONFIDENCE, iou=0.6, classes=known, multi_label=True)
-        found = Detections(
-            found.boxes, found.confidence, np.array([known.index(kind) for kind in found.class_id], np.int64)
+        detections = detect(
+            prediction, letterbox, conf=LEAST_CONFIDENCE, iou=0.6, classes=known, multi_label=True
         )
+        classes = np.array([known.index(kind) for kind in detections.class_id], np.int64)
+        detections = Detections(detections.boxes, detections.confidence, classes)
         rows = demo_boxes(picture.labels)
         if rows is None:
             raise SystemExit(f"{images} has no labels beside it")
         truth = Detections(rows[:, 1:], np.ones(len(rows), np.float32), rows[:, 0].astype(np.int64))
-        matches["all"].add(found, truth)
+        meters["all"].add(detections, truth)
         for kind, name in enumerate(CLASSES):
-            matches[name].add(_of(found, kind), _of(truth, kind))
-    return matches
+            meters[name].add(_of(detections, kind), _of(truth, kind))
+    return meters
 
 
 def _of(objects: Detections, kind: int) -> Detections:

@@ -26,11 +26,11 @@ def head_logits(head: AnchorDetect, features: Sequence[torch.Tensor]) -> list[to
 
 
 def label_loss(
-    head: AnchorDetect, logits: Sequence[torch.Tensor], targets: torch.Tensor, labelled: torch.Tensor
+    head: AnchorDetect, logits: Sequence[torch.Tensor], targets: torch.Tensor, labeled: torch.Tensor
 ) -> torch.Tensor:
-    """YOLOv5's loss (CIoU, objectness, class) over the labelled images of a batch, per object.
+    """YOLOv5's loss (CIoU, objectness, class) over the labeled images of a batch, per object.
 
-    `targets` is float32 (N, 6): image, class, left, top, right, bottom in pixels; `labelled` is bool (B,).
+    `targets` is float32 (N, 6): image, class, left, top, right, bottom in pixels; `labeled` is bool (B,).
     """
     total = logits[0].new_zeros(())
     for level, anchors, stride in zip(logits, head.anchors, head.stride, strict=True):
@@ -38,17 +38,19 @@ def label_loss(
         objectness = torch.zeros_like(level[..., 4])
         weight = len(image) + 1
         if len(image):
-            found = level[image, anchor, row, column]
-            xy = found[:, :2].sigmoid() * 2 - 0.5
-            wh = (found[:, 2:4].sigmoid() * 2) ** 2 * anchors[anchor]
+            predicted = level[image, anchor, row, column]
+            xy = predicted[:, :2].sigmoid() * 2 - 0.5
+            wh = (predicted[:, 2:4].sigmoid() * 2) ** 2 * anchors[anchor]
             overlap = bbox_iou(torch.cat((xy, wh), 1), boxes, xywh=True, CIoU=True).squeeze(-1)
             total = total + 4.0 * (1 - overlap).sum() / weight
             objectness[image, anchor, row, column] = 0.5 + 0.5 * overlap.detach().clamp(0)
-            wanted = torch.zeros_like(found[:, 5:])
-            wanted[torch.arange(len(kinds)), kinds] = 1.0
-            total = total + binary_cross_entropy_with_logits(found[:, 5:], wanted, reduction="sum") / weight
+            one_hot = torch.zeros_like(predicted[:, 5:])
+            one_hot[torch.arange(len(kinds)), kinds] = 1.0
+            total = (
+                total + binary_cross_entropy_with_logits(predicted[:, 5:], one_hot, reduction="sum") / weight
+            )
         entropy = binary_cross_entropy_with_logits(level[..., 4], objectness, reduction="none")
-        total = total + entropy[labelled].sum() / weight
+        total = total + entropy[labeled].sum() / weight
     return total
 
 
@@ -58,16 +60,16 @@ def assign(
     """Which anchors of which cells answer for which objects, by YOLOv5's rule.
 
     An anchor answers if neither side differs from the object's by more than LARGEST_RATIO, in the object's own cell
-    and in the two neighbours that its centre is nearest to. Returns image, anchor, row, column and class, int64 (M,)
-    each, and boxes float32 (M, 4): centre relative to the cell, and size, in cells.
+    and in the two neighbors that its center is nearest to. Returns image, anchor, row, column and class, int64 (M,)
+    each, and boxes float32 (M, 4): center relative to the cell, and size, in cells.
     """
     height, width = cells
     corners = targets[:, 2:] / stride
-    centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    center, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     ratio = size[None] / anchors[:, None]
     anchor, which = torch.where(torch.maximum(ratio, 1 / ratio).amax(2) < LARGEST_RATIO)
-    centre, size = centre[which], size[which]
-    inside, (x, y) = centre % 1, centre.T
+    center, size = center[which], size[which]
+    inside, (x, y) = center % 1, center.T
     steps = [
         (torch.ones_like(x, dtype=torch.bool), 0, 0),
         ((inside[:, 0] < 0.5) & (x > 1), -1, 0),
@@ -77,11 +79,11 @@ def assign(
     ]
     parts = []
     for mask, right, down in steps:
-        cell = (centre[mask].long() + torch.tensor([right, down])).clamp(
+        cell = (center[mask].long() + torch.tensor([right, down])).clamp(
             torch.tensor(0), torch.tensor([width - 1, height - 1])
         )
         rows = targets[which[mask]]
-        boxes = torch.cat((centre[mask] - cell, size[mask]), 1)
+        boxes = torch.cat((center[mask] - cell, size[mask]), 1)
         parts.append((rows[:, 0].long(), anchor[mask], cell[:, 1], cell[:, 0], rows[:, 1].long(), boxes))
     image, anchor, row, column, kinds, boxes = (torch.cat(column) for column in zip(*parts, strict=True))
     return image, anchor, row, column, kinds, boxes

@@ -20,7 +20,7 @@ from stream.sources.files import read_image
 CLASSES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "dog")
 COCO_IDS = (0, 1, 2, 3, 5, 7, 16)  # the same classes among COCO's 80
 
-# The photographs that the ultralytics package installs, labelled by hand: class, left, top, right, bottom in pixels.
+# The photographs that the ultralytics package installs, labeled by hand: class, left, top, right, bottom in pixels.
 PHOTOGRAPHS: dict[str, tuple[tuple[str, int, int, int, int], ...]] = {
     "bus.jpg": (
         ("bus", 8, 230, 803, 737),
@@ -35,9 +35,9 @@ PHOTOGRAPHS: dict[str, tuple[tuple[str, int, int, int, int], ...]] = {
 CLIP_FRAMES = 60  # of each clip, spread over it
 LONG_SIDE = 640  # that a picture has on the network's canvas
 LEAST_VISIBLE = 0.2  # share of an object that a view must show for it to count as there
-LEAST_SIDE = 6.0  # pixels of a labelled object
+LEAST_SIDE = 6.0  # pixels of a labeled object
 MOSAIC = 0.3  # share of samples that are made of four views
-LABELLED = 0.6  # share of samples, beside the photographs, from pictures with labels
+LABELED = 0.6  # share of samples, beside the photographs, from pictures with labels
 
 # In turns: canvas (H, W), views of the demo's own photographs, views of everything else. Large canvases show objects
 # as large as the demo does; small ones show more pictures in the same time.
@@ -46,7 +46,7 @@ CANVASES = (((320, 320), 3, 13), ((480, 640), 2, 4))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A picture with boxes of the demo's classes; None where nobody has labelled it."""
+    """A picture with boxes of the demo's classes; None where nobody has labeled it."""
 
     image: NDArray[np.uint8]  # (H, W, 3), BGR
     boxes: NDArray[np.float32] | None  # (N, 5): class, left, top, right, bottom in pixels
@@ -95,7 +95,7 @@ class Batch:
 
     images: torch.Tensor  # uint8 (B, 3, H, W), RGB
     targets: torch.Tensor  # float32 (N, 6): image of the batch, class, left, top, right, bottom in pixels
-    labelled: torch.Tensor  # bool (B,): targets holds all there is to see
+    labeled: torch.Tensor  # bool (B,): targets holds all there is to see
     distilled: torch.Tensor  # bool (B,): the teacher knows better than nothing
 
 
@@ -106,7 +106,7 @@ class Batches(Dataset["Batch"]):
         self, examples: Sequence[Example], photographs: Sequence[Example], numbers: range, seed: int
     ) -> None:
         self._pools = {
-            labelled: [e for e in examples if (e.boxes is not None) == labelled] for labelled in (True, False)
+            labeled: [e for e in examples if (e.boxes is not None) == labeled] for labeled in (True, False)
         }
         self._photographs = photographs
         self._numbers, self._seed = numbers, seed
@@ -119,25 +119,25 @@ class Batches(Dataset["Batch"]):
         rng = np.random.default_rng((self._seed, number))
         cv2.setRNGSeed(int(rng.integers(1 << 31)))
         canvas, own, others = CANVASES[number % len(CANVASES)]
-        images, rows, labelled, distilled = [], [], [], []
+        images, rows, labeled, distilled = [], [], [], []
         for position in range(own + others):
             if position < own:
-                pool, is_labelled = self._photographs, True
+                pool, is_labeled = self._photographs, True
             else:
-                is_labelled = rng.random() < LABELLED
-                pool = self._pools[is_labelled] or self._pools[not is_labelled]
-                is_labelled = pool[0].boxes is not None
+                is_labeled = rng.random() < LABELED
+                pool = self._pools[is_labeled] or self._pools[not is_labeled]
+                is_labeled = pool[0].boxes is not None
             image, boxes = _sample(pool, canvas, position < own, rng)
             images.append(np.ascontiguousarray(disturb(image, rng)[..., ::-1].transpose(2, 0, 1)))
-            labelled.append(is_labelled)
+            labeled.append(is_labeled)
             distilled.append(position >= own)
-            if is_labelled:
+            if is_labeled:
                 rows.append(np.column_stack((np.full(len(boxes), position), boxes)))
         targets = np.concatenate(rows) if rows else np.empty((0, 6))
         return Batch(
             torch.from_numpy(np.stack(images)),
             torch.from_numpy(targets.astype(np.float32)),
-            torch.tensor(labelled),
+            torch.tensor(labeled),
             torch.tensor(distilled),
         )
 
@@ -157,12 +157,12 @@ def _sample(
     ]
     if rng.random() >= MOSAIC:
         tiles = [(0, 0, height, width)]
-    found = [np.empty((0, 5), np.float32)]
+    placed = [np.empty((0, 5), np.float32)]
     for top, left, bottom, right in tiles:
         example = pool[int(rng.integers(len(pool)))]
         image[top:bottom, left:right], boxes = _view(example, (bottom - top, right - left), close, rng)
-        found.append(boxes + np.array([0, left, top, left, top], np.float32))
-    return image, np.concatenate(found)
+        placed.append(boxes + np.array([0, left, top, left, top], np.float32))
+    return image, np.concatenate(placed)
 
 
 def _view(

@@ -15,7 +15,6 @@ from ultralytics.utils.metrics import box_iou
 
 from codec.packet import Stamp
 from codec.spec import parse_codec
-from services.detector.settings import DetectorSettings
 from services.profiles import resolve
 from services.settings import DEFAULT_CODEC
 from services.training.pictures import CLASSES, PHOTOGRAPHS
@@ -38,12 +37,10 @@ class SplitDetector:
     """Camera and detector without the wire between them, with the settings that both have by default."""
 
     def __init__(self, network: Model, canvas: tuple[int, int] = (480, 640)) -> None:
-        settings = DetectorSettings.load({})
         self.letterbox = Letterbox(canvas, canvas)
         self.head, self.tail = Head(network, size=canvas), Tail(network)
         codec = resolve(parse_codec(DEFAULT_CODEC), network.weights_hash, DEFAULT_SPLIT)
         self.encoder, self.decoder = codec.encoder(self.head.layout), codec.decoder(self.head.layout)
-        self.confidence, self.iou = settings.confidence, settings.iou
         self.frames = 0
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
@@ -51,7 +48,7 @@ class SplitDetector:
         packet = self.encoder.encode(self.head(image), Stamp(self.frames, 0, *self.letterbox.frame))
         self.frames += 1
         prediction = self.tail(self.decoder.decode(packet.data).tensors)
-        return detect(prediction, self.letterbox, conf=self.confidence, iou=self.iou)
+        return detect(prediction, self.letterbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +81,9 @@ def count(
     total = SceneCount(0, 0, 0, 0, 0)
     for number in frames:
         kinds, boxes, visible = objects_in(camera, number)
-        found = look(camera.render(number))
-        same = (found.class_id[:, None] == kinds) * box_iou(
-            torch.from_numpy(found.boxes), torch.from_numpy(boxes)
+        detections = look(camera.render(number))
+        same = (detections.class_id[:, None] == kinds) * box_iou(
+            torch.from_numpy(detections.boxes), torch.from_numpy(boxes)
         ).numpy()
         taken = np.zeros(len(kinds), bool)
         false = 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 from jinja2 import UndefinedError
-from markupsafe import Markup
 
 from services.evaluation.html import HtmlRow, HtmlTable, page_templates
 
 
-def test_values_are_escaped_but_for_markup():
-    template = page_templates().from_string("{{ text }}{{ markup }}")
-    assert template.render(text="<b>", markup=Markup("<i>")) == "&lt;b&gt;<i>"
+def test_values_are_escaped_but_for_what_is_called_safe():
+    template = page_templates().from_string("{{ text }}{{ element|safe }}")
+    assert template.render(text="<b>", element="<i>") == "&lt;b&gt;<i>"
 
 
 def test_a_value_that_is_missing_is_an_error():

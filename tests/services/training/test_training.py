@@ -71,11 +71,11 @@ def test_batches_are_the_same_for_the_same_seed():
         assert not torch.equal(first[index].images, other[index].images)
 
 
-def test_photographs_are_labelled_but_not_distilled():
+def test_photographs_are_labeled_but_not_distilled():
     batch = Batches([square(None)], photographs(), range(2), seed=0)[0]
-    own = batch.labelled.tolist().count(True)
+    own = batch.labeled.tolist().count(True)
     assert own == 3
-    assert batch.labelled.tolist() == (~batch.distilled).tolist()
+    assert batch.labeled.tolist() == (~batch.distilled).tolist()
     assert set(batch.targets[:, 0].int().tolist()) <= {0, 1, 2}
     assert len(batch.targets) > 0
 
@@ -183,7 +183,7 @@ def test_only_what_is_beyond_the_usual_range_is_held_back():
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with one labelled picture and one clip."""
+    """A folder with one labeled picture and one clip."""
     images = tmp_path / "coco/images/train2017"
     labels = tmp_path / "coco/labels/train2017"
     images.mkdir(parents=True)
