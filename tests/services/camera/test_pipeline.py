@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from stream.session.messages import REJECT_REASONS
 from tests.services.waiting import LIVENESS_S
 
 
@@ -14,4 +15,5 @@ async def test_any_split_point_works(start_detector, make_camera, split):
     async with start_detector() as running:
         camera = make_camera(running.url, split=split, frames=3)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
+        assert running.detector.streams.get("door").hello.reject_reasons == REJECT_REASONS
     assert camera.statistics.frame_counts.detected == 3
