@@ -16,11 +16,12 @@ from numba import float32, int8, int16, int32, int64, uint32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
-from codec.feature.entropy import MAX_VECTOR, Int, Ints, Vectors
-from codec.jit import inlined, kernel
+from codec.feature.contexts import MAX_VECTOR
+from codec.jit import Int, Ints, inlined, kernel
 from codec.layout import FloatArray
 
 Samples: TypeAlias = NDArray[np.int16]
+Vectors: TypeAlias = NDArray[np.int8]
 
 # Cubic convolution with a = -1/4 at 0, 1/4, 1/2 and 3/4 of a sample, in 1/256.
 TAPS = np.array([[0, 256, 0, 0], [-9, 219, 49, -3], [-8, 136, 136, -8], [-3, 49, 219, -9]], np.int32)
@@ -32,15 +33,15 @@ MARGIN = 4
 _SAMPLES = Array(int16, 3, "C")
 _READ = Array(int16, 3, "C", readonly=True)
 _VECTORS = Array(int8, 2, "C", readonly=True)
-_ROOM = Array(int32, 2, "C")
+_WORKSPACE = Array(int32, 2, "C")
 
 
-def framed(height: int, width: int, components: int) -> Samples:
-    """Room for samples (H, W, K) with a margin on every side."""
+def padded_frame(height: int, width: int, components: int) -> Samples:
+    """Zeros for samples (H, W, K) with a margin on every side."""
     return np.zeros((height + 2 * MARGIN, width + 2 * MARGIN, components), np.int16)
 
 
-def inside(samples: Samples) -> Samples:
+def without_margin(samples: Samples) -> Samples:
     """The frame (H, W, K) without its margin."""
     return samples[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
@@ -62,8 +63,8 @@ def _continue_edges(samples: Samples) -> None:
 
 
 @kernel(void(_READ, _SAMPLES))
-def frame(planes: Samples, samples: Samples) -> None:
-    """Copy planes (K, H, W) to framed samples, the first N components, and continue their edges in the margin."""
+def pad(planes: Samples, samples: Samples) -> None:
+    """Copy planes (K, H, W) to padded samples, the first N components, and continue their edges in the margin."""
     _, height, width = planes.shape
     components = samples.shape[2]
     for y in range(height):
@@ -75,7 +76,7 @@ def frame(planes: Samples, samples: Samples) -> None:
 
 
 @kernel(void(Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), _SAMPLES))
-def frame_rounded(planes: FloatArray, offset: FloatArray, samples: Samples) -> None:
+def pad_rounded(planes: FloatArray, offset: FloatArray, samples: Samples) -> None:
     """The same from planes (K, H, W) less their offset (K,), rounded half to even and saturated."""
     _, height, width = planes.shape
     components = samples.shape[2]
@@ -97,7 +98,7 @@ def _filtered(t0: Int, t1: Int, t2: Int, t3: Int, a: Int, b: Int, c: Int, d: Int
     return np.int32(np.int32(total + np.int32(128)) >> np.int32(8))
 
 
-def room_for(components: int) -> tuple[Ints, Ints]:
+def workspace_for(components: int) -> tuple[Ints, Ints]:
     """What motion of so many components works in: the lines that a moved block is made of, and the block."""
     return np.zeros((7, 4 * components), np.int32), np.zeros((4, 4 * components), np.int32)
 
@@ -106,7 +107,7 @@ def room_for(components: int) -> tuple[Ints, Ints]:
 def _move_block(
     reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
 ) -> None:
-    """Fill `block` (4, 4 K) from the framed reference moved by (down, right) quarters; `rows` (7, 4 K) is for work."""
+    """Fill `block` (4, 4 K) from the padded reference moved by (down, right) quarters; `rows` (7, 4 K) is for work."""
     components = reference.shape[2]
     span = block.shape[1]
     lines = reference.reshape(reference.shape[0], -1)
@@ -136,11 +137,11 @@ def _move_block(
             block[j, i] = min(max(value, np.int32(-32768)), np.int32(32767))
 
 
-@kernel(void(_READ, _VECTORS, _SAMPLES, _ROOM, _ROOM))
+@kernel(void(_READ, _VECTORS, _SAMPLES, _WORKSPACE, _WORKSPACE))
 def compensate(reference: Samples, vectors: Vectors, planes: Samples, rows: Ints, block: Ints) -> None:
-    """Replace each block of planes (K, H, W) that has a vector by the framed reference moved by it.
+    """Replace each block of planes (K, H, W) that has a vector by the padded reference moved by it.
 
-    `rows` and `block` are `room_for` K components.
+    `rows` and `block` are `workspace_for` K components.
     """
     components, _, width = planes.shape
     across = width // 4
@@ -160,7 +161,7 @@ def compensate(reference: Samples, vectors: Vectors, planes: Samples, rows: Ints
 def _difference_whole(
     current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int
 ) -> np.int64:
-    """Sum of absolute differences of a block from the framed reference moved by whole samples."""
+    """Sum of absolute differences of a block from the padded reference moved by whole samples."""
     components = current.shape[2]
     span = 4 * components
     lines = current.reshape(current.shape[0], -1)
@@ -212,14 +213,14 @@ def _vector_cost(
     return 10
 
 
-@kernel(int64(_READ, _READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64, _ROOM, _ROOM))
+@kernel(int64(_READ, _READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64, _WORKSPACE, _WORKSPACE))
 def search(
     current: Samples,
     last: Samples,
     reference: Samples,
     vectors: Vectors,
     bit_cost: int,
-    alike: int,
+    skip: int,
     reach: int,
     refine: int,
     rows: Ints,
@@ -227,11 +228,11 @@ def search(
 ) -> np.int64:
     """Find each block's vector; returns the sum of the absolute differences that all of them leave.
 
-    All three are framed and hold the components to compare: a frame as it was taken, the one before as it was taken,
+    All three are padded and hold the components to compare: a frame as it was taken, the one before as it was taken,
     and the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
-    block that changed by `alike` or less since the last frame does not move. reach: whole samples in each direction,
+    block that changed by `skip` or less since the last frame does not move. reach: whole samples in each direction,
     0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters. `rows` and `block` are
-    `room_for` these components.
+    `workspace_for` these components.
     """
     across = (reference.shape[1] - 2 * MARGIN) // 4
     remaining = np.int64(0)
@@ -242,7 +243,7 @@ def search(
         best_down, best_right = np.int64(0), np.int64(0)
         best_difference = _difference_whole(current, reference, top, left, 0, 0)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_down, left_right, above_down, above_right)
-        if reach > 0 and _difference_whole(current, last, top, left, 0, 0) > alike:
+        if reach > 0 and _difference_whole(current, last, top, left, 0, 0) > skip:
             for candidate in range(2):
                 down, right = (left_down, left_right) if candidate == 0 else (above_down, above_right)
                 if down == 0 and right == 0:
@@ -296,7 +297,7 @@ def checksum(planes: Samples) -> np.uint32:
 
 @kernel(int64(_READ))
 def magnitude(samples: Samples) -> np.int64:
-    """Sum of the magnitudes of framed samples."""
+    """Sum of the magnitudes of padded samples."""
     components = samples.shape[2]
     lines = samples.reshape(samples.shape[0], -1)
     first, end = MARGIN * components, lines.shape[1] - MARGIN * components
@@ -311,7 +312,7 @@ def magnitude(samples: Samples) -> np.int64:
 
 @kernel(void(_READ, _READ, Array(int64, 1, "C")))
 def block_differences(current: Samples, last: Samples, differences: NDArray[np.int64]) -> None:
-    """Sum of absolute differences of each block between two framed frames."""
+    """Sum of absolute differences of each block between two padded frames."""
     across = (current.shape[1] - 2 * MARGIN) // 4
     for b in range(differences.size):
         differences[b] = _difference_whole(current, last, 4 * (b // across), 4 * (b % across), 0, 0)

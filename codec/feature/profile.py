@@ -15,14 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import ProfileError, ProfileMismatch
-from codec.feature.entropy import (
-    ALPHABETS,
-    BLOCK_WEIGHTS,
-    COEFFICIENT_WEIGHTS,
-    CONTEXTS,
-    LEAST_SHARE,
-    SYMBOLS,
-)
+from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
+from codec.feature.range_coder import LEAST_SHARE, SYMBOLS
 from codec.feature.step_prediction import StepNetwork
 from codec.layout import FloatArray, Layout, TensorSpec
 
@@ -189,11 +183,11 @@ class Profile:
 
     def check(self, layout: Layout) -> None:
         """Raise ProfileMismatch unless the profile is for these tensors, of whatever height and width."""
-        found = [sum(channels_of(spec) for spec in group) for group in grouped(layout)]
-        wanted = [group.channels for group in self.groups]
-        if found != wanted:
+        actual = [sum(channels_of(spec) for spec in group) for group in grouped(layout)]
+        expected = [group.channels for group in self.groups]
+        if actual != expected:
             raise ProfileMismatch(
-                f"the profile is for groups of {wanted} channels, the tensors that cross have {found}; "
+                f"the profile is for groups of {expected} channels, the tensors that cross have {actual}; "
                 "calibrate for this network and this split"
             )
 

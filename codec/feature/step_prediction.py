@@ -14,7 +14,7 @@ from numba import float32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
-from codec.feature.entropy import MAX_CHANGE
+from codec.feature.contexts import MAX_CHANGE
 from codec.jit import kernel
 from codec.layout import FloatArray
 
@@ -118,18 +118,18 @@ class StepNetwork:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return StepNetwork(**arrays | {"mix": (self.mix / scale).astype(np.float32)})
 
-    def predict(self, measures: FloatArray, room: FloatArray) -> FloatArray:
-        """Log sensitivity (down, across) from measures (3 K, down, across); `room` is `room_for` these blocks."""
+    def predict(self, measures: FloatArray, workspace: FloatArray) -> FloatArray:
+        """Log sensitivity (down, across) from measures (3 K, down, across), in `workspace_for` these blocks."""
         _, *shape = measures.shape
         mixed = self.mix @ measures.reshape(len(measures), -1)
         mixed += self.mix_bias[:, None]
         of_block, wide = mixed[MIXED].reshape(shape), mixed[MIXED + 1 :].reshape(1, *shape)
         planes = np.maximum(mixed[:MIXED], 0, out=mixed[:MIXED]).reshape(MIXED, *shape)
-        planes = _convolved(planes, self.first, self.first_bias, room)
-        planes = _convolved(planes, self.second, self.second_bias, room)
+        planes = _convolved(planes, self.first, self.first_bias, workspace)
+        planes = _convolved(planes, self.second, self.second_bias, workspace)
         predicted: FloatArray = np.tensordot(self.output, planes, 1) + of_block
-        gather_neighbours(wide, room[:1])
-        predicted += room[0].mean(0).reshape(shape)
+        gather_neighbours(wide, workspace[:1])
+        predicted += workspace[0].mean(0).reshape(shape)
         return predicted
 
 
@@ -140,31 +140,33 @@ class StepPredictor:
         self._network, self._offset = network, offset
         self._measures = np.empty((len(offset), MEASURES, down * across), np.float32)
         self._by_place = self._measures.reshape(-1, down, across)
-        self._lines, self._room = np.empty((2, 4 * across), np.float32), room_for(down, across)
+        self._lines, self._workspace = np.empty((2, 4 * across), np.float32), workspace_for(down, across)
 
-    def changes(self, planes: FloatArray, beta: float) -> NDArray[np.int8]:
+    def changes(self, planes: FloatArray, step_shaping: float) -> NDArray[np.int8]:
         """(B,) in quarters of an octave, negative is finer; for planes (K, H, W) that still have their offset.
 
-        beta: 0 for equal steps, 1 as predicted.
+        step_shaping: 0 for equal steps, 1 as predicted.
         """
         measure(planes, self._offset, self._measures, self._lines)
         with np.errstate(over="ignore", invalid="ignore"):  # finite frames may overflow: any step then serves
-            sensitivity = self._network.predict(self._by_place, self._room).reshape(-1)
+            sensitivity = self._network.predict(self._by_place, self._workspace).reshape(-1)
             # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
-            changes = np.round(np.nan_to_num(sensitivity) * (-beta / 2 * 4 / np.log(2)))
+            changes = np.round(np.nan_to_num(sensitivity) * (-step_shaping / 2 * 4 / np.log(2)))
             np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
         return np.asarray(changes, np.int8)
 
 
-def room_for(down: int, across: int) -> FloatArray:
+def workspace_for(down: int, across: int) -> FloatArray:
     """What the network works in: its planes' values at each block and the eight around it."""
     return np.empty((MIXED, 9, down * across), np.float32)
 
 
-def _convolved(planes: FloatArray, filters: FloatArray, bias: FloatArray, room: FloatArray) -> FloatArray:
+def _convolved(
+    planes: FloatArray, filters: FloatArray, bias: FloatArray, workspace: FloatArray
+) -> FloatArray:
     """Planes (K, down, across) through 3x3 filters (N, K, 3, 3) and rectifiers."""
     _, *shape = planes.shape
-    neighbours = room[: len(planes)]
+    neighbours = workspace[: len(planes)]
     gather_neighbours(planes, neighbours)
     sums: FloatArray = filters.reshape(len(filters), -1) @ neighbours.reshape(filters[0].size, -1)
     sums += bias[:, None]

@@ -8,14 +8,18 @@ both ends hold the same reference frame, bit for bit, for ever.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numba import float32, int8, int16, int32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
-from codec.feature.entropy import Ints, Lasts, Levels
-from codec.jit import inlined, kernel
+from codec.jit import Ints, inlined, kernel
 from codec.layout import FloatArray
+
+Levels: TypeAlias = NDArray[np.int16]
+Lasts: TypeAlias = NDArray[np.int8]
 
 # 1/2, and sqrt(1/2) cos(pi/8), sqrt(1/2) sin(pi/8): the orthonormal DCT's factors, and in 1/1024 for the inverse.
 _HALF, _FAR, _NEAR = np.float32(0.5), np.float32(0.6532814824381883), np.float32(0.27059805007309849)

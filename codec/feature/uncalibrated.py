@@ -6,8 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import CorruptPacket
-from codec.feature import entropy
-from codec.feature.entropy import ZIGZAG
+from codec.feature.contexts import (
+    PREVIOUS_BLOCK,
+    PREVIOUS_LEVEL,
+    ZIGZAG,
+    default_distributions,
+    default_probabilities,
+)
 from codec.feature.profile import GroupProfile
 from codec.feature.step_prediction import StepNetwork
 from codec.layout import FloatArray
@@ -47,8 +52,8 @@ def profile_of(ranges: Ranges) -> GroupProfile:
     prior = [max(1, round(SPAN * (0.5 if u + v == 0 else 0.2 / (1 + u + v)))) for u, v in ZIGZAG]
     weights = np.repeat(np.array(_WEIGHTS, np.uint16)[:, None], 16, 1)
     temporal = weights.copy()
-    temporal[4] = entropy.PREVIOUS_LEVEL
-    temporal_blocks = np.array((*_BLOCK_WEIGHTS[:5], entropy.PREVIOUS_BLOCK), np.uint16)
+    temporal[4] = PREVIOUS_LEVEL
+    temporal_blocks = np.array((*_BLOCK_WEIGHTS[:5], PREVIOUS_BLOCK), np.uint16)
     return GroupProfile(
         mean=low,
         forward=np.diag(np.float32(SPAN) / span),
@@ -56,8 +61,8 @@ def profile_of(ranges: Ranges) -> GroupProfile:
         prior=np.tile(np.array(prior, np.uint16), (channels, 1)),
         weights=np.stack((weights, temporal)),
         block_weights=np.stack((np.array(_BLOCK_WEIGHTS, np.uint16), temporal_blocks)),
-        probabilities=entropy.default_probabilities(),
-        distributions=entropy.default_distributions(),
+        probabilities=default_probabilities(),
+        distributions=default_distributions(),
         step_network=StepNetwork.flat(channels),
         step_offset=np.zeros(1, np.int16),
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from codec.feature.calibration import MIN_SAMPLES, Sample, calibrate
+from codec.feature.calibration import MIN_SAMPLES, CalibrationSample, calibrate
 from services.calibration.sensitivity import fisher_samples
 from services.calibration.step_network import train_step_network
 from services.errors import SettingsError
@@ -69,10 +69,10 @@ def run_calibrate(options: Namespace) -> None:
         def pictures() -> Iterator[NDArray[np.uint8]]:
             return open_images(options.images, options.max_images)[1]
 
-        def samples() -> Iterable[Sample]:
+        def samples() -> Iterable[CalibrationSample]:
             return progress.track(sampler.samples(pictures()), images, description=f"pass {next(passes)}")
 
-        variants: Iterable[Sample] = ()
+        variants: Iterable[CalibrationSample] = ()
         if options.variants:
             drawn = sampler.variant_samples(pictures(), options.variants)
             variants = progress.track(drawn, images * options.variants, description="variants")
@@ -125,19 +125,21 @@ class Sampler:
     draws: int
     seed: int
 
-    def samples(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Sample]:
+    def samples(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[CalibrationSample]:
         """A sample of each picture, letterboxed as for inference."""
         for index, picture in enumerate(pictures):
             yield self._sample(picture, np.random.default_rng((self.seed, index)))
 
-    def variant_samples(self, pictures: Iterable[NDArray[np.uint8]], variants: int) -> Iterator[Sample]:
+    def variant_samples(
+        self, pictures: Iterable[NDArray[np.uint8]], variants: int
+    ) -> Iterator[CalibrationSample]:
         """Samples of so many variants of each picture."""
         for index, picture in enumerate(pictures):
             for number in range(1, variants + 1):  # not from 0, which would seed as the picture itself does
                 rng = np.random.default_rng((self.seed, index, number))
                 yield self._sample(vary(picture, rng), rng)
 
-    def _sample(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> Sample:
+    def _sample(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> CalibrationSample:
         frame = picture.shape[0], picture.shape[1]
         canvas = Letterbox(frame, canvas_for(self.size, *frame)).apply(picture)
         return fisher_samples(self.model, self.split, canvas, self.draws, rng)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codec.feature.calibration import Sample
+from codec.feature.calibration import CalibrationSample
 from stream.network.anchor_free_head import AnchorFreeDetect
 from stream.network.anchor_head import AnchorDetect
 from stream.network.cut import halves, live_set
@@ -35,7 +35,7 @@ Weighted: TypeAlias = tuple[
 
 def fisher_samples(
     model: Model, split: str, image: NDArray[np.uint8], draws: int, rng: np.random.Generator
-) -> Sample:
+) -> CalibrationSample:
     """What crosses the split for one picture, and as many Fisher samples of it as there are draws.
 
     `image` is a canvas, uint8 (H, W, 3), BGR. The model is left as it is.
@@ -55,7 +55,7 @@ def fisher_samples(
         signed = [weight * _signs(weight, rng) for weight in weights]
         sample = torch.autograd.grad(values, list(leaves.values()), signed, retain_graph=draw < draws - 1)
         gradients.append({name: _array(gradient) for name, gradient in zip(leaves, sample, strict=True)})
-    return Sample({name: _array(tensor) for name, tensor in crossing.items()}, gradients)
+    return CalibrationSample({name: _array(tensor) for name, tensor in crossing.items()}, gradients)
 
 
 def weighted_outputs(head: torch.nn.Module, features: list[torch.Tensor]) -> list[Weighted]:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from codec.feature import entropy
 from codec.feature.codec import Feature
+from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
 from codec.feature.profile import GroupProfile, Profile, grouped, plane
+from codec.feature.range_coder import SYMBOLS, cumulative_shares
 from codec.feature.step_prediction import StepNetwork
 from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout
@@ -35,10 +36,10 @@ def make_group(channels: int, rng: np.random.Generator) -> GroupProfile:
         forward=(turn * units[:, None]).astype(np.float32),
         inverse=(turn.T / units).astype(np.float32),
         prior=rng.integers(1, 2000, (channels, 16)).astype(np.uint16),
-        weights=rng.integers(0, 120, (2, entropy.COEFFICIENT_WEIGHTS, 16)).astype(np.uint16),
-        block_weights=rng.integers(0, 80, (2, entropy.BLOCK_WEIGHTS)).astype(np.uint16),
-        probabilities=rng.integers(2000, 30000, entropy.CONTEXTS).astype(np.uint16),
-        distributions=entropy.cumulative_shares(rng.uniform(0.01, 1, (entropy.ALPHABETS, entropy.SYMBOLS))),
+        weights=rng.integers(0, 120, (2, COEFFICIENT_WEIGHTS, 16)).astype(np.uint16),
+        block_weights=rng.integers(0, 80, (2, BLOCK_WEIGHTS)).astype(np.uint16),
+        probabilities=rng.integers(2000, 30000, CONTEXTS).astype(np.uint16),
+        distributions=cumulative_shares(rng.uniform(0.01, 1, (ALPHABETS, SYMBOLS))),
         step_network=make_network(channels, rng),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import atheris
 
 # What numba compiles must not be instrumented: it is imported first.
-from codec.feature import entropy, motion, transform  # noqa: F401
+from codec.feature import blocks, levels, motion, transform  # noqa: F401
 from codec.rle import kernels  # noqa: F401
 
 with atheris.instrument_imports(include=["codec"]):

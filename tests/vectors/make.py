@@ -77,10 +77,10 @@ def decode_feature(name: str, coded: list[bytes]) -> dict[str, np.ndarray]:
     arrays: dict[str, list[np.ndarray]] = {}
     for packet in coded:
         tensors = decoder.decode(packet).tensors
-        planes = {f"planes {i}": group.planes.copy() for i, group in enumerate(decoder._groups)}
+        planes = {f"planes {i}": group.planes.copy() for i, group in enumerate(decoder.groups)}
         for key, array in (tensors | planes).items():
             arrays.setdefault(key, []).append(array)
-    assert len(decoder._groups) == len(grouped(FEATURE_LAYOUT))
+    assert len(decoder.groups) == len(grouped(FEATURE_LAYOUT))
     return {key: np.stack(frames) for key, frames in arrays.items()}
 
 

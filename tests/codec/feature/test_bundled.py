@@ -6,7 +6,8 @@ import pytest
 
 from codec.errors import ProfileError
 from codec.feature.bundled import BUNDLED, BundledProfiles
-from codec.feature.codec import PARAMETER_BYTES, Feature
+from codec.feature.codec import Feature
+from codec.feature.parameters import PARAMETER_BYTES
 from codec.feature.profile import Profile
 from tests.codec.calibrated import make_profile
 from tests.codec.samples import LAYOUT

@@ -9,7 +9,7 @@ import pytest
 
 from codec.errors import CalibrationError, ProfileError
 from codec.feature import calibration, transform
-from codec.feature.calibration import Sample, calibrate
+from codec.feature.calibration import CalibrationSample, calibrate
 from codec.feature.codec import Feature
 from codec.feature.profile import Profile
 from codec.feature.step_prediction import StepNetwork
@@ -32,7 +32,7 @@ def sample(seed, scale=1.0, height=HEIGHT, width=WIDTH):
     rng = np.random.default_rng(seed)
     tensors = scale * (np.tensordot(MIXTURE, smooth(rng.normal(size=(CHANNELS, height, width))), 1) + 2)
     gradients = [np.tensordot(SLOPES, rng.normal(size=(CHANNELS, height, width)), 1) / 50 for _ in range(2)]
-    return Sample(
+    return CalibrationSample(
         {"4.m": tensors.astype(np.float32)}, [{"4.m": gradient.astype(np.float32)} for gradient in gradients]
     )
 
@@ -88,7 +88,7 @@ def test_components_that_the_detections_do_not_depend_on_are_kept_small():
             gradients = [{"4.m": gradient["4.m"].copy()} for gradient in each.gradients]
             for gradient in gradients:
                 gradient["4.m"][0] = 0
-            yield Sample(each.tensors, gradients)
+            yield CalibrationSample(each.tensors, gradients)
 
     (group,) = calibrate(blind, flat, {}).groups
     assert np.allclose(group.inverse.astype(np.float64) @ group.forward, np.eye(CHANNELS), atol=1e-3)
@@ -190,7 +190,7 @@ def two_groups(**options):
             other = sample(seed + 1000, height=4, width=4)
             tensors = {"6": other.tensors["4.m"][:2], **each.tensors}
             pairs = zip(other.gradients, each.gradients, strict=True)
-            yield Sample(tensors, [{"6": first["4.m"][:2], **second} for first, second in pairs])
+            yield CalibrationSample(tensors, [{"6": first["4.m"][:2], **second} for first, second in pairs])
 
     return calibrate(both, flat, {"images": 20}).groups
 
@@ -227,7 +227,7 @@ def test_no_samples_are_refused():
 def test_samples_without_gradients_are_refused():
     def without():
         yield from samples(16)()
-        yield Sample(sample(1).tensors, [])
+        yield CalibrationSample(sample(1).tensors, [])
 
     with pytest.raises(CalibrationError, match="gradients"):
         calibrate(without, flat, {})
@@ -252,7 +252,7 @@ def test_samples_of_other_channels_are_refused():
         for seed, each in enumerate(samples()()):
             cut = slice(None, 3 if seed == 7 else None)
             gradients = [{"4.m": gradient["4.m"][cut]} for gradient in each.gradients]
-            yield Sample({"4.m": each.tensors["4.m"][cut]}, gradients)
+            yield CalibrationSample({"4.m": each.tensors["4.m"][cut]}, gradients)
 
     with pytest.raises(CalibrationError, match="channels"):
         calibrate(mixed, flat, {})
@@ -265,7 +265,7 @@ def test_samples_that_change_from_pass_to_pass_are_refused():
         passes.append(len(passes))
         more = {"6": np.ones((1, 4, 4), np.float32)} if len(passes) > 1 else {}
         for each in samples()():
-            yield Sample(each.tensors | more, [gradient | more for gradient in each.gradients])
+            yield CalibrationSample(each.tensors | more, [gradient | more for gradient in each.gradients])
 
     with pytest.raises(CalibrationError, match="channels"):
         calibrate(changing, flat, {})
@@ -274,7 +274,9 @@ def test_samples_that_change_from_pass_to_pass_are_refused():
 def test_detections_that_depend_on_nothing_are_refused():
     def blind():
         for each in samples()():
-            yield Sample(each.tensors, [{"4.m": 0 * gradient["4.m"]} for gradient in each.gradients])
+            yield CalibrationSample(
+                each.tensors, [{"4.m": 0 * gradient["4.m"]} for gradient in each.gradients]
+            )
 
     with pytest.raises(CalibrationError, match="depend"):
         calibrate(blind, flat, {})
@@ -300,11 +302,13 @@ def test_tensors_that_never_change_are_calibrated_too(value):
         for seed, each in enumerate(samples()()):
             slopes = np.random.default_rng(seed).normal(size=(2, 4, 4)).astype(np.float32)
             gradients = [gradient | {"6": slopes} for gradient in each.gradients]
-            yield Sample(each.tensors | {"6": np.full((2, 4, 4), value, np.float32)}, gradients)
+            yield CalibrationSample(each.tensors | {"6": np.full((2, 4, 4), value, np.float32)}, gradients)
 
     def constant():
         for each in with_constant():
-            yield Sample({"6": each.tensors["6"]}, [{"6": gradient["6"]} for gradient in each.gradients])
+            yield CalibrationSample(
+                {"6": each.tensors["6"]}, [{"6": gradient["6"]} for gradient in each.gradients]
+            )
 
     for source in (with_constant, constant):
         profile = calibrate(source, flat, {})
@@ -322,7 +326,7 @@ def test_more_channels_than_a_profile_holds_are_refused_at_the_first_sample():
         for seed in range(16):
             taken.append(seed)
             tensors = {"9": np.ones(2049, np.float32)}
-            yield Sample(tensors, [tensors])
+            yield CalibrationSample(tensors, [tensors])
 
     with pytest.raises(ProfileError, match="2049 channels"):
         calibrate(wide, flat, {})

@@ -25,8 +25,11 @@ from codec.errors import (
     TruncatedPacket,
     UnsupportedPacket,
 )
-from codec.feature import codec as feature
-from codec.feature.codec import Feature, payload_bound
+from codec.feature import encoder as encoder_module
+from codec.feature import parameters as parameters_module
+from codec.feature.codec import Feature
+from codec.feature.encoder import MOST_COARSENED
+from codec.feature.parameters import payload_bound
 from codec.feature.profile import Profile, channels_of, grouped, plane
 from codec.feature.transform import COARSEST, FINEST
 from codec.layout import TensorSpec
@@ -92,7 +95,7 @@ def assert_equals_the_slow_decoder(codec, layout, packets):
     for packet in packets:
         decoded = decoder.decode(packet)
         planes = slow.decode(packet)
-        for group, expected in zip(decoder._groups, planes, strict=True):
+        for group, expected in zip(decoder.groups, planes, strict=True):
             assert np.array_equal(group.planes, expected)
         restored = {}
         for specs, tensors in zip(grouped(layout), slow.tensors(), strict=True):
@@ -127,8 +130,8 @@ def test_differences_of_the_test_frames_have_vectors_and_blocks_without_levels()
     vectors = skipped = 0
     for packet in encode_all(encoder, video(2, 3, ODD) + pans(2, 4, ODD)):
         decoder.decode(packet.data)
-        vectors += sum(int(group.vectors.any()) for group in decoder._groups)
-        skipped += sum(int((group.coded == 0).any()) for group in decoder._groups)
+        vectors += sum(int(group.vectors.any()) for group in decoder.groups)
+        skipped += sum(int((group.coded == 0).any()) for group in decoder.groups)
     assert vectors
     assert skipped
 
@@ -390,7 +393,8 @@ def test_a_frame_that_does_not_fit_gets_a_coarser_step(monkeypatch):
     """No real frame does so; with less room, an ordinary one does."""
     frame = features(3, SMALL)
     usual = pair(quality=10)[0].encode(frame, Stamp(0, 0))
-    monkeypatch.setattr(feature, "payload_bound", lambda layout: len(usual.data) // 2)
+    for module in (encoder_module, parameters_module):
+        monkeypatch.setattr(module, "payload_bound", lambda layout: len(usual.data) // 2)
     encoder, decoder = pair(quality=10)
     frames = [frame, *video(3, 2)]
     frames = [frame, {"4.m": frame["4.m"] + np.float32(0.3)}, frame]
@@ -453,7 +457,7 @@ def test_the_step_is_coarsened_for_noise_and_not_for_ever():
     for packet in packets:
         decoder.decode(packet.data)
     assert packets[0].step == encoder.step
-    assert encoder.step < packets[-1].step <= encoder.step + feature.MOST_COARSENED
+    assert encoder.step < packets[-1].step <= encoder.step + MOST_COARSENED
     quiet = encode_all(encoder, noisy(30, 0), first=30)
     assert quiet[-1].step == encoder.step
 
@@ -704,7 +708,7 @@ def test_limits_the_largest_level_is_taken():
     assert not forger.refused
     decoder = codec.decoder(layout)
     decoder.decode(packet)
-    assert decoder._groups[0].levels.max() == 32767
+    assert decoder.groups[0].levels.max() == 32767
 
 
 @pytest.mark.parametrize("down", [True, False])
@@ -783,7 +787,7 @@ def assert_alike(codec, layout, packets, index, packet):
             decoder.decode(packet)
         return False
     decoded = decoder.decode(packet)
-    for group, planes in zip(decoder._groups, expected, strict=True):
+    for group, planes in zip(decoder.groups, expected, strict=True):
         assert np.array_equal(group.planes, planes)
     assert all(np.isfinite(tensor).all() for tensor in decoded.tensors.values())
     return True

@@ -14,17 +14,17 @@ DOWN, ACROSS = 3, 4
 SHAPE = 4 * DOWN, 4 * ACROSS
 
 
-def framed(planes):
+def padded(planes):
     components, height, width = planes.shape
-    samples = motion.framed(height, width, components)
-    motion.frame(np.ascontiguousarray(planes), samples)
+    samples = motion.padded_frame(height, width, components)
+    motion.pad(np.ascontiguousarray(planes), samples)
     return samples
 
 
 def compensated(planes, vectors):
     """What the vectors make of planes."""
     prediction = planes.copy()
-    motion.compensate(framed(planes), vectors, prediction, *motion.room_for(len(planes)))
+    motion.compensate(padded(planes), vectors, prediction, *motion.workspace_for(len(planes)))
     return prediction
 
 
@@ -54,11 +54,11 @@ def test_compensation_is_the_slow_one(seed, largest):
 
 def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2):
     """The search for planes, of which each block has changed."""
-    last = framed(current)
+    last = padded(current)
     last += 1
-    room = motion.room_for(len(current))
+    workspace = motion.workspace_for(len(current))
     return motion.search(
-        framed(current), last, framed(reference_frame), vectors, bit_cost, 0, reach, refine, *room
+        padded(current), last, padded(reference_frame), vectors, bit_cost, 0, reach, refine, *workspace
     )
 
 
@@ -74,8 +74,8 @@ def test_one_vector_for_all_blocks(vector):
 @pytest.mark.parametrize("width", [16, 20])
 def test_a_frame_has_components_last_and_edges_that_go_on(components, width):
     planes = np.random.default_rng(0).integers(-99, 99, (5, 8, width)).astype(np.int16)
-    samples = motion.framed(8, width, components)
-    motion.frame(planes, samples)
+    samples = motion.padded_frame(8, width, components)
+    motion.pad(planes, samples)
     margins = [(0, 0), *[(motion.MARGIN, motion.MARGIN)] * 2]
     assert np.array_equal(samples, np.pad(planes[:components], margins, "edge").transpose(1, 2, 0))
 
@@ -121,7 +121,7 @@ def test_the_search_stays_in_range_and_says_what_remains(seed, reach, refine, bi
 def test_differences_are_of_each_block(seed):
     current, last = np.random.default_rng(seed).integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
     differences = np.full(DOWN * ACROSS, -1, np.int64)
-    motion.block_differences(framed(current), framed(last), differences)
+    motion.block_differences(padded(current), padded(last), differences)
     assert differences.tolist() == by_block(np.abs(current.astype(np.int64) - last))
 
 
@@ -148,15 +148,15 @@ def test_a_block_that_did_not_change_does_not_move():
     last = current.copy()
     last[:, :, 8:] += 10
     vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
-    room = motion.room_for(len(current))
-    motion.search(framed(current), framed(last), framed(reference_frame), vectors, 1, 0, 2, 2, *room)
+    workspace = motion.workspace_for(len(current))
+    motion.search(padded(current), padded(last), padded(reference_frame), vectors, 1, 0, 2, 2, *workspace)
     search(current, reference_frame, all_vectors, 1, 2)
     still = np.tile([True, True, False, False], DOWN)
     assert not vectors[still].any()
     assert vectors[~still].any()
     assert all_vectors[still].any()
     motion.search(
-        framed(current), framed(last), framed(reference_frame), vectors, 1, 16 * 5 * 10, 2, 2, *room
+        padded(current), padded(last), padded(reference_frame), vectors, 1, 16 * 5 * 10, 2, 2, *workspace
     )
     assert not vectors.any()
 
@@ -184,13 +184,13 @@ def test_a_frame_as_it_is_taken_is_rounded_and_saturated(seed, scale):
     rng = np.random.default_rng(seed)
     planes = (scale * rng.normal(size=(3, *SHAPE))).astype(np.float32)
     offset = rng.normal(size=3).astype(np.float32)
-    samples = motion.framed(*SHAPE, 2)
-    motion.frame_rounded(planes, offset, samples)
+    samples = motion.padded_frame(*SHAPE, 2)
+    motion.pad_rounded(planes, offset, samples)
     expected = np.clip(np.rint(planes - offset[:, None, None]), -32768, 32767).astype(np.int16)[:2]
-    assert np.array_equal(samples, framed(expected))
-    assert np.array_equal(motion.inside(samples), expected.transpose(1, 2, 0))
+    assert np.array_equal(samples, padded(expected))
+    assert np.array_equal(motion.without_margin(samples), expected.transpose(1, 2, 0))
 
 
 def test_magnitude_sums_without_overflow():
     planes = np.full((16, 64, 64), -32768, np.int16)
-    assert motion.magnitude(framed(planes)) == 64 * 64 * 16 * 32768
+    assert motion.magnitude(padded(planes)) == 64 * 64 * 16 * 32768

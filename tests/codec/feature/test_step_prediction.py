@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codec.feature.entropy import MAX_CHANGE
-from codec.feature.step_prediction import HIDDEN, MIXED, StepNetwork, StepPredictor, measure, room_for
+from codec.feature.contexts import MAX_CHANGE
+from codec.feature.step_prediction import HIDDEN, MIXED, StepNetwork, StepPredictor, measure, workspace_for
 from tests.codec.calibrated import make_network
 
 DOWN, ACROSS, COMPONENTS = 2, 3, 4
@@ -68,7 +68,7 @@ def slow_network(network, measures):
 
 def predict(network, measures):
     """The network on measures (3 K, down, across)."""
-    return network.predict(measures, room_for(*measures.shape[1:]))
+    return network.predict(measures, workspace_for(*measures.shape[1:]))
 
 
 def test_the_network_is_its_definition():
@@ -109,12 +109,14 @@ def constant_network(value):
     return network
 
 
-@pytest.mark.parametrize(("sensitivity", "beta", "change"), [(2, 1, -6), (-2, 1, 6), (2, 0.5, -3), (2, 0, 0)])
-def test_a_change_is_the_inverse_square_root_of_the_sensitivity(sensitivity, beta, change):
+@pytest.mark.parametrize(
+    ("sensitivity", "step_shaping", "change"), [(2, 1, -6), (-2, 1, 6), (2, 0.5, -3), (2, 0, 0)]
+)
+def test_a_change_is_the_inverse_square_root_of_the_sensitivity(sensitivity, step_shaping, change):
     """Two nats more: a step 2.72 times finer, which is 5.8 quarters of an octave."""
     planes, offset = planes_and_offset()
     predictor = StepPredictor(constant_network(sensitivity), offset, DOWN, ACROSS)
-    changes = predictor.changes(planes, beta)
+    changes = predictor.changes(planes, step_shaping)
     assert changes.dtype == np.int8
     assert changes.tolist() == [change] * (DOWN * ACROSS)
 

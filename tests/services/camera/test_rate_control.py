@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from codec.feature.codec import QUALITY, Feature
+from codec.feature.codec import Feature
+from codec.feature.parameters import QUALITY
 from tests.services.counts import balances
 from tests.services.proxy import proxy_to
 from tests.services.waiting import LIVENESS_S, until

@@ -1,0 +1,196 @@
+"""A frame before it is coded: what only the encoder has of a group, and the search for its vectors and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.feature import motion, transform
+from codec.feature.group import Group
+from codec.feature.profile import GroupProfile
+from codec.feature.step_prediction import StepPredictor
+from codec.feature.transform import STEPS, rounding
+from codec.feature.uncalibrated import channel_ranges, profile_of
+from codec.layout import FloatArray, TensorSpec
+from codec.value_range import order_range
+
+BIT_COST = 0.1  # of a vector, in steps of absolute difference
+SKIP_THRESHOLD = (
+    0.04  # of a step: a block that changed by less since the last frame, in the mean, does not move
+)
+COMPONENTS_BY_EFFORT = (8, 8, 12, 24)  # that are compared
+REACH_BY_EFFORT = (0, 1, 1, 2)  # of the search, in samples in each direction
+REFINEMENTS_BY_EFFORT = (0, 1, 2, 2)  # then to halves or quarters of a sample
+UNEXPLAINED = 0.8  # share of a frame's magnitude that its prediction leaves where it is of little use
+SCENE_CUT_DIFFERENCE = 1.0  # and by how much of it, at least, frames of different scenes differ
+
+CALM_QUANTILE = 0.2  # share of blocks that noise is measured in
+MOVING = 1.2  # times the difference over one frame: more over two is motion
+
+KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
+"""What a bit is worth, in squared steps: larger values save bits by losing weak objects."""
+
+
+class FrameAnalysis:
+    """What only the encoder has of a group: the frame to code, and the search for its vectors and steps."""
+
+    def __init__(self, group: Group, effort: int) -> None:
+        self._group, self._effort = group, effort
+        self._stacked = np.zeros((group.channels, group.rows, group.columns), np.float32)
+        self._samples = np.zeros_like(self._stacked)
+        self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
+        self._coefficients = np.zeros((16, group.deltas.size), np.float32)
+        self._components = min(
+            COMPONENTS_BY_EFFORT[effort], group.channels
+        )  # to look for motion and noise in
+        self._current = motion.padded_frame(group.rows, group.columns, self._components)
+        self._motion_workspace = motion.workspace_for(self._components)
+        self._reference = np.zeros_like(self._current)
+        self._last = np.zeros_like(self._current)  # frame, as it was taken
+        self._older = np.zeros_like(self._current)
+        self._remembered = 0  # frames
+        self._is_remembered = False  # the present one
+        self._differences = np.zeros(group.deltas.size, np.int64)
+        self.noise = 0.0  # standard deviation that most of the last frames' blocks had at least
+        self.ranges = b""  # what a keyframe says where there is no calibration
+        self._use(group.profile)
+
+    def _use(self, profile: GroupProfile) -> None:
+        group = self._group
+        self._offset = profile.forward @ profile.mean
+        self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
+
+    def begin_keyframe(self) -> None:
+        """Without calibration, take the ranges of this frame for it and for the differences that follow."""
+        if not self._group.calibrated:
+            ranges = channel_ranges(self._stacked)
+            self.ranges = ranges.astype(">f2").tobytes()
+            self._group.use(profile_of(ranges))
+            self._use(self._group.profile)
+            self._remembered, self._is_remembered = 0, False  # other frames are in units of other ranges
+
+    def stack(self, tensors: Mapping[TensorSpec, FloatArray]) -> None:
+        """Take the frame's tensors, flat, by spec."""
+        group = self._group
+        self._is_remembered = False
+        first = 0
+        for spec in group.specs:
+            tensor = tensors[spec].reshape(-1, group.height, group.width)
+            self._stacked[first : first + len(tensor), : group.height, : group.width] = tensor
+            first += len(tensor)
+        if group.width < group.columns:
+            self._stacked[:, :, group.width :] = self._stacked[:, :, group.width - 1 : group.width]
+        if group.height < group.rows:
+            self._stacked[:, group.height :] = self._stacked[:, group.height - 1 : group.height]
+
+    def transform(self) -> None:
+        """Components of the frame, which still have their offset."""
+        group = self._group
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.matmul(
+                group.profile.forward,
+                self._stacked.reshape(group.channels, -1),
+                out=self._samples.reshape(group.channels, -1),
+            )
+        _cut_off(self._samples)
+
+    def remember(self) -> None:
+        """Keep the frame's first components, as it was taken, for this search and the next frames' noise."""
+        if self._is_remembered:
+            return
+        self._is_remembered = True
+        self._older, self._last, self._current = self._last, self._current, self._older
+        motion.pad_rounded(self._samples, self._offset, self._current)
+        self._remembered += 1
+
+    def search(self, step: int) -> bool:
+        """Find each block's vector; tell whether the frame has little to do with the one before."""
+        group = self._group
+        self.remember()
+        motion.pad(group.planes, self._reference)
+        vectors = group.vectors
+        vectors[:] = 0
+        width = int(STEPS[step])
+        skip = SKIP_THRESHOLD * width * 16 * self._components
+        remaining = int(motion.search(
+            self._current, self._last, self._reference, vectors, round(BIT_COST * width), round(skip),
+            REACH_BY_EFFORT[self._effort], REFINEMENTS_BY_EFFORT[self._effort], *self._motion_workspace,
+        ))  # fmt: skip
+        if self._is_another_scene(remaining):
+            return True
+        self._measure_noise()  # not of another scene, which differs from both frames before it alike, as noise does
+        return False
+
+    def _is_another_scene(self, remaining: int) -> bool:
+        # A coarse reference explains little of any frame: only the frames as they were taken tell a change of scene.
+        magnitude = self._magnitude()
+        if remaining <= UNEXPLAINED * magnitude:
+            return False
+        motion.block_differences(self._current, self._last, self._differences)
+        return bool(self._differences.sum() > SCENE_CUT_DIFFERENCE * magnitude)
+
+    def _magnitude(self) -> float:
+        """Of the frame's first components, about their mean."""
+        if self._group.calibrated:
+            return float(motion.magnitude(self._current))
+        # Without calibration samples count from their channel's least value, which is far from the mean.
+        samples = motion.without_margin(self._current)
+        return float(np.abs(samples - samples.mean((0, 1))).sum())
+
+    def outgrown(self) -> bool:
+        """Whether samples of 16 bits cannot say this frame in the ranges of the last keyframe."""
+        group = self._group
+        if group.calibrated:
+            return False
+        low, high = channel_ranges(self._stacked).astype(np.float32)
+        reach = 32767 * np.diag(group.profile.inverse)
+        return bool(((high - group.profile.mean > reach) | (group.profile.mean - low > reach)).any())
+
+    def _measure_noise(self) -> None:
+        """Noise is what changes even the calmest blocks, by no more over two frames than over one."""
+        if self._remembered < 3:
+            return
+        over_two = self._calm_difference(self._older)
+        over_one = self._calm_difference(self._last)
+        per_sample = over_one if over_two < MOVING * over_one else 0.0
+        # A normal distribution's standard deviation is 1.25 mean magnitudes; a difference has twice the variance.
+        self.noise += 0.25 * (1.25 / np.sqrt(2) * per_sample - self.noise)
+
+    def _calm_difference(self, frame: NDArray[np.int16]) -> float:
+        motion.block_differences(self._current, frame, self._differences)
+        place = int(CALM_QUANTILE * self._differences.size)
+        self._differences.partition(place)
+        calm = int(self._differences[place])
+        return calm / (16 * self._components)
+
+    def quantize(self, keyframe: bool, step: int, step_shaping: float) -> None:
+        """Set the group's steps, and the levels of the difference from its prediction."""
+        group = self._group
+        changes = self._predictor.changes(self._samples, step_shaping)
+        if not keyframe:
+            changes = np.where(np.abs(changes - group.before) > 2, changes, group.before)
+        group.changes[:] = changes
+        group.set_steps(step)
+        if not keyframe:
+            group.predict()
+        transform.forward(
+            self._samples, group.planes, self._offset, (1 / group.deltas).astype(np.float32),
+            rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA),
+            group.levels, group.lasts, self._rows, self._coefficients,
+        )  # fmt: skip
+        if not keyframe:
+            np.greater_equal(group.lasts.max(0), 0, out=group.coded.view(np.bool_))
+            group.changes[:] = np.where(group.coded, group.changes, group.before)
+
+
+_FAR = np.float32(2**20)
+
+
+def _cut_off(samples: FloatArray) -> None:
+    """Bound samples far beyond the 16 bits of a reference frame: finite tensors may overflow their transform."""
+    least, greatest = order_range(samples.reshape(-1).view(np.int32))
+    far = int(_FAR.view(np.int32))
+    if least < ~far or greatest > far:
+        np.clip(np.nan_to_num(samples), -_FAR, _FAR, out=samples)
