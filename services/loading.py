@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from services.errors import SettingsError
-from services.settings import Settings
+from services.settings import ServiceSettings
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
 
@@ -36,7 +36,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def load_network(config: Settings) -> LoadedModel:
+def load_network(config: ServiceSettings) -> LoadedModel:
     """Find, read and place the configured network. Raises WeightsError or CheckpointError."""
     torch.set_num_threads(config.threads)
     path = find_weights(config.model, config.cache)

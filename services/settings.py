@@ -1,28 +1,29 @@
-"""Settings of the services: flags, then environment, then a TOML file, as one frozen and checked value."""
+"""What settings of several commands share: their types, a network's flags, a service's environment and file."""
 
 from __future__ import annotations
 
 import tomllib
-from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
-from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from codec.errors import BadCodecSpec
 from codec.spec import parse_codec
+from services.command_line import CommandSettings
 from services.errors import SettingsError
 from stream.letterbox import parse_size
+from stream.network.names import DEFAULT_SPLIT
 
 DEFAULT_PORT = 8765
 DEFAULT_CODEC = "feature:quality=6"
-
-Seconds = Annotated[float, Field(gt=0, le=86400)]
-Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 def codec_text(text: str) -> str:
@@ -58,16 +59,48 @@ def origins(text: str) -> str:
     return text
 
 
-class Settings(BaseSettings):
-    """What every service shares. Each field is a flag, a variable SPLITCAST_FIELD and a key of the TOML table."""
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=256)]
+CodecText = Annotated[str, AfterValidator(codec_text)]
+"""A codec of features, such as feature:quality=6, in its canonical form."""
+SizeText = Annotated[str, AfterValidator(size_text)]
+"""A network's input, as `parse_size` takes it."""
+
+
+class NetworkSettings(CommandSettings):
+    """What a command is told of the network that it runs on this machine."""
+
+    model: str = Field("yolov5n", description="network by name or path")
+    size: SizeText = Field("640", description="network input")
+    threads: Threads = Field(1, description="torch threads")
+    device: str = Field("auto", description="torch device")
+
+
+class SplitSettings(NetworkSettings):
+    """What a command is told of the network that it cuts at a point."""
+
+    split: str = Field(DEFAULT_SPLIT, description="split point")
+
+
+class ServiceSettings(CommandSettings):
+    """What both services share. Each field is a flag, a variable SPLITCAST_FIELD and a key of the TOML table."""
 
     model_config = SettingsConfigDict(
-        frozen=True,
         env_prefix="SPLITCAST_",
-        extra="forbid",
         coerce_numbers_to_str=True,  # `source = 0` in a file
+        cli_enforce_required=False,  # the environment or the file may say it
+        cli_implicit_flags=True,  # both forms of a switch, for the same reason
     )
+    epilog: ClassVar[str | None] = (
+        "Every flag is also a variable SPLITCAST_FLAG and a key of the TOML table; flags win over variables, "
+        "variables over the file."
+    )
+    table: ClassVar[str]
+    """Name of this service's table in the TOML file."""
 
+    config: Path | None = Field(None, description="TOML file; the table named as the command is read")
     model: str = Field(
         "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu..., demo) or path of a .pt"
     )
@@ -75,7 +108,7 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto", description="torch device: auto, cpu, cuda, cuda:1...; auto takes CUDA where it is"
     )
-    threads: Annotated[int, Field(ge=1, le=256)] = Field(1, description="torch threads of this process")
+    threads: Threads = Field(1, description="torch threads of this process")
     heartbeat_s: Seconds = Field(20.0, description="seconds between WebSocket pings")
     drain_s: Seconds = Field(5.0, description="seconds that a stop may take to finish frames in flight")
     log_format: Literal["auto", "text", "json"] = Field(
@@ -85,78 +118,35 @@ class Settings(BaseSettings):
         "info", description="least severe level logged"
     )
 
-    @classmethod
-    def load(cls, flags: Mapping[str, Any], config: Path | None = None) -> Self:
-        """Settings from flags, environment and the table [`camera` or `detector`] of a TOML file.
-
-        Raises SettingsError, which names every setting at fault.
-        """
-        table = read_table(config, cls.table()) if config else {}
-
-        class Loaded(cls):  # type: ignore[misc,valid-type]
-            @classmethod
-            def settings_customise_sources(
-                cls,
-                settings_cls: type[BaseSettings],
-                init_settings: PydanticBaseSettingsSource,
-                env_settings: PydanticBaseSettingsSource,
-                dotenv_settings: PydanticBaseSettingsSource,
-                file_secret_settings: PydanticBaseSettingsSource,
-            ) -> tuple[PydanticBaseSettingsSource, ...]:
-                return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=table)
-
-        try:
-            return cls.model_construct(
-                **dict(Loaded(**flags))
-            )  # of this class itself: a local one has no pickle
-        except ValidationError as error:
-            raise SettingsError(describe(error)) from None
+    @property
+    def logs(self) -> tuple[str, str]:
+        return self.log_format, self.log_level
 
     @classmethod
-    def table(cls) -> str:
-        """Name of this service's table in the TOML file."""
-        return cls.__name__.removesuffix("Settings").lower()
-
-    @classmethod
-    def add_flags(cls, parser: ArgumentParser) -> None:
-        """One flag a field; what is not given stays absent, so that the environment may speak."""
-        for name, field in cls.model_fields.items():
-            flag = "--" + name.replace("_", "-")
-            told = field.default not in (None, PydanticUndefined)
-            default = f" (default: {field.default})" if told else ""
-            help_text = f"{field.description}{default}".replace("%", "%%")
-            if field.annotation is bool:
-                parser.add_argument(flag, action=BooleanOptionalAction, default=SUPPRESS, help=help_text)
-            else:
-                metavar = name.rsplit("_", 1)[-1].upper()
-                parser.add_argument(flag, metavar=metavar, default=SUPPRESS, help=help_text)
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file that either names. Raises SettingsError for that file."""
+        file = {**env_settings(), **init_settings()}.get("config")
+        table = _toml_table(settings_cls, Path(file), cls.table) if file else None
+        return (init_settings, env_settings, table) if table else (init_settings, env_settings)
 
 
-def read_table(path: Path, name: str) -> dict[str, Any]:
-    """Table `name` of a TOML file, empty where it has none. Raises SettingsError."""
+def _toml_table(settings: type[BaseSettings], file: Path, table: str) -> PydanticBaseSettingsSource | None:
+    """Table `table` of a TOML file; None where it has none. Raises SettingsError."""
     try:
-        table = tomllib.loads(path.read_text()).get(name, {})
+        tables = tomllib.loads(file.read_text())
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+        raise SettingsError(f"cannot read {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from None
-    if not isinstance(table, dict):
-        raise SettingsError(f"{path}: [{name}] must be a table")
-    return table
-
-
-def describe(error: ValidationError) -> str:
-    """Every setting at fault, one a line, by its flag."""
-    lines = []
-    for fault in error.errors(include_url=False):
-        name = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        if not name:  # of several settings, which the message names
-            lines.append(message)
-            continue
-        if fault["type"] == "missing":
-            message = "is needed"
-        elif fault["type"] == "extra_forbidden":
-            message = "is not a setting"
-        lines.append(f"--{name.replace('_', '-')}: {message}")
-    return "\n".join(lines)
+        raise SettingsError(f"{file} is not TOML: {error}") from None
+    if table not in tables:
+        return None
+    if not isinstance(tables[table], dict):
+        raise SettingsError(f"{file}: [{table}] must be a table")
+    return TomlConfigSettingsSource(settings, file, toml_table_header=(table,))

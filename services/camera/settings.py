@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,19 +14,23 @@ from codec.spec import Codec, parse_codec
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
+    CodecText,
+    Count,
     Port,
     Seconds,
-    Settings,
-    codec_text,
+    ServiceSettings,
+    SizeText,
     has_step,
-    size_text,
     websocket_url,
 )
+from stream.network.names import DEFAULT_SPLIT
 from stream.session.messages import StreamName
 
 
-class CameraSettings(Settings):
+class CameraSettings(ServiceSettings):
     """Settings of `splitcast camera`."""
+
+    table: ClassVar[str] = "camera"
 
     source: str = Field(
         min_length=1,
@@ -39,13 +43,9 @@ class CameraSettings(Settings):
         default_factory=lambda: socket.gethostname() or "camera",
         description="name under which detections are published (default: host name)",
     )
-    split: str = Field("4.m", description="split point; 'splitcast points' lists them")
-    size: Annotated[str, AfterValidator(size_text)] = Field(
-        "640", description="network input: longer side, or HEIGHTxWIDTH; multiples of 32"
-    )
-    codec: Annotated[str, AfterValidator(codec_text)] = Field(
-        DEFAULT_CODEC, description="codec and its parameters"
-    )
+    split: str = Field(DEFAULT_SPLIT, description="split point; 'splitcast points' lists them")
+    size: SizeText = Field("640", description="network input: longer side, or HEIGHTxWIDTH; multiples of 32")
+    codec: CodecText = Field(DEFAULT_CODEC, description="codec and its parameters")
     profile: Path | None = Field(
         None, description="file of a calibration profile for --codec feature (default: the shipped one)"
     )
@@ -68,9 +68,7 @@ class CameraSettings(Settings):
     )
     realtime: bool = Field(False, description="play a file at its own frame rate, as a live source")
     loop: bool = Field(False, description="start a file again at its end")
-    frames: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="stop after so many frames (default: never)"
-    )
+    frames: Count | None = Field(None, description="stop after so many frames (default: never)")
     rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="how RTSP carries video: tcp or udp")
     open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
     read_timeout_s: Seconds = Field(5.0, description="seconds that a live source may be silent")

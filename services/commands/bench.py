@@ -7,7 +7,6 @@ import json
 import platform
 import statistics
 import time
-from argparse import Namespace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,17 @@ from rich.table import Table
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
+from services.commands.settings import BenchPipelineSettings
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, load_network
+from services.units import KB
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.nms import detect
 from stream.network.split import Unsplit
 from stream.sources.files import read_video
 
 
-async def bench_pipeline(options: Namespace) -> dict[str, Any]:
+async def bench_pipeline(settings: BenchPipelineSettings) -> dict[str, Any]:
     """Frames per second of the split pipeline and of the bare loop, in turn, round by round.
 
     The pipeline is the real one: this process is the camera, another the detector, a WebSocket over loopback
@@ -34,20 +35,16 @@ async def bench_pipeline(options: Namespace) -> dict[str, Any]:
     with as many threads. The first round warms up and is not counted.
     """
     console = Console(stderr=True)
-    shared: dict[str, Any] = {"model": options.model, "threads": options.threads, "device": options.device}
+    shared: dict[str, Any] = {"model": settings.model, "threads": settings.threads, "device": settings.device}
     shared |= {"log_format": "text", "log_level": "warning"}
-    settings = {
-        "source": options.source,
-        "size": options.size,
-        "codec": options.codec,
-        "split": options.split,
-    }
-    settings |= {"frames": options.frames, "metrics_port": 0, "stream": "bench", **shared}
+    to_camera = {"source": settings.source, "size": settings.size, "codec": settings.codec}
+    to_camera |= {"split": settings.split, "frames": settings.frames}
+    to_camera |= {"metrics_port": 0, "stream": "bench", **shared}
     rounds = []
     async with local_detector(DetectorSettings.load({"port": 0, **shared})) as url:
-        config = CameraSettings.load({"detector": url, **settings})
+        config = CameraSettings.load({"detector": url, **to_camera})
         network = await asyncio.to_thread(load_network, config)
-        for number in range(options.rounds + 1):
+        for number in range(settings.rounds + 1):
             camera = Camera(config)
             await camera.run()
             bare_fps = await asyncio.to_thread(bare_frames_per_second, network, config)
@@ -93,10 +90,10 @@ def _record(config: CameraSettings, rounds: list[tuple[Camera, float]]) -> dict[
         "frames": sum(camera.statistics.frame_counts.detected for camera in cameras),
         "stages_ms": {stage: round(statistics.median(values), 3) for stage, values in by_stage.items()},
         "kb_per_frame": round(
-            sum(camera.statistics.totals.encoded_bytes for camera in cameras) / packets / 1e3, 3
+            sum(camera.statistics.totals.encoded_bytes for camera in cameras) / packets / KB, 3
         ),
         "raw_kb_per_frame": round(
-            sum(camera.statistics.totals.raw_bytes for camera in cameras) / packets / 1e3, 3
+            sum(camera.statistics.totals.raw_bytes for camera in cameras) / packets / KB, 3
         ),
         "model": Path(config.model).name,
         "source": Path(config.source).name,
@@ -108,9 +105,9 @@ def _record(config: CameraSettings, rounds: list[tuple[Camera, float]]) -> dict[
     }
 
 
-def run_bench_pipeline(options: Namespace) -> None:
+def run_bench_pipeline(settings: BenchPipelineSettings) -> None:
     """Measure, print a table, and write the record to `--json` if it is given."""
-    record = asyncio.run(bench_pipeline(options))
+    record = asyncio.run(bench_pipeline(settings))
     table = Table(title=f"{record['model']} on {record['source']}, {record['codec']}", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -122,5 +119,5 @@ def run_bench_pipeline(options: Namespace) -> None:
     for stage, milliseconds in record["stages_ms"].items():
         table.add_row(f"{stage}, ms (median)", f"{milliseconds:.2f}")
     Console().print(table)
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    if settings.record:
+        settings.record.write_text(json.dumps(record, indent=2) + "\n")

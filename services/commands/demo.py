@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import webbrowser
-from argparse import Namespace
 from collections import Counter
 from typing import Any
 
@@ -23,11 +22,14 @@ from services.camera.pictures import REFERENCE_QUALITY
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
+from services.commands.settings import DemoSettings
 from services.commands.watch import detections_url, messages
 from services.detector.settings import DetectorSettings
+from services.errors import Exit
 from services.loading import choose_device
 from services.settings import DEFAULT_PORT
 from services.signals import run_until_stopped
+from services.units import KB
 from stream.network.download import find_weights
 from stream.network.names import DEFAULT_SPLIT
 from stream.redact import redact_url
@@ -39,44 +41,67 @@ STREAM = "demo"
 JPEG = f"JPEG, quality {REFERENCE_QUALITY}"
 
 
-async def demo(options: Namespace) -> int:
-    """Run until the source ends or the time is over; print what happened and return the number of detections."""
+def run_demo(settings: DemoSettings) -> Exit:
+    """Run until the source ends or the time is over, and print what happened.
+
+    Raises SettingsError, WeightsError, SourceError, DetectorFailed, OSError.
+    """
+    try:
+        detections = asyncio.run(_demo(settings))
+    except KeyboardInterrupt:  # before there was a camera to stop
+        return Exit.NOTHING_DETECTED
+    return Exit.OK if detections else Exit.NOTHING_DETECTED
+
+
+async def _demo(settings: DemoSettings) -> int:
+    """Number of detections."""
     console = Console()
     # What is wrong with the settings is said before anything starts.
-    find_weights(options.model)
-    choose_device(options.device)
-    async with open_source(options.source):
+    find_weights(settings.model)
+    choose_device(settings.device)
+    async with open_source(settings.source):
         pass
-    if options.json:
-        options.json.touch()
-    shared: dict[str, Any] = {"model": options.model, "threads": options.threads, "device": options.device}
-    shared |= {"log_format": "text", "log_level": "error", "split": DEFAULT_SPLIT}
-    ours = {"source": options.source, "stream": STREAM, "size": options.size, "codec": options.codec}
-    ours |= {"preview": options.preview, "metrics_port": 0, **shared}
-    CameraSettings.load(ours)
-    theirs = DetectorSettings.load({"host": "127.0.0.1", "port": free_port(), "preview": True, **shared})
-    console.print(f"source    {redact_url(options.source)}", highlight=False)
-    console.print(f"network   {options.model}, split at {DEFAULT_SPLIT}, {options.codec}", highlight=False)
+    if settings.summary:
+        settings.summary.touch()
+    to_camera, to_detector = _service_settings(settings)
+    CameraSettings.load(to_camera)
+    console.print(f"source    {redact_url(settings.source)}", highlight=False)
+    console.print(f"network   {settings.model}, split at {DEFAULT_SPLIT}, {settings.codec}", highlight=False)
     console.print("starting the detector")
     classes: Counter[str] = Counter()
-    async with local_detector(theirs) as url:
+    async with local_detector(DetectorSettings.load(to_detector)) as url:
         page = url.replace("ws", "http", 1) + "/"
         console.print(f"live page {page}", style="bold", highlight=False)
         console.print(f"metrics   {page}metrics", highlight=False)
-        if _can_open() if options.open is None else options.open:
+        if _can_open() if settings.open is None else settings.open:
             # A text browser holds whoever opens it until it is closed.
             threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
-        camera = Camera(CameraSettings.load({"detector": url, **ours}))
+        camera = Camera(CameraSettings.load({"detector": url, **to_camera}))
         subscription = _count_classes(url, classes)
         running = run_with_background(
-            camera.run(), subscription, _show(camera, console), _stop_after(camera, options.seconds)
+            camera.run(), subscription, _show(camera, console), _stop_after(camera, settings.seconds)
         )
         await run_until_stopped(running, camera.stop)
     summary = summarize(camera, classes)
     console.print(_table(summary))
-    if options.json:
-        options.json.write_text(json.dumps(summary, indent=2) + "\n")
+    if settings.summary:
+        settings.summary.write_text(json.dumps(summary, indent=2) + "\n")
     return camera.statistics.totals.detections
+
+
+def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the camera and the detector are told, whatever the environment says."""
+    shared: dict[str, Any] = {"model": settings.model, "threads": settings.threads, "device": settings.device}
+    shared |= {"log_format": "text", "log_level": "error", "split": DEFAULT_SPLIT}
+    camera: dict[str, Any] = {
+        "source": settings.source,
+        "stream": STREAM,
+        "size": settings.size,
+        "codec": settings.codec,
+    }
+    camera |= {"preview": settings.preview, "metrics_port": 0}
+    detector: dict[str, Any] = {"host": "127.0.0.1", "port": free_port(), "preview": True}
+    return camera | shared, detector | shared
 
 
 def free_port() -> int:
@@ -97,7 +122,7 @@ def _can_open() -> bool:
 
 
 def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
-    """The figures of a run: times in milliseconds, sizes in kB of 1000 bytes."""
+    """The figures of a run: times in milliseconds, sizes in kB."""
     totals = camera.statistics.totals
     packets = max(totals.packets, 1)
     latency = camera.statistics.stages.latency()
@@ -112,10 +137,10 @@ def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
         "detections": totals.detections,
         "detections_by_class": dict(classes.most_common()),
         "frames_per_second": round(camera.statistics.frames_per_second, 3),
-        "kb_per_frame": round(totals.encoded_bytes / packets / 1e3, 3),
-        "raw_kb_per_frame": round(totals.raw_bytes / packets / 1e3, 3),
-        "jpeg_kb_per_frame": round(totals.jpeg_bytes / totals.jpegs / 1e3, 3) if totals.jpegs else None,
-        "wire_kb_per_frame": round(camera.statistics.wire.sent / packets / 1e3, 3),
+        "kb_per_frame": round(totals.encoded_bytes / packets / KB, 3),
+        "raw_kb_per_frame": round(totals.raw_bytes / packets / KB, 3),
+        "jpeg_kb_per_frame": round(totals.jpeg_bytes / totals.jpegs / KB, 3) if totals.jpegs else None,
+        "wire_kb_per_frame": round(camera.statistics.wire.sent / packets / KB, 3),
         "keyframes": dict(camera.statistics.keyframes),
         "latency_ms": {
             **{stage: round(spread.mean_ms, 3) for stage, spread in stages.items()},
@@ -160,7 +185,7 @@ def _line(camera: Camera) -> str:
         return "waiting for the first frame"
     return (
         f"{camera.statistics.frames_per_second:5.1f} frames/s  "
-        f"{camera.statistics.totals.encoded_bytes / camera.statistics.totals.packets / 1e3:7.1f} kB/frame  "
+        f"{camera.statistics.totals.encoded_bytes / camera.statistics.totals.packets / KB:7.1f} kB/frame  "
         f"{latency.median_ms:5.0f} ms  {camera.statistics.totals.detections:6d} detections"
     )
 

@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from codec.layout import raw_bytes
+from services.commands.settings import PointsSettings
+from services.units import KB
+from stream.letterbox import parse_size
 from stream.network.cut import Point, points
 from stream.network.download import find_weights
 from stream.network.model import load_model, skeleton
 from stream.network.names import MODELS
-
-_KB = 1024  # the paper's kB
 
 
 def find_points(model: str, size: tuple[int, int]) -> tuple[Point, ...]:
@@ -25,50 +26,49 @@ def find_points(model: str, size: tuple[int, int]) -> tuple[Point, ...]:
     return points(graph, size)
 
 
-def print_points(model: str, size: tuple[int, int], as_json: bool = False) -> None:
+def run_points(settings: PointsSettings) -> None:
     """Print the split points of a network, as a table or as JSON.
 
     Raises WeightsError, CheckpointError.
     """
-    found = find_points(model, size)
-    if as_json:
-        print(
-            json.dumps(
-                {"model": model, "size": size, "points": [_record(point) for point in found]}, indent=2
-            )
-        )
+    size = parse_size(settings.size)
+    canvas = (size, size) if isinstance(size, int) else size
+    listed = find_points(settings.model, canvas)
+    if settings.as_json:
+        records = [_record(point) for point in listed]
+        print(json.dumps({"model": settings.model, "size": canvas, "points": records}, indent=2))
         return
-    Console().print(_table(model, size, found))
+    Console().print(_table(settings.model, canvas, listed))
 
 
 def _record(point: Point) -> dict[str, object]:
     return {
         "point": point.name,
         "tensors": [
-            {"name": spec.name, "shape": spec.shape, "raw_kb": spec.raw_bytes / _KB} for spec in point.layout
+            {"name": spec.name, "shape": spec.shape, "raw_kb": spec.raw_bytes / KB} for spec in point.layout
         ],
-        "raw_kb": raw_bytes(point.layout) / _KB,
+        "raw_kb": raw_bytes(point.layout) / KB,
         "flops_share": round(point.share, 6),
     }
 
 
-def _table(model: str, size: tuple[int, int], found: tuple[Point, ...]) -> Table:
+def _table(model: str, size: tuple[int, int], listed: tuple[Point, ...]) -> Table:
     height, width = size
     table = Table(
         title=f"Split points of {model} at {height}x{width}",
-        caption="kB: 1024 bytes of float32. Work: share of the convolutions' floating-point operations.",
+        caption="kB: 1000 bytes of float32. Work: share of the convolutions' floating-point operations.",
     )
     table.add_column("point")
     table.add_column("tensors that cross (C x h x w)")
     table.add_column("kB each", justify="right")
     table.add_column("kB", justify="right")
     table.add_column("work before", justify="right")
-    for point in found:
+    for point in listed:
         table.add_row(
             point.name,
             "\n".join(f"{spec.name}: {' x '.join(map(str, spec.shape))}" for spec in point.layout),
-            "\n".join(f"{spec.raw_bytes / _KB:.0f}" for spec in point.layout),
-            f"{raw_bytes(point.layout) / _KB:.0f}",
+            "\n".join(f"{spec.raw_bytes / KB:.0f}" for spec in point.layout),
+            f"{raw_bytes(point.layout) / KB:.0f}",
             f"{point.share:.1%}",
         )
     return table

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from codec.interface import Decoder
 from codec.layout import FloatArray, Layout, TensorSpec, raw_bytes
 from codec.packet import PacketHeader, Stamp, read_packets
-from codec.spec import Codec, codec_of_packet
+from codec.spec import Codec, codec_of_packet, parse_codec
+from services.commands.settings import DecodeSettings, EncodeSettings
 from services.errors import TranscodeError
+from services.profiles import without_network
 from stream.atomic_file import replacing
 
 MAX_DECODED_BYTES = 2**31
@@ -48,6 +50,17 @@ class TranscodeReport:
             f"{self.raw_bytes} bytes as float32, {self.coded_bytes} coded: "
             f"{self.bits_per_coefficient:.3f} bits per coefficient, ratio {self.ratio:.2f}"
         )
+
+
+def run_encode(settings: EncodeSettings) -> None:
+    """Code a file and print the sizes. Raises what `encode_file` does."""
+    codec = without_network(parse_codec(settings.codec))
+    print(encode_file(settings.input, settings.output, codec))
+
+
+def run_decode(settings: DecodeSettings) -> None:
+    """Decode a file and print the sizes. Raises what `decode_file` does."""
+    print(decode_file(settings.input, settings.output))
 
 
 def encode_file(source: Path, target: Path, codec: Codec) -> TranscodeReport:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from services.commands.settings import WatchSettings
 from services.errors import BadAddress
 from stream.errors import ConnectionLost
 from stream.redact import redact_url
@@ -62,13 +63,17 @@ def readable(message: dict[str, Any]) -> str:
     """One line for a person: when, which stream, how many of what, how long it took."""
     captured = datetime.fromtimestamp(message["captured_at"]).strftime("%H:%M:%S.%f")[:-3]
     counts = Counter(prediction["class"] for prediction in message["predictions"])
-    found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+    classes = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
     delay_ms = (message["published_at"] - message["captured_at"]) * 1e3
-    return f"{captured}  {message['stream']} #{message['sequence']}  {found}  ({delay_ms:.0f} ms)"
+    return f"{captured}  {message['stream']} #{message['sequence']}  {classes}  ({delay_ms:.0f} ms)"
 
 
-async def watch(url: str, as_json: bool, count: int | None) -> None:
-    """Print messages until interrupted, or `count` of them."""
+def run_watch(settings: WatchSettings) -> None:
+    """Print messages until interrupted, or `count` of them. Raises BadAddress."""
+    asyncio.run(_watch(detections_url(settings.url, settings.stream), settings.as_json, settings.count))
+
+
+async def _watch(url: str, as_json: bool, count: int | None) -> None:
     printed = 0
     async for text in messages(url):
         print(text if as_json else readable(json.loads(text)), flush=True)

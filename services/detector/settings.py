@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from codec.feature.profile import MAX_PROFILE_BYTES
-from services.settings import DEFAULT_PORT, Port, Seconds, Settings, origins
+from services.settings import DEFAULT_PORT, Port, Seconds, ServiceSettings, origins
 
 
-class DetectorSettings(Settings):
+class DetectorSettings(ServiceSettings):
     """Settings of `splitcast detector`."""
+
+    table: ClassVar[str] = "detector"
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all")
     port: Port = Field(DEFAULT_PORT, description="port to listen on; 0: any free one")

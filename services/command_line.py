@@ -1,0 +1,151 @@
+"""Settings of a command as one frozen and checked value, by pydantic-settings' own command line."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self, get_args
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from services.errors import SettingsError
+
+_, _POSITIONAL = get_args(CliPositionalArg[str])
+_NO_TEXT = "\0"
+"""Stands for None on a command line: nobody can type it, where `null`, which is the default, may name a stream."""
+
+
+class CommandSettings(BaseSettings):
+    """What a command is told, by flags alone.
+
+    Each field is a flag: its description is the help text, its title stands for the value there. A switch has one
+    form, that which changes its default.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags="toggle",
+        cli_enforce_required=True,
+    )
+    epilog: ClassVar[str | None] = None
+    """Last words of the help text."""
+
+    @property
+    def logs(self) -> tuple[str, str]:
+        """Style and least level of the command's logs, as `configure_logs` takes them."""
+        return "text", "warning"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any]) -> Self:
+        """Settings from flags, named as the fields are. Raises SettingsError, which names every flag at fault."""
+        try:
+            return cls(**flags)
+        except ValidationError as error:
+            raise SettingsError(_faults(error, cls)) from None
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], program: str, description: str) -> Self:
+        """Settings from the arguments of `program`, which `--help` describes.
+
+        Raises SettingsError where a value is wrong, SystemExit after help or where a flag is unknown.
+        """
+        parser = ArgumentParser(
+            prog=program,
+            description=description,
+            epilog=cls.epilog,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        source = CliSettingsSource[ArgumentParser](
+            cls,
+            root_parser=parser,
+            parse_args_method=_parse_arguments,
+            add_argument_method=partial(_add_argument, _by_name(cls)),
+            cli_parse_none_str=_NO_TEXT,
+            cli_hide_none_type=True,
+        )
+        return cls.load(source(args=list(arguments))())
+
+
+def _by_name(settings: type[BaseSettings]) -> dict[str, FieldInfo]:
+    """Fields as flags name them: `json` is an alias, as pydantic keeps the name for itself."""
+    return {field.alias or name: field for name, field in settings.model_fields.items()}
+
+
+def _parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """argparse's; repeated flags as JSON, where pydantic-settings would cut them at commas: those of codecs, too."""
+    options = parser.parse_args(arguments)
+    for name, value in vars(options).items():
+        if isinstance(value, list):
+            setattr(options, name, json.dumps(value))
+    return options
+
+
+def _add_argument(
+    fields: Mapping[str, FieldInfo], parser: ArgumentParser, *names: str, **options: Any
+) -> None:
+    """argparse's, with help as a field says it. pydantic-settings would tell types, and defaults that are None."""
+    name = options.get("dest", names[0])
+    if field := fields.get(name):
+        options["help"] = _help(field).replace("%", "%%")
+        if "metavar" in options:
+            options["metavar"] = _value_name(name, field)
+    parser.add_argument(*sorted(names, key=len), **options)
+
+
+def _help(field: FieldInfo) -> str:
+    switch = isinstance(field.default, bool)
+    if switch or field.default in (None, PydanticUndefined, "", ()):
+        return field.description or ""
+    default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+    return f"{field.description} (default: {default})"
+
+
+def _value_name(name: str, field: FieldInfo) -> str:
+    return field.title or name.rsplit("_", 1)[-1].upper()
+
+
+def _faults(error: ValidationError, settings: type[BaseSettings]) -> str:
+    """Every setting at fault, one a line, by its flag."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        message = fault["msg"].removeprefix("Value error, ")
+        if not fault["loc"]:  # of several settings, which the message names
+            lines.append(message)
+            continue
+        if fault["type"] == "missing":
+            message = "is needed"
+        elif fault["type"] == "extra_forbidden":
+            message = "is not a setting"
+        lines.append(f"{_flag(str(fault['loc'][0]), settings)}: {message}")
+    return "\n".join(lines)
+
+
+def _flag(name: str, settings: type[BaseSettings]) -> str:
+    field = _by_name(settings).get(name)
+    if field and _POSITIONAL in field.metadata:
+        return _value_name(name, field)
+    return f"--{name.replace('_', '-')}"

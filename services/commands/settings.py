@@ -1,0 +1,92 @@
+"""Settings of the small commands. Light: no torch, so that `--help` is there at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+
+from services.command_line import CommandSettings
+from services.settings import (
+    DEFAULT_CODEC,
+    DEFAULT_PORT,
+    CodecText,
+    Count,
+    NetworkSettings,
+    SizeText,
+    SplitSettings,
+)
+
+
+class WatchSettings(CommandSettings):
+    """Settings of `splitcast watch`."""
+
+    url: CliPositionalArg[str] = Field(f"ws://127.0.0.1:{DEFAULT_PORT}", title="url", description="detector")
+    stream: str | None = Field(None, description="only this stream")
+    as_json: bool = Field(False, alias="json", description="JSON lines instead of readable ones")
+    count: int | None = Field(None, description="stop after so many messages")
+
+
+class DemoSettings(NetworkSettings):
+    """Settings of `splitcast demo`."""
+
+    source: str = Field(
+        "demo", description="webcam number, rtsp://..., file, folder, or the virtual camera demo:scene=bus"
+    )
+    model: str = Field("demo", description="network by name or path; demo: the embedded one")
+    codec: CodecText = Field(DEFAULT_CODEC, description="codec")
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        30.0, description="how long; 0: until Ctrl-C"
+    )
+    preview: bool = Field(False, description="show small pictures on the page, too")
+    open: bool | None = Field(
+        None, description="open the live page in a browser (default: where there is a screen)"
+    )
+    summary: Path | None = Field(None, alias="json", title="OUT", description="write the summary there too")
+
+    @property
+    def logs(self) -> tuple[str, str]:
+        return "auto", "error"
+
+
+class PointsSettings(CommandSettings):
+    """Settings of `splitcast points`."""
+
+    model: str = Field("yolov5n", description="network by name or path")
+    size: SizeText = Field("640x640", description="network input HEIGHTxWIDTH")
+    as_json: bool = Field(False, alias="json", description="JSON instead of a table")
+
+
+class EncodeSettings(CommandSettings):
+    """Settings of `splitcast encode`."""
+
+    input: CliPositionalArg[Path] = Field(title="IN.npz")
+    output: CliPositionalArg[Path] = Field(title="OUT.spc")
+    codec: CodecText = Field("rle:bits=4", description="codec")
+
+
+class DecodeSettings(CommandSettings):
+    """Settings of `splitcast decode`."""
+
+    input: CliPositionalArg[Path] = Field(title="IN.spc")
+    output: CliPositionalArg[Path] = Field(title="OUT.npz")
+
+
+class ProfileShowSettings(CommandSettings):
+    """Settings of `splitcast profile show`."""
+
+    profile: CliPositionalArg[str] = Field(
+        title="FILE|HASH", description="a profile's file, or the hash of one that is shipped"
+    )
+
+
+class BenchPipelineSettings(SplitSettings):
+    """Settings of `splitcast bench pipeline`."""
+
+    source: str = Field(description="video file")
+    codec: CodecText = Field(DEFAULT_CODEC, description="codec")
+    frames: Count = Field(150, description="frames a round")
+    rounds: Count = Field(5, description="rounds")
+    record: Path | None = Field(None, alias="json", title="OUT", description="write the record there")

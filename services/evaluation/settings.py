@@ -1,0 +1,94 @@
+"""Settings of `splitcast evaluate` and `splitcast advise`. Light: no torch, so that `--help` is there at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from services.settings import CodecText, Count, NetworkSettings, SplitSettings
+
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class EvaluateSettings(SplitSettings):
+    """Settings of `splitcast evaluate`."""
+
+    data: Path | None = Field(
+        None, title="FOLDER", description="folder of images; YOLO labels beside it are used"
+    )
+    labels: Path | None = Field(None, title="FILE", description="COCO's labels of those images, a JSON")
+    clip: tuple[Path, ...] = Field((), title="FILE", description="video file; may be repeated")
+    codec: tuple[str, ...] = Field(
+        (),
+        title="SPEC",
+        description="codec, of features (feature, rle, raw) or pixels (jpeg, webp, avif, x264, x264-medium, x265, "
+        "svt-av1); may be repeated; a name alone stands for its standard set (default: all of them)",
+    )
+    profile: Path | None = Field(
+        None, title="FILE", description="calibration profile of the feature codec (default: shipped)"
+    )
+    max_frames: Count | None = Field(None, title="N", description="at most so many frames of each source")
+    every: Count = Field(1, title="N", description="only every n-th frame or image")
+    json_file: Path | None = Field(None, alias="json", title="OUT", description="write the records there")
+    html: Path | None = Field(None, title="OUT", description="write a page with plots and words there")
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        if self.labels and not self.data:
+            raise ValueError("--labels tells what is in the images of --data, which is missing")
+        if not self.data and not self.clip:
+            raise ValueError(
+                "nothing to evaluate on; give a folder of images with --data, or videos with --clip"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_profile(self) -> Self:
+        names = {text.partition(":")[0] for text in self.codec}
+        if self.profile and names and "feature" not in names:
+            raise ValueError("--profile is for the feature codec, and none is to be measured")
+        return self
+
+
+class AdviseSettings(NetworkSettings):
+    """Settings of `splitcast advise`."""
+
+    link_kbps: Positive = Field(title="N", description="what the link carries, kbit/s")
+    rtt_ms: Finite = Field(0.0, title="N", description="its round trip")
+    detector_speed: Positive = Field(
+        1.0,
+        title="F",
+        description="how many times faster the detector's machine is than this one",
+    )
+    fps: Finite = Field(0.0, title="N", description="frame rate that has to be sustained")
+    source: str = Field(
+        "demo", description="video file or folder of images as your camera's; or the virtual camera"
+    )
+    frames: Count = Field(10, title="N", description="at most so many")
+    split: tuple[str, ...] = Field(
+        (),
+        title="P",
+        description="try codecs at this point; may be repeated (default: 4.m and the most promising)",
+    )
+    codec: CodecText | None = Field(
+        None, description="codec of features (default: the better of feature and rle:bits=4)"
+    )
+    profile: Path | None = Field(
+        None, title="FILE", description="calibration profile, for its own split point"
+    )
+    json_file: Path | None = Field(
+        None, alias="json", title="OUT", description="write the figures and the advice there"
+    )
+
+    @property
+    def logs(self) -> tuple[str, str]:
+        return "text", "error"  # the table tells which codec is not calibrated
+
+    @model_validator(mode="after")
+    def _check_profile(self) -> Self:
+        if self.profile and self.codec and self.codec.partition(":")[0] != "feature":
+            raise ValueError(f"--profile is for the feature codec, not for {self.codec}")
+        return self
