@@ -43,6 +43,12 @@ def size_text(text: str) -> str:
     return text
 
 
+def require_folder_of(file: Path | None, flag: str) -> None:
+    """Raises SettingsError, which names the flag, where there is no folder to write `file` to."""
+    if file and not file.absolute().parent.is_dir():
+        raise SettingsError(f"{flag}: there is no folder {file.parent} to write {file.name} to")
+
+
 def websocket_url(url: str) -> str:
     parts = urlsplit(url)  # raises ValueError itself, as `port` does
     if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.port == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,10 +17,11 @@ from rich.progress import Progress
 
 from codec.feature.calibration import MIN_SAMPLES, CalibrationSample, calibrate
 from services.calibration.sensitivity import fisher_samples
+from services.calibration.settings import CalibrateSettings
 from services.calibration.step_network import train_step_network
-from services.errors import SettingsError
 from services.evaluation.dataset import read_images
 from services.loading import choose_device
+from services.settings import require_folder_of
 from stream.atomic_file import replacing
 from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
@@ -30,59 +30,54 @@ from stream.network.model import Model, load_model
 from stream.sources.files import read_image
 
 
-def run_calibrate(options: Namespace) -> None:
+def run_calibrate(settings: CalibrateSettings) -> None:
     """Calibrate on the given images, write the profile to `--output` and print its hash.
 
     The same images, network and settings give the same profile. `--output` appears whole or not at all.
     Raises SettingsError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError,
     CalibrationError or OSError.
     """
-    if min(options.draws, options.threads, 1 if options.max_images is None else options.max_images) < 1:
-        raise SettingsError("--draws, --threads and --max-images take numbers from 1")
-    if min(options.seed, options.variants) < 0:
-        raise SettingsError("--seed and --variants take numbers from 0")
-    if not options.output.absolute().parent.is_dir():
-        raise SettingsError(f"--output: there is no folder {options.output.absolute().parent}")
-    size = parse_size(options.size)
-    images, _ = open_images(options.images, options.max_images)
+    require_folder_of(settings.output, "--output")
+    size = parse_size(settings.size)
+    images, _ = open_images(settings.images, settings.max_images)
     if images < MIN_SAMPLES:
-        raise SourceError(f"calibration takes {MIN_SAMPLES} images or more; {options.images} gives {images}")
-    torch.set_num_threads(options.threads)
-    model = load_model(find_weights(options.model), choose_device(options.device))
+        raise SourceError(f"calibration takes {MIN_SAMPLES} images or more; {settings.images} gives {images}")
+    torch.set_num_threads(settings.threads)
+    model = load_model(find_weights(settings.model), choose_device(settings.device))
     # Neither dates nor paths: the profile's hash is to say what it was made from, not when or where.
     metadata: dict[str, str | int] = {
-        "model": Path(options.model).stem,
+        "model": Path(settings.model).stem,
         "weights": model.weights_hash,
-        "split": options.split,
-        "size": options.size,
+        "split": settings.split,
+        "size": settings.size,
         "images": images,
-        "draws": options.draws,
-        "variants": options.variants,
-        "seed": options.seed,
+        "draws": settings.draws,
+        "variants": settings.variants,
+        "seed": settings.seed,
         "software": f"splitcast {version('splitcast')}",
     }
-    sampler = Sampler(model, options.split, size, options.draws, options.seed)
+    sampler = Sampler(model, settings.split, size, settings.draws, settings.seed)
     with Progress(console=Console(stderr=True)) as progress:
         whole = progress.add_task("calibrating", total=None)
         passes = count(1)
 
         def pictures() -> Iterator[NDArray[np.uint8]]:
-            return open_images(options.images, options.max_images)[1]
+            return open_images(settings.images, settings.max_images)[1]
 
         def samples() -> Iterable[CalibrationSample]:
             return progress.track(sampler.samples(pictures()), images, description=f"pass {next(passes)}")
 
         variants: Iterable[CalibrationSample] = ()
-        if options.variants:
-            drawn = sampler.variant_samples(pictures(), options.variants)
-            variants = progress.track(drawn, images * options.variants, description="variants")
+        if settings.variants:
+            drawn = sampler.variant_samples(pictures(), settings.variants)
+            variants = progress.track(drawn, images * settings.variants, description="variants")
         # This goes on for some time after the last picture.
-        profile = calibrate(samples, train_step_network, metadata, options.seed, variants)
+        profile = calibrate(samples, train_step_network, metadata, settings.seed, variants)
         progress.update(whole, total=1, completed=1)
     packed = profile.pack()
-    with replacing(options.output) as partial:
+    with replacing(settings.output) as partial:
         partial.write_bytes(packed)
-    print(f"{options.output}: profile {profile.hash}, {len(packed)} bytes, of {images} images")
+    print(f"{settings.output}: profile {profile.hash}, {len(packed)} bytes, of {images} images")
 
 
 def open_images(source: Path, max_images: int | None = None) -> tuple[int, Iterator[NDArray[np.uint8]]]:

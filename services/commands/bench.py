@@ -37,7 +37,7 @@ async def bench_pipeline(settings: BenchPipelineSettings) -> dict[str, Any]:
     console = Console(stderr=True)
     shared: dict[str, Any] = {"model": settings.model, "threads": settings.threads, "device": settings.device}
     shared |= {"log_format": "text", "log_level": "warning"}
-    to_camera = {"source": settings.source, "size": settings.size, "codec": settings.codec}
+    to_camera: dict[str, Any] = {"source": settings.source, "size": settings.size, "codec": settings.codec}
     to_camera |= {"split": settings.split, "frames": settings.frames}
     to_camera |= {"metrics_port": 0, "stream": "bench", **shared}
     rounds = []

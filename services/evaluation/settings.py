@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from codec.spec import parse_codec
 from services.settings import CodecText, Count, NetworkSettings, SplitSettings
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -89,6 +90,6 @@ class AdviseSettings(NetworkSettings):
 
     @model_validator(mode="after")
     def _check_profile(self) -> Self:
-        if self.profile and self.codec and self.codec.partition(":")[0] != "feature":
+        if self.profile and self.codec and not parse_codec(self.codec).takes_profile:
             raise ValueError(f"--profile is for the feature codec, not for {self.codec}")
         return self

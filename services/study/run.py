@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from services.study.networks import DEFAULT, NetworkSpec
 from services.study.record import RecordBook
 from services.study.report import study_report
 from services.study.section import Section, Table
+from services.study.settings import StudySettings
 from services.study.study import Experiment, Study
 from services.study.subject import Subject
 from stream.letterbox import parse_size
@@ -30,21 +30,19 @@ RECORDS, REPORT, FIGURES = "records.jsonl", "report.html", "figures"
 QUICK_IMAGES, CLIP_FRAMES = 16, 60
 
 
-def run_study(options: Namespace) -> None:
+def run_study(settings: StudySettings) -> None:
     """Measure the named experiment, or all, into `--out`, and write figures and report of all that is recorded there.
 
     Raises SettingsError, InvalidSize, SourceError, UnknownSplitPoint, WeightsError, CheckpointError or CodecError.
     """
-    chosen = EXPERIMENTS if options.name == "all" else {options.name: EXPERIMENTS[options.name]}
-    if options.from_records and not (options.out / RECORDS).is_file():
-        raise SettingsError(f"--from-records: there is no {RECORDS} in {options.out}")
-    if min(options.threads, 1 if options.images is None else options.images) < 1 or options.seed < 0:
-        raise SettingsError("--threads and --images take numbers from 1, --seed from 0")
-    (options.out / FIGURES).mkdir(parents=True, exist_ok=True)
-    book = RecordBook(options.out / RECORDS)
+    chosen = EXPERIMENTS if settings.name == "all" else {settings.name: EXPERIMENTS[settings.name]}
+    if settings.from_records and not (settings.out / RECORDS).is_file():
+        raise SettingsError(f"--from-records: there is no {RECORDS} in {settings.out}")
+    (settings.out / FIGURES).mkdir(parents=True, exist_ok=True)
+    book = RecordBook(settings.out / RECORDS)
     console, notices = Console(), Console(stderr=True)
-    if not options.from_records:
-        study = _study(options, book, notices)
+    if not settings.from_records:
+        study = _study(settings, book, notices)
         _measure(study, chosen, notices)
         for refusal in study.refusals:
             notices.print(f"left out: {refusal}", highlight=False, soft_wrap=True)
@@ -56,32 +54,30 @@ def run_study(options: Namespace) -> None:
             for name, experiment in EXPERIMENTS.items()
             if book.of(name)
         }
-        _write(sections, book, options.out)
+        _write(sections, book, settings.out)
     for name, section in sections.items():
         if name in chosen:
             _print(section, console)
-    console.print(f"{options.out / REPORT}: {len(list(book))} records of {len(sections)} experiments")
+    console.print(f"{settings.out / REPORT}: {len(list(book))} records of {len(sections)} experiments")
 
 
-def _study(options: Namespace, book: RecordBook, notices: Console) -> Study:
-    size = parse_size(options.size)
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    specs = [NetworkSpec.parse(text) for text in options.model or DEFAULT]
+def _study(settings: StudySettings, book: RecordBook, notices: Console) -> Study:
+    size = parse_size(settings.size)
+    torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    specs = [NetworkSpec.parse(text) for text in settings.model or DEFAULT]
     subjects = [spec.load(size, device, lambda text: notices.print(text, soft_wrap=True)) for spec in specs]
-    most = options.images or (QUICK_IMAGES if options.quick else None)
-    if options.labels and not options.data:
-        raise SettingsError("--labels tells what is in the images of --data, which is missing")
+    most = settings.images or (QUICK_IMAGES if settings.quick else None)
     return Study(
         book,
         subjects,
-        images=folder_pictures(options.data, most, options.labels) if options.data else None,
-        imagenet=_imagenet(options.imagenet, subjects, most),
+        images=folder_pictures(settings.data, most, settings.labels) if settings.data else None,
+        imagenet=_imagenet(settings.imagenet, subjects, most),
         clips=[
-            clip_pictures(file, QUICK_IMAGES if options.quick else CLIP_FRAMES) for file in options.clip or ()
+            clip_pictures(file, QUICK_IMAGES if settings.quick else CLIP_FRAMES) for file in settings.clip
         ],
-        seed=options.seed,
-        quick=options.quick,
+        seed=settings.seed,
+        quick=settings.quick,
     )
 
 

@@ -16,9 +16,7 @@ import pytest
 import yaml
 
 from services.camera.metrics import serve_metrics
-from services.camera.settings import CameraSettings
-from services.cli import build_parser
-from services.detector.settings import DetectorSettings
+from services.cli import parse
 from tests.deploy.dockerfile import read_stages
 from tests.paths import DEPLOY, ROOT
 from tests.ports import free_port
@@ -28,7 +26,6 @@ STAGES = read_stages(DEPLOY / "Dockerfile")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("detector", "camera")
-LOADERS = {"detector": DetectorSettings, "camera": CameraSettings}
 
 
 def mounts(service: str) -> dict[str, Path]:
@@ -53,8 +50,8 @@ def settings(service: str, monkeypatch: pytest.MonkeyPatch) -> Any:
             monkeypatch.setenv(name, value)
     program, *arguments = [*stage.entrypoint, *SERVICES[service]["command"]]
     assert program == "splitcast"
-    options = vars(build_parser().parse_args(arguments))
-    return LOADERS[service].load({name: options[name] for name in options if name not in ("run", "config")})
+    assert arguments[0] == service
+    return parse(arguments)[1]
 
 
 # --- linters ---

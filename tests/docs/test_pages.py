@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.camera.settings import CameraSettings
-from services.cli import build_parser
-from services.detector.settings import DetectorSettings
+from services.cli import parse
 from tests.paths import DEPLOY, DOCS, ROOT
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), DEPLOY / "README.md"]
@@ -42,12 +40,7 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_are_valid(line):
     arguments = shlex.split(line, comments=True)[1:]
-    options = build_parser().parse_args(arguments)
-    given = {name: value for name, value in vars(options).items() if name not in ("run", "config")}
-    if arguments[0] == "camera":
-        CameraSettings.load(given)
-    elif arguments[0] == "detector":
-        DetectorSettings.load(given)
+    parse(arguments)
 
 
 @pytest.mark.parametrize("line", TARGETS)
@@ -59,7 +52,7 @@ def test_targets_exist_and_their_arguments_are_valid(line):
         name, _, value = variable.partition("=")
         assert re.search(rf"^{name} *\?=", makefile, re.MULTILINE)
         if name == "DEMO_ARGS":
-            build_parser().parse_args(["demo", *shlex.split(value)])
+            parse(["demo", *shlex.split(value)])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-from argparse import ArgumentParser
 
 import pytest
 from pydantic import ValidationError
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 from services.camera.settings import CameraSettings
 from services.detector.settings import DetectorSettings
 from services.errors import SettingsError
+from services.settings import DEFAULT_PORT
 
 
 @pytest.fixture
@@ -21,22 +21,22 @@ def toml(tmp_path):
 def test_flags_win_over_environment_over_file(toml, monkeypatch):
     monkeypatch.setenv("SPLITCAST_WINDOW", "6")
     monkeypatch.setenv("SPLITCAST_STREAM", "env")
-    config = CameraSettings.load({"stream": "flag"}, toml)
+    config = CameraSettings.load({"stream": "flag", "config": toml})
     assert (config.source, config.window, config.stream) == ("file.mp4", 6, "flag")
 
 
 def test_a_webcam_may_be_a_number(tmp_path):
     path = tmp_path / "webcam.toml"
     path.write_text("[camera]\nsource = 0\n")
-    assert CameraSettings.load({}, path).source == "0"
+    assert CameraSettings.load({"config": path}).source == "0"
 
 
 def test_each_service_reads_its_own_table(toml):
-    assert DetectorSettings.load({}, toml).port == 7000
+    assert DetectorSettings.load({"config": toml}).port == 7000
 
 
 def test_is_frozen_and_travels_between_processes(toml):
-    config = DetectorSettings.load({}, toml)
+    config = DetectorSettings.load({"config": toml})
     with pytest.raises(ValidationError):
         config.port = 1
     assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes
@@ -83,12 +83,12 @@ def test_effort_is_a_parameter_of_the_codec():
             CameraSettings.load({"source": "0", "effort": value})
 
 
-def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch):
+def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch, capsys):
     assert not CameraSettings.load({"source": "0"}).preview
-    parser = ArgumentParser()
-    CameraSettings.add_flags(parser)
-    assert "PIXELS LEAVE THE CAMERA" in parser.format_help()
-    assert parser.parse_args(["--preview"]).preview is True
+    assert CameraSettings.parse(["--source", "0", "--preview"], "splitcast camera", "").preview
+    with pytest.raises(SystemExit):
+        CameraSettings.parse(["--help"], "splitcast camera", "")
+    assert "PIXELS LEAVE THE CAMERA" in capsys.readouterr().out
     assert DetectorSettings.load({}).preview
     monkeypatch.setenv("SPLITCAST_PREVIEW", "false")
     assert not DetectorSettings.load({}).preview
@@ -98,7 +98,7 @@ def test_refuses_an_unknown_key(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text("[detector]\nprot = 1\n")
     with pytest.raises(SettingsError, match="--prot: is not a setting"):
-        DetectorSettings.load({}, path)
+        DetectorSettings.load({"config": path})
 
 
 @pytest.mark.parametrize("content", ["[detector", "detector = 1"])
@@ -106,9 +106,9 @@ def test_refuses_a_broken_file(tmp_path, content):
     path = tmp_path / "bad.toml"
     path.write_text(content)
     with pytest.raises(SettingsError, match=r"bad\.toml"):
-        DetectorSettings.load({}, path)
+        DetectorSettings.load({"config": path})
     with pytest.raises(SettingsError, match="cannot read"):
-        DetectorSettings.load({}, tmp_path / "none.toml")
+        DetectorSettings.load({"config": tmp_path / "none.toml"})
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_refuses_what_is_no_origin(origins):
         DetectorSettings.load({"allow_origin": f"https://good.example,{origins}"})
 
 
-@pytest.mark.parametrize("settings", [CameraSettings, DetectorSettings])
-def test_every_field_is_a_flag_with_help(settings):
-    parser = ArgumentParser()
-    settings.add_flags(parser)
-    text = " ".join(parser.format_help().split())
-    assert "Undefined" not in text
-    for name, field in settings.model_fields.items():
-        assert f"--{name.replace('_', '-')}" in text
-        assert field.description
+def test_the_file_may_be_named_by_the_environment(toml, monkeypatch):
+    monkeypatch.setenv("SPLITCAST_CONFIG", str(toml))
+    assert DetectorSettings.load({}).port == 7000
+
+
+def test_a_file_without_the_table_says_nothing(tmp_path):
+    path = tmp_path / "other.toml"
+    path.write_text("[camera]\nwindow = 5\n")
+    assert DetectorSettings.load({"config": path}).port == DEFAULT_PORT
