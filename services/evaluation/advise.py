@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -19,7 +18,6 @@ from codec.feature.bundled import BUNDLED
 from codec.feature.profile import Profile
 from codec.rle.codec import Rle
 from codec.spec import Codec, parse_codec
-from services.errors import SettingsError
 from services.evaluation.codec_sets import AnyCodec, parse_codecs
 from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
 from services.evaluation.delay import LinkModel, Placement, delay_ms, frames_per_s, ranked, transfer_ms
@@ -35,8 +33,11 @@ from services.evaluation.placements import (
     split_placements,
 )
 from services.evaluation.point_costs import PointCost, point_costs
+from services.evaluation.settings import AdviseSettings
 from services.loading import choose_device
 from services.profiles import read_profile
+from services.settings import require_folder_of
+from services.units import KB
 from stream.errors import SourceError, UnknownSplitPoint
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.cut import split_points
@@ -59,7 +60,7 @@ def sentences(placements: Sequence[Placement], link: LinkModel, fps: float, meas
     verdict = {"split": "Split", "pixels": "Send pixels", "all here": "Run it all at the camera"}[first.kind]
     lines = [
         f"{verdict}: {first.name}. A frame takes {delay_ms(first, link):.1f} ms ({parts}), "
-        f"{first.bytes / 1000:.1f} kB, and {frames_per_s(first, link):.1f} frames/s are sustained."
+        f"{first.bytes / KB:.1f} kB, and {frames_per_s(first, link):.1f} frames/s are sustained."
     ]
     if first.agreement is not None and first.agreement < AGREEMENT:
         lines.append(
@@ -117,35 +118,35 @@ class Advice:
         }
 
 
-def run_advise(options: Namespace) -> None:
+def run_advise(settings: AdviseSettings) -> None:
     """Measure, print every split point and the recommendation, and write `--json` if it is given.
 
     Raises SettingsError, InvalidSize, ProfileError, ProfileMismatch, SourceError, UnknownSplitPoint, WeightsError or
     CheckpointError.
     """
-    _check(options)
-    feature = parse_codec(options.codec or "feature")
+    require_folder_of(settings.json_file, "--json")
+    feature = parse_codec(settings.codec or "feature")
     trial = _Trial(
         feature,
-        _profiles(feature, options.profile),
-        with_rle=not options.codec,
-        required=options.split or (),
-        size=parse_size(options.size),
+        _profiles(settings.profile),
+        with_rle=not settings.codec,
+        required=settings.split,
+        size=parse_size(settings.size),
     )
-    link = LinkModel(options.link_kbps, options.rtt_ms, options.detector_speed)
-    dataset = _dataset(options.source, options.frames)
-    torch.set_num_threads(options.threads)
-    model = load_model(find_weights(options.model), choose_device(options.device))
+    link = LinkModel(settings.link_kbps, settings.rtt_ms, settings.detector_speed)
+    dataset = _dataset(settings.source, settings.frames)
+    torch.set_num_threads(settings.threads)
+    model = load_model(find_weights(settings.model), choose_device(settings.device))
     with Progress(console=Console(stderr=True)) as progress:
-        advice = trial.advise(model, dataset, link, options.fps, progress)
+        advice = trial.advise(model, dataset, link, settings.fps, progress)
     console = Console()
-    console.print(_points_table(options.model, advice))
+    console.print(_points_table(settings.model, advice))
     console.print(_placements_table(advice))
     for sentence in advice.sentences():
         console.print(sentence, highlight=False, soft_wrap=True)
-    if options.json:
-        written = advice.as_json(Path(options.model), model.weights_hash)
-        options.json.write_text(json.dumps(written, indent=2) + "\n")
+    if settings.json_file:
+        written = advice.as_json(Path(settings.model), model.weights_hash)
+        settings.json_file.write_text(json.dumps(written, indent=2) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,21 +195,6 @@ class _Trial:
         return [Rle(4), codec] if self.with_rle else [codec]
 
 
-def _check(options: Namespace) -> None:
-    if not 0 < options.link_kbps < float("inf"):
-        raise SettingsError("--link-kbps takes a number above 0, in kbit/s")
-    if not (0 <= options.rtt_ms < float("inf") and 0 <= options.fps < float("inf")):
-        raise SettingsError("--rtt-ms and --fps take numbers from 0")
-    if not 0 < options.detector_speed < float("inf"):
-        raise SettingsError(
-            "--detector-speed takes a number above 0: 4 for a detector four times as fast as this"
-        )
-    if min(options.frames, options.threads) < 1:
-        raise SettingsError("--frames and --threads take numbers from 1")
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise SettingsError(f"there is no folder {options.json.parent} to write {options.json.name} to")
-
-
 def _dataset(source: str, frames: int) -> Dataset:
     if is_virtual(source):
         return read_virtual(source, frames)
@@ -224,12 +210,10 @@ def _first_picture(dataset: Dataset, size: int | tuple[int, int], model: Model) 
     return picture_tensor(Letterbox(frame, canvas_for(size, *frame)).apply(first.image), model.device)
 
 
-def _profiles(codec: Codec, file: Path | None) -> dict[str, Profile]:
+def _profiles(file: Path | None) -> dict[str, Profile]:
     """The profile of `--profile`, by the split point that it was made for."""
     if file is None:
         return {}
-    if not codec.takes_profile:
-        raise SettingsError(f"--profile is for the feature codec, not for {codec.name}")
     profile = read_profile(file)
     return {str(profile.metadata.get("split", DEFAULT_SPLIT)): profile}
 
@@ -265,8 +249,8 @@ def _points_table(model: str, advice: Advice) -> Table:
             cost.point,
             f"{cost.head_ms:.1f}",
             f"{cost.tail_ms:.1f}",
-            f"{cost.raw_bytes / 1000:.0f}",
-            f"{mark}{best.bytes / 1000:.1f}",
+            f"{cost.raw_bytes / KB:.0f}",
+            f"{mark}{best.bytes / KB:.1f}",
             f"{mark}{delay_ms(best, advice.link):.1f}",
         )
     return table
@@ -287,7 +271,7 @@ def _placements_table(advice: Advice) -> Table:
         table.add_row(
             placement.name,
             "" if placement.agreement is None else f"{placement.agreement:.3f}",
-            f"{placement.bytes / 1000:.1f}",
+            f"{placement.bytes / KB:.1f}",
             f"{placement.camera_ms:.1f}",
             f"{transfer_ms(placement, link) + link.rtt_ms / 2:.1f}",
             f"{placement.detector_ms / link.detector_speed:.1f}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import time
-from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from codec.spec import Codec
-from services.errors import SettingsError
 from services.evaluation.agreement import confident
 from services.evaluation.codec_sets import AnyCodec, parse_codecs, standard_codecs
 from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed, read_clip, read_images
@@ -28,9 +26,11 @@ from services.evaluation.pixel_codecs import Canvas, PixelCodec
 from services.evaluation.report import report
 from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
 from services.evaluation.scores import EvaluationRecord, Scores, make_record
+from services.evaluation.settings import EvaluateSettings
 from services.evaluation.summary import print_summary
 from services.loading import choose_device
 from services.profiles import resolve
+from services.settings import require_folder_of
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
@@ -148,47 +148,42 @@ def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Pa
 
     uncalibrated = next(filter(needs_profile, codecs), None)
     if uncalibrated is None:
-        if file is not None:
-            raise SettingsError("--profile is for the feature codec, and none is to be measured")
         return list(codecs)
     profile = resolve(uncalibrated, model.weights_hash, split, file).profile
     return [codec.with_profile(profile) if needs_profile(codec) else codec for codec in codecs]
 
 
-def run_evaluate(options: Namespace) -> None:
+def run_evaluate(settings: EvaluateSettings) -> None:
     """Evaluate on all given sources, print what came of each, and write `--json` and `--html` if they are given.
 
     The files are written after every source, so that what is measured is not lost.
     Raises SettingsError, BadCodecSpec, InvalidSize, SourceError, UnknownSplitPoint, ProfileError, WeightsError or
     CheckpointError.
     """
-    if min(options.every, options.threads, 1 if options.max_frames is None else options.max_frames) < 1:
-        raise SettingsError("--every, --threads and --max-frames take numbers from 1")
-    for path in (options.json, options.html):
-        if path and not path.absolute().parent.is_dir():
-            raise SettingsError(f"there is no folder {path.parent} to write {path.name} to")
+    require_folder_of(settings.json_file, "--json")
+    require_folder_of(settings.html, "--html")
     console, notices = Console(), Console(stderr=True)
-    codecs = parse_codecs(options.codec) if options.codec else standard_codecs(notices.print)
-    size = parse_size(options.size)
-    sources = _sources(options)
-    torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    model = load_model(find_weights(options.model), device)
-    codecs = _with_profile(codecs, model, options.split, options.profile)
-    settings = _settings(options, model, device)
+    codecs = parse_codecs(settings.codec) if settings.codec else standard_codecs(notices.print)
+    size = parse_size(settings.size)
+    sources = _sources(settings)
+    torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    model = load_model(find_weights(settings.model), device)
+    codecs = _with_profile(codecs, model, settings.split, settings.profile)
+    provenance = _provenance(settings, model, device)
     records: list[EvaluationRecord] = []
     for dataset in sources:
         with _progress(dataset, codecs, notices) as watch:
-            of_source = evaluate(model, codecs, dataset, options.split, size, watch=watch)
+            of_source = evaluate(model, codecs, dataset, settings.split, size, watch=watch)
         if of_source[0].map is not None:
-            settings["labels"] = str(ClassMap(dataset.classes, model.names))
+            provenance["labels"] = str(ClassMap(dataset.classes, model.names))
         print_summary(of_source, console)
         records += of_source
-        if options.json:
-            written = {**settings, "records": [asdict(record) for record in records]}
-            options.json.write_text(json.dumps(written, indent=2) + "\n")
-        if options.html:
-            options.html.write_text(report(settings, records))
+        if settings.json_file:
+            written = {**provenance, "records": [asdict(record) for record in records]}
+            settings.json_file.write_text(json.dumps(written, indent=2) + "\n")
+        if settings.html:
+            settings.html.write_text(report(provenance, records))
 
 
 @contextmanager
@@ -202,29 +197,22 @@ def _progress(
         yield lambda what: progress.update(bar, advance=1, description=f"{dataset.name}: {what}")
 
 
-def _sources(options: Namespace) -> list[Dataset]:
-    sampling = {"every": options.every, "max_frames": options.max_frames}
-    if options.labels and not options.data:
-        raise SettingsError("--labels tells what is in the images of --data, which is missing")
-    sources = [read_images(options.data, **sampling, labels=options.labels)] if options.data else []
-    sources += [read_clip(clip, **sampling) for clip in options.clip or ()]
-    if not sources:
-        raise SettingsError(
-            "nothing to evaluate on; give a folder of images with --data, or videos with --clip"
-        )
-    return sources
+def _sources(settings: EvaluateSettings) -> list[Dataset]:
+    sampling: dict[str, Any] = {"every": settings.every, "max_frames": settings.max_frames}
+    images = [read_images(settings.data, **sampling, labels=settings.labels)] if settings.data else []
+    return images + [read_clip(clip, **sampling) for clip in settings.clip]
 
 
-def _settings(options: Namespace, model: Model, device: str) -> dict[str, Any]:
+def _provenance(settings: EvaluateSettings, model: Model, device: str) -> dict[str, Any]:
     """What the records were made with, for whoever wants to make them again."""
     return {
-        "model": Path(options.model).stem,
+        "model": Path(settings.model).stem,
         "weights": model.weights_hash,
-        "split": options.split,
-        "size": options.size,
-        "every": options.every,
-        "max_frames": options.max_frames,
-        "threads": options.threads,
+        "split": settings.split,
+        "size": settings.size,
+        "every": settings.every,
+        "max_frames": settings.max_frames,
+        "threads": settings.threads,
         "device": device,
         "machine": platform.processor() or platform.machine(),
         "versions": {name: version(name) for name in ("splitcast", "torch", "av", "pillow")},

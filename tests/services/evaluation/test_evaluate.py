@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from services.evaluation.dataset import read_clip, read_images
 from services.evaluation.evaluate import evaluate, run_evaluate
 from services.evaluation.pixel_codecs import PixelCodec
 from services.evaluation.scores import EvaluationRecord
+from services.evaluation.settings import EvaluateSettings
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model
 from stream.network.nms import detect
@@ -194,10 +195,14 @@ class TestStills:
         assert none.agreement == CEILING
 
 
+def run(options: SimpleNamespace) -> None:
+    run_evaluate(EvaluateSettings.load(vars(options)))
+
+
 class TestCommand:
     @pytest.fixture
     def options(self, weights, video, tmp_path):
-        return Namespace(
+        return SimpleNamespace(
             model=str(weights),
             data=None,
             labels=None,
@@ -215,7 +220,7 @@ class TestCommand:
         )
 
     def test_writes_a_page(self, options, video):
-        run_evaluate(options)
+        run(options)
         page = options.html.read_text()
         assert video.name in page
         assert str(video.parent) not in page
@@ -233,9 +238,9 @@ class TestCommand:
         categories = [{"id": 10 + number, "name": name} for number, name in enumerate(model.names)]
         path = tmp_path / "labels.json"
         path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-        options.clip, options.data, options.labels = None, folder, path
+        options.clip, options.data, options.labels = [], folder, path
         options.size, options.codec, options.max_frames = "96", ["raw", "jpeg:quality=20"], None
-        run_evaluate(options)
+        run(options)
         written = json.loads(options.json.read_text())
         none, raw, jpeg = written["records"]
         assert none["map"] == raw["map"] == pytest.approx(CEILING, abs=1e-3)
@@ -245,21 +250,21 @@ class TestCommand:
     def test_labels_need_images(self, options, tmp_path):
         options.labels = tmp_path / "labels.json"
         with pytest.raises(SettingsError, match="--data"):
-            run_evaluate(options)
+            run(options)
 
     @pytest.mark.parametrize("flag", ["json", "html"])
     def test_says_at_once_that_it_cannot_write(self, options, flag, tmp_path):
         setattr(options, flag, tmp_path / "absent" / "out")
         with pytest.raises(SettingsError, match=r"there is no folder .*absent"):
-            run_evaluate(options)
+            run(options)
 
     def test_by_default_it_measures_every_codec_there_is(self, options, capsys, monkeypatch):
         """Of each codec the first of its standard settings, to save time."""
         monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
         firsts = {name: settings[:1] for name, settings in STANDARD_SETS.items()}
         monkeypatch.setattr("services.evaluation.codec_sets.STANDARD_SETS", firsts)
-        options.codec, options.max_frames = None, 1
-        run_evaluate(options)
+        options.codec, options.max_frames = [], 1
+        run(options)
         measured = {record["codec"] for record in json.loads(options.json.read_text())["records"]}
         assert {"feature", "raw", "rle", "jpeg", "webp"} < measured
         assert "avif" not in measured
@@ -271,7 +276,7 @@ class TestCommand:
         asked = []
         monkeypatch.setattr("services.profiles.log.warning", lambda text, **facts: asked.append(facts))
         options.codec = ["feature:quality=2", "feature:quality=9", "raw"]
-        run_evaluate(options)
+        run(options)
         _, worse, better, _ = json.loads(options.json.read_text())["records"]
         assert [facts["split"] for facts in asked] == ["4.m"]
         assert "profile=none" in worse["setting"]
@@ -282,19 +287,19 @@ class TestCommand:
     def test_a_profile_is_for_the_feature_codec(self, options, tmp_path):
         options.profile = tmp_path / "absent.profile"
         with pytest.raises(SettingsError, match="feature codec"):
-            run_evaluate(options)
+            run(options)
         options.codec = ["raw", "feature"]
         with pytest.raises(SettingsError, match="cannot read"):
-            run_evaluate(options)
+            run(options)
 
     def test_a_codec_asked_for_by_name_has_to_be_there(self, options, monkeypatch):
         monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")
         options.codec = ["avif"]
         with pytest.raises(MissingCodec, match="installed Pillow"):
-            run_evaluate(options)
+            run(options)
 
     def test_writes_records_and_prints_a_table(self, options, model, video, capsys):
-        run_evaluate(options)
+        run(options)
         text = options.json.read_text()
         written = json.loads(text)
         assert (written["model"], written["split"], written["size"]) == ("random", "4.m", "64x96")
@@ -312,22 +317,22 @@ class TestCommand:
         assert video.name in output.err
 
     def test_every_key_is_documented(self, options):
-        run_evaluate(options)
+        run(options)
         written = json.loads(options.json.read_text())
         documented = (DOCS / "evaluate.md").read_text().partition("## JSON")[2]
         for key in (*written, *written["records"][0]):
             assert f"`{key}`" in documented
 
     def test_needs_a_source(self, options):
-        options.clip = None
+        options.clip = []
         with pytest.raises(SettingsError, match="--data"):
-            run_evaluate(options)
+            run(options)
 
     @pytest.mark.parametrize("flag", ["every", "max_frames", "threads"])
     def test_numbers_start_at_one(self, options, flag):
         setattr(options, flag, 0)
-        with pytest.raises(SettingsError, match="from 1"):
-            run_evaluate(options)
+        with pytest.raises(SettingsError, match=f"--{flag.replace('_', '-')}: .*greater than or equal to 1"):
+            run(options)
 
 
 RLE_2_TO_4 = [f"rle:bits={bits}" for bits in (2, 3, 4)]
