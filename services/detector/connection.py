@@ -143,7 +143,7 @@ class CameraConnection:
                 await self._acknowledge(frame, detections, packet.clock)
 
     def _frame_size(self, frame: DecodedFrame) -> tuple[int, int]:
-        """(H, W) of the original picture; the canvas where the camera does not tell."""
+        """(H, W) of the original picture; the canvas where the packet does not say."""
         header = frame.header
         if header.frame_height and header.frame_width:
             return header.frame_height, header.frame_width
@@ -201,7 +201,7 @@ def _decode(decoder: Decoder, packet: ReceivedPacket) -> DecodedFrame:
 
 
 def reject_reason(error: Exception) -> RejectReason:
-    """What a camera is told of a frame that failed in the decoder or behind it."""
+    """Why a frame failed, in the decoder or behind it, as the protocol names it."""
     match error:
         case MissingReference():
             return "missing_reference"

@@ -1,4 +1,4 @@
-"""The calibration profiles that a detector has: those at hand, and the last ones that cameras have sent."""
+"""The calibration profiles that a detector has: bundled ones, the operator's, and the last that cameras sent."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from codec.feature.profile import Profile
 
 # A camera's profile fits one network and one split: a few serve all cameras of a detector. One that is forgotten
-# is asked for again, and a stream keeps the one that it uses.
+# is requested again, and a stream keeps the one that it uses.
 RECEIVED_KEPT = 8
 
 
 class ProfileStore(Mapping[str, Profile]):
-    """Profiles by hash, those that ship among them. For one thread at a time: looking one up changes it."""
+    """Profiles by SHA-256, bundled ones among them. For one thread at a time: looking one up changes it."""
 
-    def __init__(self, shipped: Mapping[str, Profile]) -> None:
+    def __init__(self, bundled: Mapping[str, Profile]) -> None:
         self._given: dict[str, Profile] = {}
         self._received: OrderedDict[str, Profile] = OrderedDict()  # the one not used for longest first
-        self._all = ChainMap(self._received, self._given, shipped)  # type: ignore[arg-type] # only read through
+        self._all = ChainMap(self._received, self._given, bundled)  # type: ignore[arg-type] # only read through
 
     def keep(self, profile: Profile) -> None:
         """Hold a profile that the operator gave, for ever."""

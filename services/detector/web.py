@@ -32,8 +32,8 @@ _CONTENT_TYPES = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-_SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_PAGE = _SAFE | {
+_SAFE_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_PAGE_HEADERS = _SAFE_HEADERS | {
     # Names of streams and classes come from peers: the page runs no script but its own file.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -41,12 +41,12 @@ _PAGE = _SAFE | {
     ),
     "Cache-Control": "no-cache",  # an updated detector brings its own page
 }
-_LIVE = _SAFE | {"Cache-Control": "no-store"}
+_LIVE_HEADERS = _SAFE_HEADERS | {"Cache-Control": "no-store"}
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 _LOCAL_SUFFIXES = (".localhost", ".local", ".lan", ".home.arpa", ".internal")  # which no registry sells
 _MAX_HOST = 255
 # Pictures of a camera are nobody's to show on a site of their own.
-_PICTURE = _LIVE | {"Cross-Origin-Resource-Policy": "same-origin"}
+_PICTURE_HEADERS = _LIVE_HEADERS | {"Cross-Origin-Resource-Policy": "same-origin"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Asset:
     content_type: str
 
     def response(self) -> web.Response:
-        return web.Response(body=self.body, headers=_PAGE | {"Content-Type": self.content_type})
+        return web.Response(body=self.body, headers=_PAGE_HEADERS | {"Content-Type": self.content_type})
 
 
 def load_page(folder: Traversable | None = None) -> Mapping[str, Asset]:
@@ -87,20 +87,20 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
             raise
         reason = (error.text or "").removeprefix(f"{error.status}: ")
         headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-        return web.json_response({"error": reason}, status=error.status, headers=_LIVE | headers)
+        return web.json_response({"error": reason}, status=error.status, headers=_LIVE_HEADERS | headers)
 
 
 def foreign_pages_refused(allowed: str, listen_host: str = "") -> Middleware:
     """A middleware that keeps pages of other sites, open in a browser here, from reading this detector.
 
-    A page may open a WebSocket to any address: where the browser tells its origin, that has to be this server's own.
+    A page may open a WebSocket to any address: where the browser sends its origin, that has to be this server's own.
     And a page's own name may be made to lead here (DNS rebinding), which is then its own origin: so a browser must
     have asked by a name that nobody can have registered to that end, or that is `listen_host`, the address that the
     detector was told to listen on, or in `allowed`, which lists origins, such as https://dash.example, separated by
     commas; * stands for all.
 
-    Over HTTP a browser cannot be told from other clients, so names count for all of them; but a WebSocket without
-    Origin is no browser's, and probes tell nothing that is worth it.
+    Over HTTP nothing marks a browser, so names count for all clients; but a WebSocket without Origin is no browser's,
+    and probes answer nothing that is worth stealing.
     """
     origins = {origin.strip().rstrip("/").lower() for origin in allowed.split(",")}
     names = {_name(urlsplit(origin).netloc) for origin in origins} | {
@@ -205,7 +205,7 @@ class Web:
         stream = self._find(request)
         if stream.preview is None:
             raise web.HTTPNotFound(text="this stream has no preview; cameras send one with --preview")
-        return web.Response(body=stream.preview, content_type="image/jpeg", headers=_PICTURE)
+        return web.Response(body=stream.preview, content_type="image/jpeg", headers=_PICTURE_HEADERS)
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="live\n")
@@ -223,6 +223,6 @@ class Web:
 
 def _json(facts: Mapping[str, object]) -> web.Response:
     """JSON, compressed where the client takes it: a page asks every second, perhaps over a thin link."""
-    response = web.json_response(facts, headers=_LIVE)
+    response = web.json_response(facts, headers=_LIVE_HEADERS)
     response.enable_compression()
     return response
