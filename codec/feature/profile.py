@@ -78,7 +78,7 @@ class GroupProfile:
     def array(self, name: str) -> NDArray[Any]:
         """An array of the file by its name; those of the step network begin with `step_network.`."""
         owner, _, own_name = name.rpartition(".")
-        return cast(NDArray[Any], getattr(self.step_network if owner else self, own_name))
+        return cast("NDArray[Any]", getattr(self.step_network if owner else self, own_name))
 
     @property
     def channels(self) -> int:

@@ -8,7 +8,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -61,7 +61,7 @@ async def messages(url: str) -> AsyncIterator[str]:
 
 def readable(message: dict[str, Any]) -> str:
     """One line for a person: when, which stream, how many of what, how long it took."""
-    captured = datetime.fromtimestamp(message["captured_at"]).strftime("%H:%M:%S.%f")[:-3]
+    captured = datetime.fromtimestamp(message["captured_at"], UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
     counts = Counter(prediction["class"] for prediction in message["predictions"])
     classes = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
     delay_ms = (message["published_at"] - message["captured_at"]) * 1e3

@@ -43,9 +43,10 @@ class Curve:
         """Rate for a quality; None outside of what was measured."""
         if not self.least <= quality <= self.most:
             return None
-        return math.exp(float(np.interp(quality, *self._logarithmic())))
+        return math.exp(float(np.interp(quality, *self.logarithmic())))
 
-    def _logarithmic(self) -> tuple[list[float], list[float]]:
+    def logarithmic(self) -> tuple[list[float], list[float]]:
+        """Qualities in rising order, and the logarithms of their rates."""
         return [quality for _, quality in self.points], [math.log(rate) for rate, _ in self.points]
 
 
@@ -67,7 +68,7 @@ def rate_ratio(curve: Curve, other: Curve, low: float, high: float) -> RateRatio
     low, high = max(low, curve.least, other.least), min(high, curve.most, other.most)
     if not low < high:
         return None
-    ours, theirs = curve._logarithmic(), other._logarithmic()
+    ours, theirs = curve.logarithmic(), other.logarithmic()
     bends = (quality for quality in (*ours[0], *theirs[0]) if low < quality < high)
     qualities = np.array(sorted({low, high, *bends}))
     difference = np.interp(qualities, *ours) - np.interp(qualities, *theirs)

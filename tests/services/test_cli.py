@@ -339,7 +339,9 @@ def test_demo_takes_its_settings_from_flags_alone(weights, video, tmp_path):
     shown = run(
         *("demo", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}", "--seconds", "0"),
         *("--preview", "--json", tmp_path / "demo.json"),
-        **{"SPLITCAST_HOST": "192.0.2.1", "SPLITCAST_SPLIT": "2", "SPLITCAST_PREVIEW": "false"},
+        SPLITCAST_HOST="192.0.2.1",
+        SPLITCAST_SPLIT="2",
+        SPLITCAST_PREVIEW="false",
     )
     assert json.loads((tmp_path / "demo.json").read_text())["frames"] == FRAMES, shown.stderr
 

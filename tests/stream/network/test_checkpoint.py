@@ -91,7 +91,7 @@ def test_reads_what_training_leaves_in_a_file(tmp_path):
         "best_fitness": np.array([0.25]),
         "fitness": np.float64(0.5),
         "opt": argparse.Namespace(data=Path("coco.yaml"), hyp=collections.OrderedDict(lr0=0.01)),
-        "date": datetime.datetime(2022, 1, 1),
+        "date": datetime.datetime(2022, 1, 1, tzinfo=datetime.UTC),
         "seen": {1, 2, 3},
         "count": collections.Counter("abc"),
         "groups": collections.defaultdict(list, a=[1]),
