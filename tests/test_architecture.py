@@ -18,6 +18,7 @@ MEASURE = {
     "PIL",
     "av",
     "pydantic",
+    "pydantic_settings",
     "structlog",
     "rich",
     "tqdm",
