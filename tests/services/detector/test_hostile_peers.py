@@ -211,8 +211,8 @@ async def test_a_preview_is_forgotten_with_its_connection(start_detector, make_h
                 await link.send(Preview(jpeg=JPEG).text())
                 await shows(JPEG)
             await shows(None)
-        async with session.get(url) as told:
-            assert (await told.json())["preview"] is False
+        async with session.get(url) as described:
+            assert (await described.json())["preview"] is False
 
 
 async def test_refuses_silence(start_detector):

@@ -58,15 +58,17 @@ async def browse() -> AsyncIterator[Browse]:
             page.on("console", lambda said: said.type in ("error", "warning") and complain(said.text))
             page.on("pageerror", lambda error: complain(str(error)))
             page.on("dialog", lambda dialog: complain(f"dialog: {dialog.message}"))
-            page.on("request", lambda asked: urlsplit(asked.url).netloc == origin or complain(asked.url))
+            page.on(
+                "request", lambda request: urlsplit(request.url).netloc == origin or complain(request.url)
+            )
             page.on(
                 "response", lambda answer: answer.ok or complain(f"{answer.status} for {answer.request.url}")
             )
             page.on(
                 "requestfailed",
                 # A poll is aborted when another stream is opened.
-                lambda asked: (
-                    "ERR_ABORTED" in (asked.failure or "") or complain(f"{asked.failure} {asked.url}")
+                lambda request: (
+                    "ERR_ABORTED" in (request.failure or "") or complain(f"{request.failure} {request.url}")
                 ),
             )
             try:
@@ -147,7 +149,7 @@ def stream_link(page: Page, name: str):
     return page.get_by_role("navigation", name="Streams").get_by_role("link", name=name)
 
 
-async def frames_told(page: Page) -> int:
+async def frames_shown(page: Page) -> int:
     note = await page.locator('[data-series="frames_per_second"] .note').text_content()
     return int(re.match(r"[\d,]+", note or "")[0].replace(",", ""))
 
@@ -169,8 +171,8 @@ async def test_boxes_and_numbers_follow_a_camera(start_detector, make_camera, br
             page.get_by_role("img", name=re.compile(r"Boxes of the latest frame: \d+ thing"))
         ).to_be_visible()
         await expect(page.get_by_text("not one pixel reaches this detector")).to_be_visible()
-        before = await frames_told(page)
-        await until_told(page, before + 20)
+        before = await frames_shown(page)
+        await until_shown(page, before + 20)
         for series in ("frames_per_second", "kbit_per_second", "latency_ms", "detections"):
             tile = page.locator(f'.tile[data-series="{series}"]')
             await expect(tile.locator("b")).to_have_text(re.compile(r"^[\d,]+(\.\d)?$"))
@@ -208,12 +210,12 @@ async def test_the_codec_is_told_with_the_start_of_its_profile(
         browse(running.http) as page,
         playing(make_camera(running.url, **feature, **LIVE)),
     ):
-        told = page.locator('[data-fact="codec"]')
-        await expect(told).to_contain_text("feature:quality=7, temporal=true")
-        await expect(told).to_contain_text(f"profile={profile.hash[:8]}\N{HORIZONTAL ELLIPSIS}")
-        await expect(told).not_to_contain_text(profile.hash[:9])
-        await until_told(page, 20)
-        await expect(told).not_to_contain_text("coarser")
+        fact = page.locator('[data-fact="codec"]')
+        await expect(fact).to_contain_text("feature:quality=7, temporal=true")
+        await expect(fact).to_contain_text(f"profile={profile.hash[:8]}\N{HORIZONTAL ELLIPSIS}")
+        await expect(fact).not_to_contain_text(profile.hash[:9])
+        await until_shown(page, 20)
+        await expect(fact).not_to_contain_text("coarser")
 
 
 async def test_a_step_that_rate_control_chose_is_told(start_detector, make_camera, browse):
@@ -223,16 +225,16 @@ async def test_a_step_that_rate_control_chose_is_told(start_detector, make_camer
         browse(running.http) as page,
         playing(make_camera(running.url, **slow, **LIVE)),
     ):
-        told = page.locator('[data-fact="codec"]')
-        await expect(told).to_contain_text(
+        fact = page.locator('[data-fact="codec"]')
+        await expect(fact).to_contain_text(
             re.compile(r"; now coarser: step \d+ for the (start|target|link)$")
         )
 
 
-async def until_told(page: Page, frames: int) -> None:
+async def until_shown(page: Page, frames: int) -> None:
     """Wait until the page tells of so many frames."""
     async with asyncio.timeout(LIVENESS_S):
-        while await frames_told(page) < frames:  # noqa: ASYNC110 - the page signals nothing
+        while await frames_shown(page) < frames:  # noqa: ASYNC110 - the page signals nothing
             await asyncio.sleep(0.05)
 
 
@@ -284,12 +286,12 @@ async def test_a_stream_that_stops_is_lost_and_comes_back(start_detector, make_c
         await expect(stream_link(page, "door")).to_contain_text("lost, last frame")
         await expect(page.get_by_text("Stream lost: these are its last boxes.")).to_be_visible()
         await expect(page.locator("canvas")).to_have_css("opacity", "0.35")
-        told = await frames_told(page)
+        frames = await frames_shown(page)
         async with playing(make_camera(running.url, **LIVE)):
             await expect(page.locator("article .state .words")).to_have_text(CONNECTED)
             await expect(page.get_by_text("Stream lost")).to_be_hidden()
             await expect(page.locator("canvas")).to_have_css("opacity", "1")
-            await until_told(page, told + 5)
+            await until_shown(page, frames + 5)
             await expect(page.locator('[data-fact="link"]')).to_have_text("connected, reconnected once")
 
 
@@ -422,9 +424,9 @@ async def test_light_and_dark_follow_the_system_and_are_legible(start_detector, 
                 await expect(page.get_by_text("Preview on")).to_be_visible()
                 await expect(page.locator(".places li").first).to_be_visible()
                 grounds[scheme] = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-                told = await page.evaluate(FAINT_TEXTS)
-                assert told["seen"] > 50
-                assert told["faint"] == []
+                texts = await page.evaluate(FAINT_TEXTS)
+                assert texts["seen"] > 50
+                assert texts["faint"] == []
     red = {scheme: int(re.search(r"\d+", ground)[0]) for scheme, ground in grounds.items()}
     assert red["light"] > 200
     assert red["dark"] < 50
@@ -498,17 +500,17 @@ async def test_a_screen_reader_finds_names_and_roles(start_detector, make_camera
 
 
 async def test_a_preview_is_marked_and_its_absence_asks_for_no_picture(start_detector, make_camera, browse):
-    asked: list[str] = []
+    paths: list[str] = []
     async with start_detector() as running, browse(running.http) as page:
-        page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+        page.on("request", lambda request: paths.append(urlsplit(request.url).path))
         async with playing(make_camera(running.url, **LIVE)):
-            await until_told_any(page)
+            await until_any_shown(page)
             await expect(page.get_by_text("Preview on")).to_be_hidden()
             await expect(page.get_by_text("not one pixel reaches this detector")).to_be_visible()
             await expect(page.get_by_text("No pixels here")).to_be_visible()
-            polled = asked.count("/v1/streams/door")
-            await until(lambda: asked.count("/v1/streams/door") > polled + 1)
-            assert "/v1/streams/door/preview.jpg" not in asked
+            polled = paths.count("/v1/streams/door")
+            await until(lambda: paths.count("/v1/streams/door") > polled + 1)
+            assert "/v1/streams/door/preview.jpg" not in paths
         async with playing(make_camera(running.url, stream="porch", preview=True, **LIVE)):
             await stream_link(page, "porch").click()
             await expect(page.get_by_text("Preview on: this camera sends pixels")).to_be_visible()
@@ -527,9 +529,9 @@ async def test_a_preview_is_marked_and_its_absence_asks_for_no_picture(start_det
         await expect(page.get_by_text("Preview on")).to_be_hidden()
 
 
-async def until_told_any(page: Page) -> None:
+async def until_any_shown(page: Page) -> None:
     await expect(page.locator("article .state .words")).to_have_text(CONNECTED)
-    await until_told(page, 1)
+    await until_shown(page, 1)
 
 
 # --- what must not break ---
@@ -550,7 +552,7 @@ async def test_a_blocked_page_slows_neither_detector_nor_camera(start_detector, 
         await page.route("**/hold", hold)
         camera = make_camera(running.url, loop=True)
         async with playing(camera):
-            await until_told_any(page)
+            await until_any_shown(page)
             blocked = asyncio.ensure_future(
                 page.evaluate(
                     """() => {
@@ -569,8 +571,8 @@ async def test_a_blocked_page_slows_neither_detector_nor_camera(start_detector, 
                 released.set()  # whatever happened: nobody can close a page that is blocked
             async with asyncio.timeout(LIVENESS_S):
                 await blocked
-                told = await frames_told(page)
-            await until_told(page, max(told, before) + 1)
+                frames = await frames_shown(page)
+            await until_shown(page, max(frames, before) + 1)
 
 
 async def flood(detector: Detector) -> None:
@@ -631,7 +633,7 @@ async def test_the_page_finds_a_detector_that_comes_back(start_detector, make_ca
     async with start_detector() as running:
         page = await opened.enter_async_context(browse(running.http, tolerate="ERR_CONNECTION_REFUSED"))
         async with playing(make_camera(running.url, **LIVE)):
-            await until_told_any(page)
+            await until_any_shown(page)
     status = page.get_by_role("status").first
     async with opened:
         await expect(status).to_have_text("the detector does not answer, trying again")
@@ -641,7 +643,7 @@ async def test_the_page_finds_a_detector_that_comes_back(start_detector, make_ca
             await expect(status).to_have_text("following the detector")
             await expect(page.get_by_role("heading", name="No stream named door")).to_be_visible()
             async with playing(make_camera(again.url, **LIVE)):
-                await until_told_any(page)
+                await until_any_shown(page)
                 await until(lambda: len(again.detector.broadcast))
                 await wait_for_colours(page, 200)
             await opened.aclose()
@@ -688,7 +690,7 @@ async def test_a_proxy_may_put_a_path_before_the_page(start_detector, make_camer
         command = f"--detector {url.replace('http', 'ws', 1).rstrip('/')}"
         await expect(page.locator("code", has_text=command).first).to_be_visible()
         async with playing(make_camera(running.url, **LIVE)):
-            await until_told_any(page)
+            await until_any_shown(page)
             await wait_for_colours(page, 200)
 
 
@@ -699,7 +701,7 @@ async def test_a_page_too_many_says_so_and_waits(start_detector, make_camera, br
         playing(make_camera(running.url, **LIVE)),
     ):
         refused = page.get_by_text("The detector has as many viewers as it allows.")
-        await until_told_any(page)
+        await until_any_shown(page)
         await expect(refused).to_be_hidden()
         async with browse(running.http) as second:
             await expect(second.get_by_text("The detector has as many viewers as it allows.")).to_be_visible()
@@ -714,7 +716,7 @@ async def test_what_is_no_detection_is_ignored(start_detector, make_camera, brow
         browse(running.http) as page,
         playing(make_camera(running.url, **LIVE)),
     ):
-        await until_told_any(page)
+        await until_any_shown(page)
         for text in (
             "null",
             "{}",
@@ -761,25 +763,25 @@ async def test_a_socket_that_is_refused_is_told(start_detector, make_camera, bro
 
 
 async def test_a_page_that_nobody_sees_asks_for_nothing(start_detector, make_camera, browse):
-    asked: list[str] = []
+    requests: list[str] = []
     async with (
         start_detector() as running,
         browse(running.http) as page,
         playing(make_camera(running.url, **LIVE)),
     ):
-        await until_told_any(page)
+        await until_any_shown(page)
         await until(lambda: len(running.detector.broadcast) == 1)
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requests.append(request.url))
         hide = """hidden => {
                 Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
                 document.dispatchEvent(new Event("visibilitychange"));
             }"""
         await page.evaluate(hide, True)
         await until(lambda: len(running.detector.broadcast) == 0)
-        asked.clear()
+        requests.clear()
         await asyncio.sleep(2.5)  # more than two polls: silence has no event to wait for
-        assert asked == []
-        told = await frames_told(page)
+        assert requests == []
+        frames = await frames_shown(page)
         await page.evaluate(hide, False)
-        await until_told(page, told + 1)
+        await until_shown(page, frames + 1)
         await until(lambda: len(running.detector.broadcast) == 1)

@@ -203,7 +203,7 @@ async def test_does_not_wait_for_a_profile_for_ever(lacking, make_feature_hello,
 
 async def test_a_camera_leaves_a_detector_that_asks_for_another_profile(make_camera, profile):
     """It sends no bytes but those of the profile that it named."""
-    asked = []
+    answers = []
 
     async def detector(request):
         ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
@@ -211,15 +211,15 @@ async def test_a_camera_leaves_a_detector_that_asks_for_another_profile(make_cam
         await ws.receive()
         await ws.send_str(ProfileRequest(hash="0" * 64).text())
         message = await ws.receive()
-        asked.append((message.type, message.data))
+        answers.append((message.type, message.data))
         assert message.type is not WSMsgType.BINARY
         return ws
 
     async with serving(detector) as url, asyncio.timeout(LIVENESS_S):
         camera = make_camera(url, codec=codec(profile))
         playing = asyncio.ensure_future(camera.run())
-        while not asked:  # noqa: ASYNC110
+        while not answers:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         camera.stop()
         await playing
-    assert asked[0][1] == CloseCode.BAD_MESSAGE
+    assert answers[0][1] == CloseCode.BAD_MESSAGE

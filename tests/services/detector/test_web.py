@@ -170,15 +170,15 @@ async def test_a_stream_is_told_with_its_history(start_detector, make_camera):
             while True:
                 async with session.get(url) as answer:
                     assert answer.status == 200
-                    told = await answer.json()
-                if told["history"]["unix_s"]:
+                    described = await answer.json()
+                if described["history"]["unix_s"]:
                     break
                 await asyncio.sleep(0.1)
         async with session.get(f"{running.http}/v1/streams") as answer:
             [listed] = (await answer.json())["streams"]
-    history = told.pop("history")
-    assert listed.keys() == told.keys()
-    assert (told["frames"], told["preview"]) == (FRAMES, False)
+    history = described.pop("history")
+    assert listed.keys() == described.keys()
+    assert (described["frames"], described["preview"]) == (FRAMES, False)
     assert history.pop("interval_s") == 1
     assert history.keys() == {
         "unix_s",
