@@ -117,12 +117,12 @@ class MissingReference(BitstreamError):
 class StateMismatch(BitstreamError):
     """A difference from a reference frame that is not the one this decoder holds: ask for a keyframe."""
 
-    def __init__(self, expected: int, found: int) -> None:
+    def __init__(self, expected: int, held: int) -> None:
         super().__init__(
             f"the packet is a difference from a frame with checksum {expected:08x}, the decoder holds one with "
-            f"{found:08x}; ask for a keyframe"
+            f"{held:08x}; ask for a keyframe"
         )
-        self.expected, self.found = expected, found
+        self.expected, self.held = expected, held
 
 
 class ProfileError(CodecError):

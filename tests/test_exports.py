@@ -11,10 +11,11 @@ import sys
 
 import pytest
 
+import codec
 import stream
 
-DOORS = [stream]
-HEAVY = {"torch", "torchvision", "ultralytics", "cv2", "numpy", "asyncio", "aiohttp", "pydantic"}
+DOORS = [codec, stream]
+HEAVY = {"torch", "torchvision", "ultralytics", "cv2", "numpy", "asyncio", "aiohttp", "numba", "pydantic"}
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
@@ -39,35 +40,39 @@ def test_the_examples_are_true(door):
     assert not result.failed
 
 
-def test_type_checkers_see_what_programs_get():
-    """The lazy door names each module twice: for type checkers, and for programs."""
-    block = next(node for node in ast.parse(inspect.getsource(stream)).body if isinstance(node, ast.If))
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_type_checkers_see_what_programs_get(door):
+    """A lazy door names each module twice: for type checkers, and for programs."""
+    block = next(node for node in ast.parse(inspect.getsource(door)).body if isinstance(node, ast.If))
     seen = {
         alias.name: node.module
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert sorted(seen) == list(stream.__all__)
+    assert sorted(seen) == list(door.__all__)
     for name, module in seen.items():
-        assert getattr(stream, name) is getattr(importlib.import_module(module), name)
+        assert getattr(door, name) is getattr(importlib.import_module(module), name)
 
 
-def test_the_door_of_stream_loads_nothing():
-    program = f"import sys, stream; assert not {HEAVY} & set(sys.modules); stream.Frame"
+@pytest.mark.parametrize(("door", "name"), [("codec", "Stamp"), ("stream", "Frame")])
+def test_a_door_loads_nothing(door, name):
+    program = f"import sys, {door}; assert not {HEAVY} & set(sys.modules); {door}.{name}"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(
-    ("name", "without"),
+    ("door", "name", "without"),
     [
-        ("CameraSession", {"torch", "cv2", "asyncio", "aiohttp"}),
-        ("open_source", {"torch", "aiohttp"}),
-        ("Head", {"aiohttp"}),
-        ("SourceError", {"torch", "cv2", "asyncio", "pydantic"}),
+        ("codec", "CodecError", {"numba", "numpy"}),
+        ("codec", "PacketHeader", {"numba"}),
+        ("stream", "CameraSession", {"torch", "cv2", "asyncio", "aiohttp"}),
+        ("stream", "open_source", {"torch", "aiohttp"}),
+        ("stream", "Head", {"aiohttp"}),
+        ("stream", "SourceError", {"torch", "cv2", "asyncio", "pydantic"}),
     ],
 )
-def test_a_name_loads_no_more_than_it_needs(name, without):
-    program = f"import sys; from stream import {name}; print(*{without} & set(sys.modules))"
+def test_a_name_loads_no_more_than_it_needs(door, name, without):
+    program = f"import sys; from {door} import {name}; print(*{without} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert loaded.stdout.split() == []

@@ -81,14 +81,14 @@ class Rle:
 
 
 class _Section:
-    """Room for one coded tensor, used again for every frame."""
+    """One coded tensor, and what it is coded in, used again for every frame."""
 
     def __init__(self, spec: TensorSpec, bits: int) -> None:
         self._bits = bits
         self._data = bytearray(ValueRange.WIRE.size + runlength.scratch_bytes(spec.size, bits))
         self._view = memoryview(self._data)
         self._payload = np.frombuffer(self._data, np.uint8)[ValueRange.WIRE.size :]
-        self._levels, self._words = kernels.room()
+        self._levels, self._words = kernels.workspace()
 
     def code(self, coefficients: FloatArray, value_range: ValueRange) -> memoryview:
         coded = kernels.encode(
@@ -108,7 +108,7 @@ class _Section:
 
 
 class RleEncoder:
-    """Codes every frame by itself; keeps no state but room to work in."""
+    """Codes every frame by itself; keeps no state but what it works in."""
 
     def __init__(self, codec: Rle, layout: Layout) -> None:
         self._layout = layout

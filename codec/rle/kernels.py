@@ -126,7 +126,7 @@ def _finish(words: Words, used: np.int64, bits: int, out: Bytes, written: np.int
     return written + (used * (bits + 1) + 7) // 8
 
 
-def room() -> tuple[Levels, Words]:
+def workspace() -> tuple[Levels, Words]:
     """What `encode` and `encode_levels` work in: levels and codewords of a chunk."""
     return np.zeros(CHUNK, np.uint8), np.zeros(CHUNK + 8, np.uint16)
 
@@ -144,7 +144,7 @@ def encode(  # noqa: PLR0917 - a kernel's buffers are its caller's
     """Quantize and code in one pass (paper, Sec. VI); return the number of bytes.
 
     `out` holds bits + 1 bits per coefficient and bits + 1 bytes more, for the last group. `levels` and `words` are
-    `room` to work in.
+    those of `workspace`.
     """
     run, used, written = np.int64(0), np.int64(0), np.int64(0)
     for start in range(0, coefficients.size, CHUNK):

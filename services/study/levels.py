@@ -51,5 +51,7 @@ def level_entropy(levels: Levels, bits: int) -> float:
 
 def zero_run_bytes(levels: Levels, bits: int) -> int:
     """Bytes of the paper's zero-run code of levels below 2**bits, without any header."""
-    room = np.empty(scratch_bytes(levels.size, bits), np.uint8)
-    return int(kernels.encode_levels(np.ascontiguousarray(levels.reshape(-1)), bits, room, kernels.room()[1]))
+    out = np.empty(scratch_bytes(levels.size, bits), np.uint8)
+    return int(
+        kernels.encode_levels(np.ascontiguousarray(levels.reshape(-1)), bits, out, kernels.workspace()[1])
+    )

@@ -14,7 +14,9 @@ from tests.codec import reference_rle as reference
 
 def encode(levels, bits):
     out = np.full(runlength.scratch_bytes(len(levels), bits), 0xAA, np.uint8)
-    return out[: kernels.encode_levels(np.array(levels, np.uint8), bits, out, kernels.room()[1])].tobytes()
+    return out[
+        : kernels.encode_levels(np.array(levels, np.uint8), bits, out, kernels.workspace()[1])
+    ].tobytes()
 
 
 def decode(payload, bits, size):
