@@ -1,9 +1,6 @@
-"""Units of the sizes that tables and records give."""
+"""The unit of the sizes that tables and records give."""
 
 from __future__ import annotations
 
 KB = 1000
 """Bytes of a kB."""
-
-KIB = 1024
-"""Bytes of a KiB."""

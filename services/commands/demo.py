@@ -100,11 +100,11 @@ def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str,
         "codec": settings.codec,
     }
     camera |= {"preview": settings.preview, "metrics_port": 0}
-    detector: dict[str, Any] = {"host": "127.0.0.1", "port": free_port(), "preview": True}
+    detector: dict[str, Any] = {"host": "127.0.0.1", "port": page_port(), "preview": True}
     return camera | shared, detector | shared
 
 
-def free_port() -> int:
+def page_port() -> int:
     """The usual port, so that the page's address is the same each time, or 0 for any where that one is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,7 +14,9 @@ from services.environment import prepare_process
 from services.errors import DetectorFailed
 from services.logs import configure_logs
 
-START_TIMEOUT_S = 120.0  # importing torch on a busy machine
+START_TIMEOUT_S = (
+    300.0  # importing torch, and compiling kernels once, on a busy machine; a death is seen at once
+)
 STOP_TIMEOUT_S = 10.0
 
 
@@ -28,11 +30,11 @@ async def local_detector(config: DetectorSettings) -> AsyncIterator[str]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(config, theirs), name="splitcast-detector", daemon=True)
     # A terminal sends Ctrl-C to both processes; this one decides. Ignored from the child's first moment on.
-    told = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, told)
+        signal.signal(signal.SIGINT, handler)
     theirs.close()
     try:
         try:
