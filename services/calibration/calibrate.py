@@ -59,18 +59,20 @@ def run_calibrate(settings: CalibrateSettings) -> None:
     sampler = Sampler(model, settings.split, size, settings.draws, settings.seed)
     with Progress(console=Console(stderr=True)) as progress:
         whole = progress.add_task("calibrating", total=None)
-        passes = count(1)
+        pass_numbers = count(1)
 
         def pictures() -> Iterator[NDArray[np.uint8]]:
             return open_images(settings.images, settings.max_images)[1]
 
         def samples() -> Iterable[CalibrationSample]:
-            return progress.track(sampler.samples(pictures()), images, description=f"pass {next(passes)}")
+            return progress.track(
+                sampler.samples(pictures()), images, description=f"pass {next(pass_numbers)}"
+            )
 
         variants: Iterable[CalibrationSample] = ()
         if settings.variants:
-            drawn = sampler.variant_samples(pictures(), settings.variants)
-            variants = progress.track(drawn, images * settings.variants, description="variants")
+            variants_drawn = sampler.variant_samples(pictures(), settings.variants)
+            variants = progress.track(variants_drawn, images * settings.variants, description="variants")
         # This goes on for some time after the last picture.
         profile = calibrate(samples, train_step_network, metadata, settings.seed, variants)
         progress.update(whole, total=1, completed=1)

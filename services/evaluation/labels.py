@@ -1,4 +1,8 @@
-"""What there is to see in labeled images: a folder of YOLO's text files, or a file of COCO's."""
+"""What there is to see in labeled images: a folder of YOLO's text files, or a file of COCO's.
+
+supervision reads both, but YOLO's only beside a data.yaml, refuses a line without naming its file, and brings 900
+modules, which take 1.5 s to import.
+"""
 
 from __future__ import annotations
 
