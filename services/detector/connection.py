@@ -69,9 +69,8 @@ class CameraConnection:
         self._session, self._stream, self._decoder = camera.session, camera.stream, camera.decoder
         self._inference, self._broadcast, self._statistics = inference, broadcast, statistics
         self._worker = Worker(f"decode-{camera.stream.name}")  # owns the decoder's reference frame
-        self._received: asyncio.Queue[ReceivedPacket | None] = (
-            asyncio.Queue()
-        )  # bounded by the session's window
+        # Bounded by the session's window; None ends it, as it does the other one.
+        self._received: asyncio.Queue[ReceivedPacket | None] = asyncio.Queue()
         # One frame is decoded while the tail works; more would only hold memory.
         self._decoded: asyncio.Queue[DecodedPacket | None] = asyncio.Queue(maxsize=1)
 
@@ -117,7 +116,7 @@ class CameraConnection:
         while packet := await self._received.get():
             outcome: DecodedFrame | Exception
             try:
-                outcome = await self._worker.run(_decode, self._decoder, packet)
+                outcome = await self._worker.run(_decode_packet, self._decoder, packet)
             except Exception as error:  # the camera gets to know in its turn
                 outcome = error
             await self._decoded.put(DecodedPacket(outcome, packet.clock))
@@ -193,7 +192,7 @@ class CameraConnection:
             await self._link.send(text)
 
 
-def _decode(decoder: Decoder, packet: ReceivedPacket) -> DecodedFrame:
+def _decode_packet(decoder: Decoder, packet: ReceivedPacket) -> DecodedFrame:
     packet.clock.lap("queue", time.monotonic_ns())
     frame = decoder.decode(packet.data)
     packet.clock.lap("decode", time.monotonic_ns())
