@@ -18,11 +18,10 @@ log = structlog.get_logger(__name__)
 def resolve(codec: Codec, weights_hash: str, split: str, file: Path | None = None) -> Codec:
     """The codec with the profile in `file`, or the shipped one; without calibration where there is neither.
 
-    Any codec that names its profile, or has none, stays as it is. Raises SettingsError or ProfileError.
+    Any codec that names its profile, or has none, stays as it is. Raises BadCodecSpec where the codec
+    takes none, SettingsError or ProfileError where the file is none.
     """
     if file is not None:
-        if not codec.takes_profile:
-            raise SettingsError(f"a calibration profile is for the feature codec, not for {codec.name}")
         return codec.with_profile(read_profile(file))
     if not codec.profile_is_open:
         return codec

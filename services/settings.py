@@ -33,11 +33,6 @@ def codec_text(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def has_step(text: str) -> bool:
-    """Whether the codec's encoder takes a quantizer step for every frame: a quality is the choice of one."""
-    return parse_codec(text).step_range is not None
-
-
 def size_text(text: str) -> str:
     parse_size(text)
     return text

@@ -20,7 +20,6 @@ from services.settings import (
     Seconds,
     ServiceSettings,
     SizeText,
-    has_step,
     websocket_url,
 )
 from stream.network.names import DEFAULT_SPLIT
@@ -88,12 +87,13 @@ class CameraSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _check_codec(self) -> Self:
-        lacking = "has no quantizer step to choose"
-        for name, lack in (
-            ("target_kbps", lacking),
-            ("max_latency_ms", lacking),
-            ("effort", "searches for no motion"),
+        codec = parse_codec(self.codec)
+        for name, given, served, lack in (
+            ("target_kbps", self.target_kbps, codec.step_range, "has no quantizer step to choose"),
+            ("max_latency_ms", self.max_latency_ms, codec.step_range, "has no quantizer step to choose"),
+            ("effort", self.effort, isinstance(codec, Feature), "searches for no motion"),
+            ("profile", self.profile, codec.takes_profile, "takes no calibration profile"),
         ):
-            if getattr(self, name) is not None and not has_step(self.codec):
+            if given is not None and not served:
                 raise ValueError(f"--{name.replace('_', '-')}: {self.codec} {lack}; take --codec feature")
         return self

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -81,6 +82,13 @@ def test_effort_is_a_parameter_of_the_codec():
     for value in ("-1", "4", "most"):
         with pytest.raises(SettingsError, match="--effort: "):
             CameraSettings.load({"source": "0", "effort": value})
+
+
+def test_a_profile_is_for_a_codec_that_takes_one():
+    with pytest.raises(SettingsError, match=r"^--profile: rle.* takes no calibration profile"):
+        CameraSettings.load({"source": "0", "codec": "rle", "profile": "some.profile"})
+    named = CameraSettings.load({"source": "0", "codec": "feature", "profile": "some.profile"})
+    assert named.profile == Path("some.profile")
 
 
 def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch, capsys):
