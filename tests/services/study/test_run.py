@@ -34,6 +34,7 @@ def test_the_command_line_knows_every_experiment() -> None:
     assert tuple(EXPERIMENTS) == NAMES
 
 
+@pytest.mark.timeout(600)  # two whole studies, and every figure four times
 def test_a_whole_study_is_drawn_told_and_repeatable(
     weights: Path, pictures: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
