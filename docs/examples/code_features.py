@@ -11,10 +11,13 @@ codec = parse_codec(
 encoder, decoder = codec.encoder(layout), codec.decoder(layout)
 
 random = np.random.default_rng(0)
-scene = {spec.name: random.gamma(0.5, size=spec.shape).astype(np.float32) for spec in layout}
+rows, columns = np.mgrid[:60, :80]
+down, across, start = random.uniform(0, 0.3, (3, 32, 1, 1))  # of each channel's wave, in radians
 for sequence in range(5):
-    noise = np.float32(1 + 0.01 * random.standard_normal())
-    tensors = {name: tensor * noise for name, tensor in scene.items()}
+    waves = np.sin(
+        down * rows + across * columns + start + 0.02 * sequence
+    )  # that move on from frame to frame
+    tensors = {spec.name: np.maximum(waves, 0).astype(np.float32) for spec in layout}
     packet = encoder.encode(tensors, Stamp(sequence, captured_ns=0))
     decoded = decoder.decode(packet.data)
     error = max(float(np.abs(decoded.tensors[name] - tensor).mean()) for name, tensor in tensors.items())

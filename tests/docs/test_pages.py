@@ -84,3 +84,18 @@ def test_every_page_is_reached_from_the_readme():
             for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
         ]
     assert set(PAGES) <= reached
+
+
+def test_the_tree_of_the_architecture_names_every_module():
+    [tree] = [block for block in blocks(DOCS / "architecture.md", "") if block.startswith("pyproject.toml")]
+    words = set(re.findall(r"[\w.]+", tree))
+    modules = {
+        path.name for package in ("codec", "stream", "services") for path in (ROOT / package).rglob("*.py")
+    }
+    rle = {
+        f"{word}.py"
+        for word in re.findall(r"\w+", next(line for line in tree.splitlines() if " rle/" in line))
+    }
+    experiments = {path.name for path in (ROOT / "services/study/experiments").glob("*.py")}
+    assert modules - words - rle - experiments - {"__init__.py"} == set()
+    assert {word for word in words if word.endswith(".py")} <= modules
