@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from argparse import ArgumentParser, Namespace
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,9 +12,12 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from services.command_line import CommandSettings
+from services.settings import Count, Threads
 from services.training.losses import (
     feature_loss,
     head_logits,
@@ -82,33 +85,39 @@ AVERAGE = 0.998  # of the weights over the steps
 EXPORT_EVERY = 250
 
 
+class TrainSettings(CommandSettings):
+    """Settings of `python -m services.training`."""
+
+    data: Path = Field(title="FOLDER", description="folder with coco/ and clips/")
+    teacher: Path = Field(title="FILE", description="COCO-pretrained yolov5n checkpoint")
+    output: Path = Field(
+        EMBEDDED / f"{DEMO}{SAFETENSORS}", title="FILE", description="write the weights there"
+    )
+    steps: Count = Field(5000, description="batches")
+    seed: int = Field(0, description="of all that is random")
+    threads: Threads = Field(1, description="torch threads")
+    finish: Path | None = Field(None, title="FILE", description="only the last stage, from these weights")
+
+
 def main() -> None:
-    parser = ArgumentParser(prog="python -m services.training", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with coco/ and clips/")
-    parser.add_argument("--teacher", type=Path, required=True, help="COCO-pretrained yolov5n checkpoint")
-    parser.add_argument("--output", type=Path, default=EMBEDDED / f"{DEMO}{SAFETENSORS}")
-    parser.add_argument("--steps", type=int, default=5000, help="batches (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--finish", type=Path, metavar="FILE", help="only the last stage, from these weights")
-    train(parser.parse_args())
+    train(TrainSettings.parse(sys.argv[1:], "python -m services.training", __doc__ or ""))
 
 
-def train(options: Namespace) -> None:
-    torch.set_num_threads(options.threads)
-    examples = coco(options.data / "coco/images/train2017") + clips(options.data / "clips")
-    teacher = Teacher(load_model(options.teacher))
+def train(settings: TrainSettings) -> None:
+    torch.set_num_threads(settings.threads)
+    examples = coco(settings.data / "coco/images/train2017") + clips(settings.data / "clips")
+    teacher = Teacher(load_model(settings.teacher))
     student = trainable("yolov5n", CLASSES)
-    initialize(student.modules, detection_head(student.graph), options.seed)
-    if options.finish:
-        student.modules.load_state_dict(read_safe_checkpoint(options.finish).state)
+    initialize(student.modules, detection_head(student.graph), settings.seed)
+    if settings.finish:
+        student.modules.load_state_dict(read_safe_checkpoint(settings.finish).state)
     student.modules.train().to(memory_format=torch.channels_last)
-    ends = [round(options.steps * share) for share in accumulate(stage.share for stage in STAGES)]
+    ends = [round(settings.steps * share) for share in accumulate(stage.share for stage in STAGES)]
     for stage, first, end in zip(STAGES, (0, *ends), ends, strict=False):
-        if options.finish and stage is not STAGES[-1]:
+        if settings.finish and stage is not STAGES[-1]:
             continue
-        batches = Batches(examples, photographs(), range(first, end), options.seed)
-        train_stage(stage, student, teacher, batches, options.output)
+        batches = Batches(examples, photographs(), range(first, end), settings.seed)
+        train_stage(stage, student, teacher, batches, settings.output)
 
 
 def train_stage(stage: Stage, student: Trainable, teacher: Teacher, batches: Batches, output: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from services.training import pictures
-from services.training.__main__ import train
+from services.training.__main__ import TrainSettings, train
 from services.training.losses import assign, head_logits, initialize, label_loss, output_loss, range_loss
 from services.training.pictures import CLASSES, COCO_IDS, Batches, Example, demo_boxes, photographs
 from stream.detections import Detections
@@ -201,14 +199,12 @@ def test_trains_from_a_folder_to_a_file_that_loads(data, tmp_path, monkeypatch):
     hashes = []
     for seed in (0, 0, 1):
         output = tmp_path / f"demo-{len(hashes)}.safetensors"
-        train(
-            Namespace(data=data, teacher=teacher, output=output, steps=4, seed=seed, threads=1, finish=None)
-        )
+        train(TrainSettings(data=data, teacher=teacher, output=output, steps=4, seed=seed))
         assert output.stat().st_size <= 4e6
         model = load_model(output)
         assert model.names == CLASSES
         hashes.append(model.weights_hash)
     assert hashes[0] == hashes[1] != hashes[2]
     finish = tmp_path / "demo-0.safetensors"
-    train(Namespace(data=data, teacher=teacher, output=output, steps=4, seed=0, threads=1, finish=finish))
+    train(TrainSettings(data=data, teacher=teacher, output=output, steps=4, finish=finish))
     assert load_model(output).weights_hash not in hashes
