@@ -20,6 +20,7 @@ print(ultralytics.utils.ONLINE, os.environ["YOLO_OFFLINE"], os.environ["OPENBLAS
 """
 PROGRAMS = {
     "any": f"from services.environment import prepare_process\nprepare_process()\n{LOAD}",
+    "command": f"import services.cli\nservices.cli.main = lambda: exec({LOAD!r}) or 0\nservices.cli.run()",
     "training": f"import services.training\n{LOAD}",
     "tests": f"import tests\n{LOAD}",
 }
