@@ -374,6 +374,7 @@ def test_some_forged_packets_decode():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # all kernels are compiled anew
 def test_corrupted_packets_stay_inside_their_arrays(cache):
     """Again with every index of the kernels checked, which a flag of the compiler does in a process of its own."""
     # Numba's cache does not know this flag, so the kernels that it holds are kept apart.
