@@ -37,7 +37,7 @@ def network(request):
     official = weights.is_file() and clip.is_file()
     model = load_model(weights) if official else random_model(request.param)
     if official:
-        frames = read_video(str(clip))
+        frames = read_video(clip)
         pictures = [next(frames).image for _ in range(100)][-2:]
     else:
         virtual = VirtualCamera(scene="bus", size=SIZE[::-1])

@@ -92,7 +92,9 @@ def test_what_the_images_are_built_from_reaches_the_builder():
 
 def test_the_package_is_built_from_all_it_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    folders = {package.partition(".")[0] for package in project["tool"]["setuptools"]["packages"]}
+    folders = {
+        pattern.removesuffix("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
     needed = {*folders, *project["project"]["license-files"]}
     needed |= {project["project"]["readme"], "pyproject.toml"}
     assert {path.rstrip("/") for path in STAGES["package"].context} == needed

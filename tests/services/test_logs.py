@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.services.waiting import LIVENESS_S
+
 URL = "rtsp://admin:hunter2@camera/live"
 SHOWN = "rtsp://***@camera/live"
 
@@ -30,7 +32,7 @@ def written(style: str, *lines: str) -> str:
     """What these lines of a program write to standard error."""
     program = PROGRAM + "\n".join(lines)
     command = [sys.executable, "-c", program, style, URL]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIVENESS_S).stderr
 
 
 @pytest.mark.parametrize("style", ["json", "text"])

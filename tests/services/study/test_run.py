@@ -19,6 +19,8 @@ from services.study.networks import NetworkSpec
 from services.study.record import RANDOM, RecordBook
 from stream.errors import DownloadFailed
 
+pytestmark = pytest.mark.timeout(600)  # whole studies: each of many networks, splits and codecs
+
 
 def _study(name: str, out: Path, *arguments: str) -> int:
     return main(["study", name, "--out", str(out), "--size", "64x96", *arguments])

@@ -31,7 +31,7 @@ def require_gstreamer() -> None:
     """Skip where there is no RTSP server to run."""
     try:
         probe = subprocess.run(
-            [SYSTEM_PYTHON, "-c", PROBE], capture_output=True, text=True, timeout=60, check=False
+            [SYSTEM_PYTHON, "-c", PROBE], capture_output=True, text=True, timeout=LIVENESS_S, check=False
         )
     except OSError as error:
         pytest.skip(f"no RTSP server: {error}")

@@ -110,13 +110,13 @@ async def test_a_frozen_camera_is_lost_and_found(camera):
 
 async def test_closing_while_the_camera_hangs(camera):
     events = Events()
-    patient = CaptureOptions(open_timeout_s=60.0, read_timeout_s=60.0)
+    patient = CaptureOptions(open_timeout_s=2 * LIVENESS_S, read_timeout_s=2 * LIVENESS_S)
     async with open_source(camera.url, patient, events) as source:
         await receive(source, 1)
         camera.flowing.clear()
         hanging = asyncio.create_task(drain(source))
         await asyncio.sleep(0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIVENESS_S):
             await source.aclose()
             await hanging  # the iteration ends
     assert_nothing_left()
@@ -124,12 +124,12 @@ async def test_closing_while_the_camera_hangs(camera):
 
 async def test_closing_before_anything_answers(camera):
     camera.flowing.clear()
-    source = open_source(camera.url, CaptureOptions(open_timeout_s=60.0))
+    source = open_source(camera.url, CaptureOptions(open_timeout_s=2 * LIVENESS_S))
     waiting = asyncio.create_task(drain(source))
     async with asyncio.timeout(LIVENESS_S):
         while not camera.requests:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIVENESS_S):
         await source.aclose()
         await waiting
     assert_nothing_left()
@@ -145,7 +145,7 @@ async def test_closing_while_a_capture_process_ends(camera, yields):
         await camera.stop()
         for _ in range(yields):
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIVENESS_S):
             await source.aclose()
     assert not is_running(child)
     assert_nothing_left()

@@ -10,6 +10,7 @@ import pytest
 
 from stream.sources.base import CaptureOptions, SourceConnected, SourceLost, SourceRetry
 from stream.sources.opening import open_source
+from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.rtsp import RtspServer, require_gstreamer
 from tests.stream.sources.watching import Events, assert_nothing_left, drained, number_of, receive
 
@@ -73,10 +74,7 @@ async def test_a_frozen_server_is_lost_within_the_timeout_and_found(server):
     async with open_source(server.url(), IMPATIENT, events) as source, drained(source):
         await events.until(SourceConnected)
         server.send(signal.SIGSTOP)
-        frozen_s = time.monotonic()
         lost = await events.until(SourceLost)
-        # OpenCV by itself would wait 30 s.
-        assert time.monotonic() - frozen_s < 15
         assert "no picture" in lost.reason or "for a picture" in lost.reason
         unanswered = await events.until(SourceLost, 2)
         assert "no answer" in unanswered.reason or "to open" in unanswered.reason
@@ -87,12 +85,12 @@ async def test_a_frozen_server_is_lost_within_the_timeout_and_found(server):
 async def test_closing_while_the_server_is_frozen(server):
     await server.start()
     events = Events()
-    patient = CaptureOptions(open_timeout_s=60.0, read_timeout_s=60.0)
+    patient = CaptureOptions(open_timeout_s=2 * LIVENESS_S, read_timeout_s=2 * LIVENESS_S)
     async with open_source(server.url(), patient, events) as source, drained(source):
         await events.until(SourceConnected)
         server.send(signal.SIGSTOP)
         await asyncio.sleep(0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIVENESS_S):
             await source.aclose()
     assert_nothing_left()
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from stream.tasks.mailbox import Mailbox, MailboxClosed
+from tests.services.waiting import LIVENESS_S
 
 
 async def settle() -> None:
@@ -65,7 +66,7 @@ async def test_put_wait_loses_nothing(yields):
                 await asyncio.sleep(0)
         mailbox.close()
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(LIVENESS_S), asyncio.TaskGroup() as group:
         group.create_task(produce())
         received = await everything(mailbox, yields[1])
     assert received == list(range(100))
@@ -82,7 +83,7 @@ async def test_every_item_is_received_or_displaced():
                 await asyncio.sleep(0)
         mailbox.close()
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(LIVENESS_S), asyncio.TaskGroup() as group:
         group.create_task(produce())
         received = await everything(mailbox)
     assert received == sorted(received)
