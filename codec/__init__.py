@@ -33,8 +33,9 @@ agreed. `calibrate` makes a Profile for the feature codec. Every error is a Code
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from codec.lazy import lazy_names
 
 if TYPE_CHECKING:
     from codec.errors import (
@@ -107,31 +108,21 @@ __all__ = [
     "read_packets",
 ]
 
-_NAMES = {
-    "codec.errors": "BadCodecSpec BadLayout BitstreamError CalibrationError CodecError CorruptPacket LayoutMismatch "
-    "MissingReference NonFiniteTensor ProfileError ProfileMismatch ShapeMismatch StateMismatch TruncatedPacket "
-    "UnknownProfile UnsupportedPacket",
-    "codec.feature.bundled": "BUNDLED",
-    "codec.feature.calibration": "CalibrationSample calibrate",
-    "codec.feature.codec": "Feature",
-    "codec.feature.profile": "Profile",
-    "codec.interface": "DecodedFrame Decoder EncodedFrame Encoder KEYFRAME_REASONS StepRange",
-    "codec.layout": "FloatArray Layout TensorSpec",
-    "codec.packet": "PacketHeader Stamp read_packets",
-    "codec.raw": "Raw",
-    "codec.rle.codec": "Rle",
-    "codec.spec": "Codec codec_of_packet parse_codec",
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # so that this is asked once for each
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "codec.errors": "BadCodecSpec BadLayout BitstreamError CalibrationError CodecError CorruptPacket "
+        "LayoutMismatch MissingReference NonFiniteTensor ProfileError ProfileMismatch ShapeMismatch StateMismatch "
+        "TruncatedPacket UnknownProfile UnsupportedPacket",
+        "codec.feature.bundled": "BUNDLED",
+        "codec.feature.calibration": "CalibrationSample calibrate",
+        "codec.feature.codec": "Feature",
+        "codec.feature.profile": "Profile",
+        "codec.interface": "DecodedFrame Decoder EncodedFrame Encoder KEYFRAME_REASONS StepRange",
+        "codec.layout": "FloatArray Layout TensorSpec",
+        "codec.packet": "PacketHeader Stamp read_packets",
+        "codec.raw": "Raw",
+        "codec.rle.codec": "Rle",
+        "codec.spec": "Codec codec_of_packet parse_codec",
+    },
+)

@@ -83,12 +83,6 @@ class Decoder(Protocol):
         """Forget the reference frame: the next packet must be a keyframe."""
 
 
-def spec_text(name: str, parameters: Mapping[str, int | str]) -> str:
-    """`name:parameter=value,...`, as it is parsed again."""
-    assignments = ",".join(f"{parameter}={str(value).lower()}" for parameter, value in parameters.items())
-    return f"{name}:{assignments}" if assignments else name
-
-
 def in_layout_order(tensors: Mapping[str, FloatArray], layout: Layout) -> list[FloatArray]:
     """The tensors of a layout, flat, contiguous and aligned; ShapeMismatch unless they are exactly those."""
     for name in tensors.keys() - {spec.name for spec in layout}:

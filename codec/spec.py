@@ -15,6 +15,7 @@ from codec.layout import Layout
 from codec.packet import PacketFormat, PacketHeader
 from codec.raw import Raw
 from codec.rle.codec import Rle
+from codec.spec_text import parse_spec
 
 Profiles: TypeAlias = Mapping[str, Profile]  # by hash
 
@@ -76,7 +77,10 @@ def parse_codec(text: str, profiles: Profiles = BUNDLED) -> Codec:
     `profiles` are those that `profile=HASH` may name. Raises BadCodecSpec, which lists what there is;
     UnknownProfile is one.
     """
-    name, _, parameters = text.partition(":")
+    try:
+        name, parameters = parse_spec(text)
+    except ValueError as error:
+        raise BadCodecSpec(str(error)) from None
     for codec in CODECS:
         if codec.name == name:
             return codec(**_parse_parameters(codec, parameters, profiles))
@@ -100,17 +104,16 @@ def _defaults(codec: type[Any]) -> dict[str, Any]:
     return {field.name: field.default for field in fields(codec) if field.name != "profile_is_open"}
 
 
-def _parse_parameters(codec: type[Codec], text: str, profiles: Profiles) -> dict[str, Any]:
+def _parse_parameters(
+    codec: type[Codec], parameters: Mapping[str, str], profiles: Profiles
+) -> dict[str, Any]:
     """Values of the codec's fields."""
     defaults = _defaults(codec)
     values: dict[str, Any] = {}
-    for parameter in text.split(",") if text else ():
-        name, _, value = parameter.partition("=")
+    for name, value in parameters.items():
         if name not in defaults:
             known = ", ".join(defaults) or "none"
             raise BadCodecSpec(f"{codec.name} has no parameter {name!r}; there are {known}")
-        if name in values:
-            raise BadCodecSpec(f"{codec.name}: {name} is given twice")
         if name != "profile":
             values[name] = _parse_value(codec, name, value, type(defaults[name]))
         elif value != "auto":

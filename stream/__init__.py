@@ -29,8 +29,9 @@ of the protocol without a socket. Every error is a StreamError, see `stream.erro
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from codec.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stream.detections import Detections
@@ -103,35 +104,25 @@ __all__ = [
     "split_points",
 ]
 
-_NAMES = {
-    "stream.detections": "Detections",
-    "stream.errors": "CheckpointError ConnectionLost InvalidMessage InvalidSize SessionError SourceError StreamError "
-    "UnknownSplitPoint WeightsError WrongTensors",
-    "stream.frame": "Frame",
-    "stream.letterbox": "Letterbox canvas_for",
-    "stream.network.cut": "live_set split_points",
-    "stream.network.download": "find_weights",
-    "stream.network.model": "Model load_model",
-    "stream.network.nms": "detect",
-    "stream.network.split": "Head Tail Unsplit",
-    "stream.session.camera": "CameraSession",
-    "stream.session.close_codes": "CloseCode",
-    "stream.session.detector": "DetectorSession",
-    "stream.session.messages": "Ack Hello KeyframeRequest Preview Reject Report Welcome",
-    "stream.sources.base": "CaptureOptions Source SourceEvent",
-    "stream.sources.opening": "open_source",
-    "stream.transport.websocket": "Link connect",
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # so that this is asked once for each
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "stream.detections": "Detections",
+        "stream.errors": "CheckpointError ConnectionLost InvalidMessage InvalidSize SessionError SourceError "
+        "StreamError UnknownSplitPoint WeightsError WrongTensors",
+        "stream.frame": "Frame",
+        "stream.letterbox": "Letterbox canvas_for",
+        "stream.network.cut": "live_set split_points",
+        "stream.network.download": "find_weights",
+        "stream.network.model": "Model load_model",
+        "stream.network.nms": "detect",
+        "stream.network.split": "Head Tail Unsplit",
+        "stream.session.camera": "CameraSession",
+        "stream.session.close_codes": "CloseCode",
+        "stream.session.detector": "DetectorSession",
+        "stream.session.messages": "Ack Hello KeyframeRequest Preview Reject Report Welcome",
+        "stream.sources.base": "CaptureOptions Source SourceEvent",
+        "stream.sources.opening": "open_source",
+        "stream.transport.websocket": "Link connect",
+    },
+)

@@ -49,7 +49,9 @@ TABLE = {
     ),
     "stream.session": Rule(ours={"codec", "stream/"}, others={"pydantic"}, reach=CLOCK_AND_SOCKETS | TORCH),
     "stream.rate": Rule(ours=set(), reach=CLOCK_AND_SOCKETS | TORCH),
-    "stream.sources": Rule(ours={"stream/", "stream.tasks"}, others={"cv2", "numpy"}, reach=TORCH),
+    "stream.sources": Rule(
+        ours={"codec.spec_text", "stream/", "stream.tasks"}, others={"cv2", "numpy"}, reach=TORCH
+    ),
     "stream.transport": Rule(ours={"stream/", "stream.session"}, others={"aiohttp"}, reach=TORCH),
     "stream.tasks": Rule(ours=set(), reach=TORCH),
     "services/": Rule(

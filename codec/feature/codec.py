@@ -11,8 +11,8 @@ from codec.feature.decoder import FeatureDecoder
 from codec.feature.encoder import FeatureEncoder
 from codec.feature.parameters import PARAMETER_BYTES, Parameters
 from codec.feature.profile import Profile
-from codec.interface import spec_text
 from codec.layout import Layout
+from codec.spec_text import format_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Feature(Parameters):
 
     def __str__(self) -> str:
         profile = "auto" if self.profile_is_open else "none" if self.profile is None else self.profile.hash
-        return spec_text(
+        return format_spec(
             self.name,
             {
                 "quality": self.quality,

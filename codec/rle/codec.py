@@ -15,7 +15,6 @@ from codec.interface import (
     KeyframeReason,
     check_keyframe_interval,
     in_layout_order,
-    spec_text,
 )
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Packet, PacketFormat, Stamp, next_sequence
@@ -23,6 +22,7 @@ from codec.rle import kernels, runlength
 from codec.rle.kernels import Levels
 from codec.rle.quantize import MAX_BITS, MIN_BITS, level_values, levels_per_unit
 from codec.rle.temporal import Reference
+from codec.spec_text import format_spec
 from codec.value_range import ValueRange
 
 
@@ -47,7 +47,7 @@ class Rle:
         check_keyframe_interval(self.name, self.keyframe_interval)
 
     def __str__(self) -> str:
-        return spec_text(self.name, asdict(self))
+        return format_spec(self.name, asdict(self))
 
     def with_profile(self, profile: object) -> NoReturn:
         """Raises BadCodecSpec."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from codec.errors import BadCodecSpec
+from codec.spec_text import format_spec, parse_spec
 from services.errors import MissingCodec, PixelCodecError
 
 Canvas: TypeAlias = NDArray[np.uint8]  # (H, W, 3), BGR
@@ -238,12 +239,15 @@ class PixelCodec:
 
         Raises BadCodecSpec; MissingCodec if it exists but not in the installed build.
         """
-        name, _, setting = text.partition(":")
+        try:
+            name, values = parse_spec(text)
+        except ValueError as error:
+            raise BadCodecSpec(str(error)) from None
         if name not in FORMATS:
             raise BadCodecSpec(f"no codec {name!r}; there are {', '.join(FORMATS)}")
         form = FORMATS[name]
-        parameter, _, value = setting.partition("=")
-        if parameter != form.parameter or not (value.isascii() and value.isdigit() and len(value) < 10):
+        parameter, value = form.parameter, values.get(form.parameter, "")
+        if len(values) != 1 or not (value.isascii() and value.isdigit() and len(value) < 10):
             raise BadCodecSpec(f"{text[:80]!r}: write {name}:{form.parameter}=NUMBER")
         if int(value) not in form.values:
             raise BadCodecSpec(
@@ -258,7 +262,7 @@ class PixelCodec:
         return FORMATS[self.name]
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.format.parameter}={self.value}"
+        return format_spec(self.name, {self.format.parameter: self.value})
 
     def coder(self, size: tuple[int, int]) -> Coder:
         """A new coder of canvases of `size` (H, W). Raises PixelCodecError."""

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.spec_text import format_spec, parse_spec
 from stream.errors import BadVirtualCamera, UnreadableImage
 from stream.redact import redact_url
 from stream.sources.files import Image, read_image
@@ -122,17 +123,17 @@ class VirtualCamera:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The camera that `demo:setting=value,...` stands for; settings left out have their defaults."""
-        kind, _, settings = text.partition(":")
+        try:
+            kind, settings = parse_spec(text)
+        except ValueError as error:
+            raise BadVirtualCamera(str(error)) from None
         if kind != "demo":
             raise BadVirtualCamera(f"{_shown(text)} is no virtual camera; begin with demo:")
         values: dict[str, Any] = {}
-        for setting in settings.split(",") if settings else ():
-            name, _, value = setting.partition("=")
+        for name, value in settings.items():
             if name not in _SETTINGS:
                 known = ", ".join(_SETTINGS)
                 raise BadVirtualCamera(f"the virtual camera has no setting {_shown(name)}; there are {known}")
-            if name in values:
-                raise BadVirtualCamera(f"the virtual camera's {name} is given twice")
             try:
                 values[name] = _SETTINGS[name].parse(value)
             except ValueError:
@@ -147,8 +148,8 @@ class VirtualCamera:
             photograph(shot.photograph)
 
     def __str__(self) -> str:
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return "demo:" + ",".join(f"{name}={_SETTINGS[name].write(value)}" for name, value in values)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return format_spec("demo", {name: _SETTINGS[name].write(value) for name, value in values.items()})
 
     def render(self, n: int) -> Image:
         """Frame n >= 0, a new array (H, W, 3)."""
