@@ -9,12 +9,11 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test coverage lint format bench study fuzz train-demo screenshot clean
+.PHONY: help demo test lint format bench study fuzz train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
-	@echo "make test    run the test suite"
-	@echo "make coverage   the same, and tell which lines no test runs"
+	@echo "make test    run the test suite (COVERAGE=1: and tell which lines no test runs)"
 	@echo "make lint    ruff, ruff format --check, mypy --strict, oxlint for the page"
 	@echo "make bench   time the codec against zlib and zstd"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
@@ -36,15 +35,16 @@ TEST_ARGS    ?=
 
 PYTEST        = pytest -n logical --maxprocesses $(TEST_WORKERS) --dist worksteal $(TEST_ARGS)
 
+# COVERAGE=1 tells which lines no test runs, and fails where fewer run than pyproject.toml says.
 test: $(VENV)/.ok
-	$(BIN)/python -m $(PYTEST)
-
-# Also fails where fewer lines run than pyproject.toml says.
-coverage: $(VENV)/.ok
+ifdef COVERAGE
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+else
+	$(BIN)/python -m $(PYTEST)
+endif
 
 lint: $(VENV)/.ok
 	$(BIN)/ruff check .
