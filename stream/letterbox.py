@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from stream.errors import InvalidSize
 
 STRIDE = 32  # pixels per cell of the coarsest feature map: both sides of a canvas are multiples of it
-PADDING = 114  # grey that YOLOv5 was trained with
+PADDING = 114  # gray that YOLOv5 was trained with
 
 _MAX_SIDE = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """A frame, scaled to fit a canvas with its aspect kept, in the middle of grey padding. All sizes in pixels."""
+    """A frame, scaled to fit a canvas with its aspect kept, in the middle of gray padding. All sizes in pixels."""
 
     frame: tuple[int, int]  # (H, W)
     canvas: tuple[int, int]  # (H, W)

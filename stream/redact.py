@@ -10,7 +10,7 @@ import re
 _USERINFO = re.compile(r"(?<!\S)([^\s:]*:/{0,2})\S*@")
 
 # Some cameras write the parameters as a path (/user=admin&password=…), so a slash may come before them too.
-# An escape character ends the value as white space does: after it a terminal's colour returns to normal.
+# An escape character ends the value as white space does: after it a terminal's color returns to normal.
 _PARAMETER = re.compile(
     r"([?&;/][\w.%-]*(?:pass|pwd|psw|token|user|usr|login|secret|auth|key|sig)[\w.%-]*=)[^&\s\x1b]*",
     re.IGNORECASE,

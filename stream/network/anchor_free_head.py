@@ -19,7 +19,7 @@ class AnchorFreeDetect(Detect):  # type: ignore[misc] # ultralytics ships withou
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Predictions (B, 4 + classes, N) from one feature map (B, C, h, w) per level.
 
-        Rows 0 to 3 are centre x, centre y, width and height in pixels of the canvas, the others class
+        Rows 0 to 3 are center x, center y, width and height in pixels of the canvas, the others class
         probabilities.
         """
         distances, scores = self.raw(features)
@@ -28,7 +28,7 @@ class AnchorFreeDetect(Detect):  # type: ignore[misc] # ultralytics ships withou
         return torch.cat((boxes, scores.sigmoid()), 1)
 
     def raw(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distances (B, 4, N) in cells, from a cell's centre to left, top, right, bottom; class logits (B, classes, N).
+        """Distances (B, 4, N) in cells, from a cell's center to left, top, right, bottom; class logits (B, classes, N).
 
         A distance is the mean of its distribution, and the logits are what the sigmoid has yet to be taken of.
         """

@@ -32,7 +32,7 @@ class AnchorDetect(nn.Module):
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Predictions (B, 4 + classes, N) from one feature map (B, C, h, w) per level.
 
-        Rows 0 to 3 are centre x, centre y, width and height in pixels of the canvas. The others are objectness
+        Rows 0 to 3 are center x, center y, width and height in pixels of the canvas. The others are objectness
         times class probability, as ultralytics' anchor-free heads give them, so that one NMS serves both.
         """
         levels = []
@@ -43,16 +43,16 @@ class AnchorDetect(nn.Module):
                 torch.arange(raw.shape[-1], device=raw.device, dtype=raw.dtype),
                 indexing="ij",
             )
-            centre = (xy * 2 - 0.5 + torch.stack((x, y))) * stride
+            center = (xy * 2 - 0.5 + torch.stack((x, y))) * stride
             extent = (wh * 2) ** 2 * (anchors * stride).view(-1, 2, 1, 1)
-            level = torch.cat((centre, extent, scores * objectness), 2)
+            level = torch.cat((center, extent, scores * objectness), 2)
             levels.append(level.transpose(1, 2).flatten(2))
         return torch.cat(levels, 2)
 
     def logits(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """What the sigmoid has yet to be taken of, (B, anchors, 5 + classes, h, w) per level.
 
-        Along the third axis: centre x and y, width, height, objectness, classes.
+        Along the third axis: center x and y, width, height, objectness, classes.
         """
         return [
             convolution(feature).unflatten(1, (len(anchors), 5 + self.classes))

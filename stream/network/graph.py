@@ -66,9 +66,9 @@ class Graph:
 
 
 def run(
-    nodes: Sequence[Node], tensors: Mapping[str, torch.Tensor], wanted: Collection[str]
+    nodes: Sequence[Node], tensors: Mapping[str, torch.Tensor], outputs: Collection[str]
 ) -> dict[str, torch.Tensor]:
-    """The wanted tensors, in their order, after running the nodes on the given tensors.
+    """The tensors named by `outputs`, in their order, after running the nodes on the given tensors.
 
     Each other tensor is dropped after its last use, so that its memory can be used again.
     """
@@ -77,9 +77,9 @@ def run(
     for position, node in enumerate(nodes):
         held[node.name] = node(held)
         for name in node.inputs:
-            if last_reader[name] == position and name not in wanted:
+            if last_reader[name] == position and name not in outputs:
                 held.pop(name, None)
-    return {name: held[name] for name in wanted}
+    return {name: held[name] for name in outputs}
 
 
 def _c3_nodes(name: str, block: nn.Module, inputs: tuple[str, ...]) -> list[Node]:

@@ -34,7 +34,7 @@ def detect(
         prediction = pad(
             prediction, (0, 1)
         )  # six columns would be taken for the output of an end-to-end model
-    (found,) = non_max_suppression(
+    (kept,) = non_max_suppression(
         prediction,
         conf,
         iou,
@@ -43,7 +43,7 @@ def detect(
         max_det=max_det,
         max_time_img=float("inf"),  # a slow machine must find what a fast one finds
     )
-    rows = found.float().cpu().numpy()
+    rows = kept.float().cpu().numpy()
     return Detections(
         boxes=letterbox.to_frame(rows[:, :4]),
         confidence=np.ascontiguousarray(rows[:, 4]),

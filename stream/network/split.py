@@ -42,7 +42,7 @@ class Head:
         self.layout: Layout = layout(model.graph, split, size)
         self.device = model.device
         self._nodes, _ = halves(model.graph, split)
-        self._wanted = live_set(model.graph, split)
+        self._crossing = live_set(model.graph, split)
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, FloatArray]:
         """The tensors of a canvas, by name in the order of the layout: float32 (C, h, w), contiguous.
@@ -57,7 +57,7 @@ class Head:
     @torch.inference_mode()
     def run(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
         """The tensors that cross, (B, C, h, w) each, for pictures float32 (B, 3, H, W) on this head's device."""
-        return run(self._nodes, {INPUT: picture}, self._wanted)
+        return run(self._nodes, {INPUT: picture}, self._crossing)
 
 
 class Tail:
@@ -70,7 +70,7 @@ class Tail:
     def __init__(self, model: Splittable, split: str = DEFAULT_SPLIT) -> None:
         self.split = split
         self.device = model.device
-        self.wanted = live_set(model.graph, split)  # names of the tensors that cross
+        self.crossing = live_set(model.graph, split)  # names of the tensors that cross
         _, self._nodes = halves(model.graph, split)
 
     def __call__(self, tensors: Mapping[str, FloatArray]) -> torch.Tensor:
@@ -78,8 +78,8 @@ class Tail:
 
         Raises WrongTensors if the names are not those that cross; shapes are compared in the handshake.
         """
-        if tensors.keys() != set(self.wanted):
-            raise WrongTensors(self.wanted, tuple(tensors))
+        if tensors.keys() != set(self.crossing):
+            raise WrongTensors(self.crossing, tuple(tensors))
         return self.run(
             {name: torch.from_numpy(tensor)[None].to(self.device) for name, tensor in tensors.items()}
         )

@@ -416,8 +416,8 @@ def explain(request: CaptureRequest, took_s: float, complaints: str) -> str:
         # FFmpeg ends the host at the first / ? or #, so what it names as the host may be the password.
         return "it cannot be opened; in a user name or password, write / ? # @ as %2F %3F %23 %40"
     lines = [re.sub(r"^(\[[^\]]*\]\s*)+", "", line).strip() for line in complaints.splitlines()]
-    told = next((line for line in reversed(lines) if line), "")
-    return f"it cannot be opened: {told[:200]}" if told else "it cannot be opened"
+    complaint = next((line for line in reversed(lines) if line), "")
+    return f"it cannot be opened: {complaint[:200]}" if complaint else "it cannot be opened"
 
 
 def main(descriptor: int) -> None:

@@ -117,7 +117,7 @@ class VirtualCamera:
     scene: str = "tour"
     fps: float = 15.0  # frames a second
     size: tuple[int, int] = (640, 480)  # width and height
-    noise: float = 2.0  # standard deviation in grey levels
+    noise: float = 2.0  # standard deviation in gray levels
     seed: int = 0
 
     @classmethod
@@ -301,7 +301,7 @@ def _place(room: float, place: float, shake: float, course: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    wanted: str
+    expected: str
     parse: Callable[[str], Any]  # may raise ValueError
     allows: Callable[[Any], bool]
     write: Callable[[Any], str]
@@ -345,7 +345,7 @@ _SETTINGS = {
         lambda size: f"{size[0]}x{size[1]}",
     ),
     "noise": _Setting(
-        "grey levels, from {} to {}".format(*NOISE_RANGE),
+        "gray levels, from {} to {}".format(*NOISE_RANGE),
         _parse_number,
         _within(NOISE_RANGE),
         "{:.15g}".format,
@@ -357,7 +357,9 @@ _SETTINGS = {
 
 
 def _refused(name: str, value: object) -> BadVirtualCamera:
-    return BadVirtualCamera(f"the virtual camera's {name} is {_shown(value)}; give {_SETTINGS[name].wanted}")
+    return BadVirtualCamera(
+        f"the virtual camera's {name} is {_shown(value)}; give {_SETTINGS[name].expected}"
+    )
 
 
 def _shown(value: object) -> str:

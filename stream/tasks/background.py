@@ -16,7 +16,10 @@ async def run_with_background(main: Coroutine[Any, Any, T], *companions: Corouti
     that a caller can catch it by its class. A companion may end early. All tasks are over on return.
     """
     principal = asyncio.ensure_future(main)
-    tasks: set[asyncio.Future[Any]] = {principal, *(asyncio.ensure_future(each) for each in companions)}
+    tasks: set[asyncio.Future[Any]] = {
+        principal,
+        *(asyncio.ensure_future(companion) for companion in companions),
+    }
     pending = tasks
     try:
         while principal in pending:

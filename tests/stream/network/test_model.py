@@ -159,7 +159,7 @@ def test_finds_the_large_people_and_cars_of_real_pictures(shared_data, yolov5n_w
     model = load_model(yolov5n_weights)
     tail = Tail(model)
     wanted = {model.names.index("person"), model.names.index("car")}
-    found = labelled = 0
+    found = labeled = 0
     for path in sorted((shared_data / "coco" / "images" / "val2017").glob("*.jpg"))[:24]:
         image = cv2.imread(str(path))
         height, width = image.shape[:2]
@@ -167,16 +167,16 @@ def test_finds_the_large_people_and_cars_of_real_pictures(shared_data, yolov5n_w
         result = detect(tail(Head(model, size=box.canvas)(box.apply(image))), box)
         assert (result.boxes >= 0).all()
         assert (result.boxes <= [width, height, width, height]).all()
-        for class_id, *centre_and_size in labels_of(path):
-            x, y, w, h = np.array(centre_and_size) * [width, height, width, height]
+        for class_id, *center_and_size in labels_of(path):
+            x, y, w, h = np.array(center_and_size) * [width, height, width, height]
             if class_id not in wanted or w * h < 96**2:  # COCO's threshold for large
                 continue
-            labelled += 1
+            labeled += 1
             same = result.boxes[result.class_id == class_id]
             truth = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
             found += len(same) > 0 and overlap(truth, same).max() > 0.5
-    assert labelled >= 20
-    assert found / labelled > 0.8
+    assert labeled >= 20
+    assert found / labeled > 0.8
 
 
 @pytest.mark.shared

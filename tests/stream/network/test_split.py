@@ -151,7 +151,7 @@ def test_halves_hold_only_their_own_layers():
 @pytest.mark.parametrize(
     "image",
     [picture((64, 64)), picture()[..., :1], picture().astype(np.float32)],
-    ids=["size", "grey", "float"],
+    ids=["size", "gray", "float"],
 )
 def test_head_refuses_other_pictures(image):
     with pytest.raises(ValueError, match="uint8 pictures of shape"):

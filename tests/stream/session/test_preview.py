@@ -115,8 +115,8 @@ def test_takes_restarts_and_tables_made_to_measure():
     for parameters in ([cv2.IMWRITE_JPEG_RST_INTERVAL, 1], [cv2.IMWRITE_JPEG_OPTIMIZE, 1]):
         data = cv2.imencode(".jpg", picture, parameters)[1].tobytes()
         assert check_preview(data) is data
-    grey = cv2.imencode(".jpg", picture[..., 0])[1].tobytes()
-    assert check_preview(grey) is grey
+    gray = cv2.imencode(".jpg", picture[..., 0])[1].tobytes()
+    assert check_preview(gray) is gray
 
 
 @given(st.binary(max_size=300), st.integers(0, len(GOOD)))

@@ -179,8 +179,8 @@ def test_the_frame_shows_what_its_view_says(constant_exposure, scene, size):
 def test_the_noise_has_the_level_asked_for(constant_exposure, level):
     clean = VirtualCamera("tripod", noise=0).render(0).astype(float)
     camera = VirtualCamera("tripod", noise=level)
-    grey = (clean > 110) & (clean < 145) if level == 64 else (clean > 50) & (clean < 200)
-    errors = [(camera.render(n) - clean)[grey] for n in range(3)]
+    gray = (clean > 110) & (clean < 145) if level == 64 else (clean > 50) & (clean < 200)
+    errors = [(camera.render(n) - clean)[gray] for n in range(3)]
     # Rounding adds its own; and of strong noise the clipping at black and white takes some.
     expected = {0.5: np.hypot(0.5, 12**-0.5), 64: 60.5}.get(level, level)
     for error in errors:
@@ -258,14 +258,14 @@ def test_settings_can_be_written_and_read(camera):
         ("demo:fps= 15", "fps is ' 15'; give"),
         ("demo:size=6_40x480", "give WIDTHxHEIGHT"),
         ("demo:seed=\u0661", "a whole number"),
-        ("demo:noise=1_0", "grey levels"),
+        ("demo:noise=1_0", "gray levels"),
         ("demo:size=640", "size is '640'; give WIDTHxHEIGHT, each from 64 to 1920 pixels"),
         ("demo:size=640x", "give WIDTHxHEIGHT"),
         ("demo:size=640x480x3", "give WIDTHxHEIGHT"),
         ("demo:size=63x480", "from 64 to 1920"),
         ("demo:size=640x1921", "from 64 to 1920"),
         ("demo:size=-640x480", "from 64 to 1920"),
-        ("demo:noise=-1", "grey levels, from 0 to 64"),
+        ("demo:noise=-1", "gray levels, from 0 to 64"),
         ("demo:noise=65", "from 0 to 64"),
         ("demo:noise=nan", "from 0 to 64"),
         ("demo:seed=-1", "a whole number from 0 to 4294967295"),
