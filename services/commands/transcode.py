@@ -120,7 +120,8 @@ def decode_file(source: Path, target: Path, max_decoded_bytes: int = MAX_DECODED
 
 def _read_arrays(source: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(source, allow_pickle=False) as archive:
+        # Opened here: of a path numpy leaves the file open where it is no zip file.
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (AttributeError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         # numpy gives a bare array for .npy, which is no context manager, and ValueError for a pickle
