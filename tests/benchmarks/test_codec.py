@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from functools import cache
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 import pytest
@@ -22,11 +21,11 @@ from codec.rle import kernels
 from codec.rle.quantize import level_values, levels_per_unit
 from codec.spec import parse_codec
 from codec.value_range import ValueRange
+from tests.benchmarks.timing import ROUNDS, show, timed
 
 # YOLOv5m at 480x640, split 4.m, and the paper's ResNet-50 after its 4th layer.
 SHAPES = [(96, 60, 80), (64, 56, 56)]
 BITS = [2, 3, 4, 8]
-ROUNDS = 15
 
 
 @cache
@@ -133,18 +132,3 @@ def test_ratios(benchmark, capsys, shape, bits):
     }
     benchmark.extra_info.update(ratios)
     show(capsys, f"{'x'.join(map(str, shape))}, {bits} bits", ratios, "{:.1f} times rle's")
-
-
-def timed(stage, argument):
-    start = perf_counter()
-    stage(argument)
-    return perf_counter() - start
-
-
-def show(capsys, what, figures, form):
-    """One line of figures, past pytest's capture."""
-    with capsys.disabled():
-        print(
-            f"\n{what}: " + ", ".join(f"{name} {form.format(value)}" for name, value in figures.items()),
-            end="",
-        )

@@ -7,6 +7,7 @@ the size of a packet is told beside the shares.
 
 from __future__ import annotations
 
+from itertools import islice
 from statistics import median
 
 import pytest
@@ -14,13 +15,13 @@ import torch
 
 from codec.packet import Stamp
 from codec.spec import parse_codec
-from services.commands.bench import read_video
 from services.profiles import resolve
 from stream.letterbox import Letterbox
 from stream.network.model import load_model, random_model
 from stream.network.split import Head, Tail
+from stream.sources.files import read_video
 from stream.sources.virtual_camera import VirtualCamera
-from tests.benchmarks.test_codec import ROUNDS, show, timed
+from tests.benchmarks.timing import ROUNDS, show, timed
 from tests.paths import SHARED
 
 SIZE = (480, 640)
@@ -37,8 +38,7 @@ def network(request):
     official = weights.is_file() and clip.is_file()
     model = load_model(weights) if official else random_model(request.param)
     if official:
-        frames = read_video(clip)
-        pictures = [next(frames).image for _ in range(100)][-2:]
+        pictures = list(islice(read_video(clip), 98, 100))
     else:
         virtual = VirtualCamera(scene="bus", size=SIZE[::-1])
         pictures = [virtual.render(number) for number in range(2)]

@@ -7,11 +7,11 @@ from itertools import islice
 
 import pytest
 
-from services.commands.bench import read_video
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Unsplit
+from stream.sources.files import read_video
 from tests.services.counts import balances
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
@@ -47,9 +47,10 @@ async def test_people_are_found_where_the_unsplit_network_finds_them(
     unsplit = Unsplit(load_model(yolov5n_weights))
     agree = 0
     people = 0
-    for message, frame in zip(messages, islice(read_video(str(clip)), FRAMES), strict=True):
-        letterbox = Letterbox((frame.height, frame.width), canvas_for(640, frame.height, frame.width))
-        expected = detect(unsplit(letterbox.apply(frame.image)), letterbox)
+    for message, image in zip(messages, islice(read_video(clip), FRAMES), strict=True):
+        height, width, _ = image.shape
+        letterbox = Letterbox((height, width), canvas_for(640, height, width))
+        expected = detect(unsplit(letterbox.apply(image)), letterbox)
         found = [prediction for prediction in message["predictions"] if prediction["class"] == "person"]
         people += bool(found)
         agree += bool(found) == bool((expected.class_id == 0).any())
