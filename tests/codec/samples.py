@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from codec.layout import FloatArray, Layout, TensorSpec
 from tests.codec import reference_rle as reference
 
 LAYOUT: Layout = (TensorSpec("4.m", (2, 3, 4)), TensorSpec("4.cv2", (5,)))
 STAMP = (7, 123_456_789_012, 480, 640)
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def features(seed: int, layout: Layout = LAYOUT) -> dict[str, FloatArray]:
@@ -41,3 +44,13 @@ def tables(frame: dict[str, FloatArray]) -> list[reference.Table]:
 def layout_of(frame: dict[str, FloatArray]) -> Layout:
     """The layout that describes a frame."""
     return tuple(TensorSpec(name, tensor.shape) for name, tensor in frame.items())
+
+
+@st.composite
+def any_frames(draw, count=1):
+    """Frames of one layout of up to three tensors, of every float32 that is finite."""
+    shapes = draw(st.lists(array_shapes(max_dims=4, max_side=6), min_size=1, max_size=3))
+    return [
+        {f"layer {i}": draw(arrays(np.float32, shape, elements=FINITE)) for i, shape in enumerate(shapes)}
+        for _ in range(count)
+    ]

@@ -10,13 +10,12 @@ from codec.errors import CorruptPacket
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from tests.codec import reference_rle as reference
-from tests.codec.rle.test_codec import frames
-from tests.codec.samples import LAYOUT, STAMP, features, layout_of, tables
+from tests.codec.samples import LAYOUT, STAMP, any_frames, features, layout_of, tables
 
 RAW = parse_codec("raw")
 
 
-@given(frames())
+@given(any_frames())
 def test_every_coefficient_comes_back_bit_for_bit(video_frames):
     frame = video_frames[0]
     layout = layout_of(frame)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
 from codec.errors import (
     BitstreamError,
@@ -19,19 +18,7 @@ from codec.errors import (
 from codec.packet import PacketHeader, Stamp
 from codec.spec import parse_codec
 from tests.codec import reference_rle as reference
-from tests.codec.samples import LAYOUT, STAMP, features, layout_of, tables, video
-
-FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
-
-
-@st.composite
-def frames(draw, count=1):
-    """Frames of one layout of up to three tensors, of every float32 that is finite."""
-    shapes = draw(st.lists(array_shapes(max_dims=4, max_side=6), min_size=1, max_size=3))
-    return [
-        {f"layer {i}": draw(arrays(np.float32, shape, elements=FINITE)) for i, shape in enumerate(shapes)}
-        for _ in range(count)
-    ]
+from tests.codec.samples import LAYOUT, STAMP, any_frames, features, layout_of, tables, video
 
 
 def spec(**parameters):
@@ -62,7 +49,7 @@ def assert_decodes(decoded, frame, bits):
         assert np.array_equal(decoded.tensors[name].ravel(), values)
 
 
-@given(frames(), st.integers(2, 8), st.sampled_from(["false", "true"]))
+@given(any_frames(), st.integers(2, 8), st.sampled_from(["false", "true"]))
 def test_keyframes_are_the_reference_ones(video_frames, bits, is_temporal):
     frame = video_frames[0]
     codec = spec(bits=bits, temporal=is_temporal)
@@ -73,7 +60,7 @@ def test_keyframes_are_the_reference_ones(video_frames, bits, is_temporal):
     assert_decodes(codec.decoder(layout).decode(data), frame, bits)
 
 
-@given(frames(count=2), st.integers(2, 8))
+@given(any_frames(count=2), st.integers(2, 8))
 def test_differences_are_the_reference_ones_and_only_sent_if_smaller(video_frames, bits):
     before, frame = video_frames
     codec = spec(bits=bits, temporal="true")
