@@ -142,11 +142,16 @@ async def test_a_stop_gives_up_after_the_drain(start_detector, make_camera):
 
 
 async def test_a_stop_while_the_network_loads(make_camera, monkeypatch):
-    held = threading.Event()
-    monkeypatch.setattr("services.camera.service.load_network", lambda _: held.wait(LIVENESS_S))
+    loading, held = threading.Event(), threading.Event()
+
+    def load(_: object) -> None:
+        loading.set()
+        held.wait(2 * LIVENESS_S)
+
+    monkeypatch.setattr("services.camera.service.load_network", load)
     camera = make_camera("ws://127.0.0.1:9")
     playing = asyncio.ensure_future(camera.run())
-    await asyncio.sleep(0.1)
+    await until(loading.is_set)
     camera.stop()
     await asyncio.wait_for(playing, LIVENESS_S)
     assert not held.is_set()

@@ -85,6 +85,21 @@ def test_a_lost_stream_goes_on_and_a_found_one_keeps_its_past(streams, stream):
     assert (described["since"], described["connections"], described["state"]) == (1000.0, 2, "connected")
 
 
+def test_what_a_camera_reported_is_no_news_on_its_next_connection(streams, stream):
+    """Its counts may have begun anew, and what it dropped in between belongs to no second."""
+    stream.update_report(make_report(1, 1.0, dropped={"grab/superseded": 1}), 101 * SECOND)
+    stream.update_report(make_report(2, 2.0, dropped={"grab/superseded": 2}), 101 * SECOND)
+    streams.sample(101 * SECOND, 1.0)
+    streams.disconnect(stream)
+    streams.sample(102 * SECOND, 2.0)
+    streams.connect(make_hello(), LAYOUT, 102 * SECOND, 1002.0)
+    streams.sample(103 * SECOND, 3.0)
+    stream.update_report(make_report(9, 9000.0, dropped={"grab/superseded": 7}), 103 * SECOND)
+    streams.sample(104 * SECOND, 4.0)
+    assert history(stream, "latency_ms") == [1.0, None, None, None]
+    assert history(stream, "dropped") == [None, None, None, None]
+
+
 def test_other_tensors_are_another_stream(streams, stream):
     streams.disconnect(stream)
     other = (TensorSpec("4.m", (8, 2, 2)),)
