@@ -15,7 +15,7 @@ help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
 	@echo "make test    run the test suite (COVERAGE=1: and tell which lines no test runs)"
 	@echo "make lint    ruff, ruff format --check, mypy --strict, oxlint for the page"
-	@echo "make bench   time the codec against zlib and zstd"
+	@echo "make bench   time the codec, its share of the network, and zlib and zstd beside it"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
 	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
         NonFiniteTensor,
         ProfileError,
         ProfileMismatch,
+        ReferenceMismatch,
         ShapeMismatch,
-        StateMismatch,
         TruncatedPacket,
         UnknownProfile,
         UnsupportedPacket,
@@ -93,10 +93,10 @@ __all__ = [
     "ProfileError",
     "ProfileMismatch",
     "Raw",
+    "ReferenceMismatch",
     "Rle",
     "ShapeMismatch",
     "Stamp",
-    "StateMismatch",
     "StepRange",
     "TensorSpec",
     "TruncatedPacket",
@@ -112,7 +112,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "codec.errors": "BadCodecSpec BadLayout BitstreamError CalibrationError CodecError CorruptPacket "
-        "LayoutMismatch MissingReference NonFiniteTensor ProfileError ProfileMismatch ShapeMismatch StateMismatch "
+        "LayoutMismatch MissingReference NonFiniteTensor ProfileError ProfileMismatch ShapeMismatch ReferenceMismatch "
         "TruncatedPacket UnknownProfile UnsupportedPacket",
         "codec.feature.bundled": "BUNDLED",
         "codec.feature.calibration": "CalibrationSample calibrate",

@@ -12,7 +12,7 @@ CodecError
 │   ├── UnsupportedPacket   another codec or version
 │   ├── LayoutMismatch      the same split
 │   ├── MissingReference    a keyframe
-│   └── StateMismatch       a keyframe
+│   └── ReferenceMismatch       a keyframe
 ├── ProfileError            bytes that are no calibration profile: fetch them again, or calibrate
 ├── ProfileMismatch         a profile for other tensors: calibrate for these
 └── CalibrationError        samples that no profile can be made of
@@ -114,7 +114,7 @@ class MissingReference(BitstreamError):
         self.sequence, self.held = sequence, held
 
 
-class StateMismatch(BitstreamError):
+class ReferenceMismatch(BitstreamError):
     """A difference from a reference frame that is not the one this decoder holds: ask for a keyframe."""
 
     def __init__(self, expected: int, held: int) -> None:

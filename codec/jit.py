@@ -8,7 +8,8 @@ A loop whose range is a constant is unrolled and then not turned into vector ins
 range of a short loop from an array's shape.
 
 Kernels do not count references: an array passed to an inlined function costs two atomic operations otherwise, which
-was two fifths of the time of `encode_levels`. So they allocate nothing, and their callers lend them a workspace.
+was two fifths of the time of the feature codec's `encode_levels`. So they allocate nothing, and their callers lend
+them a workspace.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reference codec: float32 as they are, lossless."""
+"""No compression: float32 as they are."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from services.command_line import CommandSettings
+from services.command_settings import CommandSettings
 from services.environment import prepare_process
 from services.errors import Exit, exit_code
 from services.logs import configure_logs
@@ -83,7 +83,7 @@ COMMANDS = {
     ),
     "profile show": Command(
         "services.commands.settings:ProfileShowSettings",
-        "services.commands.describe:run_profile_show",
+        "services.commands.profile_show:run_profile_show",
         "print what a profile was made from and holds",
     ),
     "study": Command(

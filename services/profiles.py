@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 def resolve(codec: Codec, weights_hash: str, split: str, file: Path | None = None) -> Codec:
-    """The codec with the profile in `file`, or the shipped one; without calibration where there is neither.
+    """The codec with the profile in `file`, or the bundled one; without calibration where there is neither.
 
     Any codec that names its profile, or has none, stays as it is. Raises BadCodecSpec where the codec
     takes none, SettingsError or ProfileError where the file is none.

@@ -17,7 +17,7 @@ from pydantic_settings import (
 
 from codec.errors import BadCodecSpec
 from codec.spec import parse_codec
-from services.command_line import CommandSettings
+from services.command_settings import CommandSettings
 from services.errors import SettingsError
 from stream.letterbox import parse_size
 from stream.network.names import DEFAULT_SPLIT

@@ -9,7 +9,7 @@ from stream.session.messages import REJECT_REASONS
 
 # Every drop a camera can count, as (stage, reason); metrics start all of them at zero.
 DROPS = (
-    ("grab", "overwritten"),  # the capture process overwrote it before this process read it
+    ("grab", "overwritten"),  # a newer frame came before this one was read
     ("grab", "superseded"),  # a newer frame came while the window was full
     ("grab", "rate"),  # a newer frame came while rate control held this one back
     ("grab", "disconnected"),  # a newer frame came while there was no detector

@@ -1,4 +1,4 @@
-"""The wall: which rooms a wing may import, and which packages from outside (docs/architecture.md gives the reasons)."""
+"""Which of our modules a wing may import, and which packages from outside: docs/architecture.md gives the reasons."""
 
 from __future__ import annotations
 

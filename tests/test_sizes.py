@@ -1,4 +1,4 @@
-"""What makes a room hard to read: a long class, a long function, a name that means two things."""
+"""What makes code hard to read: a long class, a long function, a name that means two things."""
 
 from __future__ import annotations
 

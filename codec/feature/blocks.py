@@ -39,7 +39,7 @@ _CODER = Array(uint64, 1, "C")
 
 @inlined
 def _expected_change(changes: Changes, b: int, across: int) -> Int:
-    """A block's change of step as far as its neighbours tell."""
+    """A block's change of step as far as its neighbors tell."""
     if b % across == 0:
         return np.int64(changes[b - across]) if b >= across else 0
     if b < across:

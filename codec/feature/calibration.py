@@ -195,11 +195,11 @@ class _Transformed:
 
     def add(self, tensors: FloatArray, gradients: list[FloatArray]) -> None:
         planes = self.learn_sensitivity(tensors, gradients)
-        centred = planes - self._offset[:, None, None]
-        coefficients = transform.forward_reference(centred)
+        centered = planes - self._offset[:, None, None]
+        coefficients = transform.forward_reference(centered)
         self._magnitudes += np.abs(coefficients).sum(2)
         self._blocks += coefficients.shape[2]
-        self._largest = max(self._largest, float(np.abs(centred).max()))
+        self._largest = max(self._largest, float(np.abs(centered).max()))
         self._keep(planes)
 
     def learn_sensitivity(self, tensors: FloatArray, gradients: list[FloatArray]) -> FloatArray:

@@ -125,7 +125,7 @@ def count_contexts(
     _add(symbols, alphabets[is_coded], sizes[is_coded])
 
     signs: NDArray[np.int64] = np.sign(levels[:, 0])
-    contexts = SIGN + 2 + _neighbours(signs)[0]
+    contexts = SIGN + 2 + _neighbors(signs)[0]
     _add(bits, contexts[signs != 0], signs[signs != 0] < 0)
     return bits, symbols
 
@@ -141,19 +141,19 @@ def _block_contexts(
 ) -> NDArray[np.int64]:
     """Class of each block's magnitudes (K, down, across), by `expected_block`."""
     block_sums = np.minimum(magnitudes.sum(1), 65535)
-    left, corner = _neighbours(block_sums)
+    left, corner = _neighbors(block_sums)
     around = _shifted(_right_and_below(block_sums))
     prior = np.broadcast_to(group.prior.sum(1, dtype=np.int64)[:, None, None], block_sums.shape)
-    neighbours = np.stack((prior, left, corner, _shifted(block_sums), around))
-    weights = group.block_weights[0, : len(neighbours)].astype(np.int64)
-    return _classes(np.tensordot(weights, neighbours, 1) >> 4, steps)
+    neighbors = np.stack((prior, left, corner, _shifted(block_sums), around))
+    weights = group.block_weights[0, : len(neighbors)].astype(np.int64)
+    return _classes(np.tensordot(weights, neighbors, 1) >> 4, steps)
 
 
 def _level_contexts(
     group: GroupProfile, magnitudes: NDArray[np.int64], steps: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Class of each level (K, 16, down, across), as by `classify_levels`."""
-    left, corner = _neighbours(magnitudes)
+    left, corner = _neighbors(magnitudes)
     weights = group.weights[0].astype(np.int64)[:, :, None, None]
     prior = group.prior.astype(np.int64)[:, :, None, None]
     expected = (
@@ -190,14 +190,14 @@ def _starts(
 def _fit(
     group: GroupProfile, quantized: list[QuantizedPicture]
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Weights of a level's and of a block's neighbours that tell its magnitude best."""
+    """Weights of a level's and of a block's neighbors that tell its magnitude best."""
     by_band: dict[int, list[tuple[Array64, Array64]]] = {band: [] for band in set(_BANDS)}
     of_blocks: list[tuple[Array64, Array64]] = []
     for frame in quantized[:: max(1, len(quantized) // 24)]:
         magnitudes = _magnitudes(frame)
         deltas = frame.deltas.reshape(magnitudes.shape[2:])
         block_sums = magnitudes.sum(1)
-        left, corner = _neighbours(block_sums)
+        left, corner = _neighbors(block_sums)
         before = _shifted(block_sums)
         around = _shifted(_right_and_below(block_sums))
         prior = np.broadcast_to(group.prior.sum(1, dtype=np.float64)[:, None, None], block_sums.shape)
@@ -205,7 +205,7 @@ def _fit(
             _rows((prior, left, corner, before, around), block_sums, deltas, block_sums >= 0, 16)
         )
         lasts = frame.lasts.reshape(block_sums.shape)
-        left, corner = _neighbours(magnitudes)
+        left, corner = _neighbors(magnitudes)
         before = _shifted(magnitudes)
         for f in range(16):
             prior = np.broadcast_to(group.prior[:, f, None, None].astype(np.float64), block_sums.shape)
@@ -227,8 +227,8 @@ def _magnitudes(picture: QuantizedPicture) -> Array64:
     return np.minimum(magnitudes, 65535).reshape(components, 16, blocks // picture.across, picture.across)
 
 
-def _neighbours(planes: Planes) -> tuple[Planes, Planes]:
-    """Sum of left and upper neighbours, and of the two upper corners; 0 outside."""
+def _neighbors(planes: Planes) -> tuple[Planes, Planes]:
+    """Sum of left and upper neighbors, and of the two upper corners; 0 outside."""
     padded = np.pad(planes, [(0, 0)] * (planes.ndim - 2) + [(1, 0), (1, 1)])
     return padded[..., 1:, :-2] + padded[..., :-1, 1:-1], padded[..., :-1, :-2] + padded[..., :-1, 2:]
 

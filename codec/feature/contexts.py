@@ -25,10 +25,10 @@ MAX_VECTOR = 8  # of a block, in quarters of a sample, in each direction
 # Where each set of binary contexts starts in the table of probabilities.
 PLANE = 0  # is a component's plane all zero, by the class of its prior
 BLOCK = PLANE + CLASSES  # does a block have levels
-SIGN = BLOCK + CLASSES  # of the first frequency, by its neighbours' signs
+SIGN = BLOCK + CLASSES  # of the first frequency, by its neighbors' signs
 STEP = SIGN + 5  # a block's step against the one expected; keyframes, then differences
 SKIP = STEP + 2 * (3 + 1 + 2 * MAX_CHANGE)
-MOTION = SKIP + 3  # does anything move, is a vector its left or its upper neighbour's, and trees of 32
+MOTION = SKIP + 3  # does anything move, is a vector its left or its upper neighbor's, and trees of 32
 CONTEXTS = MOTION + 3 + 64
 
 # Where each set of alphabets starts in the table of distributions.
@@ -54,7 +54,7 @@ def magnitude_class(expected: Int, step: Int) -> np.int32:
 
 @inlined
 def sign_context(signs: Signs, b: int, stride: int) -> Int:
-    """Context of the sign at the first frequency, by those of the left and the upper neighbour."""
+    """Context of the sign at the first frequency, by those of the left and the upper neighbor."""
     return SIGN + 2 + np.int64(signs[b - 1] + signs[b - stride])
 
 
@@ -90,7 +90,7 @@ def classify_levels(
     p: Int,
     stride: Int,
 ) -> None:
-    """Class of each of a block's 16 magnitudes, by its neighbours, the component before and the last frame."""
+    """Class of each of a block's 16 magnitudes, by its neighbors, the component before and the last frame."""
     outside = np.int32(energy) >> np.int32(4)
     for f in range(classes.size):
         classes[f] = magnitude_class(

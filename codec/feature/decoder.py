@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.errors import CorruptPacket, MissingReference, StateMismatch
+from codec.errors import CorruptPacket, MissingReference, ReferenceMismatch
 from codec.feature.blocks import decode_blocks
 from codec.feature.group import Group, groups_of, reference_checksum
 from codec.feature.levels import decode_levels
@@ -63,7 +63,7 @@ class FeatureDecoder:
             (expected,) = CHECKSUM_FIELD.unpack(payload[at : at + CHECKSUM_FIELD.size].tobytes())
             actual = reference_checksum(self.groups)
             if expected != actual:
-                raise StateMismatch(expected, actual)
+                raise ReferenceMismatch(expected, actual)
             at += CHECKSUM_FIELD.size
         else:
             for group in self.groups:

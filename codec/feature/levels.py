@@ -60,7 +60,7 @@ class LevelContexts(NamedTuple):
     """What levels are coded by, and what is learned from them for the next frame."""
 
     prior: Ints  # (K, 16): magnitude expected of each coefficient
-    weights: Ints  # (5, 16): of a level's neighbours, in 1/256
+    weights: Ints  # (5, 16): of a level's neighbors, in 1/256
     block_weights: Ints  # (6,): of a block's
     energy: Ints  # (K, B): magnitudes of the last frame's blocks going in, of this one's coming out
     sums: Ints  # (K, 16): each coefficient's sum of magnitudes over the blocks, coming out
@@ -115,7 +115,7 @@ def _leave_zero(magnitudes: Ints, block_sum: Ints, energy: Ints, k: Int, b: Int,
 def _remember_block(
     column: Ints, delta: Int, magnitudes: Ints, block_sum: Ints, sums: Ints, k: Int, now: Int, p: Int
 ) -> np.int32:
-    """Keep the magnitudes of a block's levels for its neighbours' contexts; returns their sum."""
+    """Keep the magnitudes of a block's levels for its neighbors' contexts; returns their sum."""
     inside = np.int32(0)
     for f in range(column.size):
         scaled = min(np.int32(abs(column[f]) * np.int32(delta)), np.int32(65535))

@@ -207,7 +207,7 @@ def _vector(vectors: Vectors, b: Int) -> tuple[np.int64, np.int64]:
 def _vector_cost(
     down: Int, right: Int, left_down: Int, left_right: Int, above_down: Int, above_right: Int
 ) -> int:
-    """Bits, roughly, of a vector next to those of its neighbours."""
+    """Bits, roughly, of a vector next to those of its neighbors."""
     if (down == left_down and right == left_right) or (down == above_down and right == above_right):
         return 1
     return 10

@@ -46,8 +46,8 @@ class GroupProfile:
     forward: FloatArray  # (C, C): from channels less their mean to components, most important first
     inverse: FloatArray  # (C, C)
     prior: NDArray[np.uint16]  # (C, 16): mean magnitude of each component's DCT coefficients, from 1
-    weights: NDArray[np.uint16]  # (2, 5, 16): keyframes and differences, of a level's neighbours, in 1/256
-    block_weights: NDArray[np.uint16]  # (2, 6): of a block's neighbours, in 1/256
+    weights: NDArray[np.uint16]  # (2, 5, 16): keyframes and differences, of a level's neighbors, in 1/256
+    block_weights: NDArray[np.uint16]  # (2, 6): of a block's neighbors, in 1/256
     probabilities: NDArray[np.uint16]  # (CONTEXTS,): P(0) of each binary context at the start, in 1/32768
     distributions: NDArray[np.uint16]  # (ALPHABETS, 16): share of smaller symbols at the start, in 1/32768
     step_network: StepNetwork  # predicts how sensitive each block is, for the encoder only

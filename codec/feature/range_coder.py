@@ -1,4 +1,4 @@
-"""The adaptive binary range coder of the feature codec (docs/bitstream.md, "Range coder").
+"""The adaptive range coder of the feature codec (docs/bitstream.md, "Range coder"): bits, and symbols of alphabets.
 
 Decoding is integer arithmetic throughout, so every machine reads the same numbers. A coder's state is three words:
 low, size and position of an encoder, or code, size and position of a decoder. Kernels hold it in local variables.

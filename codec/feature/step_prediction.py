@@ -57,8 +57,8 @@ def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray, lines:
 
 
 @kernel(void(Array(float32, 3, "C", readonly=True), Array(float32, 3, "C")))
-def gather_neighbours(planes: FloatArray, neighbours: FloatArray) -> None:
-    """Fill neighbours (K, 9, B) with planes (K, down, across) at each block and the eight around it, row by row.
+def gather_neighbors(planes: FloatArray, neighbors: FloatArray) -> None:
+    """Fill neighbors (K, 9, B) with planes (K, down, across) at each block and the eight around it, row by row.
 
     Blocks at the edge stand for those outside.
     """
@@ -68,7 +68,7 @@ def gather_neighbours(planes: FloatArray, neighbours: FloatArray) -> None:
             first = y * across
             for i in range(3):
                 line = planes[k, min(max(y + i - 1, 0), down - 1)]
-                left, here, right = neighbours[k, 3 * i], neighbours[k, 3 * i + 1], neighbours[k, 3 * i + 2]
+                left, here, right = neighbors[k, 3 * i], neighbors[k, 3 * i + 1], neighbors[k, 3 * i + 2]
                 for x in range(across):
                     here[first + x] = line[x]
                 for x in range(1, across):
@@ -83,7 +83,7 @@ class StepNetwork:
     """Weights of the network that predicts each block's log sensitivity, less its mean.
 
     Measures are mixed to planes, rectified, convolved twice with 3x3 filters and rectifiers, and summed; two more
-    mixtures are added as they are, one of the block itself and one of the mean of the block and its neighbours. Edges
+    mixtures are added as they are, one of the block itself and one of the mean of the block and its neighbors. Edges
     are continued outside.
     """
 
@@ -128,7 +128,7 @@ class StepNetwork:
         planes = _convolved(planes, self.first, self.first_bias, workspace)
         planes = _convolved(planes, self.second, self.second_bias, workspace)
         predicted: FloatArray = np.tensordot(self.output, planes, 1) + of_block
-        gather_neighbours(wide, workspace[:1])
+        gather_neighbors(wide, workspace[:1])
         predicted += workspace[0].mean(0).reshape(shape)
         return predicted
 
@@ -166,8 +166,8 @@ def _convolved(
 ) -> FloatArray:
     """Planes (K, down, across) through 3x3 filters (N, K, 3, 3) and rectifiers."""
     _, *shape = planes.shape
-    neighbours = workspace[: len(planes)]
-    gather_neighbours(planes, neighbours)
-    sums: FloatArray = filters.reshape(len(filters), -1) @ neighbours.reshape(filters[0].size, -1)
+    neighbors = workspace[: len(planes)]
+    gather_neighbors(planes, neighbors)
+    sums: FloatArray = filters.reshape(len(filters), -1) @ neighbors.reshape(filters[0].size, -1)
     sums += bias[:, None]
     return np.maximum(sums, 0, out=sums).reshape(-1, *shape)

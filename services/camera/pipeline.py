@@ -49,7 +49,7 @@ class FeaturePipeline:
         head = await worker.run(Head, network.model, config.split, canvas)
         name, weights = network.name, network.model.weights_hash
         del network
-        codec = await worker.run(resolve, config.spec, weights, config.split, config.profile)
+        codec = await worker.run(resolve, config.parsed_codec, weights, config.split, config.profile)
         encoder = await worker.run(codec.encoder, head.layout)
         steps = None
         if codec.step_range and isinstance(encoder, Adjustable):

@@ -46,7 +46,7 @@ class Camera:
         self.config = config
         self.statistics = CameraStatistics(config.target_kbps, config.max_latency_ms)
         self.loaded = asyncio.Event()  # set once the network is loaded
-        self._codec = str(config.spec)
+        self._codec = str(config.parsed_codec)
         self._worker = Worker("camera")
         self._rate = RateControl(None)  # watches, until the encoder is there
         self._uplink: Uplink | None = None  # the newest

@@ -46,7 +46,7 @@ class CameraSettings(ServiceSettings):
     size: SizeText = Field("640", description="network input: longer side, or HEIGHTxWIDTH; multiples of 32")
     codec: CodecText = Field(DEFAULT_CODEC, description="codec and its parameters")
     profile: Path | None = Field(
-        None, description="file of a calibration profile for --codec feature (default: the shipped one)"
+        None, description="file of a calibration profile for --codec feature (default: the bundled one)"
     )
     effort: Annotated[int, Field(ge=0, le=3)] | None = Field(
         None, description="0 to 3: how hard --codec feature searches for motion (default: the codec's)"
@@ -60,7 +60,7 @@ class CameraSettings(ServiceSettings):
         None,
         description="milliseconds from capture to acknowledgement that the step is chosen for (default: no limit)",
     )
-    window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unacknowledged frames")
+    window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unanswered frames")
     preview: bool = Field(
         False,
         description="PIXELS LEAVE THE CAMERA: about once a second send the detector a small picture, for its page",
@@ -78,7 +78,7 @@ class CameraSettings(ServiceSettings):
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
 
     @property
-    def spec(self) -> Codec:
+    def parsed_codec(self) -> Codec:
         """The codec with all that other settings say of it; its profile still to be found."""
         codec = parse_codec(self.codec)
         if isinstance(codec, Feature) and self.effort is not None:

@@ -1,1 +1,1 @@
-"""The small commands."""
+"""The small commands, and the two services as programs."""

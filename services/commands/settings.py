@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from services.command_line import CommandSettings
+from services.command_settings import CommandSettings
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
@@ -78,7 +78,7 @@ class ProfileShowSettings(CommandSettings):
     """Settings of `splitcast profile show`."""
 
     profile: CliPositionalArg[str] = Field(
-        title="FILE|HASH", description="a profile's file, or the hash of one that is shipped"
+        title="FILE|HASH", description="a profile's file, or the hash of one that is bundled"
     )
 
 

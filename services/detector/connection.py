@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
-from codec.errors import BitstreamError, MissingReference, StateMismatch
+from codec.errors import BitstreamError, MissingReference, ReferenceMismatch
 from codec.interface import DecodedFrame, Decoder
 from services.detector.detections_json import DetectionMessage
 from services.detector.handshake import MIB, AdmittedCamera, Handshake
@@ -204,7 +204,7 @@ def reject_reason(error: Exception) -> RejectReason:
     match error:
         case MissingReference():
             return "missing_reference"
-        case StateMismatch():
+        case ReferenceMismatch():
             return "reference_mismatch"
         case BitstreamError():
             return "corrupt"
@@ -212,7 +212,7 @@ def reject_reason(error: Exception) -> RejectReason:
             return "error"
 
 
-class CameraConnections:
+class FeaturesEndpoint:
     """Answers `WS /v1/features`: admits cameras, serves them, and closes every connection with its reason."""
 
     def __init__(

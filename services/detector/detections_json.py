@@ -25,7 +25,7 @@ class DetectionMessage:
     published_unix_ns: int
 
     def text(self) -> str:
-        """The message as it goes on the wire: boxes by centre and size, in pixels of the original picture."""
+        """The message as it goes on the wire: boxes by center and size, in pixels of the original picture."""
         height, width = self.frame_size
         captured_unix_ns = self.header.captured_ns - self.clock.monotonic_ns + self.clock.unix_ns
         return json.dumps(

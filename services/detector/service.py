@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from services.detector.connection import EXTRA_SESSIONS, CameraConnections
+from services.detector.connection import EXTRA_SESSIONS, FeaturesEndpoint
 from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
 from services.detector.inference import Inference
@@ -47,7 +47,7 @@ class Detector:
         self._stopping = asyncio.Event()
         self._handshake = Handshake(config, self.inference, self.streams, self.ready)
         self._subscribers = Subscribers(config, self.broadcast)
-        self._cameras = CameraConnections(
+        self._cameras = FeaturesEndpoint(
             config,
             self._handshake,
             inference=self.inference,

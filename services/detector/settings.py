@@ -25,7 +25,7 @@ class DetectorSettings(ServiceSettings):
     iou: Annotated[float, Field(ge=0, le=1)] = Field(0.45, description="overlap above which NMS drops a box")
     max_detections: Annotated[int, Field(ge=1, le=10000)] = Field(300, description="most detections a frame")
     window: Annotated[int, Field(ge=1, le=1024)] = Field(
-        8, description="most unacknowledged frames a camera may have"
+        8, description="most unanswered frames a camera may have"
     )
     max_streams: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="most cameras at a time")
     max_subscribers: Annotated[int, Field(ge=1, le=65536)] = Field(

@@ -219,7 +219,7 @@ def _profiles(file: Path | None) -> dict[str, Profile]:
 
 
 def _with_profile(codec: Codec, profile: Profile | None, weights_hash: str, point: str) -> Codec:
-    """The feature codec with this profile for a point, else with the one shipped for it, else with none."""
+    """The feature codec with this profile for a point, else with the one bundled for it, else with none."""
     if not codec.takes_profile or (profile is None and not codec.profile_is_open):
         return codec
     return codec.with_profile(profile or BUNDLED.find(weights_hash, point))

@@ -29,7 +29,7 @@ class EvaluateSettings(SplitSettings):
         "svt-av1); may be repeated; a name alone stands for its standard set (default: all of them)",
     )
     profile: Path | None = Field(
-        None, title="FILE", description="calibration profile of the feature codec (default: shipped)"
+        None, title="FILE", description="calibration profile of the feature codec (default: bundled)"
     )
     max_frames: Count | None = Field(None, title="N", description="at most so many frames of each source")
     every: Count = Field(1, title="N", description="only every n-th frame or image")

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg
 
-from services.command_line import CommandSettings
+from services.command_settings import CommandSettings
 from services.settings import Count, SizeText, Threads
 from services.study import NAMES
 

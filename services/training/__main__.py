@@ -16,7 +16,7 @@ from pydantic import Field
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from services.command_line import CommandSettings
+from services.command_settings import CommandSettings
 from services.settings import Count, Threads
 from services.training.losses import (
     feature_loss,
@@ -28,7 +28,7 @@ from services.training.losses import (
 )
 from services.training.pictures import CLASSES, COCO_IDS, Batch, Batches, clips, coco, photographs
 from stream.network.anchor_head import AnchorDetect
-from stream.network.download import EMBEDDED
+from stream.network.download import BUNDLED_WEIGHTS
 from stream.network.graph import INPUT, Graph, Node, run
 from stream.network.model import Model, Trainable, load_model, trainable
 from stream.network.names import DEMO, SAFETENSORS
@@ -91,7 +91,7 @@ class TrainSettings(CommandSettings):
     data: Path = Field(title="FOLDER", description="folder with coco/ and clips/")
     teacher: Path = Field(title="FILE", description="COCO-pretrained yolov5n checkpoint")
     output: Path = Field(
-        EMBEDDED / f"{DEMO}{SAFETENSORS}", title="FILE", description="write the weights there"
+        BUNDLED_WEIGHTS / f"{DEMO}{SAFETENSORS}", title="FILE", description="write the weights there"
     )
     steps: Count = Field(5000, description="batches")
     seed: int = Field(0, description="of all that is random")

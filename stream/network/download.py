@@ -11,7 +11,7 @@ import pooch
 from stream.errors import DownloadFailed, MissingWeights, UnknownModel
 from stream.network.names import DEMO, MODELS, SAFETENSORS
 
-EMBEDDED = Path(__file__).parent / "bundled"
+BUNDLED_WEIGHTS = Path(__file__).parent / "bundled"
 """Folder of the networks that come with this package, as NAME.safetensors; the model card stands beside each."""
 
 LEGACY_RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v6.0"
@@ -31,7 +31,7 @@ def find_weights(model: str, cache: Path | None = None, base_url: str | None = N
     released one.
     Raises UnknownModel, MissingWeights, DownloadFailed.
     """
-    path = EMBEDDED / f"{DEMO}{SAFETENSORS}" if model == DEMO else Path(model).expanduser()
+    path = BUNDLED_WEIGHTS / f"{DEMO}{SAFETENSORS}" if model == DEMO else Path(model).expanduser()
     if path.suffix in (".pt", SAFETENSORS) or len(path.parts) > 1:
         if not path.is_file():
             raise MissingWeights(path)

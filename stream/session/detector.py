@@ -180,7 +180,7 @@ class DetectorSession:
                 CloseCode.PACKET_TOO_LARGE, f"packet of {size} bytes, at most {self._max_packet_bytes} agreed"
             )
         if self._unanswered == self._window:
-            raise SessionError(CloseCode.WINDOW_EXCEEDED, f"more than {self._window} unacknowledged packets")
+            raise SessionError(CloseCode.WINDOW_EXCEEDED, f"more than {self._window} unanswered packets")
         self._unanswered += 1
 
     def acknowledge(self, sequence: int, captured_ns: int, detections: int, stages_ns: dict[str, int]) -> str:

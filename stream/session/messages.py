@@ -151,7 +151,7 @@ class Preview(_Message):
 
 
 class Welcome(_Message):
-    """Detector accepts; the camera may have `window` unacknowledged packets of at most `max_packet_bytes`."""
+    """Detector accepts; the camera may have `window` unanswered packets of at most `max_packet_bytes`."""
 
     type: Literal["welcome"] = "welcome"
     window: Annotated[int, Field(ge=1, le=1024)]
@@ -167,7 +167,7 @@ class ProfileRequest(_Message):
 
 
 class Ack(_Message):
-    """The oldest unacknowledged packet was detected on; durations on the detector's clock."""
+    """The oldest unanswered packet was detected on; durations on the detector's clock."""
 
     type: Literal["ack"] = "ack"
     sequence: Annotated[int, Field(ge=0, lt=2**32)]
@@ -177,7 +177,7 @@ class Ack(_Message):
 
 
 class Reject(_Message):
-    """The oldest unacknowledged packet yielded no detections."""
+    """The oldest unanswered packet yielded no detections."""
 
     type: Literal["reject"] = "reject"
     reason: RejectReason

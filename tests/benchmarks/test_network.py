@@ -1,6 +1,6 @@
 """The codec's time as a share of the network's own: `make bench`.
 
-The official yolov5n on two neighbouring frames of a real clip where there is one; otherwise random weights on two
+The official yolov5n on two neighboring frames of a real clip where there is one; otherwise random weights on two
 frames of the virtual camera. Random weights have no calibration profile, and their features code worse than real ones:
 the size of a packet is told beside the shares.
 """

@@ -58,7 +58,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--showing", default="", help="class to wait for then", metavar="CLASS")
     parser.add_argument("--viewport", default="1280x1000", help="WIDTHxHEIGHT in CSS pixels")
     parser.add_argument("--scale", type=float, default=1.0, help="device pixels for a CSS pixel")
-    parser.add_argument("--scheme", choices=("light", "dark"), default="light", help="colours")
+    parser.add_argument("--scheme", choices=("light", "dark"), default="light", help="colors")
     parser.add_argument("--preview", action="store_true", help="let the camera send pixels")
     return parser
 

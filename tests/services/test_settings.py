@@ -73,9 +73,11 @@ def test_rate_control_needs_a_codec_with_a_step(setting):
 
 
 def test_effort_is_a_parameter_of_the_codec():
-    assert CameraSettings.load({"source": "0", "effort": "3"}).spec.effort == 3
-    assert CameraSettings.load({"source": "0", "codec": "feature:effort=1"}).spec.effort == 1
-    both = CameraSettings.load({"source": "0", "codec": "feature:quality=4,effort=1", "effort": "0"}).spec
+    assert CameraSettings.load({"source": "0", "effort": "3"}).parsed_codec.effort == 3
+    assert CameraSettings.load({"source": "0", "codec": "feature:effort=1"}).parsed_codec.effort == 1
+    both = CameraSettings.load(
+        {"source": "0", "codec": "feature:quality=4,effort=1", "effort": "0"}
+    ).parsed_codec
     assert (both.quality, both.effort) == (4, 0)
     with pytest.raises(SettingsError, match=r"^--effort: rle.* searches for no motion"):
         CameraSettings.load({"source": "0", "codec": "rle", "effort": "0"})

@@ -1,6 +1,6 @@
 // Draws detections: boxes of the newest frame over fading traces of those before.
 
-import { colourOf } from "./palette.js";
+import { colorOf } from "./palette.js";
 
 const TRAIL_NS = 2e9;
 const OUTLINE_NS = 3e8; // between the outlines of a trail
@@ -104,7 +104,7 @@ export class BoxPainter {
       const radius = (0.9 + 1.6 * rest) * this.#density;
       context.globalAlpha = 0.8 * rest;
       for (const { x, y, class_id } of predictions) {
-        context.fillStyle = colourOf(class_id);
+        context.fillStyle = colorOf(class_id);
         context.beginPath();
         context.arc(x * scale, y * scale, radius, 0, 7);
         context.fill();
@@ -113,7 +113,7 @@ export class BoxPainter {
       outlined = then;
       context.globalAlpha = 0.3 * rest;
       for (const { x, y, width, height, class_id } of predictions) {
-        context.strokeStyle = colourOf(class_id);
+        context.strokeStyle = colorOf(class_id);
         context.strokeRect((x - width / 2) * scale, (y - height / 2) * scale, width * scale, height * scale);
       }
     }
@@ -127,7 +127,7 @@ export class BoxPainter {
     const tint = 0.1 * Math.min(1, 20 / predictions.length); // many boxes must not add up to a wall
     context.lineWidth = 1.75 * density;
     for (const { x, y, width, height, class_id } of predictions) {
-      context.strokeStyle = context.fillStyle = colourOf(class_id);
+      context.strokeStyle = context.fillStyle = colorOf(class_id);
       const box = [(x - width / 2) * scale, (y - height / 2) * scale, width * scale, height * scale];
       context.globalAlpha = tint;
       context.fillRect(...box);
@@ -157,7 +157,7 @@ export class BoxPainter {
     const left = Math.max(0, Math.min((x - width / 2) * scale - context.lineWidth / 2, rightmost));
     const top = Math.max(0, (y - height / 2) * scale);
     const above = top >= labelHeight ? top - labelHeight : top;
-    context.fillStyle = colourOf(class_id);
+    context.fillStyle = colorOf(class_id);
     context.fillRect(left, above, labelWidth, labelHeight);
     context.fillStyle = INK;
     context.fillText(text, left + padding, above + labelHeight / 2 + 0.5 * density);

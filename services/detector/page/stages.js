@@ -3,7 +3,7 @@
 import { follow, make, write } from "./dom.js";
 import { milliseconds } from "./format.js";
 
-// In the order a frame passes them; the stages of one place share a colour.
+// In the order a frame passes them; the stages of one place share a color.
 const PLACES = [
   ["camera", ["grab", "head", "encode", "send"]],
   ["link", ["network"]],

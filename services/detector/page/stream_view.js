@@ -3,12 +3,12 @@
 import { BoxPainter } from "./boxes.js";
 import { follow, make, write } from "./dom.js";
 import { bitRate, measure, milliseconds, NONE, number, plural } from "./format.js";
-import { colourOf } from "./palette.js";
+import { colorOf } from "./palette.js";
 import { drawSparkline } from "./sparkline.js";
 import { drawStages } from "./stages.js";
 import { stateOf } from "./stream_state.js";
 
-const WIDEST = 4; // of the stage; a frame of another shape is centred on it
+const WIDEST = 4; // of the stage; a frame of another shape is centered on it
 const NARROWEST = 0.5;
 const ALIKE = 0.05; // sizes that differ by less are told as the same
 
@@ -61,7 +61,7 @@ export class StreamView {
     if (stage.style.getPropertyValue("--ratio") !== ratio) stage.style.setProperty("--ratio", ratio);
   }
 
-  /** The boxes of a frame by class: the legend of the colours, and what a screen reader hears of the canvas. */
+  /** The boxes of a frame by class: the legend of the colors, and what a screen reader hears of the canvas. */
   #listClasses(predictions) {
     this.#classes = new Map();
     for (const { class: name, class_id } of predictions) {
@@ -71,7 +71,7 @@ export class StreamView {
     }
     const sorted = [...this.#classes].sort(([, a], [, b]) => a.class_id - b.class_id);
     follow(this.#find(".classes"), sorted, newClass, (item, { count, class_id }) => {
-      item.firstElementChild.style.backgroundColor = colourOf(class_id);
+      item.firstElementChild.style.backgroundColor = colorOf(class_id);
       write(item.lastElementChild, number(count));
     });
   }

@@ -22,27 +22,27 @@ def folder(tmp_path):
 
 
 def test_profiles_are_found_by_weights_and_split(folder):
-    shipped = BundledProfiles(folder)
-    assert shipped.find("aa", "4.m") == make_profile(LAYOUT, 0)
-    assert shipped.find("bb", "2.m") == make_profile(LAYOUT, 1)
-    assert shipped.find("aa", "2.m") is None
-    assert shipped.find("", "") is None
+    bundled = BundledProfiles(folder)
+    assert bundled.find("aa", "4.m") == make_profile(LAYOUT, 0)
+    assert bundled.find("bb", "2.m") == make_profile(LAYOUT, 1)
+    assert bundled.find("aa", "2.m") is None
+    assert bundled.find("", "") is None
 
 
 def test_profiles_are_a_mapping_by_hash(folder):
-    shipped = BundledProfiles(folder)
+    bundled = BundledProfiles(folder)
     profile = make_profile(LAYOUT, 1)
-    assert len(shipped) == 2
-    assert set(shipped) == {make_profile(LAYOUT, 0).hash, profile.hash}
-    assert shipped[profile.hash] == profile
-    assert "0" * 64 not in shipped
+    assert len(bundled) == 2
+    assert set(bundled) == {make_profile(LAYOUT, 0).hash, profile.hash}
+    assert bundled[profile.hash] == profile
+    assert "0" * 64 not in bundled
 
 
 def test_no_file_is_read_before_a_profile_is_asked_for(folder):
-    shipped = BundledProfiles(folder)
+    bundled = BundledProfiles(folder)
     (folder / "cc.4.m.profile").write_bytes(b"no profile")
     with pytest.raises(ProfileError):
-        shipped.find("aa", "4.m")
+        bundled.find("aa", "4.m")
 
 
 def test_a_folder_that_is_not_there_has_none(tmp_path):

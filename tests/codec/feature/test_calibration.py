@@ -202,7 +202,7 @@ def test_several_groups_are_calibrated_each_by_itself(profile):
 
 
 def test_a_step_means_the_same_in_every_group():
-    """One group's samples have to be shrunk: the other's are too, or the frame's one step would favour it."""
+    """One group's samples have to be shrunk: the other's are too, or the frame's one step would favor it."""
     small, large = two_groups(scale=30)
     (alone,) = calibrate(samples(scale=30), flat, {}).groups
     assert small.step_offset[0] == large.step_offset[0] == alone.step_offset[0] < 0

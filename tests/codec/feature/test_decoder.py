@@ -16,7 +16,7 @@ from codec.errors import (
     BitstreamError,
     CorruptPacket,
     MissingReference,
-    StateMismatch,
+    ReferenceMismatch,
     TruncatedPacket,
     UnsupportedPacket,
 )
@@ -62,7 +62,7 @@ def test_a_difference_from_another_frame_is_a_state_mismatch():
     encoder, decoder = pair()
     packets = encode_all(encoder, frames)
     decoder.decode(pair()[0].encode(frames[3], Stamp(0, 0)).data)  # numbered as if it were the right one
-    with pytest.raises(StateMismatch):
+    with pytest.raises(ReferenceMismatch):
         decoder.decode(packets[1].data)
     with pytest.raises(MissingReference):
         decoder.decode(packets[2].data)

@@ -307,7 +307,7 @@ class TestSamples:
         assert not equal(base[2], drawn(first, second, seed=1)[2])
 
     def test_images_are_letterboxed_as_for_inference(self, model, folder):
-        """A picture of 64x96 at a long side of 192 is enlarged; at 96x96 exactly it has grey above and below."""
+        """A picture of 64x96 at a long side of 192 is enlarged; at 96x96 exactly it has gray above and below."""
         _, (_, picture) = open_images(folder, 2)
         assert picture.shape == (*SIZE, 3)
         (sample,) = Sampler(model, "4.m", (96, 96), draws=1, seed=0).samples([picture])
@@ -335,7 +335,7 @@ class TestVary:
     def varied(picture):
         return [vary(picture, np.random.default_rng(seed)) for seed in range(40)]
 
-    def test_what_is_farther_stands_in_grey_and_what_is_nearer_fills_the_picture(self):
+    def test_what_is_farther_stands_in_gray_and_what_is_nearer_fills_the_picture(self):
         picture = np.full((60, 90, 3), 200, np.uint8)
         found = self.varied(picture)
         assert {(one.shape, one.dtype) for one in found} == {(picture.shape, picture.dtype)}

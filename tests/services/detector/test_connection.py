@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from codec.errors import CorruptPacket, MissingReference, StateMismatch, TruncatedPacket
+from codec.errors import CorruptPacket, MissingReference, ReferenceMismatch, TruncatedPacket
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.detector.connection import reject_reason
@@ -94,7 +94,7 @@ async def test_boxes_are_in_pixels_of_the_original_picture(start_detector, make_
         (CorruptPacket("its checksum"), "corrupt"),
         (TruncatedPacket(10, 2), "corrupt"),
         (MissingReference(3, None), "missing_reference"),
-        (StateMismatch(1, 2), "reference_mismatch"),
+        (ReferenceMismatch(1, 2), "reference_mismatch"),
         (RuntimeError("out of memory"), "error"),
     ],
 )

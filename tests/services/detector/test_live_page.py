@@ -95,7 +95,7 @@ async def playing(*cameras: Camera) -> AsyncIterator[None]:
 
 
 def detections(sequence: int, *boxes: tuple[float, float, float, float], name: str = "thing") -> str:
-    """A message of the detector; boxes by centre and size."""
+    """A message of the detector; boxes by center and size."""
     predictions = [
         {"x": x, "y": y, "width": w, "height": h, "confidence": 0.5, "class": name, "class_id": 0}
         for x, y, w, h in boxes
@@ -116,8 +116,8 @@ function pixels() {
 """
 
 
-async def wait_for_colours(page: Page, least: int) -> None:
-    """Wait until the canvas shows so many pixels that are neither stage nor grid nor any other grey."""
+async def wait_for_colors(page: Page, least: int) -> None:
+    """Wait until the canvas shows so many pixels that are neither stage nor grid nor any other gray."""
     await page.wait_for_function(
         f"""least => {{ {COPY_CANVAS}
           const data = pixels().data;
@@ -131,8 +131,8 @@ async def wait_for_colours(page: Page, least: int) -> None:
     )
 
 
-async def colour_at(page: Page, x: float, y: float) -> tuple[int, ...]:
-    """Colour of the canvas where a point of the frame lies."""
+async def color_at(page: Page, x: float, y: float) -> tuple[int, ...]:
+    """Color of the canvas where a point of the frame lies."""
     return tuple(
         await page.evaluate(
             f"""([x, y]) => {{ {COPY_CANVAS}
@@ -166,7 +166,7 @@ async def test_boxes_and_numbers_follow_a_camera(start_detector, make_camera, br
         await expect(page.get_by_role("heading", name="door")).to_be_visible()
         assert page.url.endswith("#door")
         await expect(page).to_have_title("door \N{EN DASH} Splitcast")
-        await wait_for_colours(page, 200)
+        await wait_for_colors(page, 200)
         await expect(
             page.get_by_role("img", name=re.compile(r"Boxes of the latest frame: \d+ thing"))
         ).to_be_visible()
@@ -246,12 +246,12 @@ async def test_boxes_are_drawn_where_they_are(start_detector, make_camera, brows
             await expect(page.get_by_role("heading", name="door")).to_be_visible()
             await until(lambda: len(running.detector.broadcast))
             running.detector.broadcast.publish("door", detections(1, (24, 32, 24, 32)))
-            await wait_for_colours(page, 200)
+            await wait_for_colors(page, 200)
             stage, box = (0x10, 0x16, 0x1D), (0x77, 0xAA, 0xDD)
-            assert [await colour_at(page, x, 32) for x in (12, 36)] == [box, box]
-            assert [await colour_at(page, 24, y) for y in (16, 48)] == [box, box]
-            assert await colour_at(page, 24, 32) not in (box, stage)  # tinted
-            assert await colour_at(page, 44, 44) == stage  # between the lines of the grid
+            assert [await color_at(page, x, 32) for x in (12, 36)] == [box, box]
+            assert [await color_at(page, 24, y) for y in (16, 48)] == [box, box]
+            assert await color_at(page, 24, 32) not in (box, stage)  # tinted
+            assert await color_at(page, 44, 44) == stage  # between the lines of the grid
             canvas = page.locator("canvas")
             assert await canvas.evaluate("canvas => canvas.width / canvas.clientWidth") == pytest.approx(
                 2, abs=0.01
@@ -272,8 +272,8 @@ async def test_a_box_that_moves_leaves_a_trail_unless_motion_is_unwanted(start_d
                 await expect(page.get_by_role("img", name="1 thing")).to_be_visible()
                 running.detector.broadcast.publish("door", detections(2, (61, 21, 20, 20), (61, 21, 9, 9)))
                 await expect(page.get_by_role("img", name="2 thing")).to_be_visible()
-                stage = await colour_at(page, 21, 37)
-                assert (await colour_at(page, 21, 53) != stage) == trail
+                stage = await color_at(page, 21, 37)
+                assert (await color_at(page, 21, 53) != stage) == trail
             await until(lambda: not len(running.detector.broadcast))
 
 
@@ -315,7 +315,7 @@ async def test_a_second_stream_is_opened_by_keyboard_and_by_its_link(start_detec
             await expect(stream_link(page, "porch")).to_be_focused()
             await expect(stream_link(page, "porch")).to_have_attribute("aria-current", "true")
             await expect(stream_link(page, "door")).not_to_have_attribute("aria-current", "true")
-            await wait_for_colours(page, 200)
+            await wait_for_colors(page, 200)
             await page.reload()
             await expect(page.get_by_role("heading", name="porch")).to_be_visible()
             await page.go_back()
@@ -395,8 +395,8 @@ FAINT_TEXTS = """() => {
   const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
   const behind = element => {
     for (; element; element = element.parentElement) {
-      const colour = parse(getComputedStyle(element).backgroundColor);
-      if (colour[3] === undefined) return colour;
+      const color = parse(getComputedStyle(element).backgroundColor);
+      if (color[3] === undefined) return color;
     }
     return [255, 255, 255];
   };
@@ -516,7 +516,7 @@ async def test_a_preview_is_marked_and_its_absence_asks_for_no_picture(start_det
             await expect(page.get_by_text("Preview on: this camera sends pixels")).to_be_visible()
             await expect(page.get_by_text("not one pixel")).to_be_hidden()
             await expect(page.get_by_text("No pixels here")).to_be_hidden()
-            # The scene is noise of all colours; boxes alone are lines on an even stage.
+            # The scene is noise of all colors; boxes alone are lines on an even stage.
             await page.wait_for_function(
                 f"""() => {{ {COPY_CANVAS}
                   const data = pixels().data;
@@ -645,7 +645,7 @@ async def test_the_page_finds_a_detector_that_comes_back(start_detector, make_ca
             async with playing(make_camera(again.url, **LIVE)):
                 await until_any_shown(page)
                 await until(lambda: len(again.detector.broadcast))
-                await wait_for_colours(page, 200)
+                await wait_for_colors(page, 200)
             await opened.aclose()
 
 
@@ -691,7 +691,7 @@ async def test_a_proxy_may_put_a_path_before_the_page(start_detector, make_camer
         await expect(page.locator("code", has_text=command).first).to_be_visible()
         async with playing(make_camera(running.url, **LIVE)):
             await until_any_shown(page)
-            await wait_for_colours(page, 200)
+            await wait_for_colors(page, 200)
 
 
 async def test_a_page_too_many_says_so_and_waits(start_detector, make_camera, browse):
@@ -707,7 +707,7 @@ async def test_a_page_too_many_says_so_and_waits(start_detector, make_camera, br
             await expect(second.get_by_text("The detector has as many viewers as it allows.")).to_be_visible()
             await page.goto("about:blank")
             await expect(second.get_by_text("The detector has as many viewers as it allows.")).to_be_hidden()
-            await wait_for_colours(second, 200)
+            await wait_for_colors(second, 200)
 
 
 async def test_what_is_no_detection_is_ignored(start_detector, make_camera, browse):
@@ -725,7 +725,7 @@ async def test_what_is_no_detection_is_ignored(start_detector, make_camera, brow
             detections(1, (48, 32, 20, 20), name="late"),
         ):
             running.detector.broadcast.publish("door", text)
-        await wait_for_colours(page, 200)
+        await wait_for_colors(page, 200)
 
 
 async def test_a_socket_that_has_gone_mute_is_opened_again(start_detector, make_camera, browse):
@@ -746,7 +746,7 @@ async def test_a_socket_that_has_gone_mute_is_opened_again(start_detector, make_
         await page.route_web_socket(re.compile("/detections$"), pass_on)
         await page.reload()
         await until(lambda: len(opened) == 2)
-        await wait_for_colours(page, 200)
+        await wait_for_colors(page, 200)
 
 
 async def test_a_socket_that_is_refused_is_told(start_detector, make_camera, browse):

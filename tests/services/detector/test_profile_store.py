@@ -21,12 +21,12 @@ def test_forgets_the_one_not_used_for_longest():
 
 
 def test_keeps_those_that_ship_and_those_given():
-    shipped = FakeProfile(1000)
+    bundled = FakeProfile(1000)
     given = FakeProfile(1001)
-    store = ProfileStore({shipped.hash: shipped})
+    store = ProfileStore({bundled.hash: bundled})
     store.keep(given)
     for number in range(3 * RECEIVED_KEPT):
         store.add(FakeProfile(number))
-    assert store[shipped.hash] is shipped
+    assert store[bundled.hash] is bundled
     assert store[given.hash] is given
     assert len(store) == len(list(store)) == RECEIVED_KEPT + 2

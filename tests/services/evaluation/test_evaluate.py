@@ -272,7 +272,7 @@ class TestCommand:
         assert "left out: avif cannot be measured here" in error
 
     def test_the_feature_codec_takes_the_profile_of_the_network(self, options, monkeypatch):
-        """None is shipped for random weights: it does without, and says so once."""
+        """None is bundled for random weights: it does without, and says so once."""
         asked = []
         monkeypatch.setattr("services.profiles.log.warning", lambda text, **facts: asked.append(facts))
         options.codec = ["feature:quality=2", "feature:quality=9", "raw"]

@@ -22,7 +22,7 @@ VIDEO = [name for name, form in FORMATS.items() if isinstance(form, VideoFormat)
 
 
 def clip(frames=FRAMES):
-    """A bright disc that moves over a smooth coloured ground with some texture."""
+    """A bright disc that moves over a smooth colored ground with some texture."""
     height, width = SIZE
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     ground = np.stack([60 + 120 * across, 60 + 120 * down, 180 - 120 * across], -1)
@@ -84,8 +84,8 @@ class TestRoundTrip:
         assert likeness(clip(1), [shown]) > 25
 
     def test_the_smallest_canvas(self, name):
-        grey = np.full((32, 32, 3), 114, np.uint8)
-        (shown,), _ = through(PixelCodec(name, FORMATS[name].standard[4]), [grey])
+        gray = np.full((32, 32, 3), 114, np.uint8)
+        (shown,), _ = through(PixelCodec(name, FORMATS[name].standard[4]), [gray])
         assert np.abs(shown.astype(int) - 114).max() < 6
 
     def test_a_delayed_encoder_keeps_canvases_back_and_another_none(self, name):

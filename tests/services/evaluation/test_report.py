@@ -66,10 +66,10 @@ def test_it_warns_of_few_objects():
 
 
 def test_it_has_no_empty_columns():
-    labelled, unlabelled = (Page(report(SETTINGS, records)).text for records in (RECORDS, CLIP))
-    assert "mAP lost" in labelled
-    assert "mAP lost" not in unlabelled
-    assert "agreement" in unlabelled
+    labeled, unlabeled = (Page(report(SETTINGS, records)).text for records in (RECORDS, CLIP))
+    assert "mAP lost" in labeled
+    assert "mAP lost" not in unlabeled
+    assert "agreement" in unlabeled
 
 
 def test_one_is_not_plural():

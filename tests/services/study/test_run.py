@@ -90,14 +90,14 @@ def test_quick_points_do_not_stand_for_whole_ones(weights: Path, pictures: Path,
 
 
 def test_what_pictures_cannot_tell_is_left_out(weights: Path, tmp_path: Path) -> None:
-    """One grey picture, and a clip of one frame."""
-    (tmp_path / "grey").mkdir()
-    grey = np.full((64, 96, 3), 114, np.uint8)
-    cv2.imwrite(str(tmp_path / "grey/a.png"), grey)
+    """One gray picture, and a clip of one frame."""
+    (tmp_path / "gray").mkdir()
+    gray = np.full((64, 96, 3), 114, np.uint8)
+    cv2.imwrite(str(tmp_path / "gray/a.png"), gray)
     writer = cv2.VideoWriter(str(tmp_path / "one.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
-    writer.write(grey)
+    writer.write(gray)
     writer.release()
-    given = ("--data", str(tmp_path / "grey"), "--clip", str(tmp_path / "one.avi"), "--quick")
+    given = ("--data", str(tmp_path / "gray"), "--clip", str(tmp_path / "one.avi"), "--quick")
     assert _study("all", tmp_path / "out", "--model", "demo", *given) == Exit.OK
     measured = {one["experiment"] for one in _facts(tmp_path / "out")}
     assert {"figure1", "figure6", "split"} <= measured

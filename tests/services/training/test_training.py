@@ -123,8 +123,8 @@ def test_targets_go_where_yolov5_puts_them():
         assert set(kinds.tolist()) <= {3}
         assert set(image.tolist()) <= {0}
         for r, c, box in zip(row.tolist(), column.tolist(), boxes.tolist(), strict=True):
-            centre = (box[0] + c) * STRIDE, (box[1] + r) * STRIDE
-            assert centre == pytest.approx(
+            center = (box[0] + c) * STRIDE, (box[1] + r) * STRIDE
+            assert center == pytest.approx(
                 ((target[2] + target[4]) / 2, (target[3] + target[5]) / 2), abs=1e-3
             )
             assert box[2:] == pytest.approx(

@@ -182,7 +182,7 @@ class Model(nn.Module):
             layers.append(layer)
             channels.append(c2)
         self.model = nn.Sequential(*layers)
-        randomise(self, seed)
+        randomize(self, seed)
         self.eval()
 
     @torch.inference_mode()
@@ -202,7 +202,7 @@ def as_predictions(z: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, seed: int) -> None:
+def randomize(model: nn.Module, seed: int) -> None:
     """Weights for which batch normalization, and the order of everything, matter."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():

@@ -45,7 +45,7 @@ def test_a_legacy_network_predicts_as_the_original(tmp_path, scale):
 @pytest.mark.parametrize("scale", "nsm")
 def test_an_anchor_free_network_predicts_as_ultralytics(tmp_path, scale):
     oracle = DetectionModel(f"yolov5{scale}.yaml", verbose=False).eval()
-    legacy.randomise(oracle, seed=1)
+    legacy.randomize(oracle, seed=1)
     torch.save({"model": oracle.half()}, tmp_path / "model.pt")
     model = load_model(tmp_path / "model.pt")
     assert model.family == "yolov5u"

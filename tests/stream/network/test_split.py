@@ -75,7 +75,7 @@ def test_every_split_agrees_with_a_plain_loop_over_the_original_layers(tmp_path,
 @pytest.mark.parametrize("scale", "nsm")
 def test_every_split_agrees_with_ultralytics_own_forward(tmp_path, scale):
     oracle = DetectionModel(f"yolov5{scale}.yaml", verbose=False).eval()
-    legacy.randomise(oracle, seed=1)
+    legacy.randomize(oracle, seed=1)
     torch.save({"model": oracle}, tmp_path / "model.pt")
     model = load_model(tmp_path / "model.pt")
     assert model.family == "yolov5u"

@@ -13,7 +13,7 @@ import pytest
 from services.calibration.settings import CalibrateSettings
 from services.camera.settings import CameraSettings
 from services.cli import COMMANDS, Command, main, parse
-from services.command_line import CommandSettings
+from services.command_settings import CommandSettings
 from services.commands.settings import DemoSettings, EncodeSettings, PointsSettings, WatchSettings
 from services.errors import Exit, SettingsError
 from services.evaluation.settings import AdviseSettings, EvaluateSettings

@@ -8,7 +8,7 @@ import pytest
 from codec.feature.profile import MAX_PROFILE_BYTES, Profile
 from codec.feature.uncalibrated import profile_of
 from services.cli import main
-from services.commands import describe
+from services.commands import profile_show
 from services.errors import Exit
 
 
@@ -35,7 +35,7 @@ def test_shows_every_row_of_the_description(show):
     assert code == Exit.OK
     lines = [line.split("  ", 1) for line in out.splitlines()]
     lines = [[name, value.strip()] for name, value in lines]
-    assert lines == [[name, value] for name, value in shown.describe()]
+    assert lines == [[name, value] for name, value in shown.profile_show()]
     assert ["model", "yolov5n"] in lines
     assert ["hash", shown.hash] in lines
 
@@ -59,10 +59,10 @@ def test_another_file_is_refused_by_its_name(show, data, reason):
 
 
 def test_a_shipped_profile_is_shown_by_its_hash(monkeypatch, capsys):
-    shipped = profile(model="yolov5n")
-    monkeypatch.setattr(describe, "BUNDLED", {shipped.hash: shipped})
-    assert main(["profile", "show", shipped.hash]) == Exit.OK
-    assert shipped.hash in capsys.readouterr().out
+    bundled = profile(model="yolov5n")
+    monkeypatch.setattr(profile_show, "BUNDLED", {bundled.hash: bundled})
+    assert main(["profile", "show", bundled.hash]) == Exit.OK
+    assert bundled.hash in capsys.readouterr().out
     assert main(["profile", "show", "0" * 64]) == Exit.USAGE
 
 

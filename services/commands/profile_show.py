@@ -10,7 +10,7 @@ from services.profiles import read_profile
 
 
 def run_profile_show(settings: ProfileShowSettings) -> None:
-    """Print what a profile is, a line for each fact: of the shipped one with that hash, or of a file's.
+    """Print what a profile is, a line for each fact: of the bundled one with that hash, or of a file's.
 
     Raises ProfileError or SettingsError.
     """
