@@ -78,6 +78,8 @@ def _read(text: str) -> _Imports:
             private |= {
                 name for name in full if name.split(".")[0] in PACKAGES and re.search(r"\._[^_]", name)
             }
+        elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
+            names.add(name)
         elif (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)
@@ -87,6 +89,15 @@ def _read(text: str) -> _Imports:
                 match[1]
             )  # a module's name in a string is an import to come: a door's, a table of commands'
     return _Imports(frozenset(names), relative, frozenset(private))
+
+
+def _imported_by_call(node: ast.Call) -> str | None:
+    """The module that `import_module("name")` or `__import__("name")` loads."""
+    function = ast.unparse(node.func).rpartition(".")[2]
+    if function not in {"import_module", "__import__"} or not node.args:
+        return None
+    argument = node.args[0]
+    return argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else None
 
 
 def _modules(names: Collection[str], sources: Sources) -> set[str]:

@@ -183,6 +183,12 @@ FAULTS = [
         "NAME = 'services.camera.service:Camera'",
         "services.logs imports services.camera.service",
     ),
+    (
+        "stream.rate.control",
+        "import importlib\nimportlib.import_module('asyncio')",
+        "stream.rate.control reaches asyncio",
+    ),
+    ("stream.session.camera", "__import__('socket')", "stream.session.camera reaches socket"),
     ("services.logs", "from . import memory", "services.logs: relative import"),
     (
         "services.logs",

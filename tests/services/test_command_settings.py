@@ -59,6 +59,15 @@ def test_every_field_is_a_flag_with_help(name, capsys):
         assert help_text in "".join(text.split())  # argparse breaks a line within a flag, too
 
 
+@pytest.mark.parametrize(
+    ("name", "default"), [("points", "640x640"), ("detector", "8765"), ("detector", "0.45")]
+)
+def test_help_tells_defaults(name, default, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert f"(default: {default})" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_a_command_runs_exists_and_takes_its_settings(name):
     module, _, function = COMMANDS[name].run.partition(":")

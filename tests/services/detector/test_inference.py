@@ -12,8 +12,9 @@ from services.detector.settings import DetectorSettings
 from stream.errors import MissingWeights, UnknownSplitPoint
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
+from stream.network.names import DEFAULT_SPLIT
 from stream.network.nms import detect
-from stream.network.split import Head, Unsplit
+from stream.network.split import Head, Tail, Unsplit
 from tests.services.clips import SIZE
 
 LETTERBOX = Letterbox((200, 150), SIZE)
@@ -59,6 +60,26 @@ async def test_frames_of_several_cameras_wait_for_each_other(inference, model):
     assert inference.queue_length == 0
     for other in others:
         np.testing.assert_allclose(other.boxes, first.boxes, atol=1e-3)
+
+
+async def test_a_tail_is_made_once_and_has_run_before_the_first_frame(weights, monkeypatch):
+    done = []
+
+    class Watched(Tail):
+        def __init__(self, model, split):
+            super().__init__(model, split)
+            done.append(("made", split))
+
+        def __call__(self, tensors):
+            done.append("run")
+            return super().__call__(tensors)
+
+    monkeypatch.setattr("services.detector.inference.Tail", Watched)
+    inference = Inference(DetectorSettings.load({"model": str(weights)}))
+    await inference.load()
+    inference.prepare(DEFAULT_SPLIT)
+    inference.close()
+    assert done == [("made", DEFAULT_SPLIT), "run"]
 
 
 async def test_knows_the_tensors_of_every_split_point(inference, model, agreed):

@@ -148,5 +148,12 @@ def test_the_longest_lost_streams_are_forgotten(streams):
     assert not streams.is_connected("door2")
 
 
+def test_a_stream_that_came_back_is_not_the_longest_lost(streams):
+    for number in (*range(LOST_STREAMS_KEPT), 0, LOST_STREAMS_KEPT):
+        streams.disconnect(streams.connect(make_hello(stream=f"door{number}"), LAYOUT, SECOND, 1.0))
+    assert streams.get("door0")
+    assert streams.get("door1") is None
+
+
 def test_a_name_never_seen_is_no_stream(streams):
     assert streams.get("door") is None
