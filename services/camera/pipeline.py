@@ -41,7 +41,7 @@ class FeaturePipeline:
     async def build(
         cls, config: CameraSettings, network: LoadedModel, frame_size: tuple[int, int], worker: Worker
     ) -> FeaturePipeline:
-        """The pipeline for frames of this size (H, W), warmed up. It keeps the head's layers of the network.
+        """The pipeline for frames of this size (H, W), not warmed up. It keeps the head's layers of the network.
 
         Raises SettingsError or ProfileError where there is no calibration profile in the file given.
         """
@@ -54,8 +54,11 @@ class FeaturePipeline:
         steps = None
         if codec.step_range and isinstance(encoder, Adjustable):
             steps = Steps(encoder.step, codec.step_range.coarsest)
-        await worker.run(_warm_up, head, codec)
         return cls(name, weights, head, codec, encoder, steps, worker)
+
+    async def warm_up(self) -> None:
+        """Let torch choose its kernels and touch its memory before the first frame counts: it may take seconds."""
+        await self.worker.run(_warm_up, self.head, self.codec)
 
     def hello(self, config: CameraSettings) -> Hello:
         """What a detector has to know before the first packet."""
@@ -98,6 +101,5 @@ def _encode(encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], 
 
 
 def _warm_up(head: Head, codec: Codec) -> None:
-    """Let torch choose its kernels and touch its memory before the first frame counts."""
     blank = Frame(Letterbox(head.size, head.size).blank(), captured_ns=0)
     codec.encoder(head.layout).encode(_run_head(head, blank), Stamp(0, 0, *head.size))

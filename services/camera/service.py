@@ -163,7 +163,9 @@ class Camera:
         """Connect until the last frame is answered. Raises DetectorRefused."""
         pipeline = await FeaturePipeline.build(self.config, network, await self._frame_size, self._worker)
         del network
+        # Before the warm-up, during which it learns how often frames come.
         self._rate = RateControl(pipeline.steps, self.config.target_kbps, self.config.max_latency_ms)
+        await pipeline.warm_up()
         while True:
             self._uplink = uplink = Uplink(
                 self.config,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections import Counter
 
 import pytest
 
 from codec.feature.codec import Feature
 from codec.feature.parameters import QUALITY
+from services.camera import pipeline
+from stream.rate.control import RateControl
 from tests.services.counts import balances
 from tests.services.proxy import proxy_to
 from tests.services.waiting import LIVENESS_S, until
@@ -108,3 +112,39 @@ async def test_a_frozen_link_gets_no_more_frames(start_detector, make_camera):
         await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
     assert camera.statistics.report("").reconnects["detector"] == 1
+
+
+async def test_learns_how_often_frames_come_while_it_warms_up(start_detector, make_camera, monkeypatch):
+    """A live source runs from the start, and the first steps are chosen by its frame rate."""
+    captures: Counter[RateControl] = Counter()
+    captures_at_start: list[int] = []
+    warming_up, enough = threading.Event(), threading.Event()
+    warm_up, capture, connect = pipeline._warm_up, RateControl.capture, RateControl.connect
+
+    def slow_warm_up(*parts):
+        warming_up.set()
+        warm_up(*parts)
+        enough.wait(LIVENESS_S)
+
+    def counted_capture(rate, captured_ns):
+        captures[rate] += 1
+        capture(rate, captured_ns)
+
+    def noted_connect(rate, window):
+        captures_at_start.append(captures[rate])
+        connect(rate, window)
+
+    monkeypatch.setattr(pipeline, "_warm_up", slow_warm_up)
+    monkeypatch.setattr(RateControl, "capture", counted_capture)
+    monkeypatch.setattr(RateControl, "connect", noted_connect)
+    async with start_detector() as running:
+        camera = make_camera(running.url, source=NOISE, codec=CODEC)
+        playing = asyncio.ensure_future(camera.run())
+        await until(warming_up.is_set)
+        before = camera.statistics.frame_counts.captured
+        await until(lambda: camera.statistics.frame_counts.captured >= before + 30)
+        enough.set()
+        await until(lambda: camera.statistics.frame_counts.detected >= 1)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert captures_at_start[0] >= 30
