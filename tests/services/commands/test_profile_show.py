@@ -35,7 +35,7 @@ def test_shows_every_row_of_the_description(show):
     assert code == Exit.OK
     lines = [line.split("  ", 1) for line in out.splitlines()]
     lines = [[name, value.strip()] for name, value in lines]
-    assert lines == [[name, value] for name, value in shown.profile_show()]
+    assert lines == [[name, value] for name, value in shown.describe()]
     assert ["model", "yolov5n"] in lines
     assert ["hash", shown.hash] in lines
 
