@@ -38,12 +38,6 @@ def test_refuses_a_video_whose_name_is_not_utf8(tmp_path):
         open_video(path)
 
 
-def test_a_video_leaves_the_other_cores_to_the_model(tmp_path):
-    capture = open_video(write_video(tmp_path / "clip.avi", 1))
-    assert capture.get(cv2.CAP_PROP_N_THREADS) == 1
-    capture.release()
-
-
 def test_takes_every_nth_frame_from_the_first(tmp_path):
     path = write_video(tmp_path / "clip.avi", 8)
     assert [number_of(image) for image in read_video(path, every=3)] == [0, 3, 6]
