@@ -117,8 +117,9 @@ def _add_argument(
 
 
 def _help(field: FieldInfo) -> str:
-    switch = isinstance(field.default, bool)
-    if switch or field.default in (None, PydanticUndefined, "", ()):
+    if field.default is True:
+        return f"{field.description} (default: yes)"
+    if field.default is False or field.default in (None, PydanticUndefined, "", ()):
         return field.description or ""
     default = f"{field.default:g}" if isinstance(field.default, float) else field.default
     return f"{field.description} (default: {default})"

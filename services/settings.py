@@ -101,7 +101,7 @@ class ServiceSettings(CommandSettings):
     table: ClassVar[str]
     """Name of this service's table in the TOML file."""
 
-    config: Path | None = Field(None, description="TOML file; the table named as the command is read")
+    config: Path | None = Field(None, description="TOML file; the table of the command's name, [camera] or [detector], is read")
     model: str = Field(
         "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu..., demo) or path of a .pt"
     )
@@ -134,7 +134,7 @@ class ServiceSettings(CommandSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then the environment, then the file that either names. Raises SettingsError for that file."""
         file = {**env_settings(), **init_settings()}.get("config")
-        table = _toml_table(settings_cls, Path(file), cls.table) if file else None
+        table = None if file is None else _toml_table(settings_cls, Path(file), cls.table)
         return (init_settings, env_settings, table) if table else (init_settings, env_settings)
 
 
@@ -150,4 +150,6 @@ def _toml_table(settings: type[BaseSettings], file: Path, table: str) -> Pydanti
         return None
     if not isinstance(tables[table], dict):
         raise SettingsError(f"{file}: [{table}] must be a table")
+    if "config" in tables[table]:
+        raise SettingsError(f"--config: is no setting of a file; {file} cannot name another one")
     return TomlConfigSettingsSource(settings, file, toml_table_header=(table,))

@@ -149,6 +149,14 @@ def test_texts_arrive_as_they_were_typed(text):
     assert settings.stream == text
 
 
+def test_help_says_which_switches_are_on(capsys):
+    with pytest.raises(SystemExit):
+        main(["detector", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no pixels here (default: yes)" in text
+    assert "[camera] or [detector]" in text
+
+
 def test_switches():
     assert isinstance(watch := parsed("watch --json"), WatchSettings)
     assert watch.as_json

@@ -146,3 +146,15 @@ def test_a_file_without_the_table_says_nothing(tmp_path):
     path = tmp_path / "other.toml"
     path.write_text("[camera]\nwindow = 5\n")
     assert DetectorSettings.load({"config": path}).port == DEFAULT_PORT
+
+
+def test_a_file_names_no_other_file(tmp_path):
+    path = tmp_path / "first.toml"
+    path.write_text('[detector]\nconfig = "second.toml"\n')
+    with pytest.raises(SettingsError, match="--config: "):
+        DetectorSettings.load({"config": path})
+
+
+def test_an_empty_name_of_a_file_is_no_file_that_is_left_out():
+    with pytest.raises(SettingsError, match="cannot read"):
+        DetectorSettings.parse(["--config", ""], "splitcast detector", "")
