@@ -101,7 +101,9 @@ class ServiceSettings(CommandSettings):
     table: ClassVar[str]
     """Name of this service's table in the TOML file."""
 
-    config: Path | None = Field(None, description="TOML file; the table of the command's name, [camera] or [detector], is read")
+    config: Path | None = Field(
+        None, description="TOML file; the table of the command's name, [camera] or [detector], is read"
+    )
     model: str = Field(
         "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu..., demo) or path of a .pt"
     )

@@ -26,7 +26,7 @@ class WatchSettings(CommandSettings):
     url: CliPositionalArg[str] = Field(f"ws://127.0.0.1:{DEFAULT_PORT}", title="url", description="detector")
     stream: str | None = Field(None, description="only this stream")
     as_json: bool = Field(False, alias="json", description="JSON lines instead of readable ones")
-    count: int | None = Field(None, description="stop after so many messages")
+    count: Count | None = Field(None, description="stop after so many messages")
 
 
 class DemoSettings(NetworkSettings):

@@ -62,11 +62,11 @@ def open_video(path: Path) -> cv2.VideoCapture:
         name.encode()
     except UnicodeEncodeError:
         raise SourceError(f"the name of {shown(path)} is not UTF-8; rename the file") from None
+    if not path.exists():  # asked here, as OpenCV would warn on standard error
+        raise SourceError(f"there is no file {shown(path)}; check the path")
     # One thread: the machine's cores belong to the model.
     capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
-        if not path.exists():
-            raise SourceError(f"there is no file {shown(path)}; check the path")
         raise SourceError(
             f"{shown(path)} is not a video that can be read; convert it, or check that it is whole"
         )

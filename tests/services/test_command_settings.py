@@ -123,6 +123,7 @@ def test_refuses_what_is_no_command_or_flag(line, words, capsys):
         ("calibrate --images a -o b --seed -1", "^--seed: "),
         ("study figure9 --out a", "^NAME: no experiment 'figure9'; choose all, or one of table1"),
         ("study all --out a --labels b", "^--labels .* --data"),
+        ("watch --count 0", "^--count: "),
         ("demo --threads x", "^--threads: .*integer"),
         ("encode a b --codec av1", "^--codec: no codec 'av1'"),
     ],

@@ -100,3 +100,9 @@ def test_refuses_a_folder_that_is_none(tmp_path, name):
 
 def test_what_is_shown_can_be_written_anywhere():
     assert shown(Path(NOT_UTF8)).encode() == b"clip\\udcff.avi"
+
+
+def test_a_missing_video_is_not_announced_twice(tmp_path, capfd):
+    with pytest.raises(SourceError, match="there is no file"):
+        open_video(tmp_path / "none.avi")
+    assert capfd.readouterr().err == ""
