@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from stream.session.messages import REJECT_REASONS
+from stream.session.messages import REJECT_REASONS, RejectReason
 
 # Every drop a camera can count, as (stage, reason); metrics start all of them at zero.
 DROPS = (
@@ -18,8 +18,9 @@ DROPS = (
     ("head", "error"),
     ("encode", "error"),
     ("network", "connection_lost"),
+    ("network", "stale"),  # it reached the detector too late
     ("network", "shutdown"),
-    *(("detector", reason) for reason in REJECT_REASONS),
+    *(("detector", reason) for reason in REJECT_REASONS if reason != "stale"),
 )
 
 
@@ -50,6 +51,10 @@ class FrameCounts:
             self.in_flight -= count
             self.dropped[stage, reason] += count
             self._on_drop(stage, reason, count)
+
+    def reject(self, reason: RejectReason) -> None:
+        """The detector answered a frame in flight without detections."""
+        self.drop("network" if reason == "stale" else "detector", reason)
 
     def miss(self, reason: str, count: int = 1) -> None:
         """Frames were captured but lost before this process saw them."""

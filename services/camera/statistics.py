@@ -13,7 +13,7 @@ from stream.frame_counts import FrameCounts
 from stream.latency import LatencySummary, StageStatistics
 from stream.rate.control import REASONS, StepChoice
 from stream.rate.link import LinkEstimate
-from stream.session.messages import RateReport, Report, StageReport
+from stream.session.messages import RateReport, Report, SourceState, StageReport
 from stream.transport.websocket import WireBytes
 
 Peer: TypeAlias = Literal["source", "detector"]
@@ -148,7 +148,7 @@ class CameraStatistics:
     def report(self, source: str) -> Report:
         """All of it as the detector is told; `source` is a name without credentials."""
         latency = self.stages.latency()
-        states = {None: "opening", True: "open", False: "lost"}
+        states: dict[bool | None, SourceState] = {None: "opening", True: "open", False: "lost"}
         return Report(
             captured=self.frame_counts.captured,
             detected=self.frame_counts.detected,

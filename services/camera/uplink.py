@@ -233,7 +233,7 @@ class Uplink:
                 self._on_acknowledged(acknowledged)
             case Rejected(_, sequence, reason, detail):
                 self._rate.reject()
-                self._statistics.frame_counts.drop("detector", reason)
+                self._statistics.frame_counts.reject(reason)
                 log.warning("packet rejected", sequence=sequence, reason=reason, detail=detail)
             case KeyframeRequested():
                 await self._pipeline.force_keyframe()

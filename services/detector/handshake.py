@@ -104,7 +104,7 @@ class Handshake:
             async with asyncio.timeout(timeout_s):
                 data = await link.receive()
         except TimeoutError:
-            raise SessionError(CloseCode.HELLO_TIMEOUT, f"no hello within {timeout_s:g} s") from None
+            raise SessionError(CloseCode.TIMEOUT, f"no hello within {timeout_s:g} s") from None
         if isinstance(data, bytes):
             raise SessionError(CloseCode.BAD_MESSAGE, "packet before the hello")
         hello = session.receive_text(data)
@@ -128,7 +128,7 @@ class Handshake:
                 data = await link.receive()
         except TimeoutError:
             raise SessionError(
-                CloseCode.HELLO_TIMEOUT, f"no calibration profile within {PROFILE_TIMEOUT_S:g} s"
+                CloseCode.TIMEOUT, f"no calibration profile within {PROFILE_TIMEOUT_S:g} s"
             ) from None
         if isinstance(data, str):
             raise SessionError(CloseCode.BAD_MESSAGE, "a text in place of the calibration profile")

@@ -15,13 +15,16 @@ from codec.layout import Layout
 from stream.errors import InvalidMessage, SessionError
 from stream.session.close_codes import CloseCode
 from stream.session.messages import (
+    Ack,
     Hello,
     KeyframeRequest,
     ProfileRequest,
     Reject,
     RejectReason,
+    Retry,
     TensorShape,
     Welcome,
+    Window,
     parse_to_camera,
 )
 
@@ -66,7 +69,29 @@ class KeyframeRequested:
     """The next packet has to be a keyframe."""
 
 
-CameraEvent: TypeAlias = Accepted | ProfileRequested | Acknowledged[T] | Rejected[T] | KeyframeRequested
+@dataclass(frozen=True, slots=True)
+class RetryAdvised:
+    """The detector is about to close the connection, and can be asked again in `after_s` seconds."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowChanged:
+    """The detector allows so many unanswered packets from now on."""
+
+    window: int
+
+
+CameraEvent: TypeAlias = (
+    Accepted
+    | ProfileRequested
+    | Acknowledged[T]
+    | Rejected[T]
+    | KeyframeRequested
+    | RetryAdvised
+    | WindowChanged
+)
 
 
 class CameraSession(Generic[T]):
@@ -81,6 +106,7 @@ class CameraSession(Generic[T]):
         self._profile = profile  # until it was asked for
         self._own_window = window
         self._window = 0  # nothing may be sent before the welcome
+        self._offered = 0  # by the welcome
         self.packets = 0  # sent
         self._unanswered: deque[T] = deque()
 
@@ -126,24 +152,35 @@ class CameraSession(Generic[T]):
             message = parse_to_camera(text)
         except InvalidMessage as error:
             raise SessionError(CloseCode.BAD_MESSAGE, f"not a message of this protocol: {error}") from None
-        if isinstance(message, Welcome):
-            if self.accepted:
-                raise SessionError(CloseCode.BAD_MESSAGE, "a second welcome")
-            self._window = min(message.window, self._own_window)
-            return Accepted(self._window)
-        if isinstance(message, ProfileRequest):
-            if self.accepted:
-                raise SessionError(CloseCode.BAD_MESSAGE, "a profile_request after the welcome")
-            if message.hash != self._profile:
-                raise SessionError(
-                    CloseCode.BAD_MESSAGE, "a profile_request for another profile, or a second"
-                )
-            self._profile = None
-            return ProfileRequested()
+        match message:
+            case Retry(after_s=after_s):
+                return RetryAdvised(after_s)
+            case Welcome() | ProfileRequest():
+                return self._admit(message)
         if not self.accepted:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the welcome")
-        if isinstance(message, KeyframeRequest):
-            return KeyframeRequested()
+        match message:
+            case KeyframeRequest():
+                return KeyframeRequested()
+            case Window(window=window):
+                self._window = min(window, self._offered)
+                return WindowChanged(self._window)
+        return self._answer(message)
+
+    def _admit(self, message: Welcome | ProfileRequest) -> CameraEvent[T]:
+        """What leads to the first packet."""
+        if self.accepted:
+            raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} after the welcome")
+        if isinstance(message, Welcome):
+            self._window = self._offered = min(message.window, self._own_window)
+            return Accepted(self._window)
+        if message.hash != self._profile:
+            raise SessionError(CloseCode.BAD_MESSAGE, "a profile_request for another profile, or a second")
+        self._profile = None
+        return ProfileRequested()
+
+    def _answer(self, message: Ack | Reject) -> CameraEvent[T]:
+        """The answer to the oldest packet."""
         if not self._unanswered:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} without an unanswered packet")
         sequence = self.answered % 2**32

@@ -24,7 +24,8 @@ from stream.session.messages import (
     ProfileRequest,
     Reject,
     RejectReason,
-    Report,
+    ToDetector,
+    Waiting,
     Welcome,
     parse_to_detector,
 )
@@ -111,7 +112,7 @@ class DetectorSession:
         self._previews_until_ns = 0  # a leaky bucket: when it is empty again, at one preview an interval
         self.hello: Hello | None = None
 
-    def receive_text(self, text: str) -> Hello | Report | Preview:
+    def receive_text(self, text: str) -> ToDetector:
         """The message in a text of the camera. Raises SessionError where it breaks the protocol."""
         try:
             message = parse_to_detector(text)
@@ -121,6 +122,9 @@ class DetectorSession:
             if self.hello is not None:
                 raise SessionError(CloseCode.BAD_MESSAGE, "a second hello")
             self.hello = message
+        elif isinstance(message, Waiting):
+            if self.hello is not None:
+                raise SessionError(CloseCode.BAD_MESSAGE, "waiting, after the hello")
         elif self.hello is None:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the hello")
         elif isinstance(message, Preview) and not self.hello.preview:

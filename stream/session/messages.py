@@ -32,11 +32,12 @@ Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-RejectReason: TypeAlias = Literal["corrupt", "missing_reference", "reference_mismatch", "error"]
+RejectReason: TypeAlias = Literal["corrupt", "missing_reference", "reference_mismatch", "error", "stale"]
 """Why a packet yields no detections.
 
 corrupt: the bytes are no packet of this codec. missing_reference: a difference from a frame that the detector does
 not hold. reference_mismatch: a difference from another frame than the one it holds. error: the detector failed.
+stale: the frame is too old, or a newer one of the same live camera has come while it waited.
 """
 REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 # What a camera understands whose hello does not tell; it leaves a detector that says anything else.
@@ -70,8 +71,26 @@ class Clock(_Message):
     unix_ns: Nanoseconds
 
 
+# Random, and known to nobody but one camera process: whoever has it may take over that camera's stream.
+SessionSecret: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+SourceState: TypeAlias = Literal["opening", "open", "frozen", "lost"]
+
+
+class Waiting(_Message):
+    """A camera is there, but has no picture yet: what comes before the hello, about once a second until then."""
+
+    type: Literal["waiting"] = "waiting"
+    protocol: int = PROTOCOL_VERSION
+    stream: StreamName
+    session: SessionSecret
+    source: Annotated[str, StringConstraints(max_length=1024)]
+    source_state: SourceState
+    reason: Annotated[str, StringConstraints(max_length=256)] = ""  # why the source was lost last, for people
+    software: Annotated[str, StringConstraints(max_length=64)] = ""
+
+
 class Hello(_Message):
-    """Camera's first message: what it is going to send, and with which network and codec."""
+    """What a camera is going to send, and with which network and codec."""
 
     type: Literal["hello"] = "hello"
     protocol: int = PROTOCOL_VERSION
@@ -88,6 +107,10 @@ class Hello(_Message):
     reject_reasons: Annotated[
         tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)
     ] = FIRST_REJECT_REASONS  # that the camera understands
+    # None: a camera that knows neither `retry` nor `window`, and cannot take its stream back.
+    session: SessionSecret | None = None
+    live: bool = False  # the newest frame counts: those that are late may be answered `stale`
+    frame: Count = 0  # number of the connection's first frame, over the life of the camera process
 
 
 class StageReport(_Message):
@@ -118,7 +141,7 @@ class Report(_Message):
     dropped: CountByName  # "stage/reason"
     reconnects: CountByName  # "source", "detector"
     source: Annotated[str, StringConstraints(max_length=1024)]
-    source_state: Annotated[str, StringConstraints(max_length=64)]
+    source_state: SourceState
     keyframes: CountByName
     latency: StageReport | None = None
     latency_sum_ms: Annotated[float, Field(ge=0)] | None = None  # of all frames detected
@@ -127,6 +150,9 @@ class Report(_Message):
     ] = {}
     rate: RateReport | None = None
     jpeg_bytes: Count | None = None  # size of a frame's canvas as JPEG, which is never sent
+    clock: Clock | None = None  # as in the hello, now: the time of day may have been set since
+    frames_repeated: Count = 0  # pictures that were identical to the one before
+    decode_errors: Count = 0  # of the source's video
 
 
 def _from_base64(value: object) -> object:
@@ -184,18 +210,30 @@ class Reject(_Message):
     detail: str = ""
 
 
+class Retry(_Message):
+    """The detector is about to close the connection, for a while: when the camera should come back."""
+
+    type: Literal["retry"] = "retry"
+    after_s: Annotated[float, Field(ge=0, le=60)]
+
+
+class Window(_Message):
+    """From now on at most so many unanswered packets, and never more than the welcome offered."""
+
+    type: Literal["window"] = "window"
+    window: Annotated[int, Field(ge=1, le=1024)]
+
+
 class KeyframeRequest(_Message):
     """The detector holds no reference: the next packet has to be a keyframe."""
 
     type: Literal["keyframe"] = "keyframe"
 
 
-ToDetector: TypeAlias = Annotated[Hello | Report | Preview, Field(discriminator="type")]
-ToCamera: TypeAlias = Annotated[
-    Welcome | ProfileRequest | Ack | Reject | KeyframeRequest, Field(discriminator="type")
-]
-_TO_DETECTOR: TypeAdapter[Hello | Report | Preview] = TypeAdapter(ToDetector)
-_TO_CAMERA: TypeAdapter[Welcome | ProfileRequest | Ack | Reject | KeyframeRequest] = TypeAdapter(ToCamera)
+ToDetector: TypeAlias = Waiting | Hello | Report | Preview
+ToCamera: TypeAlias = Welcome | ProfileRequest | Ack | Reject | KeyframeRequest | Retry | Window
+_TO_DETECTOR: TypeAdapter[ToDetector] = TypeAdapter(Annotated[ToDetector, Field(discriminator="type")])
+_TO_CAMERA: TypeAdapter[ToCamera] = TypeAdapter(Annotated[ToCamera, Field(discriminator="type")])
 
 
 def _check_length(text: str) -> None:
@@ -209,7 +247,7 @@ def _describe(error: ValidationError) -> str:
     return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def parse_to_detector(text: str) -> Hello | Report | Preview:
+def parse_to_detector(text: str) -> ToDetector:
     """A camera's message. Raises InvalidMessage, which names the field at fault."""
     _check_length(text)
     try:
@@ -218,7 +256,7 @@ def parse_to_detector(text: str) -> Hello | Report | Preview:
         raise InvalidMessage(_describe(error)) from None
 
 
-def parse_to_camera(text: str) -> Welcome | ProfileRequest | Ack | Reject | KeyframeRequest:
+def parse_to_camera(text: str) -> ToCamera:
     """A detector's message. Raises InvalidMessage, which names the field at fault."""
     _check_length(text)
     try:

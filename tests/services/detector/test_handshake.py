@@ -147,7 +147,7 @@ async def test_a_camera_that_leaves_before_its_welcome_has_no_name(make_handshak
 @pytest.mark.parametrize(
     ("data", "is_ready", "code"),
     [
-        ([], True, CloseCode.HELLO_TIMEOUT),
+        ([], True, CloseCode.TIMEOUT),
         ([b"SPLC"], True, CloseCode.BAD_MESSAGE),
         (["{}"], True, CloseCode.BAD_MESSAGE),
         (["hello"], False, CloseCode.TRY_AGAIN_LATER),

@@ -217,7 +217,7 @@ async def test_a_preview_is_forgotten_with_its_connection(start_detector, make_h
 
 async def test_refuses_silence(start_detector):
     async with start_detector(hello_timeout_s=0.1) as running, linked(running.url) as link:
-        assert (await closed(link)).code == CloseCode.HELLO_TIMEOUT
+        assert (await closed(link)).code == CloseCode.TIMEOUT
 
 
 async def test_refuses_another_subprotocol(start_detector):

@@ -198,7 +198,7 @@ async def test_does_not_wait_for_a_profile_for_ever(lacking, make_feature_hello,
     monkeypatch.setattr(handshake_module, "PROFILE_TIMEOUT_S", 0.2)
     async with lacking() as running, greeted(running.url, make_feature_hello(profile.hash)) as link:
         await answer(link)
-        assert (await closed(link)).code == CloseCode.HELLO_TIMEOUT
+        assert (await closed(link)).code == CloseCode.TIMEOUT
 
 
 async def test_a_camera_leaves_a_detector_that_asks_for_another_profile(make_camera, profile):

@@ -5,13 +5,15 @@ import json
 import pytest
 
 from stream.errors import SessionError
-from stream.frame_counts import DROPS
+from stream.frame_counts import DROPS, FrameCounts
 from stream.session.camera import (
     Acknowledged,
     CameraSession,
     KeyframeRequested,
     ProfileRequested,
     Rejected,
+    RetryAdvised,
+    WindowChanged,
 )
 from stream.session.close_codes import CloseCode
 from stream.session.messages import (
@@ -19,7 +21,9 @@ from stream.session.messages import (
     KeyframeRequest,
     ProfileRequest,
     Reject,
+    Retry,
     Welcome,
+    Window,
 )
 from tests.stream.session.peers import (
     PROFILE,
@@ -76,7 +80,40 @@ def test_takes_every_reason_that_its_hello_may_name(reason):
     session = open_camera()
     session.sent(FRAME)
     assert session.receive(Reject(reason=reason).text()) == Rejected(FRAME, 0, reason, "")
-    assert ("detector", reason) in DROPS
+    counts = FrameCounts()
+    counts.capture()
+    counts.reject(reason)
+    assert (counts.in_flight, counts.dropped_total, set(counts.dropped)) == (
+        0,
+        1,
+        set(counts.dropped) & set(DROPS),
+    )
+
+
+def test_a_stale_answer_is_a_loss_of_the_network():
+    counts = FrameCounts()
+    counts.capture()
+    counts.reject("stale")
+    assert counts.dropped == {("network", "stale"): 1}
+
+
+def test_the_detector_may_narrow_the_window_and_open_it_again():
+    session = open_camera(window=3)
+    session.sent(FRAME)
+    assert session.receive(Window(window=1).text()) == WindowChanged(1)
+    assert not session.can_send
+    assert session.receive(Window(window=1000).text()) == WindowChanged(3)  # never beyond the welcome's offer
+    assert session.can_send
+
+
+def test_hears_when_to_come_back_before_and_after_the_welcome():
+    for session in (CameraSession(make_hello(), 3), open_camera()):
+        assert session.receive(Retry(after_s=0.5).text()) == RetryAdvised(0.5)
+
+
+def test_refuses_a_window_before_the_welcome():
+    with pytest.raises(SessionError, match="before the welcome"):
+        CameraSession(make_hello(), 3).receive(Window(window=1).text())
 
 
 def test_a_keyframe_request_answers_nothing():

@@ -27,6 +27,7 @@ from stream.session.messages import (
     Hello,
     Preview,
     TensorShape,
+    Waiting,
 )
 from stream.session.preview import MAX_BYTES
 from tests.stream.session.peers import (
@@ -40,6 +41,14 @@ from tests.stream.session.peers import (
 
 
 class TestSession:
+    def test_a_camera_may_wait_before_its_hello_and_not_after_it(self):
+        session = DetectorSession(2)
+        waiting = Waiting(stream="door", session="0" * 32, source="demo", source_state="opening")
+        assert session.receive_text(waiting.text()) == session.receive_text(waiting.text()) == waiting
+        assert session.receive_text(make_hello().text()) == make_hello()
+        with pytest.raises(SessionError, match="after the hello"):
+            session.receive_text(waiting.text())
+
     def test_refuses_packets_before_the_welcome(self):
         with pytest.raises(SessionError, match="before the welcome"):
             DetectorSession(2).receive_packet(10)

@@ -34,6 +34,11 @@ from tests.stream.session.peers import (
         {"clock": {"monotonic_ns": -1, "unix_ns": 0}},
         {"clock": {"monotonic_ns": 2**64, "unix_ns": 0}},
         {"protocol": "1"},
+        {"session": ""},
+        {"session": "A" * 32},
+        {"session": "0" * 33},
+        {"live": "yes"},
+        {"frame": -1},
     ],
 )
 def test_refuses_a_hello_out_of_range(changes):
