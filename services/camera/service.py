@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from typing import Any
 
@@ -30,13 +31,11 @@ from stream.sources.base import (
 )
 from stream.sources.opening import open_source
 from stream.tasks.background import run_with_background
-from stream.tasks.backoff import Backoff
+from stream.tasks.backoff import Backoff, Failure
 from stream.tasks.mailbox import Mailbox
 from stream.tasks.worker import Worker
 
 log = structlog.get_logger(__name__)
-
-BACKOFF_MINIMUM_S = 0.5
 
 
 class Camera:
@@ -54,15 +53,12 @@ class Camera:
         self._mailbox: Mailbox[Frame] = Mailbox()
         self._requeued: deque[Frame] = deque()  # a file's frames that a lost connection left unanswered
         self._frame_size: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-        backoff_s = min(BACKOFF_MINIMUM_S, config.backoff_s), config.backoff_s
-        self._backoff = Backoff(*backoff_s, jitter=1.0, random=random.Random())
+        self._backoff = Backoff(random.Random())
         self._source = open_source(
             config.source,
             CaptureOptions(
                 open_timeout_s=config.open_timeout_s,
                 read_timeout_s=config.read_timeout_s,
-                backoff_min_s=backoff_s[0],
-                backoff_max_s=backoff_s[1],
                 rtsp_transport=config.rtsp_transport,
                 realtime=config.realtime,
                 loop=config.loop,
@@ -186,7 +182,8 @@ class Camera:
                     raise DetectorRefused(lost.code, lost.reason) from None
                 if uplink.accepted:
                     self._backoff.reset()
-                delay_s = self._backoff.next_delay_s()
+                failure = Failure.UNREACHABLE if lost.code == 1006 else Failure.NOT_READY
+                delay_s = self._backoff.next_delay_s(failure, time.monotonic())
                 log.warning(
                     "no detector",
                     detector=self.config.detector,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from services.errors import BadAddress
 from stream.errors import ConnectionLost
 from stream.redact import redact_url
 from stream.session.messages import DETECTIONS_PROTOCOL
-from stream.tasks.backoff import Backoff
+from stream.tasks.backoff import Backoff, Failure
 from stream.transport.websocket import connect
 
 
@@ -45,7 +46,7 @@ def detections_url(address: str, stream: str | None = None) -> str:
 
 async def messages(url: str) -> AsyncIterator[str]:
     """Texts that the detector publishes, for ever; a lost detector is tried again."""
-    backoff = Backoff(0.5, 30.0, jitter=1.0, random=random.Random())
+    backoff = Backoff(random.Random())
     while True:
         try:
             async with connect(url, DETECTIONS_PROTOCOL) as link:
@@ -54,7 +55,7 @@ async def messages(url: str) -> AsyncIterator[str]:
                     if isinstance(data, str):
                         yield data
         except ConnectionLost as lost:
-            delay_s = backoff.next_delay_s()
+            delay_s = backoff.next_delay_s(Failure.NOT_READY, time.monotonic())
             print(f"no detector: {redact_url(lost.reason)}; again in {delay_s:.1f} s", file=sys.stderr)
         await asyncio.sleep(delay_s)
 

@@ -8,12 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from random import Random
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from stream.frame import Frame
-from stream.tasks.backoff import Backoff
 
 T = TypeVar("T")
 
@@ -56,7 +54,52 @@ class FrameUnreadable:
     reason: str
 
 
-SourceEvent: TypeAlias = SourceConnected | SourceLost | SourceRetry | FramesSkipped | FrameUnreadable
+@dataclass(frozen=True, slots=True)
+class PictureSizeChanged:
+    """The next frame has another size than the one before, and so have those that follow. In pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class FramesRepeated:
+    """Frames whose picture is that of the frame before, bit by bit. They are delivered all the same."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFrozen:
+    """So many pictures in a row are the same, bit by bit: something stands still. They are delivered all the same."""
+
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMoving:
+    """Pictures differ again after SourceFrozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeErrors:
+    """Coded data was damaged: pictures that come of it may be wrong, or missing."""
+
+    count: int
+
+
+SourceEvent: TypeAlias = (
+    SourceConnected
+    | SourceLost
+    | SourceRetry
+    | FramesSkipped
+    | FrameUnreadable
+    | PictureSizeChanged
+    | FramesRepeated
+    | SourceFrozen
+    | SourceMoving
+    | DecodeErrors
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +108,6 @@ class CaptureOptions:
 
     open_timeout_s: float = 5.0
     read_timeout_s: float = 5.0  # must exceed the camera's keyframe interval, which the first frame waits for
-    backoff_min_s: float = 0.5
-    backoff_max_s: float = 30.0
-    backoff_jitter: float = 1.0  # 0 none, 1 full; see Backoff
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     realtime: bool = False  # play a video file at its own rate, as if it were a live camera
     loop: bool = False  # start a file or folder again at its end, for ever
@@ -79,7 +119,6 @@ class CaptureOptions:
                 raise ValueError(f"{name} must be a positive number of seconds, got {timeout_s}")
         if self.rtsp_transport not in ("tcp", "udp"):
             raise ValueError(f"rtsp_transport must be tcp or udp, got {self.rtsp_transport!r}")
-        Backoff(self.backoff_min_s, self.backoff_max_s, self.backoff_jitter, Random())
 
 
 class Source(ABC):

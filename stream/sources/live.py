@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from random import Random
 
@@ -30,7 +31,7 @@ from stream.sources.capture import (
     Shared,
     Undecodable,
 )
-from stream.tasks.backoff import Backoff
+from stream.tasks.backoff import Backoff, Failure
 from stream.tasks.mailbox import Mailbox, MailboxClosed
 
 _START_TIMEOUT_S = 30.0  # for a new interpreter to import OpenCV on a busy machine
@@ -48,9 +49,7 @@ class LiveSource(Source):
         self._request = CaptureRequest(
             target, options.open_timeout_s, options.read_timeout_s, options.rtsp_transport
         )
-        self._backoff = Backoff(
-            options.backoff_min_s, options.backoff_max_s, options.backoff_jitter, Random()
-        )
+        self._backoff = Backoff(Random())
         self._newest: Mailbox[Picture] = Mailbox()
         self._watch: asyncio.Task[None] | None = None
 
@@ -93,7 +92,7 @@ class LiveSource(Source):
             while True:
                 reason = await self._capture()
                 self._emit(SourceLost(redact_url(reason)))
-                delay_s = self._backoff.next_delay_s()
+                delay_s = self._backoff.next_delay_s(Failure.NOT_READY, time.monotonic())
                 self._emit(SourceRetry(delay_s, self._backoff.attempt))
                 await asyncio.sleep(delay_s)
         finally:

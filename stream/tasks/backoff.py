@@ -1,43 +1,79 @@
-"""How long to wait before trying again."""
+"""How long to wait before trying again: at once after a first loss, then by what the last failure says of the peer."""
 
 from __future__ import annotations
 
+from enum import Enum
 from random import Random
 
 
+class Failure(Enum):
+    """What a failed attempt says of the peer."""
+
+    NOT_READY = "not ready"  # something answered: not yet, going away, or no one listens at that port
+    UNREACHABLE = "unreachable"  # nothing answered
+    DENIED = "denied"  # wrong credentials, which do not heal by themselves
+
+
+NOT_READY_S = 0.5, 1.0  # cheap for a peer that is there: it never grows
+UNREACHABLE_S = 0.5, 2.0  # ceiling of the first delay, and of all within LONG_OUTAGE_S
+UNREACHABLE_LONG_S = 5.0  # ceiling of a delay later on
+LONG_OUTAGE_S = 300.0
+DENIED_S = 4.0, 60.0  # cameras lock an account after a few wrong passwords
+AT_ONCE_EVERY_S = 5.0  # what works for a moment and fails again is not tried without a wait each time
+
+
 class Backoff:
-    """Exponential delays with jitter, between a minimum and a maximum.
+    """Delays between attempts to reach one peer. Takes the time as an argument, in seconds of any one clock."""
 
-    The ceiling of the delay doubles with each attempt, from twice `minimum_s` up to `maximum_s`. The delay
-    is drawn evenly from the upper part of [minimum_s, ceiling]: `jitter` 0 always waits the ceiling, 1
-    draws from the whole range, which best keeps many cameras from returning together.
-
-    Raises ValueError unless 0 < minimum_s <= maximum_s and 0 <= jitter <= 1.
-    """
-
-    def __init__(self, minimum_s: float, maximum_s: float, jitter: float, random: Random) -> None:
-        if not 0 < minimum_s <= maximum_s:
-            raise ValueError(f"backoff needs 0 < minimum <= maximum, got {minimum_s} s and {maximum_s} s")
-        if not 0 <= jitter <= 1:
-            raise ValueError(f"backoff needs a jitter between 0 and 1, got {jitter}")
-        self._minimum_s, self._maximum_s = minimum_s, maximum_s
-        self._jitter, self._random = jitter, random
-        self._attempt, self._ceiling_s = 0, minimum_s
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._attempt = 0
+        self._lost = False  # it worked, and has not failed since
+        self._at_once_s: float | None = None  # when a loss was last retried at once
+        self._failing_since_s = 0.0
+        self._unreachable_s, self._denied_s = UNREACHABLE_S[0], DENIED_S[0]  # ceilings of the next delays
 
     @property
     def attempt(self) -> int:
         """Delays handed out since the last `reset`."""
         return self._attempt
 
-    def next_delay_s(self) -> float:
-        """Seconds to wait before the next attempt, in [minimum_s, maximum_s]."""
-        self._attempt += 1
-        # The ceiling is kept rather than computed from the attempt: 2.0**attempt overflows within a day.
-        self._ceiling_s = min(2 * self._ceiling_s, self._maximum_s)
-        spread_s = self._ceiling_s - self._minimum_s
-        # Rounding may carry the difference past the minimum.
-        return max(self._minimum_s, self._ceiling_s - spread_s * self._jitter * self._random.random())
-
     def reset(self) -> None:
-        """Begin again at the minimum: call it once the thing retried has worked."""
-        self._attempt, self._ceiling_s = 0, self._minimum_s
+        """Say that it works: a failure from now on is a first loss."""
+        self._attempt, self._lost = 0, True
+        self._unreachable_s, self._denied_s = UNREACHABLE_S[0], DENIED_S[0]
+
+    def next_delay_s(self, failure: Failure, now_s: float, after_s: float | None = None) -> float:
+        """Seconds to wait before the next attempt, after one that failed now.
+
+        `after_s` is what the peer itself asks for. The loss of what worked is retried at once, but of wrong
+        credentials, and not twice within AT_ONCE_EVERY_S.
+        """
+        first_loss, self._lost = self._lost, False
+        if self._attempt == 0:
+            self._failing_since_s = now_s
+        self._attempt += 1
+        if failure is Failure.DENIED:
+            return self._denied_delay_s()
+        if after_s is not None:
+            return after_s
+        if first_loss and (self._at_once_s is None or now_s - self._at_once_s >= AT_ONCE_EVERY_S):
+            self._at_once_s = now_s
+            return 0.0
+        if failure is Failure.NOT_READY:
+            return self._random.uniform(*NOT_READY_S)
+        return self._unreachable_delay_s(now_s)
+
+    def _unreachable_delay_s(self, now_s: float) -> float:
+        # Full jitter best keeps many cameras from returning together.
+        delay_s = self._random.uniform(0, self._unreachable_s)
+        is_long = now_s - self._failing_since_s >= LONG_OUTAGE_S
+        self._unreachable_s = (
+            UNREACHABLE_LONG_S if is_long else min(2 * self._unreachable_s, UNREACHABLE_S[1])
+        )
+        return delay_s
+
+    def _denied_delay_s(self) -> float:
+        delay_s = self._random.uniform(self._denied_s / 2, self._denied_s)
+        self._denied_s = min(2 * self._denied_s, DENIED_S[1])
+        return delay_s

@@ -100,7 +100,6 @@ def make_camera(weights: Path, video: Path) -> MakeCamera:
             "size": f"{SIZE[0]}x{SIZE[1]}",
             "stream": "door",
             "metrics_port": 0,
-            "backoff_s": 0.2,
             "drain_s": LIVENESS_S,
         }
         return Camera(CameraSettings.load({**defaults, **settings}))

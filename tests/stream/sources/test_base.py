@@ -10,8 +10,6 @@ from stream.sources.base import CaptureOptions
     [
         {"open_timeout_s": 0},
         {"read_timeout_s": float("inf")},
-        {"backoff_min_s": 2.0, "backoff_max_s": 1.0},
-        {"backoff_jitter": 2.0},
         {"rtsp_transport": "carrier pigeon"},
     ],
 )

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from stream.sources.base import CaptureOptions, FrameUnreadable, SourceConnected, SourceLost, SourceRetry
+from stream.sources.base import FrameUnreadable, SourceConnected, SourceLost, SourceRetry
 from stream.sources.capture import SLOTS, CaptureRequest, FreeSlots, Release, explain
 from stream.sources.opening import open_source
 from tests.services.waiting import LIVENESS_S
@@ -89,6 +89,14 @@ asyncio.run(main())
 """
 
 
+# The rest of a count is not to be mixed with that of the next capture.
+OPENS_ONCE = """
+def isOpened(self):
+    open(os.path.join(os.path.dirname(__file__), "opened"), "x").close()
+    return True
+"""
+
+
 @pytest.fixture
 def fake_webcam(tmp_path, monkeypatch):
     """Makes webcam 3 behave as the given methods say, in the capture process only."""
@@ -130,14 +138,16 @@ async def test_memory_follows_the_size_of_the_picture(fake_webcam):
 
 
 async def test_every_captured_picture_is_delivered_or_counted(fake_webcam):
-    fake_webcam("""
-        def take(self):
-            return self.number <= 150
-    """)
+    fake_webcam(
+        OPENS_ONCE
+        + """
+def take(self):
+    return self.number <= 150
+"""
+    )
     events = Events()
     delivered = []
-    once = CaptureOptions(backoff_min_s=60.0, backoff_max_s=60.0)
-    async with open_source("3", once, events) as source:
+    async with open_source("3", IMPATIENT, events) as source:
 
         async def consume() -> None:
             async for frame in source:
@@ -155,17 +165,19 @@ async def test_every_captured_picture_is_delivered_or_counted(fake_webcam):
 
 
 async def test_pictures_that_cannot_be_decoded_are_reported_and_keep_no_slot(fake_webcam):
-    fake_webcam("""
-        def take(self):
-            return self.number <= 150
+    fake_webcam(
+        OPENS_ONCE
+        + """
+def take(self):
+    return self.number <= 150
 
-        def decodes(self):
-            return self.number % 10
-    """)
+def decodes(self):
+    return self.number % 10
+"""
+    )
     events = Events()
     order = []
-    once = CaptureOptions(backoff_min_s=60.0, backoff_max_s=60.0)
-    async with open_source("3", once, events) as source:
+    async with open_source("3", IMPATIENT, events) as source:
 
         async def consume() -> None:
             async for frame in source:

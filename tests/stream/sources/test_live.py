@@ -90,7 +90,8 @@ async def test_a_camera_that_goes_away_is_awaited(camera):
             assert "refused" in lost.reason
         retries = events.of(SourceRetry)
         assert [retry.attempt for retry in retries[:2]] == [1, 2]
-        assert all(0.05 <= retry.delay_s <= 0.2 for retry in retries)
+        assert retries[0].delay_s == 0
+        assert all(0.5 <= retry.delay_s <= 1.0 for retry in retries[1:])
         await camera.start()
         await receive(source, 3)
     assert len(events.of(SourceConnected)) == 2

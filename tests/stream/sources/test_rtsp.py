@@ -14,7 +14,7 @@ from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.rtsp import RtspServer, require_gstreamer
 from tests.stream.sources.watching import Events, assert_nothing_left, drained, number_of, receive
 
-IMPATIENT = CaptureOptions(open_timeout_s=4.0, read_timeout_s=1.5, backoff_min_s=0.1, backoff_max_s=0.5)
+IMPATIENT = CaptureOptions(open_timeout_s=4.0, read_timeout_s=1.5)
 
 
 @pytest.fixture(scope="module", autouse=True)

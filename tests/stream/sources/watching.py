@@ -15,7 +15,7 @@ from stream.sources.base import CaptureOptions, FramesSkipped, Source, SourceEve
 from tests.services.waiting import LIVENESS_S
 
 BITS = 16
-IMPATIENT = CaptureOptions(open_timeout_s=5.0, read_timeout_s=1.0, backoff_min_s=0.05, backoff_max_s=0.2)
+IMPATIENT = CaptureOptions(open_timeout_s=5.0, read_timeout_s=1.0)
 
 
 def numbered(number: int, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
