@@ -61,6 +61,11 @@ COMMANDS = {
         "services.commands.demo:run_demo",
         "camera and detector on this machine, over a real loopback WebSocket",
     ),
+    "chaos": Command(
+        "services.chaos.settings:ChaosSettings",
+        "services.chaos.service:run_chaos",
+        "a proxy that breaks connections and messages, to see what survives it",
+    ),
     "points": Command(
         "services.commands.settings:PointsSettings",
         "services.commands.points:run_points",

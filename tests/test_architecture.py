@@ -70,6 +70,7 @@ TABLE = {
     "services.__init__": Rule(ours=set()),
     "services.camera": Rule(ours={"codec", "stream", "services/"}, others=LIVE),
     "services.detector": Rule(ours={"codec", "stream", "services/"}, others=LIVE),
+    "services.chaos": Rule(ours={"codec/", "stream/", "services/"}, others={"structlog", "pydantic"}),
     "services.evaluation": Rule(
         ours={"codec", "stream/", "stream.network", "stream.sources", "services/"},
         others=OFFLINE,
@@ -154,6 +155,8 @@ FAULTS = [
         "def f():\n    from services.camera import service",
         "imports services.camera.service",
     ),
+    ("services.chaos.tcp", "from services.camera import service", "imports services.camera.service"),
+    ("services.chaos.service", "import aiohttp", "services.chaos.service imports aiohttp"),
     ("services.camera.service", "import matplotlib.pyplot", "services.camera.service imports matplotlib"),
     ("services.evaluation.curves", "import aiohttp", "services.evaluation.curves imports aiohttp"),
     ("services.evaluation.curves", "import asyncio", "services.evaluation.curves imports asyncio"),

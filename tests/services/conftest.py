@@ -13,6 +13,7 @@ import pytest
 
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
+from services.chaos.settings import Address
 from services.detector.service import Detector
 from services.detector.settings import DetectorSettings
 from tests.services.clips import FRAMES, SIZE, write_video
@@ -54,6 +55,10 @@ class Running:
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def address(self) -> Address:
+        return Address("127.0.0.1", self.port)
 
     @property
     def http(self) -> str:

@@ -11,10 +11,10 @@ import pytest
 from aiohttp import ClientSession
 
 from services.camera.service import Camera
+from services.chaos.service import chaos_proxy
 from services.errors import DetectorRefused
 from stream.session.close_codes import CloseCode
 from tests.services.clips import FRAMES, SIZE, write_video
-from tests.services.proxy import proxy_to
 from tests.services.waiting import LIVENESS_S, until
 
 
@@ -114,16 +114,16 @@ async def test_a_detector_without_previews_refuses_the_camera(start_detector, ma
 async def test_a_frozen_link_gets_one_preview_at_most(start_detector, live):
     """The window would let frames through for minutes; previews wait until the last one has arrived."""
     sent: list[int] = []
-    async with start_detector(window=200) as running, proxy_to(running.port) as proxy:
+    async with start_detector(window=200) as running, chaos_proxy(running.address) as proxy:
         camera = live(proxy.url, preview=True, window=200)
         camera.statistics.send_preview = sent.append
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: len(sent) >= 2)
-        proxy.freeze()
+        hole = proxy.begin("blackhole")
         before = len(sent)
         await until(lambda: camera.unanswered >= 20)  # two seconds, ten chances a second
         assert len(sent) <= before + 1
-        proxy.thaw()
+        proxy.end(hole)
         await until(lambda: len(sent) >= before + 2)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)

@@ -12,9 +12,9 @@ import pytest
 from codec.feature.codec import Feature
 from codec.feature.parameters import QUALITY
 from services.camera import pipeline
+from services.chaos.service import chaos_proxy
 from stream.rate.control import RateControl
 from tests.services.counts import balances
-from tests.services.proxy import proxy_to
 from tests.services.waiting import LIVENESS_S, until
 
 NOISE = "demo:scene=bus,fps=15,size=96x64,noise=40"  # which no prediction takes away
@@ -74,11 +74,12 @@ async def test_holds_a_target_with_the_step_then_with_the_frame_rate(start_detec
 
 
 async def test_follows_a_link_that_shrinks(start_detector, make_camera):
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, source=NOISE, codec=CODEC, max_latency_ms=60_000)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 10)
-        kbps, proxy.kbps = 10, 10
+        kbps = 10
+        thin = proxy.begin(f"bandwidth:kbps={kbps},direction=up")
         await until(
             lambda: (
                 reason(camera) == "link"
@@ -86,7 +87,7 @@ async def test_follows_a_link_that_shrinks(start_detector, make_camera):
                 and value(camera, "link_bytes_per_second") < 2 * kbps * 125
             )
         )
-        proxy.kbps = None
+        proxy.end(thin)
         await until(lambda: value(camera, "link_bytes_per_second") > 4 * kbps * 125)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
@@ -96,16 +97,16 @@ async def test_follows_a_link_that_shrinks(start_detector, make_camera):
 async def test_a_frozen_link_gets_no_more_frames(start_detector, make_camera):
     """One that does not answer is not filled up to the window, and a new connection starts coarse."""
     patience = {"window": 1000, "heartbeat_s": LIVENESS_S}
-    async with start_detector(**patience) as running, proxy_to(running.port) as proxy:
+    async with start_detector(**patience) as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, source=NOISE, codec=CODEC, target_kbps=5000, **patience)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 8)
-        proxy.freeze()
+        hole = proxy.begin("blackhole")
         await until(lambda: camera.statistics.frame_counts.dropped["grab", "rate"] >= 8)
         assert 0 < camera.unanswered < 500
         assert balances(camera)
-        proxy.break_connections()
-        proxy.thaw()
+        proxy.begin("reset")
+        proxy.end(hole)
         resumed = camera.statistics.frame_counts.detected + 5
         await until(lambda: camera.statistics.frame_counts.detected >= resumed)
         camera.stop()

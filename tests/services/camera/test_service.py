@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
+from services.chaos.service import chaos_proxy
 from services.errors import DetectorRefused
 from stream.session.close_codes import CloseCode
 from tests.services.clips import write_video
 from tests.services.counts import balances
-from tests.services.proxy import proxy_to
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
 
@@ -20,17 +20,17 @@ async def test_a_files_frames_survive_broken_connections(start_detector, make_ca
     """Frames that a lost connection left unanswered are sent again; the first packet is a keyframe."""
     video = write_video(tmp_path / "long.avi", 120)
     messages: list[dict] = []
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         subscription = await subscribed(running, running.url, messages)
         camera = make_camera(proxy.url, source=str(video))
         playing = asyncio.ensure_future(camera.run())
         for detected in (10, 40, 70):
             await until(lambda detected=detected: camera.statistics.frame_counts.detected >= detected)
-            proxy.break_connections()
+            proxy.begin("reset")
             assert balances(camera)
         await asyncio.wait_for(playing, LIVENESS_S)
     await subscription
-    assert proxy.connections == 4
+    assert proxy.report.accepted == 4
     assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.detected == 120
     assert not camera.statistics.frame_counts.dropped
     assert camera.statistics.report("").reconnects == {"detector": 3}
@@ -43,15 +43,15 @@ async def test_a_files_frames_survive_broken_connections(start_detector, make_ca
 
 async def test_a_live_sources_frames_are_all_accounted_for(start_detector, make_camera, tmp_path):
     video = write_video(tmp_path / "live.avi", 80, fps=50)
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, source=str(video), realtime=True, frames=80, loop=True)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 5)
-        proxy.freeze()
+        hole = proxy.begin("blackhole")
         await until(lambda: camera.statistics.frame_counts.dropped["grab", "superseded"] >= 3)
         assert balances(camera)
-        proxy.break_connections()
-        proxy.thaw()
+        proxy.begin("reset")
+        proxy.end(hole)
         await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
     assert camera.statistics.frame_counts.in_flight == 0
@@ -112,31 +112,31 @@ async def test_stop_drains_what_is_in_flight(start_detector, make_camera):
 
 
 async def test_a_stop_waits_for_what_is_unanswered(start_detector, make_camera):
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, loop=True)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 3)
-        proxy.freeze()
+        hole = proxy.begin("blackhole")
         await until(lambda: camera.unanswered == camera.config.window)
         camera.stop()
         await asyncio.sleep(0.2)
         assert not playing.done()
-        proxy.thaw()
+        proxy.end(hole)
         await asyncio.wait_for(playing, LIVENESS_S)
     assert camera.statistics.frame_counts.dropped["network", "shutdown"] == 0
     assert camera.statistics.frame_counts.detected >= 6
 
 
 async def test_a_stop_gives_up_after_the_drain(start_detector, make_camera):
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, loop=True, drain_s=0.2)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 3)
-        proxy.freeze()
+        hole = proxy.begin("blackhole")
         await until(lambda: camera.unanswered == camera.config.window)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
-        proxy.thaw()
+        proxy.end(hole)
     assert camera.statistics.frame_counts.dropped["network", "shutdown"] == camera.config.window
     assert balances(camera)
 

@@ -8,6 +8,7 @@ import cv2
 from aiohttp import WSMsgType, web
 
 from codec.packet import PacketHeader
+from services.chaos.service import chaos_proxy
 from stream.session.messages import (
     FEATURES_PROTOCOL,
     Ack,
@@ -17,18 +18,17 @@ from stream.session.messages import (
 from tests.services.clips import FRAMES, write_video
 from tests.services.counts import balances
 from tests.services.fake_detector import serving
-from tests.services.proxy import proxy_to
 from tests.services.waiting import LIVENESS_S, until
 
 
 async def test_window_bounds_what_is_unanswered(start_detector, make_camera, tmp_path):
     """With a detector that answers nothing, a live camera sends no more than the window and drops the rest."""
     video = write_video(tmp_path / "live.avi", 60, fps=100)
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, source=str(video), realtime=True, loop=True, window=2)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 3)
-        proxy.freeze()
+        hole = proxy.begin("blackhole")
         await until(lambda: camera.unanswered == 2)
         superseded = camera.statistics.frame_counts.dropped["grab", "superseded"]
 
@@ -40,7 +40,7 @@ async def test_window_bounds_what_is_unanswered(start_detector, make_camera, tmp
 
         await until(is_full_for_ten_more)
         assert camera.statistics.frame_counts.in_flight <= 4  # two sent, one in the mailbox, one in the head
-        proxy.thaw()
+        proxy.end(hole)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
     assert balances(camera)
@@ -69,13 +69,13 @@ async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, m
 
 
 async def test_a_frozen_link_is_noticed_and_replaced(start_detector, make_camera, tmp_path):
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, loop=True, heartbeat_s=0.4)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 5)
-        proxy.freeze()
+        hole = proxy.begin("blackhole")
         await until(lambda: not camera.statistics.connected["detector"])
-        proxy.thaw()
+        proxy.end(hole)
         resumed = camera.statistics.frame_counts.detected + 5
         await until(lambda: camera.statistics.frame_counts.detected >= resumed)
         camera.stop()
@@ -85,7 +85,7 @@ async def test_a_frozen_link_is_noticed_and_replaced(start_detector, make_camera
 
 
 async def test_wire_bytes_are_what_a_proxy_counts(start_detector, make_camera):
-    async with start_detector() as running, proxy_to(running.port) as proxy:
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
         stream = running.detector.streams.get("door")
@@ -104,11 +104,11 @@ async def test_wire_bytes_are_what_a_proxy_counts(start_detector, make_camera):
 
 async def test_a_camera_that_has_finished_says_no_more(start_detector, make_camera):
     """Where the detector's close takes long to come, a report in between would be an error, and connect again."""
-    async with start_detector() as running, proxy_to(running.port) as proxy:
-        proxy.answers_late_s = 1.5
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
+        proxy.begin("latency:ms=1500,direction=down")
         camera = make_camera(proxy.url, window=32)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
-        assert proxy.connections == 1
+        assert proxy.report.accepted == 1
         assert camera.statistics.frame_counts.detected == FRAMES
 
 
