@@ -50,7 +50,7 @@ TABLE = {
     "stream.session": Rule(ours={"codec", "stream/"}, others={"pydantic"}, reach=CLOCK_AND_SOCKETS | TORCH),
     "stream.rate": Rule(ours=set(), reach=CLOCK_AND_SOCKETS | TORCH),
     "stream.sources": Rule(
-        ours={"codec.spec_text", "stream/", "stream.tasks"}, others={"cv2", "numpy"}, reach=TORCH
+        ours={"codec.spec_text", "stream/", "stream.tasks"}, others={"av", "cv2", "numpy"}, reach=TORCH
     ),
     "stream.transport": Rule(ours={"stream/", "stream.session"}, others={"aiohttp"}, reach=TORCH),
     "stream.tasks": Rule(ours=set(), reach=TORCH),

@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import cv2
-
 from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
 from stream.detections import Detections
 from stream.errors import SourceError
@@ -78,9 +76,8 @@ def read_images(
 
 def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Dataset:
     """Every n-th frame of a video file from its first. Raises SourceError here or while reading."""
-    capture = open_video(path)
-    expected = -(-max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // every)
-    capture.release()
+    with open_video(path) as reader:
+        expected = -(-reader.expected_frames // every)
 
     def read() -> Iterator[LabeledPicture]:
         return (LabeledPicture(image, None) for image in islice(read_video(path, every), max_frames))

@@ -1,1 +1,1 @@
-"""Where frames come from. Imports asyncio and OpenCV; never torch."""
+"""Where frames come from. Imports asyncio, PyAV and OpenCV; never torch."""

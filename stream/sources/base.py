@@ -107,7 +107,7 @@ class CaptureOptions:
     """How to capture. Raises ValueError where a value makes no sense."""
 
     open_timeout_s: float = 5.0
-    read_timeout_s: float = 5.0  # must exceed the camera's keyframe interval, which the first frame waits for
+    read_timeout_s: float = 3.0  # or ten periods of the measured frame rate; longer until the first picture
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     realtime: bool = False  # play a video file at its own rate, as if it were a live camera
     loop: bool = False  # start a file or folder again at its end, for ever
@@ -132,6 +132,7 @@ class Source(ABC):
         self._emit: Callable[[SourceEvent], None] = on_event or (lambda event: None)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="splitcast-source")
         self._closed = False
+        self._size: tuple[int, int] | None = None  # of the last frame, width and height
 
     def __aiter__(self) -> Source:
         return self
@@ -151,6 +152,13 @@ class Source(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def _announce(self, frame: Frame) -> None:
+        """Tell of a frame that is about to be delivered and has another size than the one before."""
+        size = frame.width, frame.height
+        if self._size is not None and self._size != size:
+            self._emit(PictureSizeChanged(*size))
+        self._size = size
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run on the source's own thread: OpenCV and large copies never run on the event loop."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-import cv2
+import numpy as np
 
 from stream.errors import SourceError, UnreadableImage
 from stream.frame import Frame
 from stream.redact import redact_url
 from stream.sources.base import (
     CaptureOptions,
+    DecodeErrors,
     FramesSkipped,
     FrameUnreadable,
     Source,
@@ -24,7 +25,16 @@ from stream.sources.base import (
     SourceEvent,
     SourceLost,
 )
-from stream.sources.files import IMAGE_SUFFIXES, image_paths, is_image, open_video, read_image, shown
+from stream.sources.files import (
+    IMAGE_SUFFIXES,
+    LeftOut,
+    is_image,
+    list_images,
+    open_video,
+    read_image,
+    shown,
+)
+from stream.sources.video import VideoReader
 
 SIDE_MAX = 65535  # pixels: a packet says the size of the picture in 16 bits a side
 
@@ -117,6 +127,7 @@ class RecordedSource(Source):
         if not self._connected:
             self._connected = True
             self._emit(SourceConnected(frame.width, frame.height))
+        self._announce(frame)
         if self._options.realtime:
             frame = replace(frame, captured_ns=self._due_ns(self._frames))
         self._frames += 1
@@ -150,8 +161,8 @@ def open_recording(path: Path, options: CaptureOptions) -> Video | Images:
             f"there is no file or folder {name}; check the path, "
             "or give a webcam's number or a URL such as rtsp://…"
         )
-    images = image_paths(path) if is_folder else [path] if is_image(path) else []
-    if is_folder and not images:
+    images = list_images(path) if is_folder else [path] if is_image(path) else []
+    if is_folder and not any(isinstance(image, Path) for image in images):
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"the folder {name} contains no images; put some there ({suffixes})")
     recording = Images(images) if images else Video(path)
@@ -166,62 +177,66 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._capture = open_video(path)
-        self._begin()
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self._begin(open_video(path))
+        self.fps = self._reader.fps
 
     def rewind(self) -> None:
         """Begin again. Opens the file anew: seeking is not exact in every format."""
-        self._capture.release()
+        self._reader.close()
         with contextlib.suppress(SourceError):  # it is gone since, and the next read finds the end
-            self._capture = open_video(self._path)
-        self._begin()
+            self._begin(open_video(self._path))
 
-    def _begin(self) -> None:
-        self._promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self._frames = 0
+    def _begin(self, reader: VideoReader) -> None:
+        self._reader = reader
+        self._frames = self._damaged = 0
+        self._has_broken_off = False
 
     def read(self) -> Frame | SourceEvent | None:
         """The next frame, or what is wrong, or None at the end."""
-        decoded, image = self._capture.read()
-        if decoded:
+        picture = self._reader.peek()
+        if damaged := self._reader.damaged - self._damaged:
+            self._damaged += damaged
+            return DecodeErrors(damaged)
+        if picture is not None:
+            self._reader.read()
             self._frames += 1
-            return Frame(image, time.monotonic_ns())
-        if self._frames < self._promised:
-            promised, self._promised = self._promised, 0
-            return SourceLost(
-                f"{self._path.name} ends after {self._frames} frames, but promises {promised}: it may be damaged"
-            )
+            return Frame(np.ascontiguousarray(self._reader.image(picture)), time.monotonic_ns())
+        if self._reader.broken_off and not self._has_broken_off:
+            self._has_broken_off = True
+            reason = f"{shown(self._path)} breaks off after {self._frames} frames ({self._reader.broken_off})"
+            return SourceLost(f"{reason}: it may be damaged")
         return None
 
     def skip(self, count: int) -> int:
         """Pass over frames; returns how many, fewer than `count` at the end."""
         before = self._frames
-        while self._frames < before + count and self._capture.grab():
+        while self._frames < before + count and self._reader.read() is not None:
             self._frames += 1
         return self._frames - before
 
     def close(self) -> None:
-        self._capture.release()
+        self._reader.close()
 
 
 class Images:
-    """Image files in the given order. All methods belong to one thread at a time."""
+    """Image files in the given order, and what is left out. All methods belong to one thread at a time."""
 
     fps = 0.0
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
+    def __init__(self, found: Sequence[Path | LeftOut]) -> None:
+        self._found = found
         self.rewind()
 
     def rewind(self) -> None:
-        self._next = iter(self._paths)
+        self._next = iter(self._found)
 
     def read(self) -> Frame | SourceEvent | None:
         """The next image, or why it is left out, or None at the end."""
         path = next(self._next, None)
         if path is None:
             return None
+        if isinstance(path, LeftOut):
+            return FrameUnreadable(shown(path.path), path.reason)
         try:
             image = read_image(path)
         except UnreadableImage as error:

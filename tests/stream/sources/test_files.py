@@ -3,20 +3,36 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from stream.errors import SourceError, UnreadableImage
-from stream.sources.files import image_paths, open_video, read_image, read_video, shown
-from tests.stream.sources.watching import number_of, numbered, write_video
+from stream.sources.files import (
+    LeftOut,
+    image_paths,
+    list_images,
+    open_video,
+    read_image,
+    read_video,
+    shown,
+)
+from tests.stream.sources.watching import (
+    CLIPS,
+    number_of,
+    numbered,
+    open_descriptors,
+    write_resized_video,
+    write_video,
+)
 
 # To FFmpeg these are protocols, or patterns of many files; the last one would need a host.
 PROTOCOLS = ["concat:clip.avi", "file:clip.avi", "subfile,,start,0,end,9,,:clip.avi", "http:clip.avi"]
 NOT_UTF8 = os.fsdecode(b"clip\xff.avi")
 
 
-@pytest.mark.parametrize("name", ["clip.avi", *PROTOCOLS, "%d.avi", "clip|other.avi", "é\n.avi"])
+@pytest.mark.parametrize("name", ["clip.avi", *PROTOCOLS, "%d.avi", "clip|other.avi", "é\n.avi", NOT_UTF8])
 def test_reads_a_video_of_any_name(tmp_path, monkeypatch, name):
     write_video(tmp_path / "clip.avi", 4).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -31,11 +47,108 @@ def test_a_name_never_leads_to_another_file(tmp_path, monkeypatch, name):
         open_video(Path(name))
 
 
-def test_refuses_a_video_whose_name_is_not_utf8(tmp_path):
-    """OpenCV would end the process."""
-    path = write_video(tmp_path / "clip.avi", 1).rename(tmp_path / NOT_UTF8)
-    with pytest.raises(SourceError, match=r"clip\\udcff\.avi is not UTF-8; rename"):
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile {}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    ],
+)
+def test_what_lies_in_a_file_never_leads_to_another(tmp_path, content):
+    write_video(tmp_path / "clip.avi", 4)
+    for name in ("clip.avi", f"file:{tmp_path / 'clip.avi'}", f"file://{tmp_path / 'clip.avi'}"):
+        (tmp_path / "list.m3u8").write_text(content.format(name))
+        with pytest.raises(SourceError, match="not a video that can be read"):
+            open_video(tmp_path / "list.m3u8")
+
+
+@pytest.mark.parametrize(("name", "frames"), [("vfr.mkv", 66), ("trim.mp4", 35), ("av1.mkv", 20)])
+def test_reads_every_frame_and_finds_a_whole_file_whole(name, frames):
+    with open_video(CLIPS / name) as reader:
+        assert sum(1 for _ in iter(reader.read, None)) == frames
+        assert (reader.damaged, reader.broken_off) == (0, None)
+
+
+def test_a_reader_that_is_closed_reads_nothing(tmp_path):
+    reader = open_video(write_video(tmp_path / "clip.avi", 4))
+    before = open_descriptors()
+    reader.close()
+    reader.close()
+    assert reader.read() is None
+    assert open_descriptors() == before - 1
+
+
+def test_pictures_are_those_that_opencv_reads(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", 8)
+    capture = cv2.VideoCapture(str(path))
+    for image in read_video(path):
+        assert np.array_equal(image, capture.read()[1])
+
+
+@pytest.mark.shared
+def test_pictures_of_real_clips_are_those_that_opencv_reads(shared_data):
+    for path in sorted((shared_data / "clips").glob("*.mp4")):
+        capture = cv2.VideoCapture(str(path))
+        for image, _ in zip(read_video(path), range(20), strict=False):
+            assert np.array_equal(image, capture.read()[1]), path
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_a_video_is_turned_upright(tmp_path, degrees):
+    picture = numbered(7)
+    with av.open(str(tmp_path / "clip.mp4"), "w") as clip:
+        stream = clip.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.set_display_rotation(degrees)
+        clip.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        clip.mux(stream.encode())
+    (image,) = read_video(tmp_path / "clip.mp4")
+    assert number_of(np.rot90(image, -degrees // 90)) == 7
+    assert np.array_equal(image, cv2.VideoCapture(str(tmp_path / "clip.mp4")).read()[1])
+
+
+def test_pictures_of_another_size_come_as_they_are(tmp_path):
+    path = write_resized_video(tmp_path / "clip.ts", [(240, 320, 5), (640, 480, 5)])
+    images = list(read_video(path))
+    assert [image.shape for image in images] == [(320, 240, 3)] * 5 + [(480, 640, 3)] * 5
+    assert [number_of(image) for image in images] == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+
+
+def test_a_file_without_video_says_so(tmp_path):
+    with av.open(str(tmp_path / "clip.wav"), "w") as clip:
+        stream = clip.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        clip.mux(stream.encode(sound))
+    with pytest.raises(SourceError, match="it has no video"):
+        open_video(tmp_path / "clip.wav")
+
+
+def test_a_codec_that_cannot_be_decoded_is_named(tmp_path):
+    data = write_video(tmp_path / "clip.mp4", 4).read_bytes()
+    (tmp_path / "clip.mp4").write_bytes(data.replace(b"mp4v", b"evc1").replace(b"esds", b"free"))
+    with pytest.raises(SourceError, match="its codec EVC cannot be decoded here; convert"):
+        open_video(tmp_path / "clip.mp4")
+
+
+def test_a_video_of_which_nothing_can_be_decoded_is_refused(tmp_path, capfd):
+    path = write_video(tmp_path / "clip.avi", 4)
+    data = path.read_bytes()
+    start, end = data.index(b"movi") + 4, data.index(b"idx1")
+    path.write_bytes(data[:start] + data[start:end].replace(b"\xff", b"\x00") + data[end:])
+    with pytest.raises(SourceError, match=r"no picture of .* can be decoded"):
         open_video(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "image.png"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(SourceError, match="it is no file"):
+        read_image(tmp_path / name)
+    with pytest.raises(SourceError, match="it is no file"):
+        open_video(tmp_path / name)
 
 
 def test_takes_every_nth_frame_from_the_first(tmp_path):
@@ -89,6 +202,22 @@ def test_images_of_a_folder_come_in_the_order_of_their_names(tmp_path):
     assert [path.name for path in image_paths(tmp_path)] == ["a.png", "b.JPG", "c.webp"]
     (tmp_path / "empty").mkdir()
     assert image_paths(tmp_path / "empty") == []
+
+
+def test_what_seems_to_belong_among_images_and_is_not_read_is_told(tmp_path):
+    for name in ("a.png", "._a.png", "c.tif", "d.GIF", "e.mp4", "labels.txt", "._labels.txt", ".DS_Store"):
+        (tmp_path / name).touch()
+    (tmp_path / "b.png").mkdir()
+    (tmp_path / "g.png").symlink_to("gone")
+    os.mkfifo(tmp_path / "f.png")
+    assert image_paths(tmp_path) == [tmp_path / "a.png"]
+    left_out = [found for found in list_images(tmp_path) if isinstance(found, LeftOut)]
+    reasons = {found.path.name: found.reason for found in left_out}
+    assert list(reasons) == ["._a.png", "b.png", "c.tif", "d.GIF", "e.mp4", "f.png", "g.png"]
+    assert "macOS" in reasons["._a.png"]
+    assert "convert" in reasons["c.tif"]
+    assert "by itself" in reasons["e.mp4"]
+    assert reasons["b.png"] == reasons["f.png"] == "it is no file"
 
 
 @pytest.mark.parametrize("name", ["absent", "file"])

@@ -12,17 +12,26 @@ import pytest
 
 from stream.errors import SourceError
 from stream.frame import Frame
-from stream.sources.base import CaptureOptions, FrameUnreadable, SourceConnected, SourceLost
+from stream.sources.base import (
+    CaptureOptions,
+    DecodeErrors,
+    FrameUnreadable,
+    PictureSizeChanged,
+    SourceConnected,
+    SourceLost,
+)
 from stream.sources.opening import open_source
 from stream.sources.recorded import RecordedSource
 from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.watching import (
+    CLIPS,
     Events,
     drain,
     number_of,
     numbered,
     numbers,
     receive,
+    write_resized_video,
     write_video,
 )
 
@@ -72,10 +81,13 @@ async def test_images_of_a_folder_come_in_the_order_of_their_names(tmp_path):
         cv2.imwrite(str(tmp_path / f"{number}{suffix}"), numbered(number, width=320 + 16 * number))
     (tmp_path / "labels.txt").write_text("not an image")
     (tmp_path / "2").mkdir()
-    async with open_source(str(tmp_path)) as source:
+    events = Events()
+    async with open_source(str(tmp_path), on_event=events) as source:
         frames = [frame async for frame in source]
     assert [number_of(frame.image) for frame in frames] == list(range(5))
     assert [frame.width for frame in frames] == [320, 336, 352, 368, 384]
+    assert not events.of(FrameUnreadable)
+    assert [event.width for event in events.of(PictureSizeChanged)] == [336, 352, 368, 384]
 
 
 async def test_a_single_image_is_a_source(tmp_path):
@@ -92,11 +104,15 @@ async def test_unreadable_images_are_left_out_and_reported(tmp_path):
     whole = (tmp_path / "4.png").read_bytes()
     (tmp_path / "4.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "9.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "._0.png").write_bytes(b"of macOS")
+    (tmp_path / "a.mp4").touch()
     events = Events()
     async with open_source(str(tmp_path), on_event=events) as source:
         assert await numbers(source) == [0, 2, 5]
     unreadable = events.of(FrameUnreadable)
-    assert [Path(event.name).name for event in unreadable] == ["1.png", "3.png", "4.png", "9.png"]
+    assert [Path(event.name).name for event in unreadable] == [
+        *("._0.png", "1.png", "3.png", "4.png", "9.png", "a.mp4")
+    ]
     assert all(event.reason for event in unreadable)
 
 
@@ -143,8 +159,8 @@ async def test_a_truncated_video_ends_and_says_so(tmp_path):
     assert [number_of(frame.image) for frame in received[:-1]] == list(range(len(received) - 1))
     assert 0 < len(received) < 40
     (lost,) = events.of(SourceLost)
-    assert f"ends after {len(received)} frames" in lost.reason
-    assert "40" in lost.reason
+    assert f"breaks off after {len(received)} frames" in lost.reason
+    assert events.of(DecodeErrors) == [DecodeErrors(1)]
 
 
 async def test_damage_within_a_video_is_reported(tmp_path):
@@ -159,6 +175,35 @@ async def test_damage_within_a_video_is_reported(tmp_path):
         frames = [frame async for frame in source]
     assert 0 < len(frames) < 100
     assert len(events.of(SourceLost)) == 1
+    assert sum(event.count for event in events.of(DecodeErrors)) > 10
+
+
+@pytest.mark.parametrize("name", ["vfr.mkv", "trim.mp4", "av1.mkv"])
+async def test_a_whole_video_raises_no_alarm(name, capfd):
+    events = Events()
+    async with open_source(str(CLIPS / name), on_event=events) as source:
+        await drain(source)
+    assert events.seen == [SourceConnected(320, 240)]
+    assert capfd.readouterr().err == ""
+
+
+async def test_pictures_of_another_size_come_as_they_are_and_are_announced(tmp_path):
+    path = write_resized_video(tmp_path / "clip.ts", [(240, 320, 5), (640, 480, 5), (240, 320, 5)])
+    sizes = []
+    async with open_source(str(path), on_event=sizes.append) as source:
+        async for frame in source:
+            size = frame.width, frame.height
+            if sizes[-1] != size:
+                sizes.append(size)
+    portrait, landscape = (240, 320), (640, 480)
+    assert sizes == [
+        SourceConnected(*portrait),
+        portrait,
+        PictureSizeChanged(*landscape),
+        landscape,
+        PictureSizeChanged(*portrait),
+        portrait,
+    ]
 
 
 async def test_realtime_keeps_the_newest_frame(tmp_path):

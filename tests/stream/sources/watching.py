@@ -7,6 +7,7 @@ import contextlib
 import os
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from stream.sources.base import CaptureOptions, FramesSkipped, Source, SourceEve
 from tests.services.waiting import LIVENESS_S
 
 BITS = 16
+CLIPS = Path(__file__).with_name("clips")
 IMPATIENT = CaptureOptions(open_timeout_s=5.0, read_timeout_s=1.0)
 
 
@@ -147,4 +149,20 @@ def write_video(path: Path, frames: int, fps: float = 25.0) -> Path:
     for number in range(frames):
         writer.write(numbered(number))
     writer.release()
+    return path
+
+
+def write_resized_video(path: Path, parts: list[tuple[int, int, int]]) -> Path:
+    """An MPEG transport stream whose pictures change their size: width, height and number of frames of each part."""
+    data = b""
+    for width, height, frames in parts:
+        with av.open(str(path), "w", format="mpegts") as clip:
+            stream = clip.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for number in range(frames):
+                picture = av.VideoFrame.from_ndarray(numbered(number, width, height), format="bgr24")
+                clip.mux(stream.encode(picture))
+            clip.mux(stream.encode())
+        data += path.read_bytes()
+    path.write_bytes(data)
     return path
