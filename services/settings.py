@@ -74,7 +74,9 @@ class NetworkSettings(CommandSettings):
     """What a command is told of the network that it runs on this machine."""
 
     model: str = Field("yolov5n", description="network by name or path")
-    size: SizeText = Field("640", description="network input")
+    size: SizeText = Field(
+        "640", description="network input: longer side, or HEIGHTxWIDTH; multiples of its stride, 32 (P6: 64)"
+    )
     threads: Threads = Field(1, description="torch threads")
     device: str = Field("auto", description="torch device")
 

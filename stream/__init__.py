@@ -10,7 +10,7 @@ a camera never for OpenCV. Model code (torch) and socket code (asyncio) never me
     The camera's half, on a canvas that the network can have:
 
     >>> model = load_model(find_weights("demo"))
-    >>> letterbox = Letterbox((360, 640), canvas_for(320, 360, 640))
+    >>> letterbox = Letterbox((360, 640), canvas_for(320, 360, 640, model.stride))
     >>> head = Head(model, "4.m", letterbox.canvas)
     >>> tensors = head(letterbox.apply(image))
     >>> [(spec.name, spec.shape) for spec in head.layout]

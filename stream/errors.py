@@ -8,7 +8,8 @@
     ├── CheckpointError              there are, and they cannot be used
     │   ├── UnreadableCheckpoint
     │   ├── UnsafeCheckpoint
-    │   └── UnsupportedLayer
+    │   ├── UnsupportedLayer
+    │   └── BrokenNetwork
     ├── UnknownSplitPoint            the network cannot be cut there
     ├── WrongTensors                 the tail needs other tensors
     ├── InvalidSize                  the network cannot have pictures of that size
@@ -103,6 +104,10 @@ class UnsupportedLayer(CheckpointError):
             "release v6.0 to v7.0 or ultralytics' YOLOv5u"
         )
         self.name = name
+
+
+class BrokenNetwork(CheckpointError):
+    """The network was read, and what it computes is of no use: it cannot be run, or its numbers are not finite."""
 
 
 class UnknownSplitPoint(StreamError):

@@ -138,7 +138,7 @@ class Sampler:
 
     def _sample(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> CalibrationSample:
         frame = picture.shape[0], picture.shape[1]
-        canvas = Letterbox(frame, canvas_for(self.size, *frame)).apply(picture)
+        canvas = Letterbox(frame, canvas_for(self.size, *frame, self.model.stride)).apply(picture)
         return fisher_samples(self.model, self.split, canvas, self.draws, rng)
 
 

@@ -45,7 +45,7 @@ class FeaturePipeline:
 
         Raises SettingsError or ProfileError where there is no calibration profile in the file given.
         """
-        canvas = canvas_for(parse_size(config.size), *frame_size)
+        canvas = canvas_for(parse_size(config.size), *frame_size, network.model.stride)
         head = await worker.run(Head, network.model, config.split, canvas)
         name, weights = network.name, network.model.weights_hash
         del network

@@ -18,6 +18,7 @@ from services.errors import DetectorRefused
 from services.loading import LoadedModel, load_network
 from stream.errors import ConnectionLost
 from stream.frame import Frame
+from stream.letterbox import check_size, parse_size
 from stream.rate.control import RateControl
 from stream.session.close_codes import PERMANENT
 from stream.sources.base import (
@@ -81,7 +82,7 @@ class Camera:
         """Stream until the source ends or `stop` is called.
 
         Raises SourceError where the source can never open, DetectorRefused where the detector will never accept,
-        WeightsError or CheckpointError where there is no network to run.
+        WeightsError or CheckpointError where there is no network to run, InvalidSize where it cannot have `--size`.
         """
         config, counts = self.config, self.statistics.frame_counts
         if config.preview:
@@ -93,6 +94,7 @@ class Camera:
                 return
             network = loading.result()
             del loading
+            check_size(parse_size(config.size), network.model.stride)
             self.loaded.set()
             labels = (config.stream, network.name, config.split, self._codec)
             self.statistics.metrics.info.labels(*labels).set(1)

@@ -43,7 +43,10 @@ class CameraSettings(ServiceSettings):
         description="name under which detections are published (default: host name)",
     )
     split: str = Field(DEFAULT_SPLIT, description="split point; 'splitcast points' lists them")
-    size: SizeText = Field("640", description="network input: longer side, or HEIGHTxWIDTH; multiples of 32")
+    size: SizeText = Field(
+        "640",
+        description="network input: longer side, or HEIGHTxWIDTH; multiples of the network's stride, 32 (P6: 64)",
+    )
     codec: CodecText = Field(DEFAULT_CODEC, description="codec and its parameters")
     profile: Path | None = Field(
         None, description="file of a calibration profile for --codec feature (default: the bundled one)"

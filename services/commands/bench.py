@@ -65,7 +65,7 @@ def bare_frames_per_second(network: LoadedModel, config: CameraSettings) -> floa
     for image in islice(read_video(Path(config.source)), config.frames):
         started_ns = started_ns or time.monotonic_ns()
         height, width = image.shape[:2]
-        letterbox = Letterbox((height, width), canvas_for(size, height, width))
+        letterbox = Letterbox((height, width), canvas_for(size, height, width, network.model.stride))
         detect(model(letterbox.apply(image)), letterbox)
         frames += 1
     return frames / (time.monotonic_ns() - started_ns) * 1e9

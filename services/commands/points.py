@@ -10,8 +10,8 @@ from rich.table import Table
 from codec.layout import raw_bytes
 from services.commands.settings import PointsSettings
 from services.units import KB
-from stream.letterbox import parse_size
-from stream.network.cut import Point, points
+from stream.letterbox import check_size, parse_size
+from stream.network.cut import Point, canvas_stride, points, strides
 from stream.network.download import find_weights
 from stream.network.model import load_model, skeleton
 from stream.network.names import MODELS
@@ -20,16 +20,17 @@ from stream.network.names import MODELS
 def find_points(model: str, size: tuple[int, int]) -> tuple[Point, ...]:
     """Every split point of a named network, which needs no weights, or of the checkpoint at a path.
 
-    `size` is (H, W) of the canvas in pixels. Raises WeightsError, CheckpointError.
+    `size` is (H, W) of the canvas in pixels. Raises WeightsError, CheckpointError, InvalidSize.
     """
     graph = skeleton(model) if model in MODELS else load_model(find_weights(model)).graph
+    check_size(size, canvas_stride(strides(graph)))
     return points(graph, size)
 
 
 def run_points(settings: PointsSettings) -> None:
     """Print the split points of a network, as a table or as JSON.
 
-    Raises WeightsError, CheckpointError.
+    Raises WeightsError, CheckpointError, InvalidSize.
     """
     size = parse_size(settings.size)
     canvas = (size, size) if isinstance(size, int) else size

@@ -55,7 +55,7 @@ class PointsSettings(CommandSettings):
     """Settings of `splitcast points`."""
 
     model: str = Field("yolov5n", description="network by name or path")
-    size: SizeText = Field("640x640", description="network input HEIGHTxWIDTH")
+    size: SizeText = Field("640x640", description="network input HEIGHTxWIDTH, multiples of its stride")
     as_json: bool = Field(False, alias="json", description="JSON instead of a table")
 
 

@@ -168,7 +168,7 @@ def negotiate(
     splits = frozenset([settings.split] if settings.split else split_points(network.model.graph))
     check_hello(hello, network.model.weights_hash, splits, network.name)
     _check_preview(hello, settings)
-    _check_canvas(hello, settings)
+    _check_canvas(hello, settings, network.model.stride)
     layout = inference.layout(hello.split, hello.canvas)
     check_layout(hello, layout)
     codec = _find_codec(hello, settings, profiles)
@@ -192,12 +192,12 @@ def _check_preview(hello: Hello, settings: DetectorSettings) -> None:
         )
 
 
-def _check_canvas(hello: Hello, settings: DetectorSettings) -> None:
+def _check_canvas(hello: Hello, settings: DetectorSettings, stride: int) -> None:
     height, width = hello.canvas
-    if height % 32 or width % 32 or max(height, width) > settings.max_side:
+    if height % stride or width % stride or max(height, width) > settings.max_side:
         raise SessionError(
             CloseCode.SHAPES_DIFFER,
-            f"canvas {height}x{width}: sides must be multiples of 32, at most {settings.max_side}",
+            f"canvas {height}x{width}: sides must be multiples of {stride}, at most {settings.max_side}",
         )
 
 

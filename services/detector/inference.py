@@ -13,14 +13,14 @@ from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, load_network
 from stream.detections import Detections
 from stream.latency import StageClock
-from stream.letterbox import Letterbox
+from stream.letterbox import Letterbox, canvas_for
 from stream.network.cut import layout
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.nms import detect
 from stream.network.split import Tail
 from stream.tasks.worker import Worker
 
-WARM_UP_CANVAS = (384, 640)  # (H, W) in pixels: 16:9 at the default size
+WARM_UP_FRAME = (360, 640)  # (H, W) in pixels: 16:9, at the default size
 
 
 class Inference:
@@ -94,8 +94,7 @@ class Inference:
     def _warm_up(self, split: str) -> None:
         """Run the tail once, so that the first frame does not wait for memory and kernels."""
         self.prepare(split)
-        tensors = {
-            tensor.name: np.zeros(tensor.shape, np.float32) for tensor in self.layout(split, WARM_UP_CANVAS)
-        }
-        letterbox = Letterbox(WARM_UP_CANVAS, WARM_UP_CANVAS)
+        canvas = canvas_for(WARM_UP_FRAME[1], *WARM_UP_FRAME, self.network.model.stride)
+        tensors = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in self.layout(split, canvas)}
+        letterbox = Letterbox(WARM_UP_FRAME, canvas)
         self._detect(self._tails[split], tensors, letterbox, StageClock(time.monotonic_ns()))

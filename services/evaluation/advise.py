@@ -207,7 +207,9 @@ def _first_picture(dataset: Dataset, size: int | tuple[int, int], model: Model) 
     if first is None:
         raise SourceError(f"{dataset.name} holds no picture that can be read")
     frame = first.image.shape[0], first.image.shape[1]
-    return picture_tensor(Letterbox(frame, canvas_for(size, *frame)).apply(first.image), model.device)
+    return picture_tensor(
+        Letterbox(frame, canvas_for(size, *frame, model.stride)).apply(first.image), model.device
+    )
 
 
 def _profiles(file: Path | None) -> dict[str, Profile]:

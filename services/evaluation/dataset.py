@@ -106,12 +106,15 @@ class LetterboxedPicture:
 
 
 def letterboxed(
-    dataset: Dataset, classes: ClassMap, size: int | tuple[int, int]
+    dataset: Dataset, classes: ClassMap, size: int | tuple[int, int], stride: int
 ) -> Iterator[LetterboxedPicture]:
-    """Every picture of the dataset on its canvas. Raises SourceError."""
+    """Every picture of the dataset on its canvas, by `size` and `stride` as `canvas_for` takes them.
+
+    Raises SourceError, or InvalidSize.
+    """
     for picture in dataset.pictures:
         frame = picture.image.shape[0], picture.image.shape[1]
-        letterbox = Letterbox(frame, canvas_for(size, *frame))
+        letterbox = Letterbox(frame, canvas_for(size, *frame, stride))
         labels = None
         if picture.labels is not None:
             crowd = classes.translate(picture.crowd) if picture.crowd else None

@@ -55,7 +55,7 @@ def evaluate(
     The dataset is read once for the network and all codecs of tensors, which share the head's, and once more for
     each codec of pixels, whose canvases the unsplit network then sees. Holds one frame at a time, and those that an
     encoder looks ahead. `size` is what `canvas_for` takes. `watch` is told what runs, once a picture.
-    Raises SourceError, UnknownSplitPoint or CodecError.
+    Raises SourceError, InvalidSize, UnknownSplitPoint or CodecError.
     """
     classes = ClassMap(dataset.classes, model.names)
     consecutive = dataset.kind == "clip"
@@ -68,7 +68,7 @@ def evaluate(
     }
 
     def pictures(passing: str) -> Iterator[LetterboxedPicture]:
-        for picture in letterboxed(dataset, classes, size):
+        for picture in letterboxed(dataset, classes, size, model.stride):
             watch(passing)
             yield picture
 

@@ -50,7 +50,7 @@ class Detection:
                 f"{pictures.name} holds classes of whole pictures; detectors need a folder of images"
             )
         classes = ClassMap(pictures.dataset.classes, self.model.names)
-        for view in islice(letterboxed(pictures.dataset, classes, self.size), most):
+        for view in islice(letterboxed(pictures.dataset, classes, self.size, self.model.stride), most):
             canvas = view.letterbox.canvas
             if canvas not in self._heads:
                 self._heads[canvas] = Head(self.model, self.split, canvas)

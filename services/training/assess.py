@@ -52,7 +52,7 @@ def assess(model: Model, images: Path, size: int = 640) -> dict[str, PrecisionMe
     dataset = read_images(images)
     for picture in tqdm(dataset.pictures, total=dataset.expected):
         height, width = picture.image.shape[:2]
-        letterbox = Letterbox((height, width), canvas_for(size, height, width))
+        letterbox = Letterbox((height, width), canvas_for(size, height, width, model.stride))
         prediction = network(letterbox.apply(picture.image))
         detections = detect(
             prediction, letterbox, conf=LEAST_CONFIDENCE, iou=0.6, classes=known, multi_label=True

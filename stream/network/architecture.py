@@ -26,7 +26,9 @@ _MAX_ARGUMENTS = 8
 _MAX_ARGUMENT = 64  # kernel size, stride, padding, groups
 _MAX_CHANNELS = 4096  # official networks have at most 1280
 _MAX_VALUES = 256  # that all layers together put out per pixel of the picture; official networks at most 100
-_MIN_RESOLUTION = 1 / 64  # of a layer, in cells per pixel along one side; official networks reach 1/32
+_MIN_RESOLUTION = (
+    1 / 128
+)  # of a layer, in cells per pixel along one side; official networks reach 1/32, P6 1/64
 
 SCALES: Mapping[str, tuple[float, float]] = {  # depth and width multiples
     "n": (0.33, 0.25),
@@ -235,12 +237,18 @@ def _repeats(declared: object, depth: float, where: str) -> int:
 
 
 def _stride(conv: nn.Conv2d, where: str) -> int:
-    """Stride of a convolution, once it is known to put out no more than one value per stride.
+    """Stride of a convolution, once it is known to put out exactly one value per stride.
 
-    A wider padding would let the picture grow with every layer.
+    A wider padding would let the picture grow with every layer, a narrower one would let it shrink, so that boxes
+    would be in the wrong place; and only strides that are powers of two meet again where layers are joined.
     """
     kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
-    if stride < 1 or not isinstance(padding, int) or 2 * padding >= kernel:
+    if (
+        stride < 1
+        or stride & (stride - 1)
+        or not isinstance(padding, int)
+        or not 1 <= kernel - 2 * padding <= stride
+    ):
         raise UnreadableCheckpoint(f"{where} has kernel {kernel}, stride {stride} and padding {padding}")
     return stride
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -11,8 +11,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec.layout import Layout, TensorSpec
-from stream.errors import UnknownSplitPoint
+from stream.errors import InvalidSize, UnknownSplitPoint
+from stream.letterbox import STRIDE
 from stream.network.graph import INPUT, Graph, Node
+
+_PROBE = 256  # side of a picture that every level divides, to measure strides on
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def live_set(graph: Graph, split: str) -> tuple[str, ...]:
 def layout(graph: Graph, split: str, size: tuple[int, int]) -> Layout:
     """The tensors that cross the split for a canvas of (H, W) pixels: names and shapes (C, h, w).
 
-    Raises UnknownSplitPoint.
+    Raises UnknownSplitPoint, or InvalidSize for a canvas that the network cannot have.
     """
     head, _ = halves(graph, split)
     shapes = dict(_trace(head, size))
@@ -72,6 +75,7 @@ def points(graph: Graph, size: tuple[int, int]) -> tuple[Point, ...]:
 
     Counts the floating-point operations of convolutions, a multiplication and an addition each: over 99 % of the
     arithmetic. Activations, additions, pooling and the decoding of boxes are left out.
+    Raises InvalidSize for a canvas that the network cannot have.
     """
     with FlopCounterMode(display=False) as counter:
         steps = [(name, shape, counter.get_total_flops()) for name, shape in _trace(graph.nodes, size)]
@@ -83,6 +87,28 @@ def points(graph: Graph, size: tuple[int, int]) -> tuple[Point, ...]:
     )
 
 
+def strides(graph: Graph) -> dict[str, int]:
+    """Pixels per cell, along one side, of what each node but the final Detect puts out.
+
+    Raises ValueError where a node's output is no such grid.
+    """
+    result = {}
+    for name, shape in _trace(graph.nodes[:-1], (_PROBE, _PROBE)):
+        height, width = shape[-2:]
+        if height != width or _PROBE % height:
+            raise ValueError(f"layer {name} has {height}x{width} cells for a picture of {_PROBE}x{_PROBE}")
+        result[name] = _PROBE // height
+    return result
+
+
+def canvas_stride(of_nodes: Mapping[str, int]) -> int:
+    """What both sides of a canvas are multiples of, in pixels: the coarsest of `strides`, but at least `STRIDE`.
+
+    YOLOv5's own tools round to 32 also where a network is finer.
+    """
+    return max(STRIDE, *of_nodes.values())
+
+
 def _trace(nodes: Sequence[Node], size: tuple[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and output shape, without the batch axis, of each node, as it is run on the meta device.
 
@@ -90,8 +116,13 @@ def _trace(nodes: Sequence[Node], size: tuple[int, int]) -> Iterator[tuple[str, 
     """
     tensors = {INPUT: torch.empty(1, 3, *size, device="meta")}
     for node in nodes:
-        with torch.no_grad():
-            tensors[node.name] = replace(node, module=_on_meta(node.module))(tensors)
+        try:
+            with torch.no_grad():
+                tensors[node.name] = replace(node, module=_on_meta(node.module))(tensors)
+        except RuntimeError as error:  # layers that differ in size where they are joined
+            raise InvalidSize(
+                f"layer {node.name} cannot have a picture of {size[0]}x{size[1]}: {error}"
+            ) from error
         yield node.name, tuple(tensors[node.name].shape[1:])
 
 

@@ -14,19 +14,19 @@ from torch import nn
 from ultralytics.nn.modules import Conv
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
-from stream.errors import UnknownModel, UnreadableCheckpoint, UnsupportedLayer
+from stream.errors import BrokenNetwork, UnknownModel, UnreadableCheckpoint, UnsupportedLayer
 from stream.network.anchor_free_head import AnchorFreeDetect
 from stream.network.anchor_head import ANCHORS, AnchorDetect
 from stream.network.architecture import Layer, build_layers, description
 from stream.network.checkpoint import Checkpoint, read_checkpoint
-from stream.network.graph import INPUT, Graph, run
+from stream.network.cut import canvas_stride, strides
+from stream.network.graph import Graph
 from stream.network.names import MODELS, SAFETENSORS
 from stream.network.pickle_reader import PickledObject
 from stream.network.safetensors_file import read_safe_checkpoint
+from stream.network.trial import check_runs
 
 Family: TypeAlias = Literal["yolov5", "yolov5u"]
-
-_PROBE = 256  # side of a picture that every level divides, to measure strides on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +39,7 @@ class Model:
     weights_hash: (
         str  # SHA-256, 64 hexadecimal digits; equal for equal weights, in whatever precision they were saved
     )
+    stride: int  # both sides of a canvas are multiples of it, in pixels: 32, or 64 for a P6 network
 
     @property
     def device(self) -> torch.device:
@@ -48,17 +49,28 @@ class Model:
 def load_model(weights: Path, device: str | torch.device = "cpu") -> Model:
     """The network in a legacy YOLOv5 (v6.0 to v7.0) or YOLOv5u checkpoint, or in a safetensors file of ours.
 
-    Raises CheckpointError: UnreadableCheckpoint, UnsafeCheckpoint or UnsupportedLayer.
+    What it cannot compute is found here: every weight is finite, and every layer has been run once.
+    Raises CheckpointError: UnreadableCheckpoint, UnsafeCheckpoint, UnsupportedLayer or BrokenNetwork.
     """
     checkpoint = read_safe_checkpoint(weights) if weights.suffix == SAFETENSORS else read_checkpoint(weights)
     family = _family(checkpoint)
     network = _network(checkpoint.yaml, family, _anchors_per_level(checkpoint), checkpoint.activations)
-    state = {name: value for name, value in checkpoint.state.items() if not name.endswith(".anchor_grid")}
+    state = dict(checkpoint.state)
+    for name in [name for name in state if name.endswith(".anchor_grid")]:
+        _converted(
+            state.pop(name), torch.float32, name, str(weights)
+        )  # computed from `anchors`, but it must be sound
     load_state(network.modules, state, str(weights))
     names = checkpoint.names or tuple(f"class{index}" for index in range(network.classes))
     if len(names) != network.classes:
         raise UnreadableCheckpoint(f"{weights} names {len(names)} classes but predicts {network.classes}")
-    return _finished(network, family, names, torch.device(device))
+    model = _finished(network, family, names, torch.device(device))
+    try:
+        check_runs(model.graph, model.stride, network.classes, model.device)
+    except BrokenNetwork as error:
+        error.args = (f"{weights}: {error}",)
+        raise
+    return model
 
 
 def random_model(name: str, seed: int = 0, device: str | torch.device = "cpu") -> Model:
@@ -114,6 +126,7 @@ class _Structure:
     modules: nn.ModuleDict  # parameters are named as in the checkpoints: "model.0.conv.weight"
     graph: Graph
     classes: int
+    stride: int  # as Model.stride
 
 
 def _network(
@@ -136,23 +149,17 @@ def _network(
             if isinstance(module, Conv):
                 module.act = _activation(activations.get(path), path)
         graph = Graph.from_layers(layers)
-        layers[-1].module.stride = _strides(graph)  # type: ignore[assignment] # a plain attribute of both heads
+        cells = strides(graph)
+        levels = tuple(float(cells[name]) for name in graph.nodes[-1].inputs)
+        layers[-1].module.stride = levels  # type: ignore[assignment] # a plain attribute of both heads
     except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise UnreadableCheckpoint(f"the network's description does not fit together ({error})") from error
-    return _Structure(modules, graph, _classes(layers))
+    return _Structure(modules, graph, _classes(layers), canvas_stride(cells))
 
 
 def _classes(layers: list[Layer]) -> int:
     head = layers[-1].module
     return int(head.classes if isinstance(head, AnchorDetect) else head.nc)  # type: ignore[arg-type]
-
-
-def _strides(graph: Graph) -> tuple[float, ...]:
-    """Pixels per cell of each feature map that Detect reads."""
-    picture = torch.empty(1, 3, _PROBE, _PROBE, device="meta")
-    levels = graph.nodes[-1].inputs
-    features = run(graph.nodes[:-1], {INPUT: picture}, levels)
-    return tuple(_PROBE / features[name].shape[-1] for name in levels)
 
 
 def _activation(pickled: PickledObject | None, path: str) -> nn.Module:
@@ -191,7 +198,7 @@ def _anchors_per_level(checkpoint: Checkpoint) -> int:
 def load_state(modules: nn.Module, state: Mapping[str, torch.Tensor], file: str) -> None:
     """Puts a file's tensors into modules on the meta device; every name and shape must agree.
 
-    Raises UnreadableCheckpoint.
+    Raises UnreadableCheckpoint, or BrokenNetwork for a number that is not finite in the type that is computed in.
     """
     expected = modules.state_dict()
     differing = sorted(expected.keys() ^ state.keys()) or sorted(
@@ -203,8 +210,30 @@ def load_state(modules: nn.Module, state: Mapping[str, torch.Tensor], file: str)
             f"{len(differing)} of the tensors in {file} do not fit the network they are for ({shown}, ...)"
         )
     modules.load_state_dict(
-        {name: value.to(expected[name].dtype).contiguous() for name, value in state.items()}, assign=True
+        {name: _converted(value, expected[name].dtype, name, file) for name, value in state.items()},
+        assign=True,
     )
+
+
+def _converted(value: torch.Tensor, dtype: torch.dtype, name: str, file: str) -> torch.Tensor:
+    """A file's tensor in the type that it is computed in. Raises BrokenNetwork where that leaves no number of it."""
+    if dtype.is_floating_point and not value.is_floating_point():
+        raise UnreadableCheckpoint(
+            f"{file}: {name[:80]} holds {str(value.dtype).removeprefix('torch.')}, not floating point; "
+            "use the checkpoint from before it was quantized"
+        )
+    if not value.isfinite().all():
+        raise BrokenNetwork(
+            f"{file}: {name[:80]} holds numbers that are not finite (NaN or infinity): the training went wrong, or the "
+            "file is damaged; use an earlier checkpoint, or fetch it again"
+        )
+    converted = value.to(dtype).contiguous()
+    if not converted.isfinite().all():
+        raise BrokenNetwork(
+            f"{file}: {name[:80]} holds numbers beyond what {str(dtype).removeprefix('torch.')} can hold; "
+            "the training went wrong: use an earlier checkpoint"
+        )
+    return converted
 
 
 def _finished(network: _Structure, family: Family, names: tuple[str, ...], device: torch.device) -> Model:
@@ -220,7 +249,7 @@ def _finished(network: _Structure, family: Family, names: tuple[str, ...], devic
             module.forward = module.forward_fuse
     # Channels-last weights make convolutions 1.1 to 1.4 times faster on a CPU.
     network.modules.to(device).to(memory_format=torch.channels_last)
-    return Model(network.graph, names, family, digest)
+    return Model(network.graph, names, family, digest, network.stride)
 
 
 def weights_hash(state: Mapping[str, torch.Tensor]) -> str:

@@ -44,12 +44,13 @@ async def test_people_are_found_where_the_unsplit_network_finds_them(
     raw_ratio = camera.statistics.totals.raw_bytes / camera.statistics.totals.encoded_bytes
     assert raw_ratio > 7  # intra frames alone reach that; a fixed camera's differences far more
 
-    unsplit = Unsplit(load_model(yolov5n_weights))
+    model = load_model(yolov5n_weights)
+    unsplit = Unsplit(model)
     agree = 0
     people = 0
     for message, image in zip(messages, islice(read_video(clip), FRAMES), strict=True):
         height, width, _ = image.shape
-        letterbox = Letterbox((height, width), canvas_for(640, height, width))
+        letterbox = Letterbox((height, width), canvas_for(640, height, width, model.stride))
         expected = detect(unsplit(letterbox.apply(image)), letterbox)
         found = [prediction for prediction in message["predictions"] if prediction["class"] == "person"]
         people += bool(found)

@@ -10,7 +10,7 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils.ops import scale_boxes
 
 from stream.errors import InvalidSize
-from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
+from stream.letterbox import PADDING, STRIDE, Letterbox, canvas_for, parse_size
 
 SIDES = st.integers(1, 700)
 CANVAS_SIDES = st.integers(1, 22).map(lambda cells: 32 * cells)
@@ -25,7 +25,7 @@ def frame_of(height: int, width: int) -> np.ndarray:
 def test_least_canvas_is_ultralytics_minimum_rectangle(height, width, long_side):
     frame = frame_of(height, width)
     expected = LetterBox((long_side, long_side), auto=True, stride=32, scaleup=True)(image=frame)
-    canvas = canvas_for(long_side, height, width)
+    canvas = canvas_for(long_side, height, width, STRIDE)
     assert np.array_equal(Letterbox((height, width), canvas).apply(frame), expected)
 
 
@@ -92,7 +92,25 @@ def test_blank_is_padding():
     ],
 )
 def test_sizes(text, frame, canvas):
-    assert canvas_for(parse_size(text), *frame) == canvas
+    assert canvas_for(parse_size(text), *frame, STRIDE) == canvas
+
+
+@settings(deadline=None)
+@given(SIDES, SIDES, st.integers(1, 11), st.sampled_from([64, 128]))
+def test_least_canvas_follows_the_networks_stride(height, width, cells, stride):
+    frame = frame_of(height, width)
+    side = cells * stride
+    expected = LetterBox((side, side), auto=True, stride=stride, scaleup=True)(image=frame)
+    assert expected.shape[:2] == canvas_for(side, height, width, stride)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "near"),
+    [((480, 640), 64, "512x640"), (672, 64, "704"), (64, 128, "128"), ((640, 96), 64, "640x128")],
+)
+def test_refuses_a_size_that_a_network_cannot_have(size, stride, near):
+    with pytest.raises(InvalidSize, match=rf"multiples of {stride}, .* nearest above is {near}$"):
+        canvas_for(size, 480, 640, stride)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from services.evaluation.evaluate import evaluate, run_evaluate
 from services.evaluation.pixel_codecs import PixelCodec
 from services.evaluation.scores import EvaluationRecord
 from services.evaluation.settings import EvaluateSettings
-from stream.letterbox import Letterbox, canvas_for
+from stream.letterbox import STRIDE, Letterbox, canvas_for
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Head, Unsplit
@@ -38,7 +38,7 @@ def model(weights):
 def scorable_detections(model, image, size):
     """What the network unsplit finds."""
     height, width = image.shape[:2]
-    letterbox = Letterbox((height, width), canvas_for(size, height, width))
+    letterbox = Letterbox((height, width), canvas_for(size, height, width, STRIDE))
     return detect(Unsplit(model)(letterbox.apply(image)), letterbox, conf=0.001, iou=0.6, multi_label=True)
 
 

@@ -66,6 +66,37 @@ def description(scale: str = "n", classes: int = 80) -> dict[str, Any]:
     }
 
 
+def deep_description(levels: int = 4, classes: int = 80) -> dict[str, Any]:
+    """yolov5n6.yaml (four levels, strides 8 to 64) or yolov5n-p7.yaml (five, to 128), as the checkpoints carry them."""
+    widths = [256, 512, 768, 1024, 1280][:levels]
+    plain = description("n", classes)
+    backbone = plain["backbone"][:7]  # to 1/16
+    for width in widths[2:]:
+        backbone += [[-1, 1, "Conv", [width, 3, 2]], [-1, 3, "C3", [width]]]
+    backbone.append([-1, 1, "SPPF", [widths[-1], 5]])
+    rows: list[list[Any]] = []
+    lateral = []  # the 1x1 convolutions on the way up
+    for level in reversed(range(levels - 1)):
+        lateral.append(len(backbone) + len(rows))
+        rows += [
+            [-1, 1, "Conv", [widths[level], 1, 1]],
+            [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+            [[-1, 4 + 2 * level], 1, "Concat", [1]],
+            [-1, 3, "C3", [widths[level], False]],
+        ]
+    outputs = [len(backbone) + len(rows) - 1]
+    for level in range(1, levels):
+        rows += [
+            [-1, 1, "Conv", [widths[level - 1], 3, 2]],
+            [[-1, lateral[levels - 1 - level]], 1, "Concat", [1]],
+            [-1, 3, "C3", [widths[level], False]],
+        ]
+        outputs.append(len(backbone) + len(rows) - 1)
+    rows.append([outputs, 1, "Detect", ["nc", "anchors"]])
+    anchors = [[8 << level, 12 << level] * 3 for level in range(levels)]
+    return {**plain, "backbone": backbone, "head": rows, "anchors": anchors}
+
+
 class Conv(nn.Module):
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None) -> None:
         super().__init__()
@@ -125,11 +156,11 @@ class Concat(nn.Module):
 
 
 class Detect(nn.Module):
-    def __init__(self, nc: int, ch: list[int]) -> None:
+    def __init__(self, nc: int, ch: list[int], anchors: list[list[int]] = ANCHORS) -> None:
         super().__init__()
         self.no = nc + 5
-        self.stride = torch.tensor([8.0, 16.0, 32.0])
-        anchors = torch.tensor(ANCHORS).float().view(3, 3, 2) / self.stride.view(3, 1, 1)
+        self.stride = torch.tensor([8.0 * 2**level for level in range(len(ch))])
+        anchors = torch.tensor(anchors).float().view(len(ch), 3, 2) / self.stride.view(-1, 1, 1)
         self.register_buffer("anchors", anchors)
         self.m = nn.ModuleList(nn.Conv2d(c, self.no * 3, 1) for c in ch)
 
@@ -177,7 +208,7 @@ class Model(nn.Module):
                 case "Concat":
                     layer, c2 = Concat(*args), sum(inputs)
                 case "Detect":
-                    layer = Detect(yaml["nc"], inputs)
+                    layer = Detect(yaml["nc"], inputs, yaml["anchors"])
             layer.f = source
             layers.append(layer)
             channels.append(c2)

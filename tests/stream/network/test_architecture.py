@@ -36,6 +36,10 @@ CONV, C3, UPSAMPLE = (
         ([CONV, CONV, *[UPSAMPLE] * 10], "too small"),
         ([CONV, [-1, 1, "Conv", [64, 1, 1, 64]]], "padding 64"),
         ([CONV, [-1, 1, "Conv", [64, 2]]], "padding 1"),
+        ([[-1, 1, "Conv", [64, 3, 3]]], "stride 3"),
+        ([[-1, 1, "Conv", [64, 3, 33]]], "stride 33"),
+        ([[-1, 1, "Conv", [64, 3, 1, 0]]], "kernel 3, stride 1 and padding 0"),
+        ([[-1, 1, "Conv", [64, 5, 2, 1]]], "kernel 5, stride 2 and padding 1"),
     ],
 )
 def test_refuses_networks_that_would_grow(monkeypatch, rows, reason):

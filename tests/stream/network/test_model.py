@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,10 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
-from stream.errors import UnreadableCheckpoint, UnsupportedLayer
+from stream.errors import BrokenNetwork, InvalidSize, UnreadableCheckpoint, UnsupportedLayer
 from stream.letterbox import Letterbox, canvas_for
 from stream.network.checkpoint import read_checkpoint
+from stream.network.cut import points
 from stream.network.model import load_model, random_model
 from stream.network.names import MODELS
 from stream.network.nms import detect
@@ -40,6 +42,48 @@ def test_a_legacy_network_predicts_as_the_original(tmp_path, scale):
     torch.testing.assert_close(
         predict(model), legacy.as_predictions(oracle.float()(PICTURE)), rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.parametrize(("levels", "stride"), [(4, 64), (5, 128)])
+def test_a_network_of_more_levels_predicts_as_the_original(tmp_path, levels, stride):
+    oracle = legacy.Model(legacy.deep_description(levels, classes=2))
+    model = load_model(legacy.save(oracle, tmp_path / "model.pt"))
+    assert model.stride == stride
+    canvas = canvas_for(640, 480, 640, model.stride)
+    assert canvas == (512, 640)
+    picture = torch.rand(1, 3, *canvas, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        predict(model, picture), legacy.as_predictions(oracle(picture)), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(("yaml", "stride"), [("yolov5n.yaml", 32), ("yolov5n-p6.yaml", 64)])
+def test_an_anchor_free_network_knows_its_stride(tmp_path, yaml, stride):
+    torch.save({"model": DetectionModel(yaml, verbose=False).eval()}, tmp_path / "model.pt")
+    model = load_model(tmp_path / "model.pt")
+    assert model.stride == stride
+    assert Head(model, size=(stride, 3 * stride)).layout
+
+
+def test_a_fine_network_has_the_canvas_of_yolov5s_own_tools(tmp_path):
+    """`check_img_size(640, max(stride, 32))` is how they were trained and are measured."""
+    description = legacy.description("n", classes=2)
+    description["backbone"] = description["backbone"][:5]
+    description["head"] = [[[4], 1, "Detect", ["nc", "anchors"]]]
+    description["anchors"] = legacy.ANCHORS[:1]
+    model = load_model(legacy.save(legacy.Model(description), tmp_path / "model.pt"))
+    assert model.stride == 32
+    assert predict(model).shape == (2, 6, 3 * 8 * 12)
+
+
+def test_a_canvas_that_the_network_cannot_have_is_an_error_of_the_size(tmp_path):
+    model = load_model(
+        legacy.save(legacy.Model(legacy.deep_description(4, classes=2)), tmp_path / "model.pt")
+    )
+    with pytest.raises(InvalidSize, match="480x640"):
+        points(model.graph, (480, 640))
+    with pytest.raises(InvalidSize, match="480x640"):
+        Head(model, "31", (480, 640))
 
 
 @pytest.mark.parametrize("scale", "nsm")
@@ -163,7 +207,7 @@ def test_finds_the_large_people_and_cars_of_real_pictures(shared_data, yolov5n_w
     for path in sorted((shared_data / "coco" / "images" / "val2017").glob("*.jpg"))[:24]:
         image = cv2.imread(str(path))
         height, width = image.shape[:2]
-        box = Letterbox((height, width), canvas_for(640, height, width))
+        box = Letterbox((height, width), canvas_for(640, height, width, model.stride))
         result = detect(tail(Head(model, size=box.canvas)(box.apply(image))), box)
         assert (result.boxes >= 0).all()
         assert (result.boxes <= [width, height, width, height]).all()
@@ -206,6 +250,44 @@ def test_refuses_a_wrong_number_of_names(tmp_path):
     model = legacy.Model(small_description())
     model.names = ["one"]
     with pytest.raises(UnreadableCheckpoint, match="names 1 classes but predicts 2"):
+        load_model(legacy.save(model, tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize(
+    "path", ["model.0.conv.weight", "model.9.cv2.bn.running_var", "model.24.anchors", "model.24.m.2.bias"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_refuses_weights_that_are_not_finite_by_name(tmp_path, path, value, dtype):
+    model = legacy.Model(small_description()).to(dtype)
+    with torch.no_grad():
+        model.state_dict()[path].view(-1)[-1] = value
+    with pytest.raises(
+        BrokenNetwork, match=rf"model\.pt: {re.escape(path)} holds numbers that are not finite"
+    ):
+        load_model(legacy.save(model, tmp_path / "model.pt"))
+
+
+def test_refuses_an_anchor_grid_that_is_not_finite(tmp_path):
+    """It is not computed with, but whoever wrote it wrote the rest."""
+    model = legacy.Model(small_description())
+    model.model[-1].register_buffer("anchor_grid", torch.full((3, 1, 3, 1, 1, 2), float("nan")))
+    with pytest.raises(BrokenNetwork, match=r"model\.24\.anchor_grid"):
+        load_model(legacy.save(model, tmp_path / "model.pt"))
+
+
+def test_refuses_numbers_that_single_precision_cannot_hold(tmp_path):
+    model = legacy.Model(small_description()).double()
+    with torch.no_grad():
+        model.model[5].bn.weight[0] = 1e300
+    with pytest.raises(BrokenNetwork, match=r"model\.5\.bn\.weight holds numbers beyond what float32"):
+        load_model(legacy.save(model, tmp_path / "model.pt"))
+
+
+def test_refuses_weights_that_are_whole_numbers(tmp_path):
+    model = legacy.Model(small_description())
+    model.model[5].conv.weight = nn.Parameter(model.model[5].conv.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(UnreadableCheckpoint, match=r"model\.5\.conv\.weight holds int8"):
         load_model(legacy.save(model, tmp_path / "model.pt"))
 
 
