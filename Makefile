@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench study fuzz train-demo screenshot clean
+.PHONY: help demo test lint format bench study fuzz soak train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   time the codec, its share of the network, and zlib and zstd beside it"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
 	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
+	@echo "make soak    leave cameras and a detector alone among faults (MINUTES=$(MINUTES)) and see what grows"
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
 	@echo "make screenshot   take the README's picture of the live page"
 
@@ -71,6 +72,12 @@ MINUTES ?= 10
 fuzz: $(VENV)/.ok
 	$(BIN)/python -m pip install --quiet --editable '.[test,fuzz]'
 	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
+# Random faults for so long; beside it sessions and sources are lost and found so often.
+RECONNECTS ?= 1000
+
+soak: $(VENV)/.ok
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --sessions $(RECONNECTS) --sources $(RECONNECTS) --out docs/results/soak.json
 
 # Needs COCO images with labels, clips and the official yolov5n.pt, which do not come with the project.
 DATA    ?= $(SPLITCAST_SHARED)/data

@@ -27,16 +27,21 @@ for name in ("appsrc", "videoconvert", "x264enc", "h264parse", "rtph264pay"):
 """
 
 
-def require_gstreamer() -> None:
-    """Skip where there is no RTSP server to run."""
+def missing_gstreamer() -> str | None:
+    """Why there is no RTSP server to run; None where there is one."""
     try:
         probe = subprocess.run(
             [SYSTEM_PYTHON, "-c", PROBE], capture_output=True, text=True, timeout=LIVENESS_S, check=False
         )
     except OSError as error:
-        pytest.skip(f"no RTSP server: {error}")
-    if probe.returncode:
-        pytest.skip(f"no RTSP server: {probe.stderr.strip().splitlines()[-1]}")
+        return str(error)
+    return probe.stderr.strip().splitlines()[-1] if probe.returncode else None
+
+
+def require_gstreamer() -> None:
+    """Skip where there is no RTSP server to run."""
+    if reason := missing_gstreamer():
+        pytest.skip(f"no RTSP server: {reason}")
 
 
 class RtspServer:

@@ -1,0 +1,1 @@
+"""Every fault that a year brings, done to the real services."""

@@ -1,0 +1,168 @@
+"""The services as the programs they are: started, signalled, asked for their metrics, and watched from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.paths import ROOT
+from tests.ports import free_port
+
+START_S = 300.0  # importing torch, and perhaps compiling kernels, on the busiest machine
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+Metrics = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process holds."""
+
+    resident_bytes: int
+    anonymous_bytes: int  # of those, what no file backs: what a program allocates, and not its libraries
+    descriptors: int
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """What the process holds now."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+    )
+    return Usage(
+        int(status["VmRSS"].split()[0]) * 1024,
+        int(status["RssAnon"].split()[0]) * 1024,
+        len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        int(status["Threads"]),
+    )
+
+
+class Program:
+    """One service in a process of its own."""
+
+    def __init__(self, command: str, metrics_port: int, *arguments: str) -> None:
+        self.metrics_port = metrics_port
+        self.log: deque[dict[str, Any]] = deque(maxlen=5000)
+        self._arguments = [sys.executable, "-m", "services.cli", command, "--log-format", "json", *arguments]
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        assert self._process is not None
+        return self._process.returncode
+
+    async def start(self, **environment: str) -> None:
+        """Start it, for the first time or again."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self._arguments, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT | environment
+        )
+        assert self._process.stderr is not None
+        self._reading = asyncio.ensure_future(self._read(self._process.stderr))
+
+    async def _read(self, stderr: asyncio.StreamReader) -> None:
+        async for line in stderr:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = {"event": line.decode(errors="replace").rstrip()}
+            self.log.append(record)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Records of that event, the newest last."""
+        return [record for record in self.log if record["event"] == event]
+
+    async def until_logged(self, event: str, count: int = 1) -> None:
+        """Wait for an event. Raises AssertionError where the program ends before."""
+        async with asyncio.timeout(START_S):
+            while len(self.logged(event)) < count:
+                assert self.exit_code is None, f"it ended with {self.exit_code}: {list(self.log)[-3:]}"
+                await asyncio.sleep(0.02)
+
+    async def until_serving(self, session: aiohttp.ClientSession) -> None:
+        """Wait for /metrics. Raises AssertionError where the program ends before."""
+        async with asyncio.timeout(START_S):
+            while True:
+                try:
+                    await self.metrics(session)
+                    return
+                except aiohttp.ClientConnectionError:
+                    assert self.exit_code is None, f"it ended with {self.exit_code}: {list(self.log)[-3:]}"
+                    await asyncio.sleep(0.1)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal it."""
+        os.kill(self.pid, number)
+
+    async def ended(self) -> int:
+        """Its exit code, once it has ended."""
+        assert self._process is not None
+        assert self._reading is not None
+        async with asyncio.timeout(START_S):
+            code = await self._process.wait()
+            await self._reading
+        return code
+
+    async def kill(self) -> None:
+        """End it at once, if it runs."""
+        if self._process is not None and self.exit_code is None:
+            self.send(signal.SIGKILL)
+        if self._process is not None:
+            await self.ended()
+
+    async def metrics(self, session: aiohttp.ClientSession) -> Metrics:
+        """All samples of /metrics at one instant, by name and labels."""
+        async with session.get(f"http://127.0.0.1:{self.metrics_port}/metrics") as answer:
+            text = await answer.text()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+def detector_program(*arguments: str, port: int | None = None) -> Program:
+    """A detector of the demo's network."""
+    port = port or free_port()
+    return Program("detector", port, "--port", str(port), "--model", "demo", *arguments)
+
+
+def camera_program(source: str, detector: str, stream: str, *arguments: str) -> Program:
+    """A camera of the demo's network, which the detector at that address is to know as `stream`."""
+    port = free_port()
+    flags = ["--source", source, "--detector", detector, "--stream", stream, "--metrics-port", str(port)]
+    return Program("camera", port, *flags, "--model", "demo", "--size", "64x96", *arguments)
+
+
+def total(metrics: Metrics, name: str, **labels: str) -> float:
+    """Sum of the samples of that name that carry these labels."""
+    return sum(
+        value
+        for (sample, pairs), value in metrics.items()
+        if sample == name and labels.items() <= dict(pairs).items()
+    )
+
+
+def unaccounted(metrics: Metrics) -> float:
+    """Frames of a camera that are neither detected, dropped nor in flight: none, at any time."""
+    prefix = "splitcast_camera_frames"
+    captured, detected, dropped = (
+        total(metrics, f"{prefix}_{what}_total") for what in ("captured", "detected", "dropped")
+    )
+    return captured - detected - dropped - total(metrics, f"{prefix}_in_flight")
