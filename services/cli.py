@@ -1,10 +1,12 @@
 """The command `splitcast`: a table of commands. What a command needs is imported when it is named.
 
-Nothing here loads numpy or torch: `run` prepares the process before anything does, and `--help` is there at once.
+Nothing here loads anything that takes time: `run` prepares the process before anything does, `--help` is there at
+once, and a signal finds a program that knows what to do with it.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -13,13 +15,15 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-from services.command_settings import CommandSettings
 from services.environment import prepare_process
 from services.errors import Exit, exit_code
-from services.logs import configure_logs
+from services.signals import end_on_signals
+
+if TYPE_CHECKING:
+    from services.command_settings import CommandSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Command:
     help: str
 
     def parse(self, arguments: Sequence[str], name: str) -> CommandSettings:
-        """The settings that the arguments after the command's name say. Raises SettingsError or SystemExit."""
+        """The settings that the arguments after the command's name say. Raises SettingsError, SystemExit after help."""
         settings: type[CommandSettings] = _imported(self.settings)
         return settings.parse(arguments, f"splitcast {name}", self.help)
 
@@ -118,24 +122,64 @@ GROUPS = {
 }
 
 
+SERVICES = ("camera", "detector")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    from services.logs import LogSettings, configure_logs
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logs = LogSettings(early_log_format(arguments))
     try:
-        command, settings = parse(sys.argv[1:] if arguments is None else arguments)
-        configure_logs(*settings.logs)
-        return command(settings)
+        configure_logs(logs)
+        command, settings = parse(arguments)
+        logs = settings.logs
+        configure_logs(logs)
+        code = command(settings)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return Exit.OK
-    except BrokenPipeError:
-        # The reader of our output has left, as `head` does; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        _close_output()
         return Exit.OK
     except Exception as error:
-        code = exit_code(error)
-        if code is None:
-            raise
-        print(f"splitcast: {error}", file=sys.stderr)
-        return code
+        return _tell(error, logs.style)
+
+
+def early_log_format(arguments: Sequence[str]) -> str:
+    """How a command logs until its settings are read: as a flag or a variable of theirs says."""
+    if not arguments or arguments[0] not in SERVICES:
+        return "text"
+    flag = "--log-format"
+    told = [after for before, after in pairwise(arguments) if before == flag]
+    told += [word.partition("=")[2] for word in arguments if word.startswith(f"{flag}=")]
+    told += [os.environ.get("SPLITCAST_LOG_FORMAT", "")]
+    return next((style for style in told if style in ("text", "json")), "auto")
+
+
+def _tell(error: Exception, style: str) -> int:
+    """Say what ended the command, as its logs are written, and return the exit code. A defect of ours is raised."""
+    from services.logs import as_text, log_fatal
+    from services.printable import printable_lines
+    from stream.redact import redact_url
+
+    code = exit_code(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _close_output()  # it may be what is full, and be flushed once more
+    if not as_text(style):
+        log_fatal(error, Exit.FAILURE if code is None else code, defect=code is None)
+    elif code is None:
+        raise error
+    else:
+        print(f"splitcast: {redact_url(printable_lines(str(error)))}", file=sys.stderr)
+    return Exit.FAILURE if code is None else code
+
+
+def _close_output() -> None:
+    """Let what is still to be written go nowhere; Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run() -> None:
@@ -143,7 +187,10 @@ def run() -> None:
 
     A download or a stalled read may take minutes, and the interpreter would wait for it.
     """
+    if sys.argv[1:2] and sys.argv[1] in SERVICES:
+        end_on_signals(early_log_format(sys.argv[1:]))
     prepare_process()
+    threading.excepthook = _log_failed_thread
     code = main()
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
@@ -155,10 +202,16 @@ def run() -> None:
     sys.exit(code)
 
 
+def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    from services.logs import log_failed_thread
+
+    log_failed_thread(failed)
+
+
 def parse(arguments: Sequence[str]) -> tuple[Command, CommandSettings]:
     """The command that is named, and its settings.
 
-    Raises SettingsError where a setting is wrong, SystemExit after help or where a command or flag is unknown.
+    Raises SettingsError where a setting is wrong or unknown, SystemExit after help or where a command is unknown.
     """
     for words in (1, 2):
         name = " ".join(arguments[:words])
@@ -170,6 +223,8 @@ def parse(arguments: Sequence[str]) -> tuple[Command, CommandSettings]:
 
 def _overview() -> ArgumentParser:
     """Help and complaints where no command is named."""
+    from importlib.metadata import version
+
     parser = ArgumentParser(
         prog="splitcast",
         description="Split video detection: the camera runs the first layers and sends features, not pixels.",

@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, NoReturn, Self, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from services.errors import SettingsError
+from services.logs import LogSettings
 
 _, _POSITIONAL = get_args(CliPositionalArg[str])
 _NO_TEXT = "\0"
@@ -44,9 +45,9 @@ class CommandSettings(BaseSettings):
     """Last words of the help text."""
 
     @property
-    def logs(self) -> tuple[str, str]:
-        """Style and least level of the command's logs, as `configure_logs` takes them."""
-        return "text", "warning"
+    def logs(self) -> LogSettings:
+        """How the command logs."""
+        return LogSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -71,9 +72,9 @@ class CommandSettings(BaseSettings):
     def parse(cls, arguments: Sequence[str], program: str, description: str) -> Self:
         """Settings from the arguments of `program`, which `--help` describes.
 
-        Raises SettingsError where a value is wrong, SystemExit after help or where a flag is unknown.
+        Raises SettingsError where a flag or its value is wrong, SystemExit after help.
         """
-        parser = ArgumentParser(
+        parser = _Parser(
             prog=program,
             description=description,
             epilog=cls.epilog,
@@ -88,6 +89,13 @@ class CommandSettings(BaseSettings):
             cli_hide_none_type=True,
         )
         return cls.load(source(args=list(arguments))())
+
+
+class _Parser(ArgumentParser):
+    """argparse's, whose complaints are errors as others, to be told as those are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; `{self.prog} --help` lists the flags")
 
 
 def _by_name(settings: type[BaseSettings]) -> dict[str, FieldInfo]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
+import sys
 
 # malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -24,9 +26,29 @@ def prepare_process() -> None:
     To be called first in a program: numpy and ultralytics read the environment as they load, for once and all, and
     the allocator has to know before threads allocate. Processes that this one starts inherit the environment.
     """
+    _open_standard_streams()
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     _keep_freed_memory()
+
+
+def _open_standard_streams() -> None:
+    """Let those that were closed lead nowhere, and those that cannot show a character escape it.
+
+    Python has None for a closed one, and its descriptor would be that of the next file or connection, which C libraries
+    would then write to.
+    """
+    modes = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
+    for descriptor, name, mode in modes:  # in this order: the system gives the lowest that is free
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115 - as long as the process lives
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _keep_freed_memory() -> None:

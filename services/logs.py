@@ -6,13 +6,25 @@ import json
 import logging
 import re
 import sys
-from typing import Any
+import threading
+import traceback
+from typing import Any, NamedTuple, TextIO
 
 import structlog
 
+from services.printable import printable, printable_lines, well_formed
+from services.repeats import RepeatsHandler
 from stream.redact import redact_url
 
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+class LogSettings(NamedTuple):
+    """How a command logs."""
+
+    style: str = "text"  # or auto, json
+    level: str = "warning"
+    repeats: bool = True  # False: of a service, which may run for a year, a repeated line is only counted
 
 
 # Both redact the rendered line, which holds all there is to see: nested values, tracebacks, foreign messages.
@@ -25,7 +37,28 @@ def redact_text(_logger: Any, _method: str, line: str) -> str:
 
 def redact_json(_logger: Any, _method: str, line: str) -> str:
     """A line of JSON without credentials. Each string by itself, so that it stays JSON."""
-    return _JSON_STRING.sub(lambda string: json.dumps(redact_url(json.loads(string[0]))), line)
+    return _JSON_STRING.sub(lambda string: json.dumps(well_formed(redact_url(json.loads(string[0])))), line)
+
+
+def escape_text(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The event with its texts on one line each; the renderer writes other values as Python does."""
+    return {
+        printable(name): printable(value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def write_traceback(output: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """A plain traceback: others break lines, also in the middle of a URL."""
+    output.write("\n" + printable_lines("".join(traceback.format_exception(*error)).rstrip("\n")))
+
+
+def to_json(event: Any, **options: Any) -> str:
+    """JSON, which has no word for numbers that are not finite: they become texts."""
+    try:
+        return json.dumps(event, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(event, **options), parse_constant=str))
 
 
 class MalformedRequests(logging.Filter):
@@ -49,25 +82,46 @@ class MalformedRequests(logging.Filter):
 _MALFORMED_REQUESTS = MalformedRequests()
 
 
-def configure_logs(style: str, level: str) -> None:
-    """Send all logs of the process to standard error. `style` is auto, text or json."""
-    as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
+def log_fatal(error: BaseException, exit_code: int, *, defect: bool) -> None:
+    """One line that says what ended the process, with the traceback of a defect of ours."""
+    structlog.get_logger("splitcast").critical(
+        "ended by an error",
+        reason=str(error),
+        error=type(error).__name__,
+        exit_code=int(exit_code),
+        **({"exc_info": error} if defect else {}),
+    )
+
+
+def log_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """As `threading.excepthook`: a line of the log in place of a traceback on standard error."""
+    structlog.get_logger("splitcast").error(
+        "thread failed",
+        thread=failed.thread.name if failed.thread else None,
+        exc_info=failed.exc_value,
+    )
+
+
+def as_text(style: str) -> bool:
+    """Whether logs of this style are text here: `auto` is text for a person at a terminal."""
+    return style == "text" or (style == "auto" and sys.stderr.isatty())
+
+
+def configure_logs(settings: LogSettings) -> None:
+    """Send all logs of the process to standard error."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    final: list[Any] = [
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.format_exc_info,
-    ]
-    if as_text:
-        # Plain tracebacks: others break lines, also in the middle of a URL.
-        plain = structlog.dev.plain_traceback
-        final += [structlog.dev.ConsoleRenderer(exception_formatter=plain), redact_text]
+    final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if as_text(settings.style):
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=write_traceback)
+        final += [escape_text, renderer, redact_text]
     else:
-        final += [structlog.processors.JSONRenderer(), redact_json]
+        json_renderer = structlog.processors.JSONRenderer(serializer=to_json)
+        final += [structlog.processors.format_exc_info, json_renderer, redact_json]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -77,11 +131,13 @@ def configure_logs(style: str, level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
+    if not settings.repeats:
+        handler = RepeatsHandler(handler)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(settings.level.upper())
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").addFilter(_MALFORMED_REQUESTS)
     logging.captureWarnings(True)

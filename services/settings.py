@@ -19,6 +19,7 @@ from codec.errors import BadCodecSpec
 from codec.spec import parse_codec
 from services.command_settings import CommandSettings
 from services.errors import SettingsError
+from services.logs import LogSettings
 from stream.letterbox import parse_size
 from stream.network.names import DEFAULT_SPLIT
 
@@ -124,8 +125,8 @@ class ServiceSettings(CommandSettings):
     )
 
     @property
-    def logs(self) -> tuple[str, str]:
-        return self.log_format, self.log_level
+    def logs(self) -> LogSettings:
+        return LogSettings(self.log_format, self.log_level, repeats=False)
 
     @classmethod
     def settings_customise_sources(

@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def end_on_signals(log_format: str) -> None:
+    """From now on SIGTERM and Ctrl-C end the process with exit code 0 and one line of the log.
+
+    For a program that has nothing to drain yet: it still imports. Nothing is raised, as a library might take that for a
+    failure of its own, and nothing is asked of the logs, which may not be there, or be what was interrupted.
+    """
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        try:
+            os.write(2, _last_words(signal.Signals(number).name, log_format).encode())
+        finally:
+            os._exit(0)
+
+    for number in _STOPPING:
+        signal.signal(number, on_signal)
+
+
+def _last_words(name: str, log_format: str) -> str:
+    event, timestamp = "ended by a signal", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    if log_format == "text" or (log_format == "auto" and sys.stderr is not None and sys.stderr.isatty()):
+        return f"{timestamp} [info     ] {event} signal={name}\n"
+    facts = {"event": event, "signal": name, "logger": __name__, "level": "info", "timestamp": timestamp}
+    return f"{json.dumps(facts)}\n"
 
 
 async def run_until_stopped(service: Coroutine[Any, Any, None], stop: Callable[[], None]) -> None:
@@ -21,10 +53,15 @@ async def run_until_stopped(service: Coroutine[Any, Any, None], stop: Callable[[
         stopping = True
         stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    for number in _STOPPING:
         loop.add_signal_handler(number, on_signal)
     try:
         await task
     except asyncio.CancelledError:
         if not stopping:
             raise
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

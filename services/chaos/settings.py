@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from services.chaos.faults import FAULTS, parse_fault
 from services.command_settings import CommandSettings
+from services.logs import LogSettings
 from services.settings import Seconds
 
 
@@ -66,5 +67,5 @@ class ChaosSettings(CommandSettings):
     )
 
     @property
-    def logs(self) -> tuple[str, str]:
-        return "auto", "info"
+    def logs(self) -> LogSettings:
+        return LogSettings("auto", "info")

@@ -65,7 +65,7 @@ def _await_port(pipe: Connection) -> int:
 
 def _serve(config: DetectorSettings, pipe: Connection) -> None:
     prepare_process()
-    configure_logs(config.log_format, config.log_level)
+    configure_logs(config.logs)
     try:
         asyncio.run(_run_until_eof(config, pipe))
     except Exception as error:

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from services.command_settings import CommandSettings
+from services.logs import LogSettings
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
@@ -47,8 +48,8 @@ class DemoSettings(NetworkSettings):
     summary: Path | None = Field(None, alias="json", title="OUT", description="write the summary there too")
 
     @property
-    def logs(self) -> tuple[str, str]:
-        return "auto", "error"
+    def logs(self) -> LogSettings:
+        return LogSettings("auto", "error", repeats=False)
 
 
 class PointsSettings(CommandSettings):

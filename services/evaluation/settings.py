@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from codec.spec import parse_codec
+from services.logs import LogSettings
 from services.settings import CodecText, Count, NetworkSettings, SplitSettings
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -85,8 +86,8 @@ class AdviseSettings(NetworkSettings):
     )
 
     @property
-    def logs(self) -> tuple[str, str]:
-        return "text", "error"  # the table tells which codec is not calibrated
+    def logs(self) -> LogSettings:
+        return LogSettings(level="error")  # the table tells which codec is not calibrated
 
     @model_validator(mode="after")
     def _check_profile(self) -> Self:

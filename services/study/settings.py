@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg
 
 from services.command_settings import CommandSettings
+from services.logs import LogSettings
 from services.settings import Count, SizeText, Threads
 from services.study import NAMES
 
@@ -54,8 +55,8 @@ class StudySettings(CommandSettings):
     device: str = Field("auto", description="torch device")
 
     @property
-    def logs(self) -> tuple[str, str]:
-        return "text", "error"  # experiments tell of uncalibrated codecs themselves
+    def logs(self) -> LogSettings:
+        return LogSettings(level="error")  # experiments tell of uncalibrated codecs themselves
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:

@@ -193,9 +193,55 @@ def test_errors_say_what_to_do(arguments, code, words, capsys, weights):
     arguments = [str(weights) if argument == "WEIGHTS" else argument for argument in arguments]
     assert main(arguments) == code
     message = capsys.readouterr().err.splitlines(keepends=True)[-1]
-    assert message.startswith("splitcast: ")
     assert words in message
     assert "Traceback" not in message
+    if arguments[0] in {"camera", "detector"}:  # whose logs are JSON where nobody sits at a terminal
+        entry = json.loads(message)
+        assert (entry["event"], entry["level"], entry["exit_code"]) == ("ended by an error", "critical", code)
+        assert words in entry["reason"]
+    else:
+        assert message.startswith("splitcast: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "in_json"),
+    [
+        (["--log-format", "json", "--prot", "1"], "", True),
+        (["--log-format=json", "--prot", "1"], "", True),
+        (["--prot", "1"], "json", True),
+        (["--prot", "1"], "", True),  # auto: nobody sits at a terminal here
+        (["--prot", "1"], "text", False),
+        (["--log-format", "text", "--prot", "1"], "json", False),
+        (["--log-format", "text", "--port", "none"], "json", False),
+    ],
+)
+def test_settings_that_are_wrong_are_told_as_the_service_logs(
+    arguments, variable, in_json, capsys, monkeypatch
+):
+    monkeypatch.setenv("SPLITCAST_LOG_FORMAT", variable)
+    assert main(["detector", *arguments]) == Exit.USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("{" if in_json else "splitcast: ")
+
+
+def test_a_defect_of_ours_is_one_line_of_a_service_and_a_traceback_elsewhere(capsys, monkeypatch):
+    def fail(_: object) -> None:
+        raise ValueError("a bug with a password: rtsp://admin:hunter2@camera")
+
+    monkeypatch.setattr("services.commands.serve.run_detector", fail)
+    assert main(["detector"]) == Exit.FAILURE
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert entry["exception"].startswith("Traceback")
+    assert "a bug" in entry["exception"]
+    assert "hunter2" not in line
+    with pytest.raises(ValueError, match="a bug"):
+        main(["detector", "--log-format", "text"])
+
+
+def test_no_password_is_told_with_what_is_no_flag(capsys):
+    assert main(["camera", "--log-format", "text", "rtsp://admin:hunter2@camera"]) == Exit.USAGE
+    assert "hunter2" not in capsys.readouterr().err
 
 
 def test_a_taken_port_is_told(weights, capsys):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from services.environment import prepare_process
+from tests.paths import ROOT
 from tests.services.waiting import LIVENESS_S
 
 VARIABLES = ("YOLO_OFFLINE", "OPENBLAS_NUM_THREADS")
@@ -54,3 +55,37 @@ def test_processes_started_from_here_inherit_it(monkeypatch):
     monkeypatch.delenv("YOLO_OFFLINE")
     prepare_process()
     assert os.environ["YOLO_OFFLINE"] == "true"
+
+
+STREAMS = """
+import os, sys
+closed = sys.argv[1]
+from services.environment import prepare_process
+prepare_process()
+print("to nobody", file=sys.stderr)
+print("to nobody", end="")
+sys.stdin.read()
+next_free = os.open(os.devnull, os.O_RDONLY)
+assert next_free > 2, next_free
+"""
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_leads_nowhere(closed, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(STREAMS)
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" "$1" x {closed}', sys.executable, program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIVENESS_S,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_the_terminal_cannot_show_is_escaped():
+    program = "from services.environment import prepare_process\nprepare_process()\nprint('é \\ud800')"
+    assert printed_by(program, PYTHONIOENCODING="ascii") == "\\xe9 \\ud800\n"

@@ -16,10 +16,10 @@ SHOWN = "rtsp://***@camera/live"
 PROGRAM = """
 import logging, sys, warnings
 import structlog
-from services.logs import configure_logs
+from services.logs import LogSettings, configure_logs
 
 style, url = sys.argv[1:]
-configure_logs(style, "info")
+configure_logs(LogSettings(style, "info"))
 log = structlog.get_logger("test")
 
 def fail():
@@ -133,3 +133,71 @@ def test_text_is_for_people():
     output = written("text", "log.info('source open', width=320)")
     assert "source open" in output
     assert len(output.splitlines()) == 1
+
+
+STRANGER = r"'a\nb\x1b[2J\ud800'"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"log.warning('lost', reason={STRANGER})",
+        f"log.warning({STRANGER})",
+        f"log.warning('lost', **{{{STRANGER}: 1}})",
+        f"log.warning('lost', names=[{STRANGER}])",
+        f"logging.getLogger('aiohttp').warning('lost %s', {STRANGER})",
+    ],
+)
+def test_text_of_strangers_is_escaped(line):
+    output = written("text", line)
+    assert len(output.splitlines()) == 1
+    assert "\x1b[2J" not in output
+    assert "x1b[2J" in output
+    (entry,) = map(json.loads, written("json", line).splitlines())
+    text = json.dumps(entry, ensure_ascii=False)
+    assert "[2J" in text
+    text.encode()  # no half of a pair, which other readers refuse
+
+
+def test_a_traceback_of_a_stranger_moves_no_cursor():
+    output = written("text", f"try: raise ValueError({STRANGER})", "except ValueError: log.exception('lost')")
+    assert "\x1b[2J" not in output
+    assert "ValueError: a\nb\\x1b[2J\\ud800" in output
+
+
+def test_numbers_that_json_does_not_know_are_texts():
+    (line,) = written("json", "log.info('rate', fps=[float('nan'), float('inf'), 1.5])").splitlines()
+    assert json.loads(line, parse_constant=pytest.fail)["fps"] == ["NaN", "Infinity", 1.5]
+
+
+REPEATED = ["for n in range(5): log.warning('packet rejected', stream='door', reason='corrupt', sequence=n)"]
+
+
+def test_a_service_counts_lines_that_repeat_others():
+    quiet = "configure_logs(LogSettings('json', 'info', repeats=False))"
+    entries = [json.loads(line) for line in written("json", quiet, *REPEATED).splitlines()]
+    assert [(entry["sequence"], entry.get("repeated")) for entry in entries] == [(0, None), (4, 4)]
+    entries = [json.loads(line) for line in written("json", *REPEATED).splitlines()]
+    assert len(entries) == 5
+
+
+def test_a_count_of_foreign_lines_is_told():
+    quiet = "configure_logs(LogSettings('json', 'info', repeats=False))"
+    lines = written(
+        "json", quiet, "for _ in range(9): logging.getLogger('asyncio').error('lost')"
+    ).splitlines()
+    assert [json.loads(line).get("repeated") for line in lines] == [None, 8]
+
+
+def test_a_thread_that_fails_is_a_line_of_the_log():
+    lines = written(
+        "json",
+        "import threading",
+        "from services.logs import log_failed_thread",
+        "threading.excepthook = log_failed_thread",
+        "thread = threading.Thread(target=fail, name='worker')",
+        "thread.start(); thread.join()",
+    ).splitlines()
+    (entry,) = map(json.loads, lines)
+    assert (entry["event"], entry["thread"], entry["level"]) == ("thread failed", "worker", "error")
+    assert entry["exception"].endswith(f"ValueError: cannot open {SHOWN}")

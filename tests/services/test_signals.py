@@ -1,0 +1,79 @@
+"""Signals, in programs of their own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.services.waiting import LIVENESS_S
+
+EARLY = """
+import sys, time
+from services.signals import end_on_signals
+end_on_signals(sys.argv[1])
+print("here", flush=True)
+time.sleep(600)
+"""
+LATE = """
+import asyncio, os, signal, sys
+from services.signals import end_on_signals, run_until_stopped
+
+async def serve():
+    print("here", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    await run_until_stopped(serve(), lambda: print("drains", flush=True))
+
+end_on_signals("json")
+asyncio.run(main())
+print("over", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("still here")
+"""
+
+
+def started(program: str, *arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_has_nothing_to_drain_ends_with_one_line(number):
+    with started(EARLY, "auto") as process:
+        process.send_signal(number)
+        _, log = process.communicate(timeout=LIVENESS_S)
+    assert process.returncode == 0
+    entry = json.loads(log)
+    assert (entry["event"], entry["signal"], entry["level"]) == ("ended by a signal", number.name, "info")
+
+
+def test_its_line_is_text_where_logs_are():
+    with started(EARLY, "text") as process:
+        process.terminate()
+        _, log = process.communicate(timeout=LIVENESS_S)
+    assert process.returncode == 0
+    assert log.endswith("ended by a signal signal=SIGTERM\n")
+
+
+def test_the_second_signal_ends_what_drains_and_a_third_what_is_left():
+    with started(LATE) as process:
+        assert process.stdout
+        process.terminate()
+        assert process.stdout.readline() == "drains\n"
+        process.terminate()
+        rest, log = process.communicate(timeout=LIVENESS_S)
+    assert process.returncode == 0
+    assert rest == "drains\nover\n"
+    assert json.loads(log)["event"] == "ended by a signal"
