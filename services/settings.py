@@ -115,7 +115,6 @@ class ServiceSettings(CommandSettings):
         "auto", description="torch device: auto, cpu, cuda, cuda:1...; auto takes CUDA where it is"
     )
     threads: Threads = Field(1, description="torch threads of this process")
-    heartbeat_s: Seconds = Field(20.0, description="seconds between WebSocket pings")
     drain_s: Seconds = Field(5.0, description="seconds that a stop may take to finish frames in flight")
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, else JSON lines"

@@ -74,6 +74,9 @@ class CameraSettings(ServiceSettings):
     rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="how RTSP carries video: tcp or udp")
     open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
     read_timeout_s: Seconds = Field(5.0, description="seconds that a live source may be silent")
+    silence_s: Seconds = Field(
+        3.0, description="seconds without a byte from the detector after which it counts as lost"
+    )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
 

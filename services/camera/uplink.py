@@ -110,12 +110,13 @@ class Uplink:
         url = f"{self._config.detector}/v1/features"
         meter = None
         try:
-            async with connect(url, FEATURES_PROTOCOL, heartbeat_s=self._config.heartbeat_s) as link:
+            async with connect(url, FEATURES_PROTOCOL) as link:
                 meter = WireMeter(self._statistics.metrics, link.wire, self._statistics.wire)
                 await link.send(self._session.hello.text())
                 await run_with_background(
                     self._send_frames(link),
                     self._receive(link, meter),
+                    self._watch(link),
                     self._send_reports(link),
                     self._send_pictures(link),
                 )
@@ -251,6 +252,13 @@ class Uplink:
         self._statistics.observe_link(self._rate.link, self._rate.choice)
 
     # --- beside the frames ---
+
+    async def _watch(self, link: Link) -> None:
+        """Leave a detector that owes an answer and does not say a byte."""
+        limit_s = self._config.silence_s
+        async for silence_s in link.watch():
+            if silence_s >= limit_s and (self._session.unanswered or not self._session.accepted):
+                raise ConnectionLost(f"nothing came from the detector for {limit_s:g} s")
 
     async def _send_reports(self, link: Link) -> None:
         while True:

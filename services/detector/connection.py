@@ -17,7 +17,6 @@ from services.detector.handshake import MIB, AdmittedCamera, Handshake
 from services.detector.inference import Inference
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
-from services.detector.web import websocket_response
 from services.metrics import WireMeter
 from stream.detections import Detections
 from stream.errors import ConnectionLost, SessionError
@@ -28,10 +27,11 @@ from stream.session.messages import FEATURES_PROTOCOL, Preview, RejectReason, Re
 from stream.tasks.background import run_with_background
 from stream.tasks.worker import Worker
 from stream.transport.broadcast import Broadcast
-from stream.transport.websocket import Link, WireBytes
+from stream.transport.websocket import VIOLATIONS, Link, ServerWebSocket, WireBytes
 
 log = structlog.get_logger(__name__)
 
+SILENCE_S = 10.0  # after which a camera that says nothing, not even a ping, is left
 EXTRA_SESSIONS = 16  # cameras that say hello beside those that stream
 
 
@@ -236,19 +236,19 @@ class FeaturesEndpoint:
         """
         settings = self._settings
         largest_mib = max(settings.max_packet_mib, settings.profiles * settings.max_profile_mib)
-        ws = websocket_response(FEATURES_PROTOCOL, largest_mib * MIB, settings.heartbeat_s)
+        ws = ServerWebSocket(FEATURES_PROTOCOL, largest_mib * MIB)
         try:
             await ws.prepare(request)
         except ConnectionError:  # the peer has left
             return ws
         if wire is None:
             return ws
-        link = Link(ws, wire, send_timeout_s=settings.heartbeat_s)
+        link = Link(ws, wire)
         meter = WireMeter(self._statistics.metrics, wire, WireBytes())
         self._open += 1
         try:
             self._check(ws)
-            await self._serve(link, meter)
+            await run_with_background(self._serve(link, meter), _leave_when_silent(link))
             raise SessionError(CloseCode.GOING_AWAY, "detector stops")
         except SessionError as error:
             self._statistics.close(error.code)
@@ -256,7 +256,10 @@ class FeaturesEndpoint:
             log.log(level, "session closed", code=error.code.value, reason=error.reason)
             await link.close(error.code, error.reason)
         except ConnectionLost as lost:
+            if lost.code in VIOLATIONS:
+                self._statistics.close(CloseCode(lost.code))
             log.info("camera left", reason=lost.reason, code=lost.code)
+            link.abort()
         except Exception:  # a defect of ours costs this connection and no other
             self._statistics.close(CloseCode.INTERNAL_ERROR)
             log.exception("session failed")
@@ -286,3 +289,10 @@ class FeaturesEndpoint:
                 stopping=self._stopping,
             )
             await connection.run()
+
+
+async def _leave_when_silent(link: Link) -> None:
+    """Raise SessionError once nothing has come for SILENCE_S."""
+    async for silence_s in link.watch():
+        if silence_s >= SILENCE_S:
+            raise SessionError(CloseCode.TIMEOUT, f"nothing came for {SILENCE_S:g} s")

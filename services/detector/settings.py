@@ -55,6 +55,7 @@ class DetectorSettings(ServiceSettings):
         description="sites whose pages may read this detector in a browser, and under whose names it may be asked: "
         "https://dash.example, separated by commas; *: any",
     )
+    heartbeat_s: Seconds = Field(20.0, description="seconds between WebSocket pings of consumers")
     hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
         64, description="messages kept for a slow subscriber before the oldest goes"

@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import WSMsgType, web
 
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode, close_reason
+from stream.transport.liveness import LOOK_S, PING_S, Idle
+
+CLOSE_S = 2.0  # for the peer to answer a close
+SEND_TIMEOUT_S = 20.0  # in which the peer takes nothing of what waits for it
+
+# What a peer did that is no WebSocket; aiohttp finds it, and these are the codes that it closes with.
+VIOLATIONS = {
+    CloseCode.PROTOCOL_ERROR: "what came is no WebSocket",
+    CloseCode.INVALID_TEXT: "what came as a text is not UTF-8",
+    CloseCode.MESSAGE_TOO_LARGE: "what came is larger than any message of this protocol",
+}
 
 
 @dataclass(slots=True)
@@ -52,50 +63,104 @@ class CountingSocket(socket.socket):
         return count
 
 
-class Link:
-    """One end of a WebSocket connection."""
+async def _close_on_violation(ws: WebSocket, code: int) -> None:
+    """Let the peer read which violation ended the connection: what it still sends is read and thrown away.
 
-    def __init__(
-        self,
-        ws: aiohttp.ClientWebSocketResponse | web.WebSocketResponse,
-        wire: WireBytes,
-        send_timeout_s: float,
-    ) -> None:
+    A socket that is closed with bytes unread resets the connection, and the peer loses what it has not read yet.
+    """
+    connection = ws.get_extra_info("socket")
+    with suppress(ConnectionError, aiohttp.ClientError):
+        reason = close_reason(VIOLATIONS[CloseCode(code)])
+        await ws.send_frame(code.to_bytes(2, "big") + reason, WSMsgType.CLOSE)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            # aiohttp tells nobody about the end of what it throws away.
+            while connection is not None and connection.fileno() != -1:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+class ServerWebSocket(web.WebSocketResponse):
+    """A server's end, of which a Link may be made once it is prepared; it takes messages up to `max_message_bytes`."""
+
+    def __init__(self, protocol: str, max_message_bytes: int) -> None:
+        super().__init__(
+            protocols=(protocol,),
+            compress=False,  # packets do not compress further
+            autoping=False,
+            max_msg_size=max_message_bytes,
+            timeout=CLOSE_S,
+        )
+
+    async def close(self, *, code: int = CloseCode.NORMAL, message: bytes = b"", drain: bool = True) -> bool:
+        if code in VIOLATIONS and not self.closed:
+            await _close_on_violation(self, code)
+        return await super().close(code=code, message=message, drain=drain)
+
+
+class ClientWebSocket(aiohttp.ClientWebSocketResponse):
+    """A client's end."""
+
+    async def close(self, *, code: int = CloseCode.NORMAL, message: bytes = b"") -> bool:
+        if code in VIOLATIONS and not self.closed:
+            await _close_on_violation(self, code)
+        return await super().close(code=code, message=message)
+
+
+WebSocket: TypeAlias = ServerWebSocket | ClientWebSocket
+
+
+class Link:
+    """One end of a WebSocket connection. Somebody has to `watch` it, or a dead peer is never noticed."""
+
+    def __init__(self, ws: WebSocket, wire: WireBytes) -> None:
         self._ws = ws
         self.wire = wire
-        self._send_timeout_s = send_timeout_s
         self._closing = False
+        self._sending = 0  # messages that wait for the peer to take them
+        self._control: asyncio.Task[None] | None = None  # the newest ping or pong
 
     async def send(self, data: bytes | str) -> None:
-        """Send a packet or a text. Raises ConnectionLost, also where the peer takes nothing for too long.
+        """Send a packet or a text. Raises ConnectionLost.
 
-        After `close` nobody reads, and nothing is sent.
+        Waits as long as the peer takes nothing: `watch` ends that. After `close` nobody reads, and nothing is sent.
         """
         if self._closing:
             return
+        self._sending += 1
         try:
-            async with asyncio.timeout(self._send_timeout_s):
-                if isinstance(data, str):
-                    await self._ws.send_str(data)
-                else:
-                    await self._ws.send_bytes(data)
-        except TimeoutError:
-            raise ConnectionLost(f"the peer took nothing for {self._send_timeout_s:g} s") from None
+            if isinstance(data, str):
+                await self._ws.send_str(data)
+            else:
+                await self._ws.send_bytes(data)
         except (ConnectionError, aiohttp.ClientError) as error:
             raise ConnectionLost(str(error) or type(error).__name__, self._ws.close_code or 1006) from None
+        finally:
+            self._sending -= 1
 
     async def receive(self) -> bytes | str:
-        """The next packet or text. Raises ConnectionLost with the peer's close code and reason."""
-        message = await self._ws.receive()
-        if message.type is WSMsgType.BINARY:
-            return bytes(message.data)
-        if message.type is WSMsgType.TEXT:
-            return str(message.data)
-        if message.type is WSMsgType.CLOSE:
-            raise ConnectionLost(message.extra or "closed by the peer", int(message.data or 1005))
-        if message.type is WSMsgType.ERROR:
-            raise ConnectionLost(str(message.data), self._ws.close_code or 1006)
-        raise ConnectionLost("connection closed", self._ws.close_code or 1006)
+        """The next packet or text. Raises ConnectionLost with the peer's close code and reason.
+
+        What the peer sends that is no WebSocket is told with the code that it was closed with.
+        """
+        while True:
+            message = await self._ws.receive()
+            match message.type:
+                case WSMsgType.BINARY:
+                    return bytes(message.data)
+                case WSMsgType.TEXT:
+                    return str(message.data)
+                case WSMsgType.PING:
+                    self._send_control(WSMsgType.PONG, bytes(message.data))
+                case WSMsgType.PONG:
+                    pass
+                case WSMsgType.CLOSE:
+                    raise ConnectionLost(message.extra or "closed by the peer", int(message.data or 1005))
+                case WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
+                    raise ConnectionLost(str(message.data), message.data.code)
+                case WSMsgType.ERROR:
+                    raise ConnectionLost(str(message.data) or type(message.data).__name__)
+                case _:
+                    raise ConnectionLost("the peer ended the connection without a word")
 
     async def __aiter__(self) -> AsyncIterator[bytes | str]:
         """What the peer sends, until `close` is called here. Raises ConnectionLost."""
@@ -107,13 +172,60 @@ class Link:
                     return
                 raise
 
+    async def watch(self) -> AsyncIterator[float]:
+        """Seconds for which no byte has come from the peer, every LOOK_S, for ever.
+
+        Pings the peer, so that one that lives is heard: not by its pong, which waits behind all that is on its way,
+        but because it does the same. Raises ConnectionLost where the peer takes nothing of what waits for it.
+        """
+        loop = asyncio.get_running_loop()
+        pinged_s = now_s = loop.time()
+        silence, standstill = Idle(self.wire.received, now_s), Idle(self.wire.sent, now_s)
+        free = 0  # looks at which nothing waited count as progress
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = loop.time()
+            if now_s - pinged_s >= PING_S - LOOK_S / 2:
+                pinged_s = now_s
+                self._send_control(WSMsgType.PING)
+            free += not self._sending
+            if standstill.look(self.wire.sent + free, now_s) >= SEND_TIMEOUT_S:
+                raise ConnectionLost(f"the peer took nothing for {SEND_TIMEOUT_S:g} s")
+            yield silence.look(self.wire.received, now_s)
+
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Say `code` and `reason` to the peer, and close once it has answered.
+        """Say `code` and `reason` to the peer, and close once it has answered, or not for 2 s.
 
         An iteration that runs in another task ends; one that was cancelled cannot take the answer any more.
         """
         self._closing = True
-        await self._ws.close(code=code, message=close_reason(reason))
+        try:
+            async with asyncio.timeout(2 * CLOSE_S):
+                await self._ws.close(code=code, message=close_reason(reason))
+        except TimeoutError:  # the peer takes nothing, not even this
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once: nothing more is sent, not even what waits."""
+        self._closing = True
+        if self._control is not None:
+            self._control.cancel()
+        connection = self._ws.get_extra_info("socket")
+        if connection is not None and connection.fileno() != -1:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _send_control(self, kind: WSMsgType, data: bytes = b"") -> None:
+        """Send a ping or pong without waiting for it, but none while one waits: a peer may send any number of pings.
+
+        A pong that answers only the newest of several pings is right (RFC 6455, 5.5.3).
+        """
+        if self._control is None or self._control.done():
+            self._control = asyncio.create_task(self._send_frame(kind, data))
+
+    async def _send_frame(self, kind: WSMsgType, data: bytes) -> None:
+        with suppress(ConnectionError, aiohttp.ClientError):  # which `receive` tells
+            await self._ws.send_frame(data, kind)
 
 
 @asynccontextmanager
@@ -121,9 +233,7 @@ async def connect(
     url: str,
     protocol: str,
     *,
-    heartbeat_s: float = 20.0,
     connect_timeout_s: float = 10.0,
-    send_timeout_s: float = 20.0,
     max_message_bytes: int = 4 * 2**20,
 ) -> AsyncIterator[Link]:
     """A link to `url` (ws:// or wss://) that speaks the subprotocol. Raises ConnectionLost."""
@@ -136,16 +246,16 @@ async def connect(
         return connection
 
     connector = aiohttp.TCPConnector(socket_factory=counting_socket)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with aiohttp.ClientSession(connector=connector, ws_response_class=ClientWebSocket) as session:
         try:
             async with asyncio.timeout(connect_timeout_s):
                 ws = await session.ws_connect(
                     url,
                     protocols=(protocol,),
                     compress=0,
-                    heartbeat=heartbeat_s,
+                    autoping=False,
                     max_msg_size=max_message_bytes,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                 )
         except TimeoutError:
             raise ConnectionLost(f"no answer within {connect_timeout_s:g} s") from None
@@ -159,4 +269,10 @@ async def connect(
             # Of several addresses tried at once, one has won.
             winner = ws.get_extra_info("socket").fileno()
             wire = next(candidate.wire for candidate in sockets if candidate.fileno() == winner)
-            yield Link(ws, wire, send_timeout_s)
+            assert isinstance(ws, ClientWebSocket)
+            link = Link(ws, wire)
+            try:
+                yield link
+            except ConnectionLost:
+                link.abort()  # nobody is there to answer a close
+                raise

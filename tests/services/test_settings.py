@@ -52,7 +52,7 @@ def test_is_frozen_and_travels_between_processes(toml):
         ({"source": "0", "detector": "http://x"}, "--detector: must be an address"),
         ({"source": "0", "stream": "a/b"}, "--stream: "),
         ({"source": "0", "window": "0"}, "--window: .*greater than or equal to 1"),
-        ({"source": "0", "heartbeat_s": "nan"}, "--heartbeat-s: "),
+        ({"source": "0", "silence_s": "nan"}, "--silence-s: "),
         ({"source": "0", "log_format": "xml"}, "--log-format: "),
     ],
 )

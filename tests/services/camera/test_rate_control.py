@@ -96,7 +96,7 @@ async def test_follows_a_link_that_shrinks(start_detector, make_camera):
 
 async def test_a_frozen_link_gets_no_more_frames(start_detector, make_camera):
     """One that does not answer is not filled up to the window, and a new connection starts coarse."""
-    patience = {"window": 1000, "heartbeat_s": LIVENESS_S}
+    patience = {"window": 1000, "silence_s": LIVENESS_S}
     async with start_detector(**patience) as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url, source=NOISE, codec=CODEC, target_kbps=5000, **patience)
         playing = asyncio.ensure_future(camera.run())

@@ -70,7 +70,7 @@ async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, m
 
 async def test_a_frozen_link_is_noticed_and_replaced(start_detector, make_camera, tmp_path):
     async with start_detector() as running, chaos_proxy(running.address) as proxy:
-        camera = make_camera(proxy.url, loop=True, heartbeat_s=0.4)
+        camera = make_camera(proxy.url, loop=True, silence_s=0.5)
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 5)
         hole = proxy.begin("blackhole")

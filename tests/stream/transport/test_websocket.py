@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode
+from stream.transport import websocket
 from stream.transport.listener import Listener
-from stream.transport.websocket import Link, connect
+from stream.transport.websocket import Link, ServerWebSocket, connect
 from tests.services.waiting import LIVENESS_S
 
 PROTOCOL = "splitcast.test"
+MAX_MESSAGE_BYTES = 4 * 2**20
 
 
 @asynccontextmanager
@@ -20,11 +24,9 @@ async def serving(answer):
     """URL of a server whose WebSocket handler is `answer(link)`."""
 
     async def handle(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(protocols=(PROTOCOL,))
+        ws = ServerWebSocket(PROTOCOL, MAX_MESSAGE_BYTES)
         await ws.prepare(request)
-        await answer(
-            Link(ws, listener.accepted[request.transport.get_extra_info("peername")].wire, LIVENESS_S)
-        )
+        await answer(Link(ws, listener.accepted[request.transport.get_extra_info("peername")].wire))
         return ws
 
     application = web.Application()
@@ -110,3 +112,242 @@ def test_nobody_there_is_a_loss():
                 pass
 
     asyncio.run(talk())
+
+
+# --- peers that break the WebSocket protocol ---
+
+
+# A peer's bytes, and the code that both ends should learn. A client's frames are masked: here by zeros.
+BROKEN = {
+    "reserved opcode": (b"\x83\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),
+    "text that is not UTF-8": (b"\x81\x81\0\0\0\0\xff", CloseCode.INVALID_TEXT),
+    "message too large": (
+        b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + b"\0\0\0\0" + bytes(MAX_MESSAGE_BYTES + 1),
+        CloseCode.MESSAGE_TOO_LARGE,
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), BROKEN.values(), ids=BROKEN)
+def test_a_client_that_breaks_the_protocol_is_told_so(data, code):
+    """The server knows why it was left without a camera, and the client can read the code behind all that it sent."""
+    told: list[ConnectionLost] = []
+
+    async def listen(link: Link) -> None:
+        with pytest.raises(ConnectionLost) as lost:
+            await link.receive()
+        told.append(lost.value)
+
+    async def talk() -> int | None:
+        async with (
+            serving(listen) as url,
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=(PROTOCOL,)) as ws,
+            asyncio.timeout(LIVENESS_S),
+        ):
+            with ws.get_extra_info("socket").dup() as raw:
+                raw.setblocking(False)
+                await asyncio.get_running_loop().sock_sendall(raw, data)
+            message = await ws.receive()
+            assert message.type is WSMsgType.CLOSE
+            return message.data
+
+    assert asyncio.run(talk()) == code
+    assert [lost.code for lost in told] == [code]
+
+
+@pytest.mark.parametrize(("data", "code"), BROKEN.values(), ids=BROKEN)
+def test_a_server_that_breaks_the_protocol_is_told_so(data, code):
+    heard: list[int | None] = []
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(protocols=(PROTOCOL,))
+        await ws.prepare(request)
+        # A server's frames are not masked.
+        unmasked = bytes([data[0], data[1] & 0x7F]) + data[2:].replace(b"\0\0\0\0", b"", 1)
+        request.transport.write(unmasked)
+        heard.append((await ws.receive()).data)
+        return ws
+
+    async def talk() -> ConnectionLost:
+        application = web.Application()
+        application.router.add_get("/", handle)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            url = f"ws://127.0.0.1:{runner.addresses[0][1]}/"
+            async with asyncio.timeout(LIVENESS_S), connect(url, PROTOCOL) as link:
+                with pytest.raises(ConnectionLost) as lost:
+                    await link.receive()
+        finally:
+            await runner.cleanup()
+        return lost.value
+
+    assert asyncio.run(talk()).code == code
+    assert heard == [code]
+
+
+def test_a_flood_of_pings_ends_as_a_loss():
+    """The peer sends pings without end, reads no pong and leaves without a word."""
+    lost: list[ConnectionLost] = []
+
+    async def listen(link: Link) -> None:
+        with pytest.raises(ConnectionLost) as caught:
+            await link.receive()
+        lost.append(caught.value)
+
+    async def talk() -> None:
+        async with (
+            serving(listen) as url,
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=(PROTOCOL,), autoping=False) as ws,
+        ):
+            for _ in range(20_000):
+                await ws.ping(bytes(100))
+            ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            async with asyncio.timeout(LIVENESS_S):
+                while not lost:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(talk())
+    assert lost[0].code == 1006
+
+
+def test_a_ping_is_answered_with_its_own_data():
+    async def talk() -> bytes:
+        async with (
+            serving(echo) as url,
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=(PROTOCOL,), autoping=False) as ws,
+            asyncio.timeout(LIVENESS_S),
+        ):
+            await ws.ping(b"here?")
+            message = await ws.receive()
+            assert message.type is WSMsgType.PONG
+            return message.data
+
+    assert asyncio.run(talk()) == b"here?"
+
+
+# --- peers that are dead, or slow ---
+
+
+async def _silences(link: Link, enough) -> list[float]:
+    """What `watch` says until it has said enough."""
+    said: list[float] = []
+    async with asyncio.timeout(LIVENESS_S):
+        async for silence_s in link.watch():
+            said.append(silence_s)
+            if enough(said):
+                return said
+    raise AssertionError
+
+
+async def _tick(link: Link) -> None:
+    """Live as a peer does that has nothing to say."""
+    listening = asyncio.create_task(link.receive())
+    try:
+        async for _ in link.watch():
+            if listening.done():
+                return
+    except ConnectionLost:
+        pass
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+def test_a_peer_that_pings_is_never_silent_for_long():
+    async def talk() -> list[float]:
+        async with serving(_tick) as url, connect(url, PROTOCOL) as link:
+            return await _silences(link, lambda said: len(said) == 10)
+
+    assert min(asyncio.run(talk())[3:]) < 1  # a look in two, or nearly, hears the ping of the second before
+
+
+def test_silence_is_counted_until_a_byte_comes():
+    """The peer reads nothing, so it does not even answer pings; then it says something."""
+    speak = asyncio.Event()
+
+    async def stall(link: Link) -> None:
+        await speak.wait()
+        await link.send("here")
+        await asyncio.sleep(2)
+
+    async def talk() -> tuple[float, float]:
+        async with serving(stall) as url, connect(url, PROTOCOL) as link:
+            silent = (await _silences(link, lambda said: said[-1] > 2))[-1]
+            speak.set()
+            return silent, (await _silences(link, lambda said: said[-1] < 1))[-1]
+
+    silent, heard = asyncio.run(talk())
+    assert heard < 1
+    assert silent > 2
+
+
+def test_a_peer_that_takes_nothing_is_lost(monkeypatch):
+    monkeypatch.setattr(websocket, "SEND_TIMEOUT_S", 1.0)
+    over = asyncio.Event()
+
+    async def stall(link: Link) -> None:
+        await over.wait()
+
+    async def talk() -> None:
+        async with serving(stall) as url, connect(url, PROTOCOL) as link:
+            sending = asyncio.create_task(_send_for_ever(link))
+            with pytest.raises(ConnectionLost, match="took nothing for 1 s"):
+                await _silences(link, lambda said: False)
+            sending.cancel()
+            link.abort()
+            over.set()
+
+    asyncio.run(talk())
+
+
+async def _send_for_ever(link: Link) -> None:
+    while True:
+        await link.send(bytes(MAX_MESSAGE_BYTES // 2))
+
+
+def test_a_peer_that_takes_its_time_is_not_lost(monkeypatch):
+    """One message takes longer than the timeout, but bytes of it pass all the time."""
+    monkeypatch.setattr(websocket, "SEND_TIMEOUT_S", 1.0)
+
+    async def sip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", upstream)
+
+        async def answers() -> None:
+            while data := await server_reader.read(65536):
+                writer.write(data)
+
+        answering = asyncio.create_task(answers())
+        while data := await reader.read(2**18):
+            server_writer.write(data)
+            await asyncio.sleep(0.2)
+        answering.cancel()
+        server_writer.close()
+        writer.close()
+
+    async def take(link: Link) -> None:
+        taken.append(len(await link.receive()))
+
+    async def talk() -> None:
+        nonlocal upstream
+        async with serving(take) as url:
+            upstream = int(url.rsplit(":", 1)[1].rstrip("/"))
+            slow = await asyncio.start_server(sip, "127.0.0.1", 0, limit=2**16)
+            port = slow.sockets[0].getsockname()[1]
+            async with connect(f"ws://127.0.0.1:{port}/", PROTOCOL) as link:
+                watching = asyncio.create_task(_silences(link, lambda said: False))
+                await link.send(bytes(MAX_MESSAGE_BYTES - 100))
+                while not taken:
+                    await asyncio.sleep(0.05)
+                    assert not watching.done()
+                watching.cancel()
+                link.abort()
+            slow.close()
+
+    upstream, taken = 0, []
+    asyncio.run(talk())
+    assert taken == [MAX_MESSAGE_BYTES - 100]
