@@ -22,8 +22,8 @@
     └── ConnectionLost               the link is gone
 
 What only says that nothing more comes is no error and stays beside what has ended: `MailboxClosed` in
-`stream.tasks.mailbox`, and `CaptureEnded` in `stream.sources.capture`, which starts itself and imports nothing of
-ours. A value that makes no sense to whoever wrote the call is a plain ValueError.
+`stream.tasks.mailbox`, and `CaptureEnded` in `stream.sources.capture`. A value that makes no sense to whoever wrote
+the call is a plain ValueError.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from stream.sources.base import FrameUnreadable, SourceConnected, SourceLost, SourceRetry
-from stream.sources.capture import SLOTS, CaptureRequest, FreeSlots, Release, explain
+from stream.sources.cameras import explain
+from stream.sources.capture_child import FreeSlots
+from stream.sources.capture_messages import SLOTS, CaptureRequest, Release
 from stream.sources.opening import open_source
 from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.watching import (
@@ -52,14 +54,11 @@ class VideoCapture:
         self.number += 1
         return self.take()
 
-    def retrieve(self, image):
+    def retrieve(self):
         if not self.decodes():
             return False, None
         height, width = self.size()
-        if image is None or image.shape != (height, width, 3):
-            image = np.empty((height, width, 3), np.uint8)
-        image[:] = self.number % 256
-        return True, image
+        return True, np.full((height, width, 3), self.number % 256, np.uint8)
 
     def size(self):
         return 240, 320
@@ -197,12 +196,12 @@ def decodes(self):
 async def test_a_camera_of_which_nothing_can_be_decoded_is_lost(fake_webcam):
     fake_webcam("""
         def decodes(self):
-            return self.number < 5
+            return self.number < 20
     """)
     events = Events()
     async with open_source("3", IMPATIENT, events) as source, drained(source):
         lost = await events.until(SourceLost)
-        assert "decoded for 1." in lost.reason
+        assert "for a picture that can be decoded" in lost.reason
         assert len(events.of(FrameUnreadable)) > SLOTS
         await events.until(SourceConnected, 2)
 
@@ -210,19 +209,19 @@ async def test_a_camera_of_which_nothing_can_be_decoded_is_lost(fake_webcam):
 async def test_a_read_that_returns_late_is_a_stall(fake_webcam):
     fake_webcam("""
         def take(self):
-            time.sleep(1.2 if self.number == 5 else 0)
+            time.sleep(1.2 if self.number == 20 else 0)
             return True
     """)
     events = Events()
     async with open_source("3", IMPATIENT, events) as source, drained(source):
         lost = await events.until(SourceLost)
-    assert "no picture for 1." in lost.reason
+    assert "for a picture" in lost.reason
 
 
 async def test_a_read_that_never_returns_is_ended(fake_webcam):
     fake_webcam("""
         def take(self):
-            time.sleep(3600 if self.number == 5 else 0)
+            time.sleep(3600 if self.number == 20 else 0)
             return True
     """)
     events = Events()
@@ -271,7 +270,9 @@ async def test_an_error_of_the_library_is_told_without_credentials(fake_webcam):
 )
 def test_what_ffmpeg_takes_for_the_host_is_not_told_where_it_may_be_the_password(target, told):
     complaint = "[tcp @ 0x55] Failed to resolve hostname hunter2: Name or service not known\n"
-    reason = explain(CaptureRequest(target, 5.0, 5.0, "tcp"), 0.1, complaint)
+    reason = explain(
+        CaptureRequest(target, is_device=False, open_timeout_s=5.0, rtsp_transport="tcp"), 0.1, complaint
+    )
     assert ("Failed to resolve hostname hunter2" in reason) == told
     assert ("hunter2" in reason) == told
     assert ("%2F" in reason) != told

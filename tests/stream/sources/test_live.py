@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from itertools import pairwise
 
 import pytest
 
-from stream.sources.base import CaptureOptions, SourceConnected, SourceLost, SourceRetry
+from stream.sources.base import (
+    CaptureOptions,
+    PictureSizeChanged,
+    SourceConnected,
+    SourceLost,
+    SourceRetry,
+)
+from stream.sources.capture_messages import Opened
+from stream.sources.live import Pace, next_message
 from stream.sources.opening import open_source
 from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.watching import (
@@ -66,18 +76,21 @@ async def test_a_frame_belongs_to_the_consumer(camera):
         first.image[:] = 0
 
 
-async def test_pictures_stay_readable_when_the_camera_changes_its_resolution(camera):
-    """OpenCV may scale them to the first size; whatever it delivers must arrive whole."""
-    events = Events()
-    async with open_source(camera.url, IMPATIENT, events) as source:
-        await receive(source, 5)
-        for size in [(640, 480), (160, 120)]:
+async def test_pictures_of_another_size_come_as_they_are_and_are_announced(camera):
+    seen = []
+    async with asyncio.timeout(LIVENESS_S), open_source(camera.url, CaptureOptions(), seen.append) as source:
+        for size in [(320, 240), (640, 480), (160, 120)]:
             camera.size = size
             changed_from = camera.number
-            async with asyncio.timeout(LIVENESS_S):
-                while number_of((await anext(source)).image) < changed_from + 5:
-                    pass
-    assert events.of(SourceLost) == []
+            while True:
+                frame = await anext(source)
+                last = next(event for event in reversed(seen) if hasattr(event, "width"))
+                assert (frame.width, frame.height) == (last.width, last.height)
+                if number_of(frame.image) >= changed_from + 5:
+                    break
+            assert (frame.width, frame.height) == size
+    sizes = [event for event in seen if isinstance(event, PictureSizeChanged)]
+    assert sizes == [PictureSizeChanged(640, 480), PictureSizeChanged(160, 120)]
 
 
 async def test_a_camera_that_goes_away_is_awaited(camera):
@@ -102,9 +115,11 @@ async def test_a_frozen_camera_is_lost_and_found(camera):
     events = Events()
     async with open_source(camera.url, IMPATIENT, events) as source, drained(source):
         await events.until(SourceConnected)
+        while camera.number < 20:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         camera.flowing.clear()
         lost = await events.until(SourceLost)
-        assert "no picture" in lost.reason
+        assert "for a picture" in lost.reason
         camera.flowing.set()
         await events.until(SourceConnected, 2)
 
@@ -179,7 +194,7 @@ async def test_a_killed_capture_process_is_replaced(camera):
 
 
 async def test_a_silent_capture_process_is_killed(camera):
-    """The last resort: the child itself hangs, timeouts and all, as in a camera's driver."""
+    """The child itself hangs, as in a camera's driver."""
     events = Events()
     async with open_source(camera.url, IMPATIENT, events) as source:
         await receive(source, 3)
@@ -192,16 +207,61 @@ async def test_a_silent_capture_process_is_killed(camera):
         assert not is_running(child)
 
 
-async def test_a_busy_event_loop_is_not_taken_for_a_lost_camera(camera):
-    events = Events()
-    async with open_source(camera.url, IMPATIENT, events) as source:
-        await receive(source, 3)
-        (child,) = capture_children()
-        # The HTTP camera stands still too, but the child has at least one picture to say by then.
-        time.sleep(0.3)  # noqa: ASYNC251
-        await receive(source, 3)
-        assert capture_children() == [child]
-    assert events.of(SourceLost) == []
+class TalkingProcess:
+    """A capture process of which only the messages matter."""
+
+    def __init__(self):
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+
+    def say(self) -> None:
+        self._theirs.send(b".")
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def receive(self) -> Opened | None:
+        try:
+            return Opened() if self._ours.recv(1) else None
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+async def test_a_busy_event_loop_is_not_taken_for_a_lost_camera():
+    """What came while the loop stood still is taken, though its time is over."""
+    with contextlib.closing(TalkingProcess()) as process:
+        process.say()
+        assert await next_message(process, timeout_s=-1.0) == Opened()
+        waiting = asyncio.create_task(next_message(process, timeout_s=0.05))
+        await asyncio.sleep(0)
+        process.say()
+        time.sleep(0.2)  # noqa: ASYNC251
+        assert await waiting == Opened()
+        assert await next_message(process, timeout_s=0.05) is None
+
+
+@pytest.mark.parametrize(
+    ("fps", "patience_s"), [(25, 3), (5, 3), (3, 10 / 3), (1, 10), (0.5, 20)], ids=lambda value: f"{value:g}"
+)
+def test_a_camera_may_be_silent_for_three_seconds_or_ten_of_its_periods(fps, patience_s):
+    pace = Pace(timeout_s=3.0)
+    for number in range(11):
+        assert pace.patience_s == 10
+        pace.picture(round(number * 1e9 / fps))
+    assert pace.patience_s == pytest.approx(patience_s)
+
+
+def test_a_slower_frame_rate_is_followed():
+    pace = Pace(timeout_s=3.0)
+    for number in range(100):
+        pace.picture(number * 40_000_000)
+    for number in range(5, 15):
+        pace.picture(number * 10**9)
+    assert pace.patience_s == pytest.approx(10, abs=1)
 
 
 async def test_connections_leave_nothing_open(camera):
@@ -234,3 +294,15 @@ async def test_a_webcam_that_is_not_there_is_awaited():
         lost = await events.until(SourceLost, 2)
         assert "there is no /dev/video99" in lost.reason
     assert_nothing_left()
+
+
+async def test_the_capture_process_outlives_a_lost_camera(camera):
+    events = Events()
+    async with open_source(camera.url, IMPATIENT, events) as source, drained(source):
+        await events.until(SourceConnected)
+        (child,) = capture_children()
+        await camera.stop()
+        await events.until(SourceLost, 2)
+        await camera.start()
+        await events.until(SourceConnected, 2)
+        assert capture_children() == [child]

@@ -102,7 +102,7 @@ def capture_children(parent: int | None = None) -> list[int]:
         with contextlib.suppress(OSError):
             state, ppid = status.read_text().rsplit(")", 1)[1].split()[:2]
             command = (status.parent / "cmdline").read_bytes()
-            if int(ppid) == parent and state != "Z" and b"capture.py" in command:
+            if int(ppid) == parent and state != "Z" and b"stream.sources.capture_child" in command:
                 children.append(int(status.parent.name))
     return children
 
