@@ -33,7 +33,7 @@ class CameraSettings(ServiceSettings):
 
     source: str = Field(
         min_length=1,
-        description="0 (webcam), rtsp://..., a video file, a folder of images, or demo (a virtual camera)",
+        description="0 or /dev/... (webcam), rtsp://..., a video file, a folder of images, or demo (a virtual camera)",
     )
     detector: Annotated[str, AfterValidator(websocket_url)] = Field(
         f"ws://127.0.0.1:{DEFAULT_PORT}", description="address of the detector"
@@ -73,7 +73,10 @@ class CameraSettings(ServiceSettings):
     frames: Count | None = Field(None, description="stop after so many frames (default: never)")
     rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="how RTSP carries video: tcp or udp")
     open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
-    read_timeout_s: Seconds = Field(5.0, description="seconds that a live source may be silent")
+    read_timeout_s: Seconds = Field(
+        3.0,
+        description="seconds that a live source may be silent, or ten periods of its frame rate if longer",
+    )
     silence_s: Seconds = Field(
         3.0, description="seconds without a byte from the detector after which it counts as lost"
     )
