@@ -32,7 +32,7 @@ class CannotOpen(Exception):
         self.failure = failure
 
 
-class Camera(Protocol):
+class LiveCamera(Protocol):
     """A camera that is open."""
 
     @property

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from stream.sources.cameras import Camera, CannotOpen, NetworkCamera, Webcam
+from stream.sources.cameras import CannotOpen, LiveCamera, NetworkCamera, Webcam
 from stream.sources.capture_messages import (
     CLOSE_S,
     MESSAGE_BYTES,
@@ -112,7 +112,7 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
     """Capture until the camera or the parent is gone."""
     parent.tell(Opening())
     try:
-        camera: Camera = Webcam(request) if request.is_device else NetworkCamera(request)
+        camera: LiveCamera = Webcam(request) if request.is_device else NetworkCamera(request)
     except CannotOpen as error:
         parent.tell(Lost(str(error), error.failure.value))
         return
@@ -121,7 +121,7 @@ def _capture(parent: _Parent, request: CaptureRequest) -> None:
         _capture_from(camera, parent)
 
 
-def _capture_from(camera: Camera, parent: _Parent) -> None:
+def _capture_from(camera: LiveCamera, parent: _Parent) -> None:
     memory: PictureMemory | None = None
     stillness = Stillness()
     count = damaged = 0
