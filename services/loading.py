@@ -1,16 +1,19 @@
-"""The network that both services load, from their settings."""
+"""The network that services and commands load, from their settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import torch
 
 from services.errors import SettingsError
 from services.settings import ServiceSettings
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +42,20 @@ def choose_device(device: str) -> str:
 def load_network(config: ServiceSettings) -> LoadedModel:
     """Find, read and place the configured network. Raises WeightsError or CheckpointError."""
     torch.set_num_threads(config.threads)
-    path = find_weights(config.model, config.cache)
-    return LoadedModel(Path(config.model).stem, load_model(path, choose_device(config.device)))
+    name = (
+        Path(config.model).stem.encode(errors="backslashreplace").decode()
+    )  # it goes into messages and metrics
+    return LoadedModel(name, find_model(config.model, choose_device(config.device), config.cache))
+
+
+def find_model(model: str, device: str = "cpu", cache: Path | None = None) -> Model:
+    """A network by name or path, on a device. Raises WeightsError or CheckpointError."""
+    loaded = load_model(find_weights(model, cache), device)
+    if loaded.unnamed:
+        log.warning(
+            "the checkpoint does not name all its classes: the others are called class0, class1 and so on",
+            model=model,
+            unnamed=loaded.unnamed,
+            classes=len(loaded.names),
+        )
+    return loaded

@@ -59,8 +59,11 @@ class MissingWeights(WeightsError):
     """A path at which there is no file."""
 
     def __init__(self, path: Path) -> None:
+        what = (
+            "that is a folder" if path.is_dir() else "it is no file" if path.exists() else "there is no file"
+        )
         super().__init__(
-            f"no weights at {path}; give an existing .pt file, or a name such as yolov5n to fetch one"
+            f"no weights at {path}: {what}; give an existing .pt file, or a name such as yolov5n to fetch one"
         )
         self.path = path
 

@@ -20,13 +20,12 @@ from services.calibration.sensitivity import fisher_samples
 from services.calibration.settings import CalibrateSettings
 from services.calibration.step_network import train_step_network
 from services.evaluation.dataset import read_images
-from services.loading import choose_device
+from services.loading import choose_device, find_model
 from services.settings import require_folder_of
 from stream.atomic_file import replacing
 from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
-from stream.network.download import find_weights
-from stream.network.model import Model, load_model
+from stream.network.model import Model
 from stream.sources.files import read_image
 
 
@@ -43,7 +42,7 @@ def run_calibrate(settings: CalibrateSettings) -> None:
     if images < MIN_SAMPLES:
         raise SourceError(f"calibration takes {MIN_SAMPLES} images or more; {settings.images} gives {images}")
     torch.set_num_threads(settings.threads)
-    model = load_model(find_weights(settings.model), choose_device(settings.device))
+    model = find_model(settings.model, choose_device(settings.device))
     # Neither dates nor paths: the profile's hash is to say what it was made from, not when or where.
     metadata: dict[str, str | int] = {
         "model": Path(settings.model).stem,

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from codec.layout import raw_bytes
 from services.commands.settings import PointsSettings
+from services.loading import find_model
 from services.units import KB
 from stream.letterbox import check_size, parse_size
 from stream.network.cut import Point, canvas_stride, points, strides
-from stream.network.download import find_weights
-from stream.network.model import load_model, skeleton
+from stream.network.model import skeleton
 from stream.network.names import MODELS
 
 
@@ -22,7 +22,7 @@ def find_points(model: str, size: tuple[int, int]) -> tuple[Point, ...]:
 
     `size` is (H, W) of the canvas in pixels. Raises WeightsError, CheckpointError, InvalidSize.
     """
-    graph = skeleton(model) if model in MODELS else load_model(find_weights(model)).graph
+    graph = skeleton(model) if model in MODELS else find_model(model).graph
     check_size(size, canvas_stride(strides(graph)))
     return points(graph, size)
 

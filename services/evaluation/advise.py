@@ -34,15 +34,14 @@ from services.evaluation.placements import (
 )
 from services.evaluation.point_costs import PointCost, point_costs
 from services.evaluation.settings import AdviseSettings
-from services.loading import choose_device
+from services.loading import choose_device, find_model
 from services.profiles import read_profile
 from services.settings import require_folder_of
 from services.units import KB
 from stream.errors import SourceError, UnknownSplitPoint
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.cut import split_points
-from stream.network.download import find_weights
-from stream.network.model import Model, load_model
+from stream.network.model import Model
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.split import picture_tensor
 from stream.sources.virtual import is_virtual
@@ -136,7 +135,7 @@ def run_advise(settings: AdviseSettings) -> None:
     link = LinkModel(settings.link_kbps, settings.rtt_ms, settings.detector_speed)
     dataset = _dataset(settings.source, settings.frames)
     torch.set_num_threads(settings.threads)
-    model = load_model(find_weights(settings.model), choose_device(settings.device))
+    model = find_model(settings.model, choose_device(settings.device))
     with Progress(console=Console(stderr=True)) as progress:
         advice = trial.advise(model, dataset, link, settings.fps, progress)
     console = Console()

@@ -28,15 +28,14 @@ from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
 from services.evaluation.scores import EvaluationRecord, Scores, make_record
 from services.evaluation.settings import EvaluateSettings
 from services.evaluation.summary import print_summary
-from services.loading import choose_device
+from services.loading import choose_device, find_model
 from services.profiles import resolve
 from services.settings import require_folder_of
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
 from stream.letterbox import parse_size
-from stream.network.download import find_weights
-from stream.network.model import Model, load_model
+from stream.network.model import Model
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.split import Head, Tail, Unsplit
 
@@ -168,7 +167,7 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     sources = _sources(settings)
     torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
-    model = load_model(find_weights(settings.model), device)
+    model = find_model(settings.model, device)
     codecs = _with_profile(codecs, model, settings.split, settings.profile)
     provenance = _provenance(settings, model, device)
     records: list[EvaluationRecord] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from services.errors import SettingsError
+from services.loading import find_model
 from services.study.classification import Classification
 from services.study.detection import Detection
 from services.study.record import RANDOM
@@ -19,9 +20,8 @@ from stream.network.classifier import (
     load_classifier,
     random_classifier,
 )
-from stream.network.download import find_weights
-from stream.network.model import load_model, random_model
-from stream.network.names import DEFAULT_SPLIT, DEMO, MODELS
+from stream.network.model import random_model
+from stream.network.names import DEFAULT_SPLIT, DEMO, MODELS, is_path
 
 DEFAULT = ("yolov5n", "vgg16", "resnet50", "resnet152")
 
@@ -42,7 +42,7 @@ class NetworkSpec:
         """Raises SettingsError."""
         official = (*MODELS, *CLASSIFIERS, DEMO)
         head, _, weights = text.partition("=")
-        if not weights and Path(head).suffix in (".pt", ".safetensors"):
+        if not weights and head.partition("@")[0] not in official and is_path(head):
             return cls(Path(head).stem, DEFAULT_SPLIT, head)
         name, _, split = head.partition("@")
         if name not in official and weights in ("", RANDOM):
@@ -71,5 +71,5 @@ class NetworkSpec:
             file = Path(self.weights).expanduser() if self.weights else find_classifier_weights(self.name)
             classifier = load_classifier(self.name, file, device)
             return Classification(self.name, classifier, classifier.weights_hash, self.split)
-        model = load_model(find_weights(self.weights or self.name), device)
+        model = find_model(self.weights or self.name, device)
         return Detection(self.name, model, model.weights_hash, self.split, size)

@@ -8,7 +8,7 @@ could run anything. Here the program is followed by a small interpreter, whose o
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -18,12 +18,15 @@ import torch
 
 from stream.errors import CheckpointError, UnreadableCheckpoint
 from stream.network.checkpoint_archive import CheckpointArchive, open_archive
+from stream.network.class_names import class_names
+from stream.network.file_kind import what_it_is
 from stream.network.pickle_reader import PickledObject, PickleReader, StoredTensor
 
 _MAX_ENTRIES = 20_000  # modules and tensors; a shared one may stand for a tree of any size
 _MAX_PATH = 200  # characters of a module's or tensor's path; a module may even contain itself
-_MAX_NAME = 200  # characters of one of the network's classes, and of an error that is passed on
-_MAX_CLASSES = 4096
+_MAX_REASON = 200  # characters of an error that is passed on
+_MAX_WRAPPERS = 8  # one in another
+_WRAPPED = ("module", "model", "ema")  # where DataParallel, AutoShape, ModelEMA and the like keep the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Checkpoint:
     """What a YOLOv5 checkpoint holds, before anything is built from it."""
 
     yaml: Mapping[str, object]  # untrusted: the network's description as its author wrote it
-    names: tuple[str, ...] | None  # of the classes
+    names: tuple[str | None, ...] | None  # of the classes, None for one without a name
     state: dict[str, torch.Tensor]  # parameters and buffers as stored, keyed as by torch's state_dict
     activations: dict[str, PickledObject]  # of each convolution, by the path of its module
 
@@ -44,7 +47,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     with _translated(path), path.open("rb") as file, open_archive(file) as archive:
         contents = CheckpointArchive(archive)
-        model = _find_model(PickleReader(contents.storage).read(contents.pickle()))
+        root = PickleReader(contents.storage).read(contents.pickle())
+        candidates = _find_models(root)
+        model = candidates[0]
         tensors, activations = _walk(model)
         if sum(stored.dtype.itemsize * prod(stored.shape) for stored in tensors.values()) > contents.size:
             # Each tensor fits its storage, but many of them may share one: the file would grow in memory.
@@ -55,7 +60,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise UnreadableCheckpoint(
                 "lacks the description of its network (yaml); use an official checkpoint"
             )
-        return Checkpoint(yaml, _class_names(model.state.get("names")), state, activations)
+        return Checkpoint(yaml, _find_names(root, candidates), state, activations)
 
 
 @contextmanager
@@ -68,26 +73,54 @@ def _translated(path: Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise UnreadableCheckpoint(f"no checkpoint at {path}") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise UnreadableCheckpoint(f"{path} cannot be read: {error.strerror}") from error
     except zipfile.BadZipFile as error:
-        raise UnreadableCheckpoint(
-            f"{path} is not a whole PyTorch zip checkpoint ({error}); fetch it again, "
-            "or re-save a file from before PyTorch 1.6 with a newer one"
-        ) from error
+        raise UnreadableCheckpoint(f"{path} is {what_it_is(path)}") from error
     except Exception as error:  # damaged bytes make zipfile and pickletools raise a dozen unrelated types
-        shown = repr(error)[:_MAX_NAME]
+        shown = repr(error)[:_MAX_REASON]
         raise UnreadableCheckpoint(f"{path} is damaged ({shown}); fetch it again") from error
 
 
-def _find_model(root: object) -> PickledObject:
+def _find_models(root: object) -> list[PickledObject]:
+    """The networks in a checkpoint, the one to use first. Raises UnreadableCheckpoint where there is none."""
+    if isinstance(root, PickledObject):  # torch.save(model, path)
+        return [_unwrapped(root)]
     if not isinstance(root, dict):
         raise UnreadableCheckpoint("not a YOLOv5 checkpoint: it should be a dictionary with a 'model'")
-    for key in ("ema", "model"):
-        match root.get(key):
-            case PickledObject() as model:
-                return model
-    raise UnreadableCheckpoint(
-        "not a YOLOv5 checkpoint: it has no 'model' module (a bare state dict lacks the network's description)"
-    )
+    models = [_unwrapped(root[key]) for key in ("ema", "model") if isinstance(root.get(key), PickledObject)]
+    if models:
+        return models
+    nested = [value for value in root.values() if isinstance(value, dict)]
+    if any(isinstance(value, StoredTensor) for table in (root, *nested) for value in table.values()):
+        raise UnreadableCheckpoint(
+            "a bare state dict: weights without the description of their network; save the network itself, with "
+            "torch.save({'model': model}, path)"
+        )
+    raise UnreadableCheckpoint("not a YOLOv5 checkpoint: it has no 'model' module")
+
+
+def _unwrapped(model: PickledObject) -> PickledObject:
+    """The network inside DataParallel and whatever else a training script has put around it."""
+    inner = model
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(inner.state.get("yaml"), dict):
+            return inner
+        held = {**inner.state, **inner.children("_modules")}
+        inside = next((held[name] for name in _WRAPPED if isinstance(held.get(name), PickledObject)), None)
+        if not isinstance(inside, PickledObject):
+            break
+        inner = inside
+    return model
+
+
+def _find_names(root: object, models: Sequence[PickledObject]) -> tuple[str | None, ...] | None:
+    """Names of the classes, from wherever a training script has left them."""
+    found = [model.state.get("names") for model in models]
+    if isinstance(root, dict):
+        found.append(root.get("names"))
+    found += [yaml.get("names") for model in models if isinstance(yaml := model.state.get("yaml"), dict)]
+    return next((names for names in map(class_names, found) if names is not None), None)
 
 
 def _walk(model: PickledObject) -> tuple[dict[str, StoredTensor], dict[str, PickledObject]]:
@@ -116,17 +149,3 @@ def _walk(model: PickledObject) -> tuple[dict[str, StoredTensor], dict[str, Pick
                 if name == "act":
                     activations[path] = child
     return tensors, activations
-
-
-def _class_names(names: object) -> tuple[str, ...] | None:
-    """Class names in the order of their indices, from a list or from a dictionary by index."""
-    if isinstance(names, dict):
-        names = [names[key] for key in sorted(key for key in names if isinstance(key, int))]
-    if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
-        return None
-    # A text or a number of any length may stand in every place of the list.
-    if len(names) > _MAX_CLASSES or any(
-        len(name) > _MAX_NAME if isinstance(name, str) else name.bit_length() > 64 for name in names
-    ):
-        raise UnreadableCheckpoint("the network has too many classes, or names too long")
-    return tuple(str(name) for name in names)

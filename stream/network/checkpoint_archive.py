@@ -9,6 +9,7 @@ from typing import IO
 import torch
 
 from stream.errors import UnreadableCheckpoint
+from stream.network.file_kind import zip_kind
 from stream.network.pickle_reader import StoredTensor
 
 # A yolov5x with its averaged copy and its optimizer describes itself in 0.5 MB and 0.2 million steps.
@@ -34,10 +35,10 @@ class CheckpointArchive:
         members = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise UnreadableCheckpoint("a zip file, but not a PyTorch checkpoint: it has no data.pkl")
+            raise UnreadableCheckpoint(zip_kind(archive))
         self._root = pickles[0].removesuffix("data.pkl")
         if f"{self._root}constants.pkl" in members:
-            raise UnreadableCheckpoint("a TorchScript export; use the .pt file it was exported from")
+            raise UnreadableCheckpoint(zip_kind(archive))
         # PyTorch stores without compression, so the parts together cannot be larger than the file: no zip bombs.
         if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
             raise UnreadableCheckpoint(

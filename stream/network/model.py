@@ -20,8 +20,9 @@ from stream.network.anchor_head import ANCHORS, AnchorDetect
 from stream.network.architecture import Layer, build_layers, description
 from stream.network.checkpoint import Checkpoint, read_checkpoint
 from stream.network.cut import canvas_stride, strides
+from stream.network.file_kind import is_safetensors
 from stream.network.graph import Graph
-from stream.network.names import MODELS, SAFETENSORS
+from stream.network.names import MODELS
 from stream.network.pickle_reader import PickledObject
 from stream.network.safetensors_file import read_safe_checkpoint
 from stream.network.trial import check_runs
@@ -40,6 +41,7 @@ class Model:
         str  # SHA-256, 64 hexadecimal digits; equal for equal weights, in whatever precision they were saved
     )
     stride: int  # both sides of a canvas are multiples of it, in pixels: 32, or 64 for a P6 network
+    unnamed: int = 0  # classes that the checkpoint does not name: class0, class1 and so on, by their numbers
 
     @property
     def device(self) -> torch.device:
@@ -52,7 +54,7 @@ def load_model(weights: Path, device: str | torch.device = "cpu") -> Model:
     What it cannot compute is found here: every weight is finite, and every layer has been run once.
     Raises CheckpointError: UnreadableCheckpoint, UnsafeCheckpoint, UnsupportedLayer or BrokenNetwork.
     """
-    checkpoint = read_safe_checkpoint(weights) if weights.suffix == SAFETENSORS else read_checkpoint(weights)
+    checkpoint = read_safe_checkpoint(weights) if is_safetensors(weights) else read_checkpoint(weights)
     family = _family(checkpoint)
     network = _network(checkpoint.yaml, family, _anchors_per_level(checkpoint), checkpoint.activations)
     state = dict(checkpoint.state)
@@ -61,10 +63,11 @@ def load_model(weights: Path, device: str | torch.device = "cpu") -> Model:
             state.pop(name), torch.float32, name, str(weights)
         )  # computed from `anchors`, but it must be sound
     load_state(network.modules, state, str(weights))
-    names = checkpoint.names or tuple(f"class{index}" for index in range(network.classes))
-    if len(names) != network.classes:
-        raise UnreadableCheckpoint(f"{weights} names {len(names)} classes but predicts {network.classes}")
-    model = _finished(network, family, names, torch.device(device))
+    found = (None,) * network.classes if checkpoint.names is None else checkpoint.names
+    if len(found) != network.classes:
+        raise UnreadableCheckpoint(f"{weights} names {len(found)} classes but predicts {network.classes}")
+    names = tuple(f"class{number}" if name is None else name for number, name in enumerate(found))
+    model = _finished(network, family, names, torch.device(device), unnamed=found.count(None))
     try:
         check_runs(model.graph, model.stride, network.classes, model.device)
     except BrokenNetwork as error:
@@ -236,7 +239,9 @@ def _converted(value: torch.Tensor, dtype: torch.dtype, name: str, file: str) ->
     return converted
 
 
-def _finished(network: _Structure, family: Family, names: tuple[str, ...], device: torch.device) -> Model:
+def _finished(
+    network: _Structure, family: Family, names: tuple[str, ...], device: torch.device, unnamed: int = 0
+) -> Model:
     digest = weights_hash(network.modules.state_dict())
     network.modules.requires_grad_(False)
     for module in network.modules.modules():
@@ -249,7 +254,7 @@ def _finished(network: _Structure, family: Family, names: tuple[str, ...], devic
             module.forward = module.forward_fuse
     # Channels-last weights make convolutions 1.1 to 1.4 times faster on a CPU.
     network.modules.to(device).to(memory_format=torch.channels_last)
-    return Model(network.graph, names, family, digest, network.stride)
+    return Model(network.graph, names, family, digest, network.stride, unnamed)
 
 
 def weights_hash(state: Mapping[str, torch.Tensor]) -> str:

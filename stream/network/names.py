@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 MODELS = tuple(f"yolov5{scale}{suffix}" for suffix in ("", "u") for scale in "nsmlx")
 """Names of the official networks: yolov5n to yolov5x and, anchor-free, yolov5nu to yolov5xu."""
 
@@ -12,4 +14,10 @@ DEFAULT_SPLIT = "4.m"
 """Where a network is split unless told otherwise: the bottlenecks' end in layer 4, two tensors of which cross."""
 
 SAFETENSORS = ".safetensors"
-"""Suffix of checkpoints without a pickle; every other one ends in .pt."""
+"""Suffix of checkpoints without a pickle; others mostly end in .pt."""
+
+
+def is_path(model: str) -> bool:
+    """Whether a model that is given by name or path is a path: by its folder or its ending, or because it is there."""
+    path = Path(model).expanduser()
+    return model not in (*MODELS, DEMO) and (len(path.parts) > 1 or bool(path.suffix) or path.is_file())

@@ -42,20 +42,23 @@ _ALLOWED_PREFIXES = (
     "yolov5.models.",
     "yolov5.utils.",
     "ultralytics.",
+    "torch.distributed.",
     "torch.nn.",
     "pathlib.",
     "datetime.",
 )
-_CONTAINERS = ("dict", "frozenset", "list", "set")
+_BUILTINS = ("bool", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple", "unicode")
 _ALLOWED_NAMES = frozenset(
     {
         *_DTYPES,
-        *(f"{builtins}.{kind}" for builtins in ("__builtin__", "builtins") for kind in _CONTAINERS),
+        *(f"{builtins}.{kind}" for builtins in ("__builtin__", "builtins") for kind in _BUILTINS),
         "_codecs.encode",
         "argparse.Namespace",
         "collections.Counter",
         "collections.OrderedDict",
         "collections.defaultdict",
+        "cloudpickle.cloudpickle._make_dict_keys",
+        "cloudpickle.cloudpickle._make_dict_values",
         "numpy.dtype",
         "numpy.ndarray",
         "numpy.core.multiarray._reconstruct",
@@ -75,22 +78,29 @@ _ALLOWED_NAMES = frozenset(
 )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PickledObject:
     """An object of the pickle, reduced to the name of its class and its attributes."""
 
     kind: str  # full dotted name, for example "models.common.Conv"
+    arguments: tuple[object, ...] = ()  # that it was made from
     state: dict[str, object] = field(default_factory=dict)
+    built: tuple[object, ...] = ()  # its state where that is not made of dictionaries, as numpy's is
 
     @property
     def name(self) -> str:
         """Class name without its module."""
         return self.kind.rpartition(".")[2]
 
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"  # what it holds may hold itself, or the same thing a thousand times
+
     def children(self, group: str) -> Mapping[str, object]:
         """One of a torch module's own tables: `_modules`, `_parameters` or `_buffers`; empty if absent."""
         table = self.state.get(group)
-        return {str(key): value for key, value in table.items()} if isinstance(table, dict) else {}
+        if not isinstance(table, dict):
+            return {}
+        return {key: value for key, value in table.items() if isinstance(key, str)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +186,9 @@ class PickleReader:
             case "TUPLE":
                 stack.append(tuple(self._pop_to_mark()))
             case "EMPTY_LIST" | "EMPTY_SET":
-                stack.append([])
+                stack.append(_collected(opcode, []))
             case "LIST" | "FROZENSET":
-                stack.append(self._pop_to_mark())
+                stack.append(_collected(opcode, self._pop_to_mark()))
             case "EMPTY_DICT":
                 stack.append({})
             case "DICT":
@@ -279,13 +289,15 @@ class PickleReader:
                 return _tensor(storage, offset, shape, stride)
             case path, (StoredTensor() as tensor, *_) if path.startswith("torch._utils._rebuild_parameter"):
                 return tensor
-        return PickledObject(target.path)
+        return PickledObject(target.path, arguments)
 
     def _build(self, state: object) -> None:
         """What stands for `__setstate__(state)` of the last value, which only an object keeps."""
         target = self.stack[-1]
         if isinstance(target, PickledObject):
             parts = state if isinstance(state, tuple) else (state,)
+            if not any(isinstance(part, dict) for part in parts):
+                target.built = parts
             self._spend(len(parts))
             for part in parts:
                 if isinstance(part, dict):
@@ -295,13 +307,21 @@ class PickleReader:
             raise UnreadableCheckpoint(f"the pickle sets the state of a {type(target).__name__}")
 
 
+def _collected(opcode: str, values: list[object]) -> object:
+    """A list of the values, or an inert record in place of a set: whatever stands in it has no order."""
+    return PickledObject("builtins.set") if opcode.endswith("SET") else values
+
+
 def _checked_key(key: object) -> object:
     """The key, once it is known to be cheap to hash.
 
     Hashing a deeply nested tuple would overflow the C stack, and numbers with equal hashes make a dictionary
     quadratic. Texts are safe: Python salts their hashes.
     """
-    if not isinstance(key, str | int | None):
+    if isinstance(key, float) and key.is_integer() and abs(key) < _MAX_KEY:
+        return int(key)
+    # An inert record, such as one of numpy's numbers, is its own key: it is not compared by what it holds.
+    if not isinstance(key, str | int | PickledObject | None):
         raise UnreadableCheckpoint(f"the pickle has a dictionary key of type {type(key).__name__}")
     if isinstance(key, int) and not -_MAX_KEY < key < _MAX_KEY:
         raise UnreadableCheckpoint("the pickle has a dictionary key of more than 31 bits")

@@ -18,10 +18,9 @@ from stream.atomic_file import replacing
 from stream.errors import UnreadableCheckpoint
 from stream.network.architecture import SCALES, description
 from stream.network.checkpoint import Checkpoint
+from stream.network.class_names import MAX_CLASSES, MAX_NAME
 
 _MAX_FILE_BYTES = 1 << 30
-_MAX_CLASSES = 4096
-_MAX_NAME = 200
 _MAX_NAMES_TEXT = 1 << 20
 _MAX_TENSORS = 20_000
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})  # as safetensors names them
@@ -76,7 +75,7 @@ def _tensors(file: Any, path: Path) -> list[str]:
         dtype = file.get_slice(name).get_dtype()
         if dtype not in _FLOATS and not name.endswith(".num_batches_tracked"):
             raise UnreadableCheckpoint(
-                f"{path}: tensor {name[:_MAX_NAME]!r} is of type {dtype}, not floating point"
+                f"{path}: tensor {name[:MAX_NAME]!r} is of type {dtype}, not floating point"
             )
     return names
 
@@ -88,9 +87,9 @@ def _names(text: str, path: Path) -> tuple[str, ...]:
         names = None
     if (
         not isinstance(names, list)
-        or not 0 < len(names) <= _MAX_CLASSES
+        or not 0 < len(names) <= MAX_CLASSES
         or not all(
-            isinstance(name, str) and 0 < len(name) <= _MAX_NAME and name.isprintable() for name in names
+            isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() for name in names
         )
     ):
         raise UnreadableCheckpoint(f"{path} does not name its classes (metadata 'names')")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from services.detector.settings import DetectorSettings
-from services.loading import choose_device, load_network
+from services.loading import choose_device, find_model, load_network
 from stream.errors import MissingWeights
+from tests.stream.network import legacy
 
 
 def test_loads_what_is_configured_and_leaves_arithmetic_alone(weights):
@@ -17,6 +21,24 @@ def test_loads_what_is_configured_and_leaves_arithmetic_alone(weights):
     assert torch.get_num_threads() == 1
     assert np.float32(1e-40) * np.float32(0.5) > 0
     assert (torch.tensor([1e-40]) * 0.5).item() > 0
+
+
+def test_tells_of_classes_without_names(tmp_path, capfd):
+    model = legacy.Model(legacy.description("n", 2))
+    for names, warned in ((["cat", "dog"], False), ({"cat", "dog"}, True), ([], True), (["cat", None], True)):
+        model.names = names
+        legacy.save(model, tmp_path / "model.pt")
+        with capture_logs() as logs:
+            loaded = find_model(str(tmp_path / "model.pt"))
+        assert loaded.names[1] in ("dog", "class1")
+        assert ["does not name all its classes" in log["event"] for log in logs] == [True] * warned
+
+
+def test_a_name_that_is_not_utf8_can_be_sent_and_counted(weights, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.pt")
+    path.write_bytes(weights.read_bytes())
+    network = load_network(DetectorSettings.load({"model": str(path)}))
+    assert network.name == r"caf\udce9"
 
 
 def test_says_where_weights_may_come_from(tmp_path):

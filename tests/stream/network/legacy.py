@@ -248,7 +248,7 @@ def randomize(model: nn.Module, seed: int) -> None:
             module.bias.normal_(std=0.1, generator=generator)
 
 
-def save(model: Model, path: Path, **others: object) -> Path:
+def save(model: Model, path: Path, pickle_protocol: int = 2, **others: object) -> Path:
     """Writes a checkpoint as the original's training does, with classes of the original's modules."""
     common, yolo = types.ModuleType("models.common"), types.ModuleType("models.yolo")
     for module, members in ((common, (Conv, Bottleneck, C3, SPPF, Concat)), (yolo, (Detect, Model))):
@@ -257,5 +257,9 @@ def save(model: Model, path: Path, **others: object) -> Path:
             setattr(module, member.__name__, member)
     stubs = {"models": types.ModuleType("models"), "models.common": common, "models.yolo": yolo}
     with patch.dict(sys.modules, stubs):
-        torch.save({"epoch": -1, "model": model, "ema": None, "optimizer": None, **others}, path)
+        torch.save(
+            {"epoch": -1, "model": model, "ema": None, "optimizer": None, **others},
+            path,
+            pickle_protocol=pickle_protocol,
+        )
     return path

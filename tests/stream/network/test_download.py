@@ -145,7 +145,28 @@ def test_a_path_is_taken_as_it_is(tmp_path):
     assert find_weights(str(path)) == path
 
 
-@pytest.mark.parametrize("name", ["absent.pt", "weights/yolov5n", "/nowhere/yolov5n.pt"])
+@pytest.mark.parametrize("name", ["best.pth", "BEST.PT", "run.1", "plain"])
+def test_a_file_is_a_path_whatever_it_is_called(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    assert find_weights(name) == Path(name)
+
+
+def test_a_name_is_a_name_also_beside_a_file_of_that_name(tmp_path, monkeypatch, release):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolov5s").write_bytes(b"")
+    assert find_weights("yolov5s", tmp_path / "cache", release.url) == tmp_path / "cache" / "yolov5s.pt"
+
+
+def test_a_folder_is_told_from_nothing(tmp_path):
+    with pytest.raises(MissingWeights, match="that is a folder; give"):
+        find_weights(f"{tmp_path}/")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["absent.pt", "absent.pth", "ABSENT.PT", "absent.onnx", "weights/yolov5n", "/nowhere/yolov5n.pt"],
+)
 def test_a_missing_path_is_named(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingWeights, match="no weights at"):

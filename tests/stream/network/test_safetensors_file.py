@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stream.errors import CheckpointError, UnknownModel, UnreadableCheckpoint
+from stream.errors import BrokenNetwork, CheckpointError, UnknownModel, UnreadableCheckpoint
 from stream.network.checkpoint import read_checkpoint
 from stream.network.model import load_model, trainable
 from stream.network.safetensors_file import read_safe_checkpoint, write_checkpoint
@@ -43,6 +43,21 @@ def test_gives_back_the_network(original, saved):
     picture = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         assert torch.equal(ours.graph.forward(picture), theirs.graph.forward(picture))
+
+
+def test_is_known_by_what_it_holds_whatever_it_is_called(original, saved, tmp_path):
+    (tmp_path / "model.pt").write_bytes(saved.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(original.read_bytes())
+    for name in ("model.pt", "model.safetensors"):
+        assert load_model(tmp_path / name).weights_hash == load_model(original).weights_hash
+
+
+def test_refuses_numbers_that_are_not_finite(saved, tmp_path):
+    state = load_file(saved)
+    state["model.3.bn.bias"][0] = float("nan")
+    save_file(state, tmp_path / "other.safetensors", METADATA)
+    with pytest.raises(BrokenNetwork, match=r"other\.safetensors: model\.3\.bn\.bias"):
+        load_model(tmp_path / "other.safetensors")
 
 
 def test_holds_no_pickle_and_half_precision_only(saved):
