@@ -100,7 +100,7 @@ class NetworkCamera:
         from stream.sources.video import NoVideo, VideoReader, complaint
 
         if request.knock:
-            _knock(request.target)
+            knock(request.target)
         options = {"protocol_whitelist": _PROTOCOLS}
         if request.target.startswith("rtsp"):
             # FFmpeg would look at the stream for some three seconds before the first picture.
@@ -150,7 +150,7 @@ class NetworkCamera:
         self._reader.close()
 
 
-def _knock(url: str) -> None:
+def knock(url: str) -> None:
     """See whether the host accepts connections. Raises CannotOpen."""
     try:
         # As FFmpeg reads it: the host ends at the first / ? or #, after the last @.

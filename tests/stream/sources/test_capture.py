@@ -8,11 +8,18 @@ import time
 import numpy as np
 import pytest
 
-from stream.sources.base import FrameUnreadable, SourceConnected, SourceLost, SourceRetry
-from stream.sources.cameras import explain
-from stream.sources.capture_child import FreeSlots
-from stream.sources.capture_messages import SLOTS, CaptureRequest, Release
+from stream.sources.base import (
+    FramesRepeated,
+    FrameUnreadable,
+    SourceConnected,
+    SourceFrozen,
+    SourceLost,
+    SourceMoving,
+    SourceRetry,
+)
+from stream.sources.capture_messages import SLOTS
 from stream.sources.opening import open_source
+from stream.sources.stillness import FROZEN_PICTURES
 from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.watching import (
     IMPATIENT,
@@ -116,6 +123,20 @@ async def test_a_webcam_delivers_frames(fake_webcam):
     order = [int(frame.image[0, 0, 0]) for frame in frames]
     assert order == sorted(set(order))
     assert all(np.all(frame.image == frame.image[0, 0, 0]) for frame in frames)
+
+
+async def test_a_picture_that_stands_still_is_told_and_counted(fake_webcam):
+    fake_webcam("""
+        def retrieve(self):
+            return True, np.full((240, 320, 3), min(self.number, 20) if self.number < 700 else 0, np.uint8)
+    """)
+    events = Events()
+    async with open_source("3", IMPATIENT, events) as source, drained(source):
+        frozen = await events.until(SourceFrozen)
+        await events.until(SourceMoving)
+    assert frozen.pictures > FROZEN_PICTURES
+    assert sum(event.count for event in events.of(FramesRepeated)) >= frozen.pictures - 1
+    assert events.of(SourceLost) == []
 
 
 async def test_memory_follows_the_size_of_the_picture(fake_webcam):
@@ -256,28 +277,6 @@ async def test_an_error_of_the_library_is_told_without_credentials(fake_webcam):
     assert "cannot read rtsp://***@host/" in lost.reason
 
 
-@pytest.mark.parametrize(
-    ("target", "told"),
-    [
-        ("rtsp://admin:x@hunter2/y@127.0.0.1:9/live", False),
-        ("rtsp://admin:hunter2/y@127.0.0.1/live", False),
-        ("rtsp://hunter2?y@127.0.0.1/live", False),
-        ("rtsp://hunter2#y@127.0.0.1/live", False),
-        ("rtsp://admin:x@hunter2@127.0.0.1/live", False),
-        ("rtsp://admin:secret@hunter2/live", True),
-        ("rtsp://hunter2/live?a=b", True),
-    ],
-)
-def test_what_ffmpeg_takes_for_the_host_is_not_told_where_it_may_be_the_password(target, told):
-    complaint = "[tcp @ 0x55] Failed to resolve hostname hunter2: Name or service not known\n"
-    reason = explain(
-        CaptureRequest(target, is_device=False, open_timeout_s=5.0, rtsp_transport="tcp"), 0.1, complaint
-    )
-    assert ("Failed to resolve hostname hunter2" in reason) == told
-    assert ("hunter2" in reason) == told
-    assert ("%2F" in reason) != told
-
-
 async def test_a_password_that_ffmpeg_takes_for_the_host_is_not_shown():
     events = Events()
     uri = "rtsp://admin:x@127.0.0.2:9/hunter2@127.0.0.1:9/live"
@@ -285,19 +284,6 @@ async def test_a_password_that_ffmpeg_takes_for_the_host_is_not_shown():
         lost = await events.until(SourceLost)
     assert "%2F" in lost.reason
     assert "127.0.0.2" not in source.name + str(events.seen)
-
-
-def test_a_slot_of_former_memory_comes_not_free_in_the_new():
-    slots = FreeSlots()
-    assert slots.take() is None
-    for _ in range(2):
-        slots.renew()
-        assert sorted(slots.take() for _ in range(SLOTS)) == list(range(SLOTS))
-        assert slots.take() is None
-    slots.give_back(Release(memory=1, slot=0))
-    assert slots.take() is None
-    slots.give_back(Release(memory=2, slot=3))
-    assert slots.take() == 3
 
 
 @pytest.mark.parametrize("hanging", [False, True])

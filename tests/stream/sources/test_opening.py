@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
 import pytest
 
 from stream.errors import SourceError
+from stream.sources.base import SourceLost
 from stream.sources.opening import open_source
 from tests.stream.sources.watching import (
+    Events,
+    drained,
     numbered,
     numbers,
 )
@@ -56,6 +60,9 @@ def test_refuses_white_space_in_a_url_without_showing_the_password():
     [
         ("0", "webcam 0"),
         ("/dev/video1", "/dev/video1"),
+        ("/dev/v4l/by-id/usb-cam-video-index0", "/dev/v4l/by-id/usb-cam-video-index0"),
+        ("/dev/../dev/anything", "/dev/../dev/anything"),
+        ("/dev/null", "/dev/null"),
         ("rtsp://user:p%40ss@host/stream", "rtsp://***@host/stream"),
         ("HTTPS://host/?password=secret", "HTTPS://host/?password=***"),
     ],
@@ -71,3 +78,29 @@ async def test_a_file_named_demo_is_opened_by_its_path(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "demo" / "0.png"), numbered(5))
     async with open_source("./demo") as source:
         assert await numbers(source) == [5]
+
+
+async def test_any_character_device_is_a_camera(tmp_path, monkeypatch):
+    (tmp_path / "webcam").symlink_to("/dev/null")
+    monkeypatch.chdir(tmp_path)
+    async with open_source("webcam") as source:
+        assert source.live
+
+
+async def test_a_camera_that_is_not_there_is_awaited():
+    events = Events()
+    async with open_source("/dev/v4l/by-id/none", on_event=events) as source, drained(source):
+        lost = await events.until(SourceLost)
+    assert lost.reason == "there is no /dev/v4l/by-id/none"
+
+
+@pytest.mark.parametrize("uri", ["/dev/shm/none.mp4", "/dev/../nowhere/none.mp4", "/development/none.mp4"])
+def test_a_file_that_is_not_there_is_no_camera(uri):
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        open_source(uri)
+
+
+def test_refuses_a_device_whose_name_is_not_utf8():
+    """OpenCV would end the process."""
+    with pytest.raises(SourceError, match=r"/dev/cam\\udcff is not UTF-8"):
+        open_source(os.fsdecode(b"/dev/cam\xff"))
