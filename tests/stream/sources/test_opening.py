@@ -94,7 +94,14 @@ async def test_a_camera_that_is_not_there_is_awaited():
     assert lost.reason == "there is no /dev/v4l/by-id/none"
 
 
-@pytest.mark.parametrize("uri", ["/dev/shm/none.mp4", "/dev/../nowhere/none.mp4", "/development/none.mp4"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/dev/shm/none.mp4",  # noqa: S108 (nothing is made there)
+        "/dev/../nowhere/none.mp4",
+        "/development/none.mp4",
+    ],
+)
 def test_a_file_that_is_not_there_is_no_camera(uri):
     with pytest.raises(SourceError, match="there is no file or folder"):
         open_source(uri)
