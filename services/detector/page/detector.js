@@ -19,11 +19,12 @@ function get(path, signal) {
 export const ADDRESS = webSocketUrl("").replace(/\/+$/, "");
 export const IS_LOCAL = ["localhost", "127.0.0.1", "[::1]"].includes(BASE.hostname);
 
-/** The network's name and all streams. Rejects where the detector does not answer, as all of these do. */
+/** The network's name, all streams, and `now` on the detector's clock in Unix seconds. Rejects where the detector does not answer, as all of these do. */
 export async function fetchStreams(signal) {
   const response = await get("v1/streams", signal);
   if (!response.ok) throw new Error(`v1/streams: ${response.status}`);
-  return response.json();
+  const now = Date.parse(response.headers.get("Date") ?? "") || Date.now();
+  return { ...(await response.json()), now: now / 1000 };
 }
 
 /** One stream with its history; null if it has been forgotten since it was listed. */
@@ -39,6 +40,7 @@ export async function fetchPreview(name, signal) {
   return createImageBitmap(await response.blob()).catch(() => null);
 }
 
+/** A socket for the detections and gaps of a stream; its states come with `fetchStreams`. */
 export function openDetections(name) {
-  return new WebSocket(webSocketUrl(`${pathOf(name)}/detections`), DETECTIONS_PROTOCOL);
+  return new WebSocket(webSocketUrl(`${pathOf(name)}/detections?types=detections,gap`), DETECTIONS_PROTOCOL);
 }

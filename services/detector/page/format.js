@@ -42,6 +42,15 @@ export function duration(seconds) {
   return `${Math.floor(Math.max(0, seconds) / length)} ${name}`;
 }
 
+const timeOfDay = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+/** Unix seconds as a time of day here, with the date unless it is within half a day of `now`. */
+export function instant(unix, now) {
+  if (!Number.isFinite(unix)) return NONE;
+  return (Math.abs(now - unix) < 43200 ? timeOfDay : date).format(unix * 1000);
+}
+
 export function plural(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 }

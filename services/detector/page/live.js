@@ -48,7 +48,7 @@ function tellStatus(state, words) {
   write(find(".status .words"), words);
 }
 
-function listStreams(streams) {
+function listStreams(streams, now) {
   find("nav.streams").hidden = !streams.length;
   follow(
     find("nav.streams ul"),
@@ -59,7 +59,7 @@ function listStreams(streams) {
       return make("li", "", link);
     },
     (item, stream) => {
-      const { state, words } = stateOf(stream);
+      const { state, words } = stateOf(stream, now);
       const [link] = item.children;
       const [dot, , told] = link.children;
       dot.dataset.state = state;
@@ -85,11 +85,11 @@ function open(name) {
   document.title = name === null ? "Splitcast" : `${name} – Splitcast`;
 }
 
-function tell({ model, streams, name, stream, picture }) {
+function tell({ model, streams, now, name, stream, picture }) {
   open(stream ? name : null);
   tellStatus("live", "following the detector");
   // The open stream's own answer is the newer one, and the page must not contradict itself.
-  listStreams(streams.map((each) => (each.name === stream?.name ? stream : each)));
+  listStreams(streams.map((each) => (each.name === stream?.name ? stream : each)), now);
   if (!stream) {
     tellCommands(model);
     write(find("#_unknown"), `No stream named ${name}`);
@@ -100,7 +100,7 @@ function tell({ model, streams, name, stream, picture }) {
   subscription.keep(stream.frames);
   showPart("stream");
   view.showPicture(picture);
-  view.update(stream);
+  view.update(stream, now);
 }
 
 function tellAway() {
@@ -118,12 +118,12 @@ function tellAway() {
 async function ask(signal) {
   // A deadline each: on a thin link all of it together may take longer.
   const within = () => AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]);
-  const { model, streams } = await fetchStreams(within());
+  const { model, streams, now } = await fetchStreams(within());
   const name = choose(streams);
   const listed = streams.some((stream) => stream.name === name);
   const stream = listed ? await fetchStream(name, within()) : null;
   const picture = stream?.preview ? await fetchPreview(name, within()).catch(() => null) : null;
-  return { model, streams, name, stream, picture };
+  return { model, streams, now, name, stream, picture };
 }
 
 function sleep(ms, signal) {

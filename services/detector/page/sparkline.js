@@ -8,10 +8,11 @@ const HEIGHT = 32;
 
 /**
  * Draw `values`, one for each of `times` (Unix seconds, oldest first), into an <svg>; null leaves a gap.
- * The right edge is the newest time, the baseline zero. `label` begins the text alternative.
+ * The right edge is the newest time, the baseline zero. `label` begins the text alternative. `losses`, a share of 0 to 1
+ * for each of the times, rise from the baseline as marks.
  * Returns the highest value, or null.
  */
-export function drawSparkline(svg, times, values, label, format) {
+export function drawSparkline(svg, times, values, { label, format, losses = [] }) {
   const known = values.filter(Number.isFinite);
   if (!known.length) {
     svg.setAttribute("aria-label", `${label}: no history yet`);
@@ -40,9 +41,15 @@ export function drawSparkline(svg, times, values, label, format) {
     line += `M${curve}`;
     area += `M${points[0][0]},${HEIGHT}L${curve}L${points.at(-1)[0]},${HEIGHT}Z`;
   }
-  const [areaPath, linePath] = svg.childElementCount ? svg.children : [newPath(svg, "area"), newPath(svg, "line")];
+  let marks = "";
+  losses.forEach((share, i) => {
+    if (share > 0) marks += `M${place(i)[0]},${HEIGHT}v${(-HEIGHT * (0.15 + 0.85 * share)).toFixed(2)}`;
+  });
+  const paths = svg.childElementCount ? svg.children : ["area", "line", "lost"].map((name) => newPath(svg, name));
+  const [areaPath, linePath, lossPath] = paths;
   areaPath.setAttribute("d", area);
   linePath.setAttribute("d", line);
+  lossPath.setAttribute("d", marks);
   return most;
 }
 

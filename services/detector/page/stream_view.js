@@ -2,14 +2,15 @@
 
 import { BoxPainter } from "./boxes.js";
 import { follow, make, write } from "./dom.js";
-import { bitRate, measure, milliseconds, NONE, number, plural } from "./format.js";
+import { bitRate, duration, instant, measure, milliseconds, NONE, number, plural } from "./format.js";
 import { colorOf } from "./palette.js";
 import { drawSparkline } from "./sparkline.js";
 import { drawStages } from "./stages.js";
-import { stateOf } from "./stream_state.js";
+import { isStreaming, stateOf } from "./stream_state.js";
 
 const WIDEST = 4; // of the stage; a frame of another shape is centered on it
 const NARROWEST = 0.5;
+const UNKNOWN = { model: NONE, codec: NONE, canvas: NONE }; // of a camera that has not said hello
 const ALIKE = 0.05; // sizes that differ by less are told as the same
 
 export class StreamView {
@@ -82,21 +83,24 @@ export class StreamView {
     this.redraw();
   }
 
-  /** Tell what the detector answered for this stream. */
-  update(stream) {
-    const { state, words } = stateOf(stream);
+  /** Tell what the detector answered for this stream, at `now` by its clock, in Unix seconds. */
+  update(stream, now) {
+    const { state, words } = stateOf(stream, now);
     this.#root.dataset.state = state;
+    this.#root.dataset.known = stream.model !== null; // a camera that waits may never have said what it sends
     write(this.#find("h2"), stream.name);
     this.#find(".state .dot").dataset.state = state;
-    write(this.#find(".state .words"), words);
+    const reason = stream.reason || stream.waiting?.reason;
+    write(this.#find(".state .words"), reason ? `${words}: ${reason}` : words);
     this.#frame = stream.frame;
     this.#tellScene(stream, state);
     this.#tellRates(stream, state);
     this.#tellStages(stream);
     this.#tellSizes(stream);
     this.#tellCounts(".drops .counts", stream.camera?.dropped, "none");
+    this.#tellLosses(now);
     this.#tellCounts(".keyframes .counts", stream.camera?.keyframes, NONE);
-    this.#tellCamera(stream);
+    this.#tellCamera(stream, now);
   }
 
   #tellScene(stream, state) {
@@ -106,7 +110,7 @@ export class StreamView {
     this.#find("canvas").setAttribute("aria-label", `Boxes of the latest frame: ${told}`);
 
     this.#find(".preview-mark").hidden = !stream.previews;
-    this.#find(".no-pixels-mark").hidden = stream.previews || stream.state !== "connected";
+    this.#find(".no-pixels-mark").hidden = stream.previews || !isStreaming(stream);
     write(
       this.#find(".promise"),
       stream.previews
@@ -122,6 +126,10 @@ export class StreamView {
   #notice(state) {
     const last = this.#painter.latest ? "these are its last boxes" : "its boxes are gone";
     if (state === "lost") return `Stream lost: ${last}.`;
+    if (state === "ended") return `Stream ended: ${last}.`;
+    if (state === "waiting") return "The camera is there, but its source gives no picture yet. It goes on trying.";
+    if (state === "stalled") return "The camera is silent. It counts as lost if it stays so.";
+    if (state === "frozen") return "The picture stands still, so these boxes may be old. Is the camera stuck?";
     if (this.#subscription?.refused) return "The detector has as many viewers as it allows. Trying again.";
     if (this.#subscription?.blocked) return "Boxes do not get through: the WebSocket is refused. Behind a proxy the detector needs --allow-origin.";
     if (state === "silent" && this.#painter.latest) return "No new frames: these are the last boxes.";
@@ -130,12 +138,17 @@ export class StreamView {
 
   #tellRates(stream, state) {
     const { camera, history } = stream;
-    const live = state === "live";
+    const live = state === "live" || state === "frozen"; // frames come
     this.#tile("frames_per_second", history, {
       value: number(live ? stream.frames_per_second : null, 1),
       note: `${plural(stream.frames, "frame")} so far`,
       format: (value) => number(value, 1),
+      losses: history.dropped.map((count, i) => count / (count + history.frames_per_second[i] * history.interval_s)),
     });
+    const dropped = history.dropped.reduce((sum, count) => sum + count, 0);
+    const told = this.#find(".tile .dropped");
+    told.hidden = !dropped;
+    write(told, `${number(dropped)} dropped in ${duration(history.dropped.length * history.interval_s)}`);
     const [rate, unit] = bitRate(live ? stream.kbit_per_second : null);
     this.#tile("kbit_per_second", history, {
       value: rate,
@@ -157,14 +170,14 @@ export class StreamView {
     });
   }
 
-  #tile(series, history, { value, unit, note, format }) {
+  #tile(series, history, { value, unit, note, format, losses }) {
     const tile = this.#find(`.tile[data-series="${series}"]`);
     write(tile.querySelector("b"), value);
     if (unit) write(tile.querySelector(".value span"), unit);
     write(tile.querySelector(".note"), note);
     const label = tile.querySelector("h3").textContent;
     const svg = tile.querySelector("svg");
-    const peak = drawSparkline(svg, history.unix_s, history[series], label, format);
+    const peak = drawSparkline(svg, history.unix_s, history[series], { label, format, losses });
     write(tile.querySelector(".peak"), peak === null ? "" : `peak ${format(peak)}`);
   }
 
@@ -184,7 +197,7 @@ export class StreamView {
     const features = recentKilobytes(stream);
     const jpeg = stream.camera?.jpeg_bytes;
     const sizes = [["features", { label: "features, as sent", kilobytes: features }]];
-    if (!stream.previews && stream.state === "connected") sizes.push(["pixels", { label: "pixels", kilobytes: 0 }]);
+    if (!stream.previews && isStreaming(stream)) sizes.push(["pixels", { label: "pixels", kilobytes: 0 }]);
     if (Number.isFinite(jpeg)) sizes.push(["jpeg", { label: "JPEG of the same frames", kilobytes: jpeg / 1e3 }]);
     sizes.push(["raw", { label: "tensors, uncompressed", kilobytes: stream.raw_kb_per_frame }]);
     follow(this.#find(".sizes"), sizes, newSize, (item, { label, kilobytes }) => {
@@ -213,16 +226,30 @@ export class StreamView {
     });
   }
 
-  #tellCamera(stream) {
-    const { camera, canvas, frame } = stream;
+  /** The latest gap, and what this browser missed. */
+  #tellLosses(now) {
+    const { gap, dropped } = this.#subscription;
+    const latest = this.#find(".latest-gap");
+    latest.hidden = !gap;
+    if (gap) write(latest, `Latest: ${plural(gap.frames, "frame")} from ${number(gap.first)} on, ${duration(now - gap.at)} ago.`);
+    const missed = this.#find(".missed");
+    missed.hidden = !dropped;
+    write(missed, `${plural(dropped, "message")} lost on the way here: this browser was too slow.`);
+  }
+
+  #tellCamera(stream, now) {
+    const { camera, canvas, frame, waiting } = stream;
+    const streams = isStreaming(stream);
     const reconnects = camera?.reconnects ?? {};
     const facts = {
-      source: camera?.source ?? NONE,
-      state: camera && stream.state === "connected" ? [camera.source_state, times(reconnects.source, "reopened")].join("") : NONE,
-      model: `${stream.model}, split at ${stream.split}`,
-      codec: codecWords(stream.codec) + (stream.state === "connected" ? coarserWords(camera?.rate) : ""),
-      canvas: frame ? `${size(canvas)}, from ${size(frame)}` : size(canvas),
-      link: `${stream.state}${times(stream.connections - 1, "reconnected")}`,
+      source: waiting?.source ?? camera?.source ?? NONE,
+      state: waiting?.source_state ?? (camera && streams ? [camera.source_state, times(reconnects.source, "reopened")].join("") : NONE),
+      link: `${stream.state} since ${instant(stream.state_since, now)}${times(stream.connections - 1, "reconnected")}`,
+      ...(stream.model === null ? UNKNOWN : {
+        model: `${stream.model}, split at ${stream.split}`,
+        codec: codecWords(stream.codec) + (streams ? coarserWords(camera?.rate) : ""),
+        canvas: frame ? `${size(canvas)}, from ${size(frame)}` : size(canvas),
+      }),
     };
     for (const [fact, text] of Object.entries(facts)) write(this.#find(`[data-fact="${fact}"]`), text);
   }

@@ -1,4 +1,4 @@
-// The detections of one stream, kept until the display takes them.
+// The detections of one stream, kept until the display takes them, and what is told of those that are missing.
 
 import { openDetections } from "./detector.js";
 
@@ -6,6 +6,8 @@ const TEXTS_KEPT = 8; // of those that come between two paints; what a slow disp
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15000;
 const TRY_AGAIN_LATER = 1013;
+// Of a gap, or of a loss: within a text, quotes are escaped.
+const LOSS = /"type":\s*"gap"|"dropped":/;
 const DEAF_MS = 10000; // without a message while frames are published
 
 export class Subscription {
@@ -17,6 +19,12 @@ export class Subscription {
   #retryAt = 0;
   #frames = null; // of the stream, when it was last told
   #heardAt = 0;
+
+  /** Messages that the detector dropped, because this browser took them too slowly. */
+  dropped = 0;
+
+  /** The latest message of a gap, or null. */
+  gap = null;
 
   /** True while the detector has as many subscribers as it allows. */
   refused = false;
@@ -52,6 +60,7 @@ export class Subscription {
       this.#heardAt = performance.now();
       this.#waitMs = FIRST_WAIT_MS;
       this.refused = false;
+      if (LOSS.test(data)) this.#note(data);
       this.#texts.push(data);
       if (this.#texts.length > TEXTS_KEPT) this.#texts.shift();
       this.#onArrival();
@@ -68,7 +77,14 @@ export class Subscription {
 
   /** The newest frames since the last call, oldest first; parsed only now, so that a burst costs no more. */
   take() {
-    return this.#texts.splice(0).flatMap(parse);
+    return this.#texts.splice(0).map(parse).filter(hasBoxes);
+  }
+
+  /** Count at once what must not be missed, however slow the display is. */
+  #note(text) {
+    const message = parse(text);
+    if (message?.dropped > 0) this.dropped += message.dropped;
+    if (message?.type === "gap") this.gap = message;
   }
 
   close() {
@@ -78,12 +94,15 @@ export class Subscription {
   }
 }
 
-/** A message of detections in a list of its own; an empty list for anything else, which a broken proxy may send. */
+/** A message; null for what is none, which a broken proxy may send. */
 function parse(text) {
   try {
-    const message = JSON.parse(text);
-    return Array.isArray(message.predictions) && message.image ? [message] : [];
+    return JSON.parse(text);
   } catch {
-    return [];
+    return null;
   }
+}
+
+function hasBoxes(message) {
+  return Array.isArray(message?.predictions) && Boolean(message.image);
 }

@@ -1,11 +1,19 @@
-"""A camera of the test's own, which may say anything: what it needs to agree with the detector of `start_detector`."""
+"""A camera of the test's own, which may say anything: what it needs to agree with the detector of `start_detector`.
+
+And a browser, for the page that a detector serves.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from playwright.async_api import Page, expect
 
 from codec.packet import Stamp
 from codec.spec import parse_codec
@@ -13,7 +21,11 @@ from stream.network.cut import layout
 from stream.network.model import load_model
 from stream.session.camera import tensor_shapes
 from stream.session.messages import Clock, Hello
+from tests.services.browser import open_browser
 from tests.services.clips import SIZE
+from tests.services.waiting import LIVENESS_S
+
+expect.set_options(timeout=LIVENESS_S * 1000)
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +70,49 @@ def encode(agreed):
         return encoder.encode(tensors, Stamp(sequence, time.monotonic_ns(), *SIZE)).data
 
     return encode
+
+
+Browse = Callable[..., AbstractAsyncContextManager[Page]]
+
+
+@pytest.fixture
+async def browse() -> AsyncIterator[Browse]:
+    """Opens a page that must not complain: no error or warning, no failed or foreign request."""
+    async with open_browser() as browser:
+
+        @asynccontextmanager
+        async def open_page(url: str, tolerate: str | None = None, **context: Any) -> AsyncIterator[Page]:
+            complaints: list[str] = []
+
+            def complain(text: str) -> None:
+                if not (tolerate and tolerate in text):
+                    complaints.append(text)
+
+            origin = urlsplit(url).netloc
+            session = await browser.new_context(**context)
+            session.set_default_timeout(LIVENESS_S * 1000)
+            page = await session.new_page()
+            page.on("console", lambda said: said.type in ("error", "warning") and complain(said.text))
+            page.on("pageerror", lambda error: complain(str(error)))
+            page.on("dialog", lambda dialog: complain(f"dialog: {dialog.message}"))
+            page.on(
+                "request", lambda request: urlsplit(request.url).netloc == origin or complain(request.url)
+            )
+            page.on(
+                "response", lambda answer: answer.ok or complain(f"{answer.status} for {answer.request.url}")
+            )
+            page.on(
+                "requestfailed",
+                # A poll is aborted when another stream is opened.
+                lambda request: (
+                    "ERR_ABORTED" in (request.failure or "") or complain(f"{request.failure} {request.url}")
+                ),
+            )
+            try:
+                await page.goto(url)
+                yield page
+            finally:
+                await session.close()
+            assert not complaints
+
+        yield open_page
