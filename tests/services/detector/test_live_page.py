@@ -673,7 +673,7 @@ async def test_a_socket_that_has_gone_mute_is_opened_again(start_detector, make_
         browse(running.http) as page,
         playing(make_camera(running.url, **LIVE)),
     ):
-        await page.route_web_socket(re.compile("/detections$"), pass_on)
+        await page.route_web_socket(re.compile(r"/detections\?"), pass_on)
         await page.reload()
         await until(lambda: len(opened) == 2)
         await wait_for_colors(page, 200)
