@@ -2,7 +2,8 @@
 
 Numba's cache looks at the file that a kernel is written in, and not at the functions and constants of other files that
 are compiled into it. This package's cache looks at all of its sources, so that no kernel outlives a change of any, in
-a cache that is older than the package: a container's volume, a folder of NUMBA_CACHE_DIR.
+a cache that is older than the package: a container's volume, a folder of NUMBA_CACHE_DIR. Where nothing can be kept,
+or what was kept is damaged, kernels are compiled at each start, and a warning says so.
 
 A loop whose range is a constant is unrolled and then not turned into vector instructions; kernels therefore take the
 range of a short loop from an array's shape.
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -25,6 +28,8 @@ import numba
 import numpy as np
 from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
@@ -40,7 +45,10 @@ def kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
 
     def compiled(function: Kernel) -> Kernel:
         dispatcher = numba.njit(nogil=True, _nrt=False, **options)(function)
-        dispatcher._cache = _PackageCache(function)
+        try:
+            dispatcher._cache = _PackageCache(function)
+        except (RuntimeError, OSError):  # numba's, where it finds no folder
+            _warn("no folder for it can be written to")
         dispatcher.compile(signature)
         dispatcher.disable_compile()
         return dispatcher  # type: ignore[no-any-return]
@@ -66,12 +74,42 @@ class _PackageCache(FunctionCache):  # type: ignore[misc]
         # Names of their own, as another process may find an index that was just replaced beside code that was not yet.
         file._data_name_pattern = f"{base}.{self._stamp[:16]}.{{number:d}}.nbc"
 
+    def load_overload(self, sig: object, target_context: object) -> object:
+        """The kernel, or None, from which numba takes that it is to be compiled."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # of a file that was cut short there are many
+            _warn(f"what it held could not be read: {_reason(error)}")
+        with suppress(OSError):
+            self.flush()
+        return None
+
     def save_overload(self, sig: object, data: object) -> None:
-        super().save_overload(sig, data)
+        try:
+            super().save_overload(sig, data)
+            self._forget_others()
+        except Exception as error:  # of a full disk, and of what could not be read either
+            _warn(f"it could not be written: {_reason(error)}")
+
+    def _forget_others(self) -> None:
         folder = Path(self._cache_path)
         for path in folder.glob(f"{glob.escape(self._impl.filename_base)}.*.nbc"):
             if self._stamp[:16] not in path.name:
                 path.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """What happened, without the file's name, which is another for each kernel."""
+    return (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+
+
+@cache  # once a reason, and not once a kernel
+def _warn(reason: str) -> None:
+    log.warning(
+        "no cache of compiled kernels: %s; they are compiled at each start, for a minute or so; "
+        "set NUMBA_CACHE_DIR to a folder that can be written to",
+        reason,
+    )
 
 
 @cache

@@ -56,13 +56,16 @@ class Package:
     def write(self, step: int, far: int) -> None:
         (self.package / "deep" / "parts.py").write_text(PARTS.format(step=step, far=far))
 
+    def add_a_kernel(self) -> None:
+        (self.package / "kernels.py").write_text(KERNELS + KERNELS.replace("def move", "def move_on"))
+
     def codes(self) -> set[Path]:
         return set(self.cache.rglob("*.nbc"))
 
-    def run(self, **environment: str) -> list[int]:
+    def run(self, *before: str, **environment: str) -> list[int]:
         """What the kernel makes of 0, and how often it was loaded from the cache and compiled."""
         result = subprocess.run(
-            [sys.executable, "-c", RUN],
+            [*before, sys.executable, "-c", RUN],
             env={
                 **os.environ,
                 "PYTHONPATH": str(self.root),
@@ -76,6 +79,7 @@ class Package:
             timeout=LIVENESS_S,
         )
         assert result.returncode == 0, result.stderr
+        self.warnings = result.stderr.splitlines()
         return [int(word) for word in result.stdout.split()]
 
 
@@ -136,3 +140,47 @@ def test_a_folder_that_cannot_be_written_to_is_cached_elsewhere(package: Package
     assert package.run(**environment) == [1005, *COMPILED]
     assert package.run(**environment) == [1005, *LOADED]
     assert list(home.rglob("*.nbc"))
+
+
+NO_FOLDER = {
+    "NUMBA_CACHE_DIR": "/dev/null/cache",
+    "HOME": "/dev/null/home",
+    "XDG_CACHE_HOME": "/dev/null/home",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+def test_where_nothing_can_be_kept_kernels_are_compiled_and_one_line_says_why(package: Package) -> None:
+    (package.package / "__pycache__").write_text("a file, where a folder would have to be")
+    package.add_a_kernel()
+    assert package.run(**NO_FOLDER)[0] == 1005
+    (warning,) = package.warnings
+    assert "NUMBA_CACHE_DIR" in warning
+    assert "no folder for it can be written to" in warning
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(package: Package) -> None:
+    package.add_a_kernel()
+    package.cache.mkdir()
+    full = (
+        f"mount -t tmpfs -o size=4k none {package.cache} && head -c 3500 /dev/zero >{package.cache}/ballast"
+    )
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    assert package.run("unshare", "-m", "sh", "-c", f'{full}; exec "$0" "$@"') == [1005, *COMPILED]
+    (warning,) = package.warnings
+    assert "could not be written" in warning
+    assert "No space left" in warning
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_cache_that_was_cut_short_is_made_anew(package: Package, pattern: str, left: int) -> None:
+    """As after a power cut."""
+    package.run()
+    (file,) = package.cache.rglob(pattern)
+    os.truncate(file, left)
+    assert package.run() == [1005, *COMPILED]
+    assert len(package.warnings) == 1
+    assert package.run() == [1005, *LOADED]
+    assert package.warnings == []
