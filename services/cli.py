@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from services.environment import prepare_process
-from services.errors import Exit, exit_code
+from services.errors import Exit, SettingsError, exit_code
 from services.signals import end_on_signals
 
 if TYPE_CHECKING:
@@ -136,7 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, settings = parse(arguments)
         logs = settings.logs
         configure_logs(logs)
-        code = command(settings)
+        try:
+            code = command(settings)
+        except SettingsError as error:
+            error.args = (settings.as_given(str(error)),)
+            raise
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

@@ -6,9 +6,9 @@ import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NoReturn, Self, get_args
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, get_args
 
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import (
@@ -25,6 +25,13 @@ from services.logs import LogSettings
 _, _POSITIONAL = get_args(CliPositionalArg[str])
 _NO_TEXT = "\0"
 """Stands for None on a command line: nobody can type it, where `null`, which is the default, may name a stream."""
+
+
+class GivenValue(NamedTuple):
+    """A setting's value before it is checked."""
+
+    value: Any
+    origin: str  # as people know it: --port, SPLITCAST_PORT, port in [detector] of a file
 
 
 class CommandSettings(BaseSettings):
@@ -44,6 +51,8 @@ class CommandSettings(BaseSettings):
     epilog: ClassVar[str | None] = None
     """Last words of the help text."""
 
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
     @property
     def logs(self) -> LogSettings:
         """How the command logs."""
@@ -62,11 +71,27 @@ class CommandSettings(BaseSettings):
 
     @classmethod
     def load(cls, flags: Mapping[str, Any]) -> Self:
-        """Settings from flags, named as the fields are. Raises SettingsError, which names every flag at fault."""
+        """Settings from flags, named as the fields are, and from wherever else the command looks.
+
+        Raises SettingsError, which names everything at fault as it was given.
+        """
+        values = cls.collect(flags)
+        given = {name: value.origin for name, value in values.items()}
         try:
-            return cls(**flags)
+            settings = cls(**{name: value.value for name, value in values.items()})
         except ValidationError as error:
-            raise SettingsError(_faults(error, cls)) from None
+            raise SettingsError(_faults(error, cls, given)) from None
+        settings._origins.update(given)
+        return settings
+
+    @classmethod
+    def collect(cls, flags: Mapping[str, Any]) -> dict[str, GivenValue]:
+        """What was given for each field."""
+        return {name: GivenValue(value, _flag(name, cls)) for name, value in flags.items()}
+
+    def as_given(self, message: str) -> str:
+        """The message, which may begin with a flag, with the name under which that setting was given."""
+        return _as_given(message, self._origins)
 
     @classmethod
     def parse(cls, arguments: Sequence[str], program: str, description: str) -> Self:
@@ -96,6 +121,12 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message}; `{self.prog} --help` lists the flags")
+
+
+def _as_given(message: str, given: Mapping[str, str]) -> str:
+    flag, colon, rest = message.partition(":")
+    origin = given.get(flag.removeprefix("--").replace("-", "_"), flag) if flag.startswith("--") else flag
+    return f"{origin}{colon}{rest}"
 
 
 def _by_name(settings: type[BaseSettings]) -> dict[str, FieldInfo]:
@@ -137,19 +168,20 @@ def _value_name(name: str, field: FieldInfo) -> str:
     return field.title or name.rsplit("_", 1)[-1].upper()
 
 
-def _faults(error: ValidationError, settings: type[BaseSettings]) -> str:
-    """Every setting at fault, one a line, by its flag."""
+def _faults(error: ValidationError, settings: type[BaseSettings], given: Mapping[str, str]) -> str:
+    """Every setting at fault, one a line, by the name under which it was given."""
     lines = []
     for fault in error.errors(include_url=False):
         message = fault["msg"].removeprefix("Value error, ")
         if not fault["loc"]:  # of several settings, which the message names
-            lines.append(message)
+            lines.append(_as_given(message, given))
             continue
         if fault["type"] == "missing":
             message = "is needed"
         elif fault["type"] == "extra_forbidden":
             message = "is not a setting"
-        lines.append(f"{_flag(str(fault['loc'][0]), settings)}: {message}")
+        name = str(fault["loc"][0])
+        lines.append(f"{given.get(name) or _flag(name, settings)}: {message}")
     return "\n".join(lines)
 
 

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+import structlog
 from pydantic import AfterValidator, Field
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import SettingsConfigDict
 
 from codec.errors import BadCodecSpec
 from codec.spec import parse_codec
-from services.command_settings import CommandSettings
+from services.command_settings import CommandSettings, GivenValue
 from services.errors import SettingsError
 from services.logs import LogSettings
 from stream.letterbox import parse_size
 from stream.network.names import DEFAULT_SPLIT
 
+log = structlog.get_logger(__name__)
+
 DEFAULT_PORT = 8765
 DEFAULT_CODEC = "feature:quality=6"
+PREFIX = "SPLITCAST_"
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://[^/]+:\d+")
+"""What Kubernetes sets SPLITCAST_PORT to in every pod beside a Service named splitcast."""
+
+
+def expanded(text: str) -> str:
+    """The text with the home folder in place of a `~` that it begins with, which no shell may have seen."""
+    return os.path.expanduser(text)  # noqa: PTH111 - a text that may be a path, or an address
+
+
+def expanded_path(path: Path) -> Path:
+    """The path, `~` expanded."""
+    return Path(expanded(str(path)))
 
 
 def codec_text(text: str) -> str:
@@ -65,6 +79,10 @@ Seconds = Annotated[float, Field(gt=0, le=86400)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Threads = Annotated[int, Field(ge=1, le=256)]
+PathSetting = Annotated[Path, AfterValidator(expanded_path)]
+"""A file or folder. Every setting that is one has this type."""
+PathText = Annotated[str, AfterValidator(expanded)]
+"""A text that may be a path: a source, a network, a profile."""
 CodecText = Annotated[str, AfterValidator(codec_text)]
 """A codec of features, such as feature:quality=6, in its canonical form."""
 SizeText = Annotated[str, AfterValidator(size_text)]
@@ -74,7 +92,7 @@ SizeText = Annotated[str, AfterValidator(size_text)]
 class NetworkSettings(CommandSettings):
     """What a command is told of the network that it runs on this machine."""
 
-    model: str = Field("yolov5n", description="network by name or path")
+    model: PathText = Field("yolov5n", description="network by name or path")
     size: SizeText = Field(
         "640", description="network input: longer side, or HEIGHTxWIDTH; multiples of its stride, 32 (P6: 64)"
     )
@@ -92,25 +110,26 @@ class ServiceSettings(CommandSettings):
     """What both services share. Each field is a flag, a variable SPLITCAST_FIELD and a key of the TOML table."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SPLITCAST_",
         coerce_numbers_to_str=True,  # `source = 0` in a file
         cli_enforce_required=False,  # the environment or the file may say it
         cli_implicit_flags=True,  # both forms of a switch, for the same reason
     )
     epilog: ClassVar[str | None] = (
         "Every flag is also a variable SPLITCAST_FLAG and a key of the TOML table; flags win over variables, "
-        "variables over the file."
+        "variables over the file. An empty variable says nothing."
     )
     table: ClassVar[str]
     """Name of this service's table in the TOML file."""
 
-    config: Path | None = Field(
+    config: PathSetting | None = Field(
         None, description="TOML file; the table of the command's name, [camera] or [detector], is read"
     )
-    model: str = Field(
+    model: PathText = Field(
         "yolov5n", description="network by name (yolov5n|s|m|l|x, yolov5nu..., demo) or path of a .pt"
     )
-    cache: Path | None = Field(None, description="folder of downloaded weights (default: ~/.cache/splitcast)")
+    cache: PathSetting | None = Field(
+        None, description="folder of downloaded weights (default: ~/.cache/splitcast)"
+    )
     device: str = Field(
         "auto", description="torch device: auto, cpu, cuda, cuda:1...; auto takes CUDA where it is"
     )
@@ -128,32 +147,41 @@ class ServiceSettings(CommandSettings):
         return LogSettings(self.log_format, self.log_level, repeats=False)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def collect(cls, flags: Mapping[str, Any]) -> dict[str, GivenValue]:
         """Flags, then the environment, then the file that either names. Raises SettingsError for that file."""
-        file = {**env_settings(), **init_settings()}.get("config")
-        table = None if file is None else _toml_table(settings_cls, Path(file), cls.table)
-        return (init_settings, env_settings, table) if table else (init_settings, env_settings)
+        values = _variables(cls) | super().collect(flags)
+        if "config" not in values:
+            return values
+        return _toml_table(expanded_path(Path(values["config"].value)), cls.table) | values
 
 
-def _toml_table(settings: type[BaseSettings], file: Path, table: str) -> PydanticBaseSettingsSource | None:
-    """Table `table` of a TOML file; None where it has none. Raises SettingsError."""
+def _variables(settings: type[ServiceSettings]) -> dict[str, GivenValue]:
+    """What the environment says of the fields; an empty variable says nothing."""
+    values = {}
+    for variable, value in os.environ.items():
+        name = variable.lower().removeprefix(PREFIX.lower())
+        if not variable.upper().startswith(PREFIX) or name not in settings.model_fields or not value:
+            continue
+        if name.endswith("port") and _SERVICE_LINK.fullmatch(value):
+            log.warning(
+                "a service link of Kubernetes or Docker is no setting, and is ignored", variable=variable
+            )
+            continue
+        values[name] = GivenValue(value, variable)
+    return values
+
+
+def _toml_table(file: Path, table: str) -> dict[str, GivenValue]:
+    """Table `table` of a TOML file, which may have none. Raises SettingsError."""
     try:
         tables = tomllib.loads(file.read_text())
     except OSError as error:
         raise SettingsError(f"cannot read {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not TOML: {error}") from None
-    if table not in tables:
-        return None
-    if not isinstance(tables[table], dict):
+    values = tables.get(table, {})
+    if not isinstance(values, dict):
         raise SettingsError(f"{file}: [{table}] must be a table")
-    if "config" in tables[table]:
-        raise SettingsError(f"--config: is no setting of a file; {file} cannot name another one")
-    return TomlConfigSettingsSource(settings, file, toml_table_header=(table,))
+    if "config" in values:
+        raise SettingsError(f"{file}: config in [{table}]: a file cannot name another one")
+    return {name: GivenValue(value, f"{file}: {name} in [{table}]") for name, value in values.items()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.settings import Count, SplitSettings
+from services.settings import (
+    Count,
+    PathSetting,
+    SplitSettings,
+)
 
 
 class CalibrateSettings(SplitSettings):
@@ -16,7 +19,7 @@ class CalibrateSettings(SplitSettings):
 
     model_config = SettingsConfigDict(cli_shortcuts={"output": "o"})
 
-    images: Path = Field(
+    images: PathSetting = Field(
         title="FOLDER|LIST",
         description="folder of images, or text file with one path a line; 16 images or more, as the cameras will see",
     )
@@ -26,4 +29,4 @@ class CalibrateSettings(SplitSettings):
         8, description="other views of an image, nearer, farther or mirrored"
     )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of all that is random")
-    output: Path = Field(title="PROFILE", description="write the profile there")
+    output: PathSetting = Field(title="PROFILE", description="write the profile there")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,6 +15,8 @@ from services.settings import (
     DEFAULT_PORT,
     CodecText,
     Count,
+    PathSetting,
+    PathText,
     Port,
     Seconds,
     ServiceSettings,
@@ -31,7 +32,7 @@ class CameraSettings(ServiceSettings):
 
     table: ClassVar[str] = "camera"
 
-    source: str = Field(
+    source: PathText = Field(
         min_length=1,
         description="0 or /dev/... (webcam), rtsp://..., a video file, a folder of images, or demo (a virtual camera)",
     )
@@ -48,7 +49,7 @@ class CameraSettings(ServiceSettings):
         description="network input: longer side, or HEIGHTxWIDTH; multiples of the network's stride, 32 (P6: 64)",
     )
     codec: CodecText = Field(DEFAULT_CODEC, description="codec and its parameters")
-    profile: Path | None = Field(
+    profile: PathSetting | None = Field(
         None, description="file of a calibration profile for --codec feature (default: the bundled one)"
     )
     effort: Annotated[int, Field(ge=0, le=3)] | None = Field(

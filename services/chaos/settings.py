@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
@@ -11,7 +10,10 @@ from pydantic import AfterValidator, Field
 from services.chaos.faults import FAULTS, parse_fault
 from services.command_settings import CommandSettings
 from services.logs import LogSettings
-from services.settings import Seconds
+from services.settings import (
+    PathSetting,
+    Seconds,
+)
 
 
 class Address(NamedTuple):
@@ -62,7 +64,7 @@ class ChaosSettings(CommandSettings):
     )
     seconds: Seconds | None = Field(None, title="N", description="how long (default: until Ctrl-C)")
     seed: int = Field(0, title="N", description="of the random choices: the same seed, the same choices")
-    json_file: Path | None = Field(
+    json_file: PathSetting | None = Field(
         None, alias="json", title="FILE", description="write the report there (default: standard output)"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -16,6 +15,8 @@ from services.settings import (
     CodecText,
     Count,
     NetworkSettings,
+    PathSetting,
+    PathText,
     SizeText,
     SplitSettings,
 )
@@ -33,10 +34,10 @@ class WatchSettings(CommandSettings):
 class DemoSettings(NetworkSettings):
     """Settings of `splitcast demo`."""
 
-    source: str = Field(
+    source: PathText = Field(
         "demo", description="webcam number, rtsp://..., file, folder, or the virtual camera demo:scene=bus"
     )
-    model: str = Field("demo", description="network by name or path; demo: the embedded one")
+    model: PathText = Field("demo", description="network by name or path; demo: the embedded one")
     codec: CodecText = Field(DEFAULT_CODEC, description="codec")
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         30.0, description="how long; 0: until Ctrl-C"
@@ -45,7 +46,9 @@ class DemoSettings(NetworkSettings):
     open: bool | None = Field(
         None, description="open the live page in a browser (default: where there is a screen)"
     )
-    summary: Path | None = Field(None, alias="json", title="OUT", description="write the summary there too")
+    summary: PathSetting | None = Field(
+        None, alias="json", title="OUT", description="write the summary there too"
+    )
 
     @property
     def logs(self) -> LogSettings:
@@ -55,7 +58,7 @@ class DemoSettings(NetworkSettings):
 class PointsSettings(CommandSettings):
     """Settings of `splitcast points`."""
 
-    model: str = Field("yolov5n", description="network by name or path")
+    model: PathText = Field("yolov5n", description="network by name or path")
     size: SizeText = Field("640x640", description="network input HEIGHTxWIDTH, multiples of its stride")
     as_json: bool = Field(False, alias="json", description="JSON instead of a table")
 
@@ -63,22 +66,22 @@ class PointsSettings(CommandSettings):
 class EncodeSettings(CommandSettings):
     """Settings of `splitcast encode`."""
 
-    input: CliPositionalArg[Path] = Field(title="IN.npz")
-    output: CliPositionalArg[Path] = Field(title="OUT.spc")
+    input: CliPositionalArg[PathSetting] = Field(title="IN.npz")
+    output: CliPositionalArg[PathSetting] = Field(title="OUT.spc")
     codec: CodecText = Field("rle:bits=4", description="codec")
 
 
 class DecodeSettings(CommandSettings):
     """Settings of `splitcast decode`."""
 
-    input: CliPositionalArg[Path] = Field(title="IN.spc")
-    output: CliPositionalArg[Path] = Field(title="OUT.npz")
+    input: CliPositionalArg[PathSetting] = Field(title="IN.spc")
+    output: CliPositionalArg[PathSetting] = Field(title="OUT.npz")
 
 
 class ProfileShowSettings(CommandSettings):
     """Settings of `splitcast profile show`."""
 
-    profile: CliPositionalArg[str] = Field(
+    profile: CliPositionalArg[PathText] = Field(
         title="FILE|HASH", description="a profile's file, or the hash of one that is bundled"
     )
 
@@ -86,8 +89,8 @@ class ProfileShowSettings(CommandSettings):
 class BenchPipelineSettings(SplitSettings):
     """Settings of `splitcast bench pipeline`."""
 
-    source: str = Field(description="video file")
+    source: PathText = Field(description="video file")
     codec: CodecText = Field(DEFAULT_CODEC, description="codec")
     frames: Count = Field(150, description="frames a round")
     rounds: Count = Field(5, description="rounds")
-    record: Path | None = Field(None, alias="json", title="OUT", description="write the record there")
+    record: PathSetting | None = Field(None, alias="json", title="OUT", description="write the record there")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from codec.feature.profile import MAX_PROFILE_BYTES
-from services.settings import DEFAULT_PORT, Port, Seconds, ServiceSettings, origins
+from services.settings import (
+    DEFAULT_PORT,
+    PathSetting,
+    Port,
+    Seconds,
+    ServiceSettings,
+    origins,
+)
 
 
 class DetectorSettings(ServiceSettings):
@@ -38,7 +44,7 @@ class DetectorSettings(ServiceSettings):
     max_tensors_mib: Annotated[int, Field(ge=1, le=4096)] = Field(
         32, description="most decoded float32 tensors of one frame in MiB"
     )
-    profile: Path | None = Field(
+    profile: PathSetting | None = Field(
         None, description="file of a calibration profile that cameras may name, beside those that ship"
     )
     profiles: bool = Field(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from codec.spec import parse_codec
 from services.logs import LogSettings
-from services.settings import CodecText, Count, NetworkSettings, SplitSettings
+from services.settings import (
+    CodecText,
+    Count,
+    NetworkSettings,
+    PathSetting,
+    PathText,
+    SplitSettings,
+)
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -18,24 +24,28 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class EvaluateSettings(SplitSettings):
     """Settings of `splitcast evaluate`."""
 
-    data: Path | None = Field(
+    data: PathSetting | None = Field(
         None, title="FOLDER", description="folder of images; YOLO labels beside it are used"
     )
-    labels: Path | None = Field(None, title="FILE", description="COCO's labels of those images, a JSON")
-    clip: tuple[Path, ...] = Field((), title="FILE", description="video file; may be repeated")
+    labels: PathSetting | None = Field(
+        None, title="FILE", description="COCO's labels of those images, a JSON"
+    )
+    clip: tuple[PathSetting, ...] = Field((), title="FILE", description="video file; may be repeated")
     codec: tuple[str, ...] = Field(
         (),
         title="SPEC",
         description="codec, of features (feature, rle, raw) or pixels (jpeg, webp, avif, x264, x264-medium, x265, "
         "svt-av1); may be repeated; a name alone stands for its standard set (default: all of them)",
     )
-    profile: Path | None = Field(
+    profile: PathSetting | None = Field(
         None, title="FILE", description="calibration profile of the feature codec (default: bundled)"
     )
     max_frames: Count | None = Field(None, title="N", description="at most so many frames of each source")
     every: Count = Field(1, title="N", description="only every n-th frame or image")
-    json_file: Path | None = Field(None, alias="json", title="OUT", description="write the records there")
-    html: Path | None = Field(None, title="OUT", description="write a page with plots and words there")
+    json_file: PathSetting | None = Field(
+        None, alias="json", title="OUT", description="write the records there"
+    )
+    html: PathSetting | None = Field(None, title="OUT", description="write a page with plots and words there")
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
@@ -66,7 +76,7 @@ class AdviseSettings(NetworkSettings):
         description="how many times faster the detector's machine is than this one",
     )
     fps: Finite = Field(0.0, title="N", description="frame rate that has to be sustained")
-    source: str = Field(
+    source: PathText = Field(
         "demo", description="video file or folder of images as your camera's; or the virtual camera"
     )
     frames: Count = Field(10, title="N", description="at most so many")
@@ -78,10 +88,10 @@ class AdviseSettings(NetworkSettings):
     codec: CodecText | None = Field(
         None, description="codec of features (default: the better of feature and rle:bits=4)"
     )
-    profile: Path | None = Field(
+    profile: PathSetting | None = Field(
         None, title="FILE", description="calibration profile, for its own split point"
     )
-    json_file: Path | None = Field(
+    json_file: PathSetting | None = Field(
         None, alias="json", title="OUT", description="write the figures and the advice there"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,7 +9,13 @@ from pydantic_settings import CliPositionalArg
 
 from services.command_settings import CommandSettings
 from services.logs import LogSettings
-from services.settings import Count, SizeText, Threads
+from services.settings import (
+    Count,
+    PathSetting,
+    SizeText,
+    Threads,
+    expanded,
+)
 from services.study import NAMES
 
 
@@ -20,28 +25,35 @@ def _experiment(name: str) -> str:
     return name
 
 
+def _network(text: str) -> str:
+    name, equals, file = text.partition("=")
+    return f"{expanded(name)}{equals}{expanded(file)}"
+
+
 class StudySettings(CommandSettings):
     """Settings of `splitcast study`."""
 
     name: CliPositionalArg[Annotated[str, AfterValidator(_experiment)]] = Field(
         title="NAME", description=f"all, or one of {', '.join(NAMES)}"
     )
-    out: Path = Field(
+    out: PathSetting = Field(
         title="FOLDER",
         description="records, figures and report go there; what is recorded there already is not measured again",
     )
-    model: tuple[str, ...] = Field(
+    model: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
         (),
         title="SPEC",
         description="network NAME, at a layer NAME@LAYER, with weights NAME=FILE or NAME=random, or a .pt file; may be "
         "repeated (default: yolov5n, vgg16, resnet50 and resnet152 at the paper's layers)",
     )
-    data: Path | None = Field(
+    data: PathSetting | None = Field(
         None, title="FOLDER", description="folder of images; YOLO labels beside it are used"
     )
-    labels: Path | None = Field(None, title="FILE", description="COCO's labels of those images, a JSON")
-    imagenet: Path | None = Field(None, title="FOLDER", description="images in one folder a class")
-    clip: tuple[Path, ...] = Field(
+    labels: PathSetting | None = Field(
+        None, title="FILE", description="COCO's labels of those images, a JSON"
+    )
+    imagenet: PathSetting | None = Field(None, title="FOLDER", description="images in one folder a class")
+    clip: tuple[PathSetting, ...] = Field(
         (),
         title="FILE",
         description="video file; may be repeated; the first should show a nearly static scene",

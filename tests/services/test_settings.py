@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from services.camera.settings import CameraSettings
+from services.cli import COMMANDS
 from services.detector.settings import DetectorSettings
 from services.errors import SettingsError
-from services.settings import DEFAULT_PORT
+from services.settings import DEFAULT_PORT, expanded, expanded_path
+from services.study.settings import StudySettings
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def test_no_pixel_leaves_a_camera_unless_it_is_told_to(monkeypatch, capsys):
 def test_refuses_an_unknown_key(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text("[detector]\nprot = 1\n")
-    with pytest.raises(SettingsError, match="--prot: is not a setting"):
+    with pytest.raises(SettingsError, match=r"bad\.toml: prot in \[detector\]: is not a setting"):
         DetectorSettings.load({"config": path})
 
 
@@ -151,8 +157,100 @@ def test_a_file_without_the_table_says_nothing(tmp_path):
 def test_a_file_names_no_other_file(tmp_path):
     path = tmp_path / "first.toml"
     path.write_text('[detector]\nconfig = "second.toml"\n')
-    with pytest.raises(SettingsError, match="--config: "):
+    with pytest.raises(SettingsError, match="cannot name another one"):
         DetectorSettings.load({"config": path})
+
+
+@pytest.mark.parametrize("link", ["tcp://10.96.0.1:8765", "tcp://[fd00::1]:8765", "udp://10.96.0.1:8765"])
+def test_a_service_link_is_ignored_and_told(link, monkeypatch):
+    """Kubernetes sets these in every pod beside a Service named splitcast, or splitcast-metrics."""
+    monkeypatch.setenv("SPLITCAST_PORT", link)
+    monkeypatch.setenv("SPLITCAST_METRICS_PORT", link)
+    monkeypatch.setenv("SPLITCAST_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("SPLITCAST_SERVICE_PORT", "8765")
+    monkeypatch.setenv("SPLITCAST_PORT_8765_TCP", link)
+    monkeypatch.setenv("SPLITCAST_PORT_8765_TCP_ADDR", "10.96.0.1")
+    with capture_logs() as logs:
+        assert DetectorSettings.load({}).port == DEFAULT_PORT
+        assert CameraSettings.load({"source": "0"}).metrics_port == 8766
+    assert [entry["variable"] for entry in logs] == ["SPLITCAST_PORT", "SPLITCAST_METRICS_PORT"]
+    assert {entry["log_level"] for entry in logs} == {"warning"}
+
+
+def test_an_empty_variable_is_none(toml, monkeypatch):
+    for name in ("PORT", "CONFIG", "LOG_LEVEL", "ALLOW_ORIGIN", "PREVIEW", "PROFILE", "THREADS"):
+        monkeypatch.setenv(f"SPLITCAST_{name}", "")
+    assert DetectorSettings.load({"config": toml}).port == 7000
+
+
+def test_an_error_names_the_setting_as_it_was_given(toml, monkeypatch):
+    monkeypatch.setenv("SPLITCAST_PORT", "tcp:8765")
+    monkeypatch.setenv("splitcast_threads", "none")
+    toml.write_text("[detector]\nwindow = 0\nport = 1\n")
+    with pytest.raises(SettingsError) as refused:
+        DetectorSettings.load({"config": toml, "max_side": "0"})
+    lines = {line.partition(": ")[0] for line in str(refused.value).splitlines()}
+    assert lines == {"--max-side", "SPLITCAST_PORT", str(toml), "splitcast_threads"}
+    assert f"{toml}: window in [detector]: " in str(refused.value)
+
+
+def test_an_error_of_several_settings_names_the_first_as_it_was_given(monkeypatch):
+    monkeypatch.setenv("SPLITCAST_TARGET_KBPS", "400")
+    with pytest.raises(SettingsError, match=r"^SPLITCAST_TARGET_KBPS: rle.* has no quantizer step"):
+        CameraSettings.load({"source": "0", "codec": "rle"})
+
+
+def test_an_error_after_the_start_names_the_setting_as_it_was_given(monkeypatch):
+    monkeypatch.setenv("SPLITCAST_DEVICE", "toaster")
+    config = DetectorSettings.load({"port": "1"})
+    assert config.as_given("--device: no 'toaster' here") == "SPLITCAST_DEVICE: no 'toaster' here"
+    assert config.as_given("--port: taken") == "--port: taken"
+    assert config.as_given("--threads: many") == "--threads: many"
+    assert config.as_given("no flag: at all") == "no flag: at all"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_path_may_begin_with_the_home_folder_wherever_it_is_given(home, monkeypatch):
+    (home / "own.toml").write_text('[camera]\nmodel = "~/own.pt"\ncache = "~/weights"\n')
+    monkeypatch.setenv("SPLITCAST_PROFILE", "~/own.profile")
+    config = CameraSettings.load({"config": "~/own.toml", "source": "~/clip.mp4"})
+    assert (config.model, config.source) == (f"{home}/own.pt", f"{home}/clip.mp4")
+    assert (config.cache, config.profile) == (home / "weights", home / "own.profile")
+    monkeypatch.setenv("SPLITCAST_CONFIG", "~/own.toml")
+    assert CameraSettings.load({"source": "rtsp://a/~b"}).source == "rtsp://a/~b"
+
+
+def test_every_setting_that_may_be_a_path_begins_with_the_home_folder(home):
+    """By its type, so that none is forgotten."""
+    checked = set()
+    for name, command in COMMANDS.items():
+        module, _, settings = command.settings.partition(":")
+        for field, info in getattr(import_module(module), settings).model_fields.items():
+            if "Path" in str(info.annotation) or field in {"source", "model", "profile"}:
+                assert any(
+                    getattr(validator, "func", None) in (expanded, expanded_path)
+                    for validator in (*info.metadata, *nested_metadata(info.annotation))
+                ) or (name, field) == ("study", "model"), f"{name} --{field}"
+                checked.add(field)
+    assert checked >= {"config", "cache", "clip", "data", "html", "out", "output", "summary", "images"}
+
+
+def test_the_file_of_a_network_of_the_study_too(home):
+    settings = StudySettings.load(
+        {"name": "all", "out": "a", "model": ("vgg16=~/a.pth", "~/b.pt", "resnet50@8")}
+    )
+    assert settings.model == (f"vgg16={home}/a.pth", f"{home}/b.pt", "resnet50@8")
+
+
+def nested_metadata(annotation: object) -> Iterator[object]:
+    for part in get_args(annotation):
+        yield from getattr(part, "__metadata__", ())
+        yield from nested_metadata(part)
 
 
 def test_an_empty_name_of_a_file_is_no_file_that_is_left_out():
