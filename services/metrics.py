@@ -5,6 +5,7 @@ Every label value that can occur is there from the start at zero, so that rates 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from platform import python_version
@@ -26,6 +27,8 @@ from stream.transport.websocket import WireBytes
 VERSION = version("splitcast")
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every counter, which nobody queries
+
+LOOP_INTERVAL_S = 0.25
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -57,6 +60,9 @@ class Metrics:
             "Bytes received between camera and detector: everything above TCP, with WebSocket frames, HTTP and TLS",
         )
         self.detections = self.counter("detections", "Objects detected")
+        self.loop_delay = self.seconds(
+            "event_loop_delay_seconds", "How much later than it was due the event loop ran something"
+        )
 
     def counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(f"{self._prefix}_{name}", text, labels, registry=self.registry)
@@ -76,6 +82,14 @@ class Metrics:
         return web.Response(
             body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
+
+    async def measure_loop_delay(self) -> None:
+        """Measure how late the event loop is, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + LOOP_INTERVAL_S
+            await asyncio.sleep(LOOP_INTERVAL_S)
+            self.loop_delay.observe(max(0.0, loop.time() - due_s))
 
 
 class WireMeter:

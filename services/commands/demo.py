@@ -152,7 +152,7 @@ def summarize(camera: Camera, classes: Counter[str]) -> dict[str, Any]:
 
 
 async def _count_classes(url: str, classes: Counter[str]) -> None:
-    async for text in messages(detections_url(url, STREAM)):
+    async for text in messages(f"{detections_url(url, STREAM)}?types=detections"):
         classes.update(prediction["class"] for prediction in json.loads(text)["predictions"])
 
 

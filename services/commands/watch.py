@@ -61,7 +61,9 @@ async def messages(url: str) -> AsyncIterator[str]:
 
 
 def readable(message: dict[str, Any]) -> str:
-    """One line for a person: when, which stream, how many of what, how long it took."""
+    """One line for a person: when, which stream, how many of what, how long it took; or what there is to know."""
+    if message["type"] != "detections":
+        return f"{message['stream']} {message['type']}: {message.get('state') or message['reasons']}"
     captured = datetime.fromtimestamp(message["captured_at"], UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
     counts = Counter(prediction["class"] for prediction in message["predictions"])
     classes = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"

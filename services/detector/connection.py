@@ -5,50 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections import deque
 
 import structlog
-from aiohttp import web
 
 from codec.errors import BitstreamError, MissingReference, ReferenceMismatch
 from codec.interface import DecodedFrame, Decoder
+from services.detector.decoded import DecodedPacket, DecodedPackets, ReceivedPacket, StaleFrame
 from services.detector.detections_json import DetectionMessage
-from services.detector.handshake import MIB, AdmittedCamera, Handshake
+from services.detector.handshake import AdmittedCamera
 from services.detector.inference import Inference
+from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
+from services.detector.visit import Visit
 from services.metrics import WireMeter
 from stream.detections import Detections
-from stream.errors import ConnectionLost, SessionError
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
-from stream.session.close_codes import CloseCode
-from stream.session.messages import FEATURES_PROTOCOL, Preview, RejectReason, Report
+from stream.rate.window import WindowControl
+from stream.session.camera_clock import CameraClock, FrameAges
+from stream.session.messages import Preview, RejectReason, Report
 from stream.tasks.background import run_with_background
 from stream.tasks.worker import Worker
-from stream.transport.broadcast import Broadcast
-from stream.transport.websocket import VIOLATIONS, Link, ServerWebSocket, WireBytes
+from stream.transport.websocket import Link
 
 log = structlog.get_logger(__name__)
-
-SILENCE_S = 10.0  # after which a camera that says nothing, not even a ping, is left
-EXTRA_SESSIONS = 16  # cameras that say hello beside those that stream
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReceivedPacket:
-    """A packet, and the clock that runs since it came."""
-
-    data: bytes
-    clock: StageClock
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DecodedPacket:
-    """A packet's tensors, or why there are none."""
-
-    outcome: DecodedFrame | Exception
-    clock: StageClock
 
 
 class CameraConnection:
@@ -58,21 +40,28 @@ class CameraConnection:
         self,
         link: Link,
         camera: AdmittedCamera,
+        visit: Visit,
         meter: WireMeter,
         *,
         inference: Inference,
-        broadcast: Broadcast,
+        publisher: Publisher,
         statistics: DetectorStatistics,
         stopping: asyncio.Event,
+        settings: DetectorSettings,
     ) -> None:
-        self._link, self._meter, self._stopping = link, meter, stopping
+        self._link, self._visit, self._meter, self._stopping = link, visit, meter, stopping
         self._session, self._stream, self._decoder = camera.session, camera.stream, camera.decoder
-        self._inference, self._broadcast, self._statistics = inference, broadcast, statistics
+        self._hello = camera.hello
+        self._inference, self._publisher, self._statistics = inference, publisher, statistics
         self._worker = Worker(f"decode-{camera.stream.name}")  # owns the decoder's reference frame
-        # Bounded by the session's window; None ends it, as it does the other one.
+        # Bounded by the session's window; None ends it.
         self._received: asyncio.Queue[ReceivedPacket | None] = asyncio.Queue()
-        # One frame is decoded while the tail works; more would only hold memory.
-        self._decoded: asyncio.Queue[DecodedPacket | None] = asyncio.Queue(maxsize=1)
+        self._decoded = DecodedPackets(live=camera.hello.live)
+        self._unanswered: deque[int] = deque()  # numbers of frames
+        self._clock = CameraClock(camera.hello.clock)
+        self._clock_stepped_s: float | None = None  # since the last detections
+        self._ages, self._max_age_s = FrameAges(), settings.max_age_s
+        self._window = WindowControl(settings.window, time.monotonic())
 
     async def run(self) -> None:
         """Answer every packet, until the detector stops. Raises SessionError or ConnectionLost."""
@@ -80,6 +69,8 @@ class CameraConnection:
             await run_with_background(self._infer(), self._receive(), self._decode())
         finally:
             self._worker.close()
+            if self._hello.live:
+                self._publisher.publish_gaps(self._stream, self._stream.numbers.lose(self._unanswered))
 
     # --- receive ---
 
@@ -99,15 +90,26 @@ class CameraConnection:
         self._session.receive_packet(len(packet))
         now_ns = time.monotonic_ns()
         self._statistics.receive(self._stream, len(packet), now_ns)
-        self._received.put_nowait(ReceivedPacket(packet, StageClock(now_ns)))
+        number = self._stream.numbers.packet()
+        self._unanswered.append(number)
+        self._received.put_nowait(ReceivedPacket(packet, number, now_ns, StageClock(now_ns)))
 
     def _on_text(self, text: str) -> None:
         match self._session.receive_text(text):
             case Report() as report:
-                self._stream.update_report(report, time.monotonic_ns())
+                self._session.receive_report(time.monotonic_ns())
+                self._visit.report(report)
+                self._follow_clock(report)
             case Preview(jpeg=jpeg):
                 self._session.receive_preview(time.monotonic_ns())
                 self._stream.preview = jpeg  # passed on as it is, never decoded here
+
+    def _follow_clock(self, report: Report) -> None:
+        stepped_s = self._clock.follow(report.clock) if report.clock else None
+        if stepped_s is not None:
+            self._clock_stepped_s = (self._clock_stepped_s or 0.0) + stepped_s
+            self._statistics.step_clock()
+            log.warning("the camera's clock was set", stream=self._stream.name, seconds=round(stepped_s, 3))
 
     # --- decode ---
 
@@ -119,51 +121,83 @@ class CameraConnection:
                 outcome = await self._worker.run(_decode_packet, self._decoder, packet)
             except Exception as error:  # the camera gets to know in its turn
                 outcome = error
-            await self._decoded.put(DecodedPacket(outcome, packet.clock))
-        await self._decoded.put(None)
+            else:
+                self._ages.arrive(outcome.header.captured_ns, packet.received_ns)
+            await self._decoded.put(DecodedPacket(outcome, packet))
+        await self._decoded.end()
 
     # --- infer ---
 
     async def _infer(self) -> None:
-        """Detect on what was decoded, and publish and answer it: every packet once, the oldest first."""
-        while packet := await self._decoded.get():
+        """Answer what was decoded: every packet once, the oldest first."""
+        while await self._decoded.wait():
+            if self._decoded.has_frame:
+                await self._infer_in_turn()
+            else:
+                await self._reject_all(await self._decoded.take())
+
+    async def _infer_in_turn(self) -> None:
+        """Wait for the turn, detect on the frame that waits then, and answer the packets up to it."""
+        async with self._inference.turn():
+            *before, last = await self._decoded.take()
+            frame, packet = last.outcome, last.packet
+            assert isinstance(frame, DecodedFrame)
+            letterbox = Letterbox(self._frame_size(frame), self._hello.canvas)
             try:
-                if isinstance(packet.outcome, Exception):
-                    raise packet.outcome
-                frame = packet.outcome
-                letterbox = Letterbox(self._frame_size(frame), self._stream.hello.canvas)
+                self._refuse_old(frame)
                 detections = await self._inference.detect(
-                    self._stream.hello.split, frame.tensors, letterbox, packet.clock
+                    self._hello.split, frame.tensors, letterbox, packet.clock
                 )
             except Exception as error:  # costs one frame
-                await self._reject(error)
-            else:
-                self._publish(frame, letterbox.frame, detections, packet.clock)
-                await self._acknowledge(frame, detections, packet.clock)
+                detections = None
+                before.append(DecodedPacket(error, packet))
+        await self._reject_all(before)
+        if detections is not None:
+            self._publish(frame, packet, letterbox.frame, detections)
+            await self._acknowledge(frame, packet, detections)
+
+    async def _reject_all(self, packets: list[DecodedPacket]) -> None:
+        for decoded in packets:
+            assert isinstance(decoded.outcome, Exception)
+            await self._reject(decoded.packet, decoded.outcome)
+
+    def _refuse_old(self, frame: DecodedFrame) -> None:
+        age_s = self._ages.age_s(frame.header.captured_ns, time.monotonic_ns())
+        if self._hello.live and age_s > self._max_age_s:
+            raise StaleFrame(f"{age_s:.1f} s old; at most {self._max_age_s:g} s (--max-age-s)")
 
     def _frame_size(self, frame: DecodedFrame) -> tuple[int, int]:
         """(H, W) of the original picture; the canvas where the packet does not say."""
         header = frame.header
         if header.frame_height and header.frame_width:
             return header.frame_height, header.frame_width
-        return self._stream.hello.canvas
+        return self._hello.canvas
 
     # --- publish ---
 
     def _publish(
-        self, frame: DecodedFrame, frame_size: tuple[int, int], detections: Detections, clock: StageClock
+        self,
+        frame: DecodedFrame,
+        packet: ReceivedPacket,
+        frame_size: tuple[int, int],
+        detections: Detections,
     ) -> None:
+        clock, unix_ns = packet.clock, time.time_ns()
+        stepped_s, self._clock_stepped_s = self._clock_stepped_s, None
         message = DetectionMessage(
             self._stream.name,
+            self._stream.status.connection,
+            packet.number,
             frame.header,
             frame_size,
             detections,
             self._inference.network.model.names,
-            self._stream.hello.clock,
+            self._clock.unix_ns(frame.header.captured_ns),
             clock.durations_ns,
-            time.time_ns(),
+            unix_ns,
+            stepped_s,
         )
-        self._broadcast.publish(self._stream.name, message.text())
+        self._publisher.publish_detections(message)
         clock.lap("publish", time.monotonic_ns())
         self._statistics.publish(
             self._stream,
@@ -172,24 +206,44 @@ class CameraConnection:
             detections=len(detections),
             stages_ns=clock.durations_ns,
             now_ns=time.monotonic_ns(),
+            unix_s=unix_ns / 1e9,
         )
 
     # --- answer ---
 
-    async def _acknowledge(self, frame: DecodedFrame, detections: Detections, clock: StageClock) -> None:
+    async def _acknowledge(self, frame: DecodedFrame, packet: ReceivedPacket, detections: Detections) -> None:
+        self._unanswered.popleft()
+        self._stream.numbers.answer()
         text = self._session.acknowledge(
-            frame.header.sequence, frame.header.captured_ns, len(detections), clock.durations_ns
+            frame.header.sequence, frame.header.captured_ns, len(detections), packet.clock.durations_ns
         )
         await self._link.send(text)
         self._meter.update()
+        await self._adjust_window(packet)
 
-    async def _reject(self, error: Exception) -> None:
+    async def _reject(self, packet: ReceivedPacket, error: Exception) -> None:
         reason = reject_reason(error)
+        self._unanswered.popleft()
+        self._publisher.publish_gaps(self._stream, [self._stream.numbers.reject(packet.number, reason)])
         self._statistics.reject(self._stream, reason)
-        log.warning("packet rejected", stream=self._stream.name, reason=reason, detail=str(error))
-        need_keyframe = isinstance(error, BitstreamError)
-        for text in self._session.reject(reason, str(error), need_keyframe=need_keyframe):
+        level = logging.DEBUG if reason == "stale" else logging.WARNING  # a busy detector's everyday
+        log.log(level, "packet rejected", stream=self._stream.name, reason=reason, detail=str(error))
+        for text in self._session.reject(
+            reason, str(error), received_ns=packet.received_ns, now_ns=time.monotonic_ns()
+        ):
             await self._link.send(text)
+        await self._adjust_window(packet, late=reason == "stale")
+
+    async def _adjust_window(self, packet: ReceivedPacket, *, late: bool = False) -> None:
+        """Allow a live camera as many unanswered packets as leave its frames new."""
+        if not self._hello.live:
+            return
+        wait_s = packet.clock.durations_ns.get("queue", 0) / 1e9
+        window = self._window.observe(wait_s, time.monotonic(), late=late)
+        if window is not None:
+            log.info("window", stream=self._stream.name, frames=window)
+            for text in self._session.set_window(window):
+                await self._link.send(text)
 
 
 def _decode_packet(decoder: Decoder, packet: ReceivedPacket) -> DecodedFrame:
@@ -208,91 +262,7 @@ def reject_reason(error: Exception) -> RejectReason:
             return "reference_mismatch"
         case BitstreamError():
             return "corrupt"
+        case StaleFrame():
+            return "stale"
         case _:
             return "error"
-
-
-class FeaturesEndpoint:
-    """Answers `WS /v1/features`: admits cameras, serves them, and closes every connection with its reason."""
-
-    def __init__(
-        self,
-        settings: DetectorSettings,
-        handshake: Handshake,
-        *,
-        inference: Inference,
-        broadcast: Broadcast,
-        statistics: DetectorStatistics,
-        stopping: asyncio.Event,
-    ) -> None:
-        self._settings, self._handshake, self._inference = settings, handshake, inference
-        self._broadcast, self._statistics, self._stopping = broadcast, statistics, stopping
-        self._open = 0
-
-    async def handle(self, request: web.Request, wire: WireBytes | None) -> web.WebSocketResponse:
-        """Serve one camera until it leaves or the detector stops.
-
-        `wire` counts the bytes of its connection; None where it has left already.
-        """
-        settings = self._settings
-        largest_mib = max(settings.max_packet_mib, settings.profiles * settings.max_profile_mib)
-        ws = ServerWebSocket(FEATURES_PROTOCOL, largest_mib * MIB)
-        try:
-            await ws.prepare(request)
-        except ConnectionError:  # the peer has left
-            return ws
-        if wire is None:
-            return ws
-        link = Link(ws, wire)
-        meter = WireMeter(self._statistics.metrics, wire, WireBytes())
-        self._open += 1
-        try:
-            self._check(ws)
-            await run_with_background(self._serve(link, meter), _leave_when_silent(link))
-            raise SessionError(CloseCode.GOING_AWAY, "detector stops")
-        except SessionError as error:
-            self._statistics.close(error.code)
-            level = logging.INFO if self._stopping.is_set() else logging.WARNING
-            log.log(level, "session closed", code=error.code.value, reason=error.reason)
-            await link.close(error.code, error.reason)
-        except ConnectionLost as lost:
-            if lost.code in VIOLATIONS:
-                self._statistics.close(CloseCode(lost.code))
-            log.info("camera left", reason=lost.reason, code=lost.code)
-            link.abort()
-        except Exception:  # a defect of ours costs this connection and no other
-            self._statistics.close(CloseCode.INTERNAL_ERROR)
-            log.exception("session failed")
-            await link.close(CloseCode.INTERNAL_ERROR, "internal error of the detector")
-        finally:
-            self._open -= 1
-            meter.update()
-        return ws
-
-    def _check(self, ws: web.WebSocketResponse) -> None:
-        if ws.ws_protocol != FEATURES_PROTOCOL:
-            raise SessionError(CloseCode.BAD_SUBPROTOCOL, f"subprotocol must be {FEATURES_PROTOCOL}")
-        if self._open > self._settings.max_streams + EXTRA_SESSIONS:
-            raise SessionError(CloseCode.TRY_AGAIN_LATER, "too many connections")
-
-    async def _serve(self, link: Link, meter: WireMeter) -> None:
-        async with self._handshake.admit(link) as camera:
-            self._statistics.accept()
-            meter.total = camera.stream.wire
-            connection = CameraConnection(
-                link,
-                camera,
-                meter,
-                inference=self._inference,
-                broadcast=self._broadcast,
-                statistics=self._statistics,
-                stopping=self._stopping,
-            )
-            await connection.run()
-
-
-async def _leave_when_silent(link: Link) -> None:
-    """Raise SessionError once nothing has come for SILENCE_S."""
-    async for silence_s in link.watch():
-        if silence_s >= SILENCE_S:
-            raise SessionError(CloseCode.TIMEOUT, f"nothing came for {SILENCE_S:g} s")

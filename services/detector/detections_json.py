@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from codec.packet import PacketHeader
 from stream.detections import Detections
-from stream.session.messages import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,30 +15,38 @@ class DetectionMessage:
     """One frame's detections: a superset of Roboflow inference's response, so its consumers read it as it is."""
 
     stream: str
+    connection: int
+    frame: int  # number, over all connections
     header: PacketHeader
     frame_size: tuple[int, int]  # (H, W) of the original picture, in pixels
     detections: Detections
     class_names: tuple[str, ...]
-    clock: Clock  # the camera's clocks at the handshake
+    captured_unix_ns: int  # on the camera's clock
     stages_ns: Mapping[str, int]  # of the detector
     published_unix_ns: int
+    clock_stepped_s: float | None = (
+        None  # by how much the camera's time of day was set since the frame before
+    )
 
     def text(self) -> str:
         """The message as it goes on the wire: boxes by center and size, in pixels of the original picture."""
         height, width = self.frame_size
-        captured_unix_ns = self.header.captured_ns - self.clock.monotonic_ns + self.clock.unix_ns
+        stepped = {} if self.clock_stepped_s is None else {"clock_stepped": round(self.clock_stepped_s, 3)}
         return json.dumps(
             {
                 "type": "detections",
                 "stream": self.stream,
+                "connection": self.connection,
+                "frame": self.frame,
                 "sequence": self.header.sequence,
                 "keyframe": self.header.keyframe,
                 "captured_ns": self.header.captured_ns,
-                "captured_at": captured_unix_ns / 1e9,
+                "captured_at": self.captured_unix_ns / 1e9,
                 "published_at": self.published_unix_ns / 1e9,
                 "time": sum(self.stages_ns.values()) / 1e9,
                 "image": {"width": width, "height": height},
                 "predictions": self._predictions(),
+                **stepped,
             },
             separators=(",", ":"),
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +19,15 @@ from codec.spec import Codec
 from services.detector.inference import Inference
 from services.detector.profile_store import ProfileStore
 from services.detector.settings import DetectorSettings
-from services.detector.streams import Stream, Streams
+from services.detector.streams import Stream
+from services.detector.visit import Visit
 from services.metrics import VERSION
 from services.profiles import read_profile
 from stream.errors import SessionError
 from stream.network.cut import split_points
 from stream.session.close_codes import CloseCode
-from stream.session.detector import DetectorSession, check_codec, check_hello, check_layout
-from stream.session.messages import Hello
+from stream.session.detector import DetectorSession, check_codec, check_hello, check_layout, check_version
+from stream.session.messages import Hello, Waiting
 from stream.tasks.worker import Worker
 from stream.transport.websocket import Link
 
@@ -51,6 +51,7 @@ class AdmittedCamera:
     """A camera that was welcomed: its packets may come."""
 
     session: DetectorSession
+    hello: Hello
     stream: Stream
     decoder: Decoder
 
@@ -58,10 +59,8 @@ class AdmittedCamera:
 class Handshake:
     """Admits cameras, and holds the calibration profiles that they may name."""
 
-    def __init__(
-        self, settings: DetectorSettings, inference: Inference, streams: Streams, ready: asyncio.Event
-    ) -> None:
-        self._settings, self._inference, self._streams, self._ready = settings, inference, streams, ready
+    def __init__(self, settings: DetectorSettings, inference: Inference, ready: asyncio.Event) -> None:
+        self._settings, self._inference, self._ready = settings, inference, ready
         self._worker = Worker("handshake")
         self._profiles = ProfileStore(BUNDLED)  # touched on the worker's thread only
 
@@ -70,35 +69,37 @@ class Handshake:
         if self._settings.profile:
             await self._worker.run(self._keep_profile, self._settings.profile)
 
-    @asynccontextmanager
-    async def admit(self, link: Link) -> AsyncIterator[AdmittedCamera]:
-        """The camera at the other end of `link`, which has its stream's name as long as the context lasts.
+    async def admit(self, link: Link, session: DetectorSession, visit: Visit) -> AdmittedCamera:
+        """The camera at the other end of `link`, once its packets may come.
 
         Raises SessionError, with the close code and a reason a person understands, where it is refused, or
         ConnectionLost.
         """
-        session = DetectorSession(self._settings.window)
-        hello = await self._receive_hello(link, session)
-        if not self._ready.is_set():
-            raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")
-        negotiated = await self._negotiate(link, session, hello)
+        hello = await self._receive_hello(link, session, visit)
+        negotiated = await self._negotiate(link, session, visit, hello)
         # All that can fail comes before the name is taken.
         self._inference.prepare(hello.split)
-        self._check_capacity(hello)
-        stream = self._streams.connect(hello, negotiated.layout, time.monotonic_ns(), time.time())
-        try:
-            await link.send(session.welcome(negotiated.max_packet_bytes, f"splitcast/{VERSION}"))
-            log.info("stream", stream=stream.name, split=hello.split, canvas=hello.canvas, codec=hello.codec)
-            yield AdmittedCamera(session, stream, negotiated.decoder)
-        finally:
-            self._streams.disconnect(stream)
-            log.info("stream ended", stream=stream.name, frames=stream.frames)
+        stream = visit.greet(hello, negotiated.layout)
+        await link.send(session.welcome(negotiated.max_packet_bytes, f"splitcast/{VERSION}"))
+        return AdmittedCamera(session, hello, stream, negotiated.decoder)
 
     def close(self) -> None:
         """Let a running check end and forget those that wait; does not block."""
         self._worker.close()
 
-    async def _receive_hello(self, link: Link, session: DetectorSession) -> Hello:
+    async def _receive_hello(self, link: Link, session: DetectorSession, visit: Visit) -> Hello:
+        """The camera's hello; until its source has a picture it says that it waits."""
+        while True:
+            message = await self._receive_greeting(link, session)
+            check_version(message)
+            if not self._ready.is_set():
+                raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")
+            if isinstance(message, Hello):
+                return message
+            session.receive_report(time.monotonic_ns())
+            visit.wait(message)
+
+    async def _receive_greeting(self, link: Link, session: DetectorSession) -> Hello | Waiting:
         timeout_s = self._settings.hello_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -107,16 +108,18 @@ class Handshake:
             raise SessionError(CloseCode.TIMEOUT, f"no hello within {timeout_s:g} s") from None
         if isinstance(data, bytes):
             raise SessionError(CloseCode.BAD_MESSAGE, "packet before the hello")
-        hello = session.receive_text(data)
-        assert isinstance(hello, Hello)
-        return hello
+        message = session.receive_text(data)
+        assert isinstance(message, Hello | Waiting)
+        return message
 
-    async def _negotiate(self, link: Link, session: DetectorSession, hello: Hello) -> NegotiatedCodec:
+    async def _negotiate(
+        self, link: Link, session: DetectorSession, visit: Visit, hello: Hello
+    ) -> NegotiatedCodec:
         """What both ends know from the welcome on; the codec's calibration profile may have to come first."""
         try:
             return await self._worker.run(negotiate, hello, self._settings, self._inference, self._profiles)
         except UnknownProfile as unknown:
-            self._check_capacity(hello)
+            visit.check(hello.stream, hello.session)
             log.info("calibration profile requested", stream=hello.stream, profile=unknown.hash[:12])
             await link.send(session.request_profile(unknown.hash))
         packed = await self._receive_profile(link)
@@ -142,17 +145,6 @@ class Handshake:
 
     def _keep_profile(self, file: Path) -> None:
         self._profiles.keep(read_profile(file))
-
-    def _check_capacity(self, hello: Hello) -> None:
-        if self._streams.is_connected(hello.stream):
-            raise SessionError(
-                CloseCode.STREAM_TAKEN, f"stream {hello.stream!r} is sent by another camera; choose --stream"
-            )
-        if self._streams.connected >= self._settings.max_streams:
-            raise SessionError(
-                CloseCode.TOO_MANY_STREAMS,
-                f"{self._settings.max_streams} cameras are connected (--max-streams)",
-            )
 
 
 def negotiate(

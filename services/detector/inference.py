@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +22,9 @@ from stream.network.nms import detect
 from stream.network.split import Tail
 from stream.tasks.worker import Worker
 
+# One frame is worked on and one waits at the thread, so that it never idles; the others wait for their turn, and of
+# each live camera the newest one comes when it is.
+TURNS = 2
 WARM_UP_FRAME = (360, 640)  # (H, W) in pixels: 16:9, at the default size
 
 
@@ -32,6 +37,8 @@ class Inference:
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
         self._worker = Worker("tail")
+        self._turns = asyncio.Semaphore(TURNS)  # handed out in the order in which they were asked for
+        self._queue_length = 0
         self._network: LoadedModel | None = None
         self._tails: dict[str, Tail] = {}
         self._layout = lru_cache(maxsize=256)(layout)
@@ -44,8 +51,8 @@ class Inference:
 
     @property
     def queue_length(self) -> int:
-        """Frames that wait or are worked on."""
-        return self._worker.queue_length
+        """Frames that wait for their turn or are worked on."""
+        return self._queue_length
 
     async def load(self) -> None:
         """Find, read, place and warm up the network. Raises WeightsError or CheckpointError."""
@@ -60,6 +67,19 @@ class Inference:
         """Make the tail of a split point, once for all cameras that split there. Raises UnknownSplitPoint."""
         if split not in self._tails:
             self._tails[split] = Tail(self.network.model, split)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until it is this caller's turn to `detect` on one frame: the others go first that asked before.
+
+        A camera that asks once for one frame at a time gets its fair share beside any others.
+        """
+        self._queue_length += 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self._queue_length -= 1
 
     async def detect(
         self, split: str, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from services.detector.stream_series import StreamSeries
+from services.detector.streams import ENDINGS, Stream
 from services.metrics import Metrics
 from stream.latency import DETECTOR_STAGES
 from stream.session.close_codes import CloseCode
 from stream.session.messages import REJECT_REASONS
 
+# Why a connection is refused, besides the codes that the protocol has for it (see `refusal`).
+TOO_MANY_CONNECTIONS = "too_many_connections"
+TOO_MANY_SESSIONS = "too_many_sessions"
+TOO_MANY_SUBSCRIBERS = "too_many_subscribers"
+NOT_READY = "not_ready"
+REFUSALS = (
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_SESSIONS,
+    TOO_MANY_SUBSCRIBERS,
+    NOT_READY,
+    *(code.name.lower() for code in CloseCode),
+)
+
 
 class DetectorMetrics(Metrics):
     """The detector's metrics; DetectorStatistics sets them."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: Iterable[Stream] = ()) -> None:
         super().__init__("detector")
         self.stage = self.seconds(
             "stage_seconds",
@@ -42,6 +59,24 @@ class DetectorMetrics(Metrics):
         self.subscriber_drops = self.counter(
             "subscriber_dropped_messages", "Detection messages dropped because a consumer read too slowly"
         )
+        self.reconnects = self.counter(
+            "reconnects",
+            "Connections under a name that had one before, by how that one ended (see docs/operations.md)",
+            ["peer", "reason"],
+        )
+        self.refused = self.counter(
+            "connections_refused",
+            "Connections of cameras and consumers that were refused, by reason",
+            ["reason"],
+        )
+        self.clock_steps = self.counter(
+            "clock_steps", "Times that the time of day was set on a camera's clock"
+        )
+        self.registry.register(StreamSeries(self._prefix, streams))
+        for reason in REFUSALS:
+            self.refused.labels(reason)
+        for ending in ENDINGS:
+            self.reconnects.labels("camera", ending)
         for stage in DETECTOR_STAGES:
             self.stage.labels(stage)
         for reason in REJECT_REASONS:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from services.detector.connection import EXTRA_SESSIONS, FeaturesEndpoint
+from services.detector.endpoint import EXTRA_SESSIONS, FeaturesEndpoint
 from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
 from services.detector.inference import Inference
+from services.detector.metrics import TOO_MANY_CONNECTIONS
+from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Streams
@@ -26,6 +29,7 @@ from stream.transport.listener import AcceptedSocket, Listener
 
 log = structlog.get_logger(__name__)
 
+CLOSE_S = 2.0  # for connections to say why they end when the drain has run out
 CLEANUP_S = 0.5  # for connections that are still open after the drain
 # Scrapes, and requests of browsers beside the cameras and subscribers: a page holds up to six connections open.
 EXTRA_CONNECTIONS = EXTRA_SESSIONS + 48
@@ -39,21 +43,26 @@ class Detector:
     def __init__(self, config: DetectorSettings) -> None:
         self.config = config
         self.streams = Streams()
-        self.statistics = DetectorStatistics()
+        self.statistics = DetectorStatistics(self.streams)
         self.broadcast = Broadcast(config.subscriber_queue, self.statistics.drop_message)
+        publisher = Publisher(self.broadcast)
+        self.streams.on_change = publisher.publish_stream
         self.inference = Inference(config)
         self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._handshake = Handshake(config, self.inference, self.streams, self.ready)
-        self._subscribers = Subscribers(config, self.broadcast)
+        self._overdue = asyncio.Event()  # the drain has taken as long as it may
+        self._handshake = Handshake(config, self.inference, self.ready)
+        self._subscribers = Subscribers(config, self.broadcast, self.streams, self.statistics, self._overdue)
         self._cameras = FeaturesEndpoint(
             config,
             self._handshake,
+            self.streams,
             inference=self.inference,
-            broadcast=self.broadcast,
+            publisher=publisher,
             statistics=self.statistics,
             stopping=self._stopping,
+            overdue=self._overdue,
         )
         self._handlers: set[asyncio.Task[object]] = set()
         self.listener: Listener | None = None
@@ -76,12 +85,18 @@ class Detector:
         connections = config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS
         try:
             await runner.setup()
-            self.listener = Listener.bound(config.host, config.port, connections)
+            self.listener = Listener.bound(
+                config.host, config.port, connections, partial(self.statistics.refuse, TOO_MANY_CONNECTIONS)
+            )
             await web.SockSite(runner, self.listener).start()
             self.port.set_result(self.listener.getsockname()[1])
             log.info("listening", host=config.host, port=self.port.result())
             await run_with_background(
-                self._stopping.wait(), self._load(), self._close_silent(self.listener), self._sample()
+                self._stopping.wait(),
+                self._load(),
+                self._close_silent(self.listener),
+                self._sample(),
+                self.statistics.metrics.measure_loop_delay(),
             )
             await self._drain_on_stop()
         finally:
@@ -113,6 +128,9 @@ class Detector:
         self.broadcast.close()
         if self._handlers:
             _, late = await asyncio.wait(self._handlers, timeout=self.config.drain_s)
+            self._overdue.set()
+            if late:
+                _, late = await asyncio.wait(late, timeout=CLOSE_S)
             for handler in late:
                 handler.cancel()
 

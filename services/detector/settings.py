@@ -62,6 +62,12 @@ class DetectorSettings(ServiceSettings):
         "https://dash.example, separated by commas; *: any",
     )
     heartbeat_s: Seconds = Field(20.0, description="seconds between WebSocket pings of consumers")
+    max_age_s: Seconds = Field(
+        5.0, description="seconds after which a frame of a live camera is too old to be detected on"
+    )
+    reserve_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        180.0, description="seconds that a lost camera's stream name is kept for it; 0: not at all"
+    )
     hello_timeout_s: Seconds = Field(10.0, description="seconds that a camera may take to say hello")
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
         64, description="messages kept for a slow subscriber before the oldest goes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codec.layout import raw_bytes
 from services.detector.metrics import DetectorMetrics
-from services.detector.streams import Stream
+from services.detector.streams import Ending, Stream, Streams
 from stream.session.close_codes import CloseCode
 from stream.session.messages import RejectReason
 
@@ -12,8 +12,8 @@ from stream.session.messages import RejectReason
 class DetectorStatistics:
     """Counts once; metrics and streams follow. `now_ns` is monotonic."""
 
-    def __init__(self) -> None:
-        self.metrics = DetectorMetrics()
+    def __init__(self, streams: Streams) -> None:
+        self.metrics = DetectorMetrics(streams)
         self._last_frame_ns: int | None = None
 
     def frame_age_s(self, now_ns: int) -> float:
@@ -28,11 +28,24 @@ class DetectorStatistics:
         """The detector closes a camera's connection."""
         self.metrics.closed.labels(str(code.value)).inc()
 
+    def refuse(self, reason: str) -> None:
+        """A connection was refused, for one of REFUSALS."""
+        self.metrics.refused.labels(reason).inc()
+
+    def reconnect(self, ending: Ending) -> None:
+        """A camera came under a name whose connection before ended so."""
+        self.metrics.reconnects.labels("camera", ending).inc()
+
+    def step_clock(self) -> None:
+        """The time of day was set on a camera's clock."""
+        self.metrics.clock_steps.inc()
+
     def receive(self, stream: Stream, packet_bytes: int, now_ns: int) -> None:
         """A packet arrived."""
         stream.receive(packet_bytes, now_ns)
         self.metrics.encoded_bytes.inc(packet_bytes)
-        self.metrics.raw_bytes.inc(raw_bytes(stream.layout))
+        if stream.layout:
+            self.metrics.raw_bytes.inc(raw_bytes(stream.layout))
 
     def publish(
         self,
@@ -43,10 +56,16 @@ class DetectorStatistics:
         detections: int,
         stages_ns: dict[str, int],
         now_ns: int,
+        unix_s: float,
     ) -> None:
         """A frame's detections were published; `frame_size` is (H, W) in pixels, its stages are durations in ns."""
         stream.publish(
-            frame_size, keyframe=keyframe, detections=detections, stages_ns=stages_ns, now_ns=now_ns
+            frame_size,
+            keyframe=keyframe,
+            detections=detections,
+            stages_ns=stages_ns,
+            now_ns=now_ns,
+            unix_s=unix_s,
         )
         self._last_frame_ns = now_ns
         self.metrics.frames.inc()
@@ -56,7 +75,7 @@ class DetectorStatistics:
 
     def reject(self, stream: Stream, reason: RejectReason) -> None:
         """A packet gave no detections."""
-        stream.rejected += 1
+        stream.rejected[reason] += 1
         self.metrics.rejected.labels(reason).inc()
 
     def drop_message(self) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from aiohttp import web
 
+from services.detector.metrics import TOO_MANY_SUBSCRIBERS
+from services.detector.publisher import KINDS
 from services.detector.settings import DetectorSettings
+from services.detector.statistics import DetectorStatistics
+from services.detector.stream_json import stream_text, with_drops
+from services.detector.streams import Streams
 from services.detector.web import websocket_response
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode
@@ -18,30 +26,58 @@ MAX_MESSAGE_BYTES = 4096  # a subscriber has nothing to say
 class Subscribers:
     """Answers `WS /v1/detections` and `WS /v1/streams/{name}/detections` with what is broadcast."""
 
-    def __init__(self, settings: DetectorSettings, broadcast: Broadcast) -> None:
-        self._settings, self._broadcast = settings, broadcast
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        broadcast: Broadcast,
+        streams: Streams,
+        statistics: DetectorStatistics,
+        overdue: asyncio.Event,
+    ) -> None:
+        self._settings, self._broadcast, self._streams = settings, broadcast, streams
+        self._statistics, self._overdue = statistics, overdue
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Send one consumer what is published until it leaves, or until the broadcast is closed."""
+        kinds = _kinds(request.query.getall("types", []))
         ws = websocket_response(DETECTIONS_PROTOCOL, MAX_MESSAGE_BYTES, self._settings.heartbeat_s)
         try:
             await ws.prepare(request)
         except ConnectionError:  # the peer has left
             return ws
         if len(self._broadcast) >= self._settings.max_subscribers:
+            self._statistics.refuse(TOO_MANY_SUBSCRIBERS)
             await ws.close(code=CloseCode.TRY_AGAIN_LATER, message=b"too many subscribers")
             return ws
-        try:
-            await run_with_background(self._send(ws, request.match_info.get("name")), _wait_for_close(ws))
+        with suppress(ConnectionLost, ConnectionError):
+            with suppress(_Overdue):
+                await run_with_background(
+                    self._send(ws, request.match_info.get("name"), kinds),
+                    _wait_for_close(ws),
+                    _until(self._overdue),
+                )
             await ws.close(code=CloseCode.GOING_AWAY, message=b"detector stops")
-        except (ConnectionLost, ConnectionError):
-            pass
         return ws
 
-    async def _send(self, ws: web.WebSocketResponse, stream: str | None) -> None:
-        with self._broadcast.subscribe(stream) as subscription:
-            async for text in subscription:
+    async def _send(self, ws: web.WebSocketResponse, name: str | None, kinds: frozenset[str]) -> None:
+        """Where every stream stands, and then what is published."""
+        with self._broadcast.subscribe(name, kinds) as subscription:
+            streams = [
+                stream for stream in self._streams if "stream" in kinds and name in (None, stream.name)
+            ]
+            for text in [stream_text(stream) for stream in streams]:
                 await ws.send_str(text)
+            async for text, dropped in subscription:
+                await ws.send_str(with_drops(text, dropped))
+
+
+class _Overdue(Exception):
+    """A stop can wait no longer for a consumer that reads slowly."""
+
+
+async def _until(overdue: asyncio.Event) -> None:
+    await overdue.wait()
+    raise _Overdue
 
 
 async def _wait_for_close(ws: web.WebSocketResponse) -> None:
@@ -49,3 +85,15 @@ async def _wait_for_close(ws: web.WebSocketResponse) -> None:
     async for _ in ws:
         pass
     raise ConnectionLost("subscriber left")
+
+
+def _kinds(types: list[str]) -> frozenset[str]:
+    """The kinds of messages that are asked for; all, where none is named. Raises HTTPBadRequest."""
+    if not types:
+        return KINDS
+    kinds = frozenset(",".join(types).split(","))
+    if unknown := kinds - KINDS:
+        raise web.HTTPBadRequest(
+            text=f"types={min(unknown)[:64]!r}: choose of {', '.join(sorted(KINDS))}, with commas"
+        )
+    return kinds

@@ -24,17 +24,27 @@ from stream.session.messages import (
     ProfileRequest,
     Reject,
     RejectReason,
+    Retry,
     ToDetector,
     Waiting,
     Welcome,
+    Window,
     parse_to_detector,
 )
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
+# A keyframe that was asked for is on its way for a round trip: differences that come before it are no news.
+KEYFRAME_PATIENCE_NS = 500_000_000
+# Rejects after which the decoder holds no reference that the camera's next frame could refer to.
+UNDECODABLE = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
+
 # A camera sends about one preview a second; what a stalled link gathers may come at once.
 PREVIEW_INTERVAL_NS = 250_000_000
 PREVIEW_BURST = 16
+# It reports, or says that it waits, once a second; each may be news to every consumer.
+REPORT_INTERVAL_NS = 250_000_000
+REPORT_BURST = 64
 
 
 def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) -> None:
@@ -43,11 +53,7 @@ def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) 
     `weights` is the SHA-256 of the detector's own weights, `splits` the split points that it accepts, `model` its
     network's name for the message. Raises SessionError, with the close code and a reason a person understands.
     """
-    if hello.protocol != PROTOCOL_VERSION:
-        raise SessionError(
-            CloseCode.PROTOCOL_VERSION,
-            f"camera speaks protocol {hello.protocol}, detector {PROTOCOL_VERSION}: update the older one",
-        )
+    check_version(hello)
     if hello.weights != weights:
         raise SessionError(
             CloseCode.WEIGHTS_DIFFER,
@@ -58,6 +64,15 @@ def check_hello(hello: Hello, weights: str, splits: frozenset[str], model: str) 
         allowed = next(iter(splits)) if len(splits) == 1 else "see 'splitcast points'"
         raise SessionError(
             CloseCode.SPLIT_UNKNOWN, f"detector does not split at {hello.split!r}; allowed: {allowed}"
+        )
+
+
+def check_version(message: Hello | Waiting) -> None:
+    """Raise SessionError where the camera speaks another version of this protocol."""
+    if message.protocol != PROTOCOL_VERSION:
+        raise SessionError(
+            CloseCode.PROTOCOL_VERSION,
+            f"camera speaks protocol {message.protocol}, detector {PROTOCOL_VERSION}: update the older one",
         )
 
 
@@ -100,17 +115,41 @@ def _describe(layout: Layout) -> str:
     return ", ".join(f"{tensor.name} {'x'.join(map(str, tensor.shape))}" for tensor in layout[:4])
 
 
+class LeakyBucket:
+    """One message an interval on average, and a burst of them at once."""
+
+    def __init__(self, interval_ns: int, burst: int) -> None:
+        self._interval_ns, self._burst_ns = interval_ns, burst * interval_ns
+        self._empty_ns = 0  # when it is empty again
+
+    def take(self, now_ns: int) -> bool:
+        """Whether the message that came at `now_ns`, on any steady clock, is within the bounds."""
+        self._empty_ns = max(self._empty_ns, now_ns) + self._interval_ns
+        return self._empty_ns <= now_ns + self._burst_ns
+
+
 class DetectorSession:
-    """Detector's end: one hello, then at most `window` packets without answer, each answered once and in order."""
+    """Detector's end: one hello, then at most `window` packets without answer, each answered once and in order.
+
+    A camera without a picture says that it is waiting, as often as it likes, before its hello.
+    """
 
     def __init__(self, window: int) -> None:
         self._window = window
         self._max_packet_bytes = 0  # no packet before the welcome
         self._unanswered = 0
-        self._keyframe_requested = False
+        self._keyframe_requested_ns: int | None = None  # None: a reference is held
         self._requested_profile: str | None = None  # SHA-256 of the one not yet received
-        self._previews_until_ns = 0  # a leaky bucket: when it is empty again, at one preview an interval
+        self._previews = LeakyBucket(PREVIEW_INTERVAL_NS, PREVIEW_BURST)
+        self._reports = LeakyBucket(REPORT_INTERVAL_NS, REPORT_BURST)
         self.hello: Hello | None = None
+        self.waiting: Waiting | None = None  # what the camera said last before its hello
+
+    @property
+    def stream(self) -> str | None:
+        """The name that the camera gave; None before it gave one."""
+        named = self.hello or self.waiting
+        return named.stream if named else None
 
     def receive_text(self, text: str) -> ToDetector:
         """The message in a text of the camera. Raises SessionError where it breaks the protocol."""
@@ -118,25 +157,40 @@ class DetectorSession:
             message = parse_to_detector(text)
         except InvalidMessage as error:
             raise SessionError(CloseCode.BAD_MESSAGE, f"not a message of this protocol: {error}") from None
-        if isinstance(message, Hello):
-            if self.hello is not None:
-                raise SessionError(CloseCode.BAD_MESSAGE, "a second hello")
-            self.hello = message
-        elif isinstance(message, Waiting):
-            if self.hello is not None:
-                raise SessionError(CloseCode.BAD_MESSAGE, "waiting, after the hello")
+        if isinstance(message, Hello | Waiting):
+            self._introduce(message)
         elif self.hello is None:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the hello")
         elif isinstance(message, Preview) and not self.hello.preview:
             raise SessionError(CloseCode.BAD_MESSAGE, "a preview, which the hello did not announce")
         return message
 
+    def _introduce(self, message: Hello | Waiting) -> None:
+        if self.hello is not None:
+            what = "a second hello" if isinstance(message, Hello) else "waiting, after the hello"
+            raise SessionError(CloseCode.BAD_MESSAGE, what)
+        first = self.waiting
+        if first and (first.stream, first.session) != (message.stream, message.session):
+            raise SessionError(
+                CloseCode.BAD_MESSAGE, f"{message.type} of another camera than the one that waits"
+            )
+        if isinstance(message, Hello):
+            self.hello = message
+        else:
+            self.waiting = message
+
     def receive_preview(self, now_ns: int) -> None:
         """Count a preview that came at `now_ns`, on any steady clock. Raises SessionError if they come too fast."""
-        self._previews_until_ns = max(self._previews_until_ns, now_ns) + PREVIEW_INTERVAL_NS
-        if self._previews_until_ns > now_ns + PREVIEW_BURST * PREVIEW_INTERVAL_NS:
+        if not self._previews.take(now_ns):
             raise SessionError(
                 CloseCode.BAD_MESSAGE, f"more than {10**9 // PREVIEW_INTERVAL_NS} previews a second"
+            )
+
+    def receive_report(self, now_ns: int) -> None:
+        """Count a report, or a word of waiting, as `receive_preview` does."""
+        if not self._reports.take(now_ns):
+            raise SessionError(
+                CloseCode.BAD_MESSAGE, f"more than {10**9 // REPORT_INTERVAL_NS} reports a second"
             )
 
     def request_profile(self, profile_hash: str) -> str:
@@ -187,28 +241,55 @@ class DetectorSession:
             raise SessionError(CloseCode.WINDOW_EXCEEDED, f"more than {self._window} unanswered packets")
         self._unanswered += 1
 
+    def set_window(self, window: int) -> list[str]:
+        """Text that allows so many unanswered packets from now on; none to a camera that does not know it.
+
+        What is on its way was sent by the window before, so all that the welcome offered may still come.
+        """
+        return [Window(window=window).text()] if self._knows_more else []
+
+    def retry(self, after_s: float) -> list[str]:
+        """Text that says, before a close, when to come back; none to a camera that does not know it."""
+        return [Retry(after_s=after_s).text()] if self._knows_more else []
+
+    @property
+    def _knows_more(self) -> bool:
+        """Whether the camera knows what joined the protocol with `session`."""
+        return self.waiting is not None or (self.hello is not None and self.hello.session is not None)
+
     def acknowledge(self, sequence: int, captured_ns: int, detections: int, stages_ns: dict[str, int]) -> str:
         """Text that answers the oldest packet: it gave so many detections; `stages_ns` are durations by stage."""
         self._answer()
-        self._keyframe_requested = False
+        self._keyframe_requested_ns = None
         return Ack(
             sequence=sequence, captured_ns=captured_ns, detections=detections, stages_ns=stages_ns
         ).text()
 
-    def reject(self, reason: RejectReason, detail: str, *, need_keyframe: bool) -> list[str]:
-        """Texts that answer the oldest packet, with no detections, and ask once for a keyframe if one is needed.
+    def reject(self, reason: RejectReason, detail: str, *, received_ns: int, now_ns: int) -> list[str]:
+        """Texts that answer the oldest packet, with no detections, and ask for a keyframe where one is needed.
+
+        `received_ns` is when that packet came, `now_ns` the time, both on one steady clock. A keyframe is needed once
+        a packet could not be decoded, and asked for until one is: at once where what came after the last request is
+        damaged, as it may have been that keyframe, and else when a keyframe could have come.
 
         To a camera that does not know the reason the packet is corrupt.
         """
         self._answer()
         assert self.hello is not None
-        if reason not in self.hello.reject_reasons:
-            reason = "corrupt"
-        texts = [Reject(reason=reason, detail=detail[:256]).text()]
-        if need_keyframe and not self._keyframe_requested:
-            self._keyframe_requested = True
+        known = reason if reason in self.hello.reject_reasons else "corrupt"
+        texts = [Reject(reason=known, detail=detail[:256]).text()]
+        if reason not in UNDECODABLE:
+            self._keyframe_requested_ns = None
+        elif self._is_keyframe_due(reason, received_ns, now_ns):
+            self._keyframe_requested_ns = now_ns
             texts.append(KeyframeRequest().text())
         return texts
+
+    def _is_keyframe_due(self, reason: RejectReason, received_ns: int, now_ns: int) -> bool:
+        requested_ns = self._keyframe_requested_ns
+        if requested_ns is None or now_ns - requested_ns >= KEYFRAME_PATIENCE_NS:
+            return True
+        return reason == "corrupt" and received_ns >= requested_ns
 
     def _answer(self) -> None:
         assert self._unanswered

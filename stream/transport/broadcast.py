@@ -11,17 +11,23 @@ from contextlib import contextmanager
 class Subscription:
     """A subscriber's bounded queue of texts; when it is full the oldest text goes."""
 
-    def __init__(self, stream: str | None, capacity: int, on_drop: Callable[[], None]) -> None:
-        self.stream = stream
-        self.dropped = 0
+    def __init__(
+        self, stream: str | None, kinds: frozenset[str] | None, capacity: int, on_drop: Callable[[], None]
+    ) -> None:
+        self._stream, self._kinds = stream, kinds
+        self._dropped = 0  # since the last text that was taken
         self._texts: deque[str] = deque(maxlen=capacity)
         self._ready = asyncio.Event()
         self._closed = False
         self._on_drop = on_drop
 
+    def wants(self, stream: str, kind: str) -> bool:
+        """Whether texts of that kind, of that stream, belong here."""
+        return self._stream in (None, stream) and (self._kinds is None or kind in self._kinds)
+
     def put(self, text: str) -> None:
         if len(self._texts) == self._texts.maxlen:
-            self.dropped += 1
+            self._dropped += 1
             self._on_drop()
         self._texts.append(text)
         self._ready.set()
@@ -31,10 +37,12 @@ class Subscription:
         self._closed = True
         self._ready.set()
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[tuple[str, int]]:
+        """Texts, and how many went between the one before and this one."""
         while True:
             while self._texts:
-                yield self._texts.popleft()
+                dropped, self._dropped = self._dropped, 0
+                yield self._texts.popleft(), dropped
             if self._closed:
                 return
             self._ready.clear()
@@ -42,7 +50,7 @@ class Subscription:
 
 
 class Broadcast:
-    """Publishes texts by stream name."""
+    """Publishes texts by stream name and kind."""
 
     def __init__(self, capacity: int = 64, on_drop: Callable[[], None] = lambda: None) -> None:
         self._capacity = capacity
@@ -52,16 +60,16 @@ class Broadcast:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
-    def publish(self, stream: str, text: str) -> None:
-        """Queue `text` for every subscriber of `stream` and of all streams. Never waits."""
+    def publish(self, stream: str, kind: str, text: str) -> None:
+        """Queue `text` for every subscriber who wants it. Never waits."""
         for subscription in self._subscriptions:
-            if subscription.stream in (None, stream):
+            if subscription.wants(stream, kind):
                 subscription.put(text)
 
     @contextmanager
-    def subscribe(self, stream: str | None) -> Iterator[Subscription]:
-        """Texts of one stream, or of all for None, from now on."""
-        subscription = Subscription(stream, self._capacity, self._on_drop)
+    def subscribe(self, stream: str | None, kinds: frozenset[str] | None = None) -> Iterator[Subscription]:
+        """Texts of one stream, or of all for None, of these kinds, or of all for None, from now on."""
+        subscription = Subscription(stream, kinds, self._capacity, self._on_drop)
         self._subscriptions.add(subscription)
         try:
             yield subscription

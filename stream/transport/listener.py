@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self
 
@@ -19,18 +20,33 @@ class Listener(socket.socket):
     is counted beneath it, with its frames and headers.
     """
 
-    def __init__(self, *args: Any, max_connections: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        max_connections: int,
+        on_refuse: Callable[[], None] = lambda: None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.accepted: dict[Any, AcceptedSocket] = {}  # by peer address, while open
-        self._max_connections = max_connections
+        self._max_connections, self._on_refuse = max_connections, on_refuse
 
     @classmethod
-    def bound(cls, host: str, port: int, max_connections: int) -> Self:
-        """A listener on the first address of `host`; port 0 takes a free one. Raises OSError."""
+    def bound(
+        cls,
+        host: str,
+        port: int,
+        max_connections: int,
+        on_refuse: Callable[[], None] = lambda: None,
+    ) -> Self:
+        """A listener on the first address of `host`; port 0 takes a free one. Raises OSError.
+
+        `on_refuse` is called for every connection that is one too many.
+        """
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = cls(family, kind, protocol, max_connections=max_connections)
+        listener = cls(family, kind, protocol, max_connections=max_connections, on_refuse=on_refuse)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
@@ -44,6 +60,7 @@ class Listener(socket.socket):
         plain, address = super().accept()
         if len(self.accepted) >= self._max_connections:
             plain.close()
+            self._on_refuse()
             raise ConnectionAbortedError("too many connections")  # which asyncio takes as nobody there
         connection = AcceptedSocket(plain, self, address, time.monotonic_ns())
         self.accepted[address] = connection

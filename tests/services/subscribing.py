@@ -12,10 +12,12 @@ from stream.transport.websocket import connect
 from tests.services.waiting import until
 
 
-async def subscribe(url: str, messages: list[dict], stream: str | None = None) -> int:
-    """Collect messages until the detector closes; the close code."""
+async def subscribe(
+    url: str, messages: list[dict], stream: str | None = None, types: str = "detections"
+) -> int:
+    """Collect messages of these types until the detector closes; the close code."""
     try:
-        async with connect(detections_url(url, stream), DETECTIONS_PROTOCOL) as link:
+        async with connect(f"{detections_url(url, stream)}?types={types}", DETECTIONS_PROTOCOL) as link:
             async for text in link:
                 messages.append(json.loads(text))  # noqa: PERF401 - readers look while it grows
     except ConnectionLost as lost:
@@ -23,8 +25,10 @@ async def subscribe(url: str, messages: list[dict], stream: str | None = None) -
     raise AssertionError("the link ended without a close")
 
 
-async def subscribed(running, url: str, messages: list[dict], stream: str | None = None) -> asyncio.Future:
+async def subscribed(
+    running, url: str, messages: list[dict], stream: str | None = None, types: str = "detections"
+) -> asyncio.Future:
     before = len(running.detector.broadcast)
-    task = asyncio.ensure_future(subscribe(url, messages, stream))
+    task = asyncio.ensure_future(subscribe(url, messages, stream, types))
     await until(lambda: len(running.detector.broadcast) > before)
     return task

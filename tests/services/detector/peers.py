@@ -6,10 +6,23 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 
+from codec.layout import Layout
+from services.detector.streams import Stream, Streams
 from stream.errors import ConnectionLost
 from stream.session.messages import FEATURES_PROTOCOL
 from stream.transport.websocket import Link, connect
 from tests.services.waiting import LIVENESS_S
+from tests.stream.session.peers import make_hello
+
+
+def connect_stream(
+    streams: Streams, layout: Layout, now_ns: int = 0, unix_s: float = 0.0, **hello: object
+) -> Stream:
+    """The stream of a camera that says hello, as soon as it was welcomed."""
+    greeting = make_hello(**hello)
+    stream = streams.arrive(greeting.stream, now_ns, unix_s)
+    streams.greet(stream, greeting, layout, now_ns, unix_s)
+    return stream
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ import supervision
 from services.commands.watch import readable
 from services.detector.detections_json import DetectionMessage
 from stream.detections import Detections
-from stream.session.messages import Clock
 
 
 class Header:
@@ -17,16 +16,19 @@ class Header:
     sequence, captured_ns, keyframe = 7, 5_000_000_000, True
 
 
-def make_message(detections: Detections) -> dict:
+def make_message(detections: Detections, **changes) -> dict:
     text = DetectionMessage(
         stream="door",
+        connection=3,
+        frame=4711,
         header=Header(),  # type: ignore[arg-type]
         frame_size=(480, 640),
         detections=detections,
         class_names=("person", "dog"),
-        clock=Clock(monotonic_ns=1_000_000_000, unix_ns=1_700_000_000_000_000_000),
+        captured_unix_ns=1_700_000_004_000_000_000,
         stages_ns={"decode": 1_000_000, "tail": 20_000_000},
         published_unix_ns=1_700_000_004_050_000_000,
+        **changes,
     ).text()
     return json.loads(text)
 
@@ -45,6 +47,12 @@ def test_times_are_told_on_the_cameras_clock():
     assert message["captured_at"] == 1_700_000_004.0
     assert message["published_at"] == 1_700_000_004.05
     assert message["time"] == 0.021
+    assert (message["connection"], message["frame"]) == (3, 4711)
+
+
+def test_a_clock_that_was_set_is_marked():
+    assert "clock_stepped" not in make_message(FOUND)
+    assert make_message(FOUND, clock_stepped_s=-3600.0004)["clock_stepped"] == -3600.0
 
 
 def test_supervision_reads_it():

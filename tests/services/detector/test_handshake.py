@@ -10,12 +10,21 @@ import pytest
 from codec.errors import UnknownProfile
 from services.detector.handshake import Handshake, negotiate
 from services.detector.inference import Inference
+from services.detector.names import Names
+from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
+from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Streams
+from services.detector.visit import Visit
 from stream.errors import ConnectionLost, SessionError
 from stream.session.close_codes import CloseCode
+from stream.session.detector import DetectorSession
+from stream.session.messages import Waiting
+from stream.transport.broadcast import Broadcast
 from tests.services.calibrated import make_profile
-from tests.services.waiting import LIVENESS_S
+from tests.services.waiting import LIVENESS_S, until
+
+SECRET = "5e" * 16
 
 
 @pytest.fixture
@@ -102,46 +111,101 @@ class FakeLink:
 
 @pytest.fixture
 async def make_handshake(make_settings, inference):
+    """A detector's handshake, and what lets a camera come to it: its link, its session and its visit."""
     handshakes = []
 
-    def make(*, is_ready: bool = True, **settings) -> tuple[Handshake, Streams]:
-        streams, ready = Streams(), asyncio.Event()
+    def make(*, is_ready: bool = True, **settings) -> Reception:
+        ready = asyncio.Event()
         if is_ready:
             ready.set()
-        handshake = Handshake(make_settings(**settings), inference, streams, ready)
-        handshakes.append(handshake)
-        return handshake, streams
+        settings = make_settings(**settings)
+        handshakes.append(Handshake(settings, inference, ready))
+        return Reception(handshakes[-1], settings)
 
     yield make
     for handshake in handshakes:
         handshake.close()
 
 
+class Reception:
+    def __init__(self, handshake: Handshake, settings: DetectorSettings) -> None:
+        self.handshake, self._settings = handshake, settings
+        self.streams = Streams()
+        self._names = Names(settings.max_streams, settings.reserve_s)
+        self._statistics = DetectorStatistics(self.streams)
+
+    def visit(self) -> Visit:
+        return Visit(self._names, self.streams, Publisher(Broadcast()), self._statistics)
+
+    async def admit(self, *data: str | bytes, visit: Visit | None = None, left: bool = False):
+        """The camera that says all this, and what it was told."""
+        link = FakeLink(*data, left=left)
+        session = DetectorSession(self._settings.window)
+        return await self.handshake.admit(link, session, visit or self.visit()), link.texts
+
+
 async def test_a_camera_has_its_name_until_it_leaves(make_handshake, make_hello):
-    handshake, streams = make_handshake(window=5)
+    reception = make_handshake(window=5)
     async with asyncio.timeout(LIVENESS_S):
         for connections in (1, 2):
-            link = FakeLink(make_hello().text())
-            async with handshake.admit(link) as camera:
-                [welcome] = link.texts
-                assert (welcome["type"], welcome["window"]) == ("welcome", 5)
-                assert camera.stream is streams.get("door")
-                assert camera.stream.connections == connections
-                assert streams.is_connected("door")
-                with pytest.raises(SessionError, match="sent by another camera") as refusal:
-                    async with handshake.admit(FakeLink(make_hello().text())):
-                        pass
-                assert refusal.value.code is CloseCode.STREAM_TAKEN
-                assert streams.is_connected("door")
-            assert not streams.is_connected("door")
+            visit = reception.visit()
+            camera, [welcome] = await reception.admit(make_hello().text(), visit=visit)
+            assert (welcome["type"], welcome["window"]) == ("welcome", 5)
+            assert camera.stream is reception.streams.get("door")
+            assert camera.stream.status.connection == connections
+            with pytest.raises(SessionError, match="sent by another camera") as refusal:
+                await reception.admit(make_hello().text())
+            assert refusal.value.code is CloseCode.STREAM_TAKEN
+            assert reception.streams.is_connected("door")
+            visit.leave("it left", "lost", reserve=True)
+            assert not reception.streams.is_connected("door")
+
+
+async def test_a_camera_that_waits_has_its_name_and_is_shown(make_handshake, make_hello):
+    reception, visit = make_handshake(), None
+    waiting = Waiting(
+        stream="door", session=SECRET, source="rtsp://10.0.0.20/", source_state="lost", reason="401"
+    )
+    async with asyncio.timeout(LIVENESS_S):
+        visit = reception.visit()
+        admission = asyncio.ensure_future(reception.admit(waiting.text(), visit=visit))
+        await until(lambda: reception.streams.is_connected("door"))
+        admission.cancel()
+        [described] = reception.streams.describe(0)
+        assert (described["state"], described["reason"], described["model"]) == ("waiting", "401", None)
+        assert described["waiting"] == {
+            "source": "rtsp://10.0.0.20/",
+            "source_state": "lost",
+            "reason": "401",
+        }
+        assert SECRET not in json.dumps(described)
+        with pytest.raises(SessionError) as refusal:
+            await reception.admit(make_hello(session="0" * 32).text())
+        assert refusal.value.code is CloseCode.STREAM_TAKEN
+        hello = make_hello(session=SECRET).text()
+        camera, [welcome] = await reception.admit(waiting.text(), hello)
+        assert welcome["type"] == "welcome"
+        assert (camera.stream.status.state, camera.stream.status.connection) == ("connected", 2)
+        with pytest.raises(SessionError) as replaced:
+            await visit.until_replaced()
+        assert replaced.value.code is CloseCode.REPLACED
+        visit.leave("replaced", "closed", reserve=True)
+        assert reception.streams.is_connected("door")
+
+
+async def test_a_camera_that_says_two_names_is_none(make_handshake, make_hello):
+    waiting = Waiting(stream="porch", session=SECRET, source="0", source_state="opening")
+    with pytest.raises(SessionError, match="another camera than the one that waits"):
+        await make_handshake().admit(waiting.text(), make_hello(session=SECRET).text())
 
 
 async def test_a_camera_that_leaves_before_its_welcome_has_no_name(make_handshake, make_hello):
-    handshake, streams = make_handshake()
+    reception = make_handshake()
+    visit = reception.visit()
     with pytest.raises(ConnectionLost):
-        async with handshake.admit(FakeLink(make_hello().text(), left=True)):
-            raise AssertionError("it was admitted")
-    assert streams.connected == 0
+        await reception.admit(make_hello().text(), visit=visit, left=True)
+    visit.leave("it left", "lost", reserve=True)
+    assert reception.streams.connected == 0
 
 
 @pytest.mark.parametrize(
@@ -154,17 +218,16 @@ async def test_a_camera_that_leaves_before_its_welcome_has_no_name(make_handshak
     ],
 )
 async def test_refuses_before_any_check(make_handshake, make_hello, data, is_ready, code):
-    handshake, streams = make_handshake(is_ready=is_ready, hello_timeout_s=0.05)
+    reception = make_handshake(is_ready=is_ready, hello_timeout_s=0.05)
     data = [make_hello().text() if text == "hello" else text for text in data]
     with pytest.raises(SessionError) as refusal:
-        async with handshake.admit(FakeLink(*data)):
-            pass
+        await reception.admit(*data)
     assert refusal.value.code is code
-    assert streams.get("door") is None
+    assert reception.streams.get("door") is None
 
 
 async def test_a_camera_brings_its_profile_and_the_next_one_need_not(make_handshake, make_hello, agreed):
-    handshake, _ = make_handshake()
+    reception = make_handshake()
     profile = make_profile(agreed)
     hello = make_hello(codec=f"feature:profile={profile.hash}").text()
     async with asyncio.timeout(LIVENESS_S):
@@ -172,16 +235,17 @@ async def test_a_camera_brings_its_profile_and_the_next_one_need_not(make_handsh
             ((hello, profile.pack()), ["profile_request", "welcome"]),
             ((hello,), ["welcome"]),
         ):
-            link = FakeLink(*data)
-            async with handshake.admit(link):
-                assert [text["type"] for text in link.texts] == types
+            visit = reception.visit()
+            _, texts = await reception.admit(*data, visit=visit)
+            assert [text["type"] for text in texts] == types
+            visit.leave("it left", "lost", reserve=False)
 
 
 async def test_the_operators_profile_is_there_from_the_start(make_handshake, make_hello, agreed, tmp_path):
     profile = make_profile(agreed, number=7)
     (file := tmp_path / "camera.profile").write_bytes(profile.pack())
-    handshake, _ = make_handshake(profile=str(file), profiles=False)
-    await handshake.load()
-    link = FakeLink(make_hello(codec=f"feature:profile={profile.hash}").text())
-    async with asyncio.timeout(LIVENESS_S), handshake.admit(link):
-        assert [text["type"] for text in link.texts] == ["welcome"]
+    reception = make_handshake(profile=str(file), profiles=False)
+    await reception.handshake.load()
+    async with asyncio.timeout(LIVENESS_S):
+        _, texts = await reception.admit(make_hello(codec=f"feature:profile={profile.hash}").text())
+    assert [text["type"] for text in texts] == ["welcome"]

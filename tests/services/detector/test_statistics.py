@@ -8,14 +8,15 @@ from codec.layout import raw_bytes
 from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Streams
 from stream.session.close_codes import CloseCode
-from tests.stream.session.peers import LAYOUT, make_hello
+from tests.services.detector.peers import connect_stream
+from tests.stream.session.peers import LAYOUT
 
 SECOND = 10**9
 
 
 @pytest.fixture
 def statistics() -> DetectorStatistics:
-    return DetectorStatistics()
+    return DetectorStatistics(Streams())
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def sample(statistics):
 
 @pytest.fixture
 def stream():
-    return Streams().connect(make_hello(), LAYOUT, 0, 0.0)
+    return connect_stream(Streams(), LAYOUT)
 
 
 def test_counts_a_packet_for_its_stream_and_for_all(statistics, sample, stream):
@@ -46,7 +47,7 @@ def test_counts_a_packet_for_its_stream_and_for_all(statistics, sample, stream):
 def test_counts_a_frame_for_its_stream_and_for_all(statistics, sample, stream):
     for keyframe, stages_ns in ((True, {"decode": SECOND, "tail": 2 * SECOND}), (False, {"tail": SECOND})):
         statistics.publish(
-            stream, (48, 64), keyframe=keyframe, detections=3, stages_ns=stages_ns, now_ns=SECOND
+            stream, (48, 64), keyframe=keyframe, detections=3, stages_ns=stages_ns, now_ns=SECOND, unix_s=1.0
         )
     assert (stream.frames, stream.keyframes, stream.detections) == (2, 1, 6)
     assert [sample(f"{name}_total") for name in ("frames_detected", "keyframes", "detections")] == [2, 1, 6]
@@ -56,7 +57,7 @@ def test_counts_a_frame_for_its_stream_and_for_all(statistics, sample, stream):
 
 def test_counts_a_reject_by_its_reason(statistics, sample, stream):
     statistics.reject(stream, "reference_mismatch")
-    assert stream.rejected == 1
+    assert stream.rejected == {"reference_mismatch": 1}
     assert sample("frames_rejected_total", reason="reference_mismatch") == 1
     assert sample("frames_rejected_total", reason="corrupt") == 0
 
@@ -72,7 +73,9 @@ def test_counts_connections(statistics, sample):
 
 def test_the_age_is_that_of_the_last_frame_of_any_stream(statistics, stream):
     assert math.isnan(statistics.frame_age_s(SECOND))
-    other = Streams().connect(make_hello(stream="porch"), LAYOUT, 0, 0.0)
+    other = connect_stream(Streams(), LAYOUT, stream="porch")
     for published, now_ns in ((stream, SECOND), (other, 3 * SECOND)):
-        statistics.publish(published, (48, 64), keyframe=True, detections=0, stages_ns={}, now_ns=now_ns)
+        statistics.publish(
+            published, (48, 64), keyframe=True, detections=0, stages_ns={}, now_ns=now_ns, unix_s=1.0
+        )
     assert statistics.frame_age_s(4 * SECOND) == 1.0

@@ -5,7 +5,7 @@ import pytest
 from codec.layout import TensorSpec
 from services.detector.streams import LOST_STREAMS_KEPT, Stream, Streams
 from stream.session.messages import Report
-from tests.stream.session.peers import make_hello
+from tests.services.detector.peers import connect_stream
 
 LAYOUT = (TensorSpec("4.m", (8, 4, 4)),)
 SECOND = 10**9
@@ -26,6 +26,10 @@ def make_report(detected: int, latency_sum_ms: float | None = None, **changes) -
     return Report(**fields | changes)
 
 
+def leave(streams: Streams, stream: Stream) -> None:
+    streams.leave(stream, "it left", 1.0, ended=False)
+
+
 def history(stream: Stream, name: str) -> list:
     return stream.history.describe()[name]
 
@@ -38,7 +42,7 @@ def streams() -> Streams:
 @pytest.fixture
 def stream(streams) -> Stream:
     """A stream that connects at 100 s."""
-    return streams.connect(make_hello(), LAYOUT, 100 * SECOND, 1000.0)
+    return connect_stream(streams, LAYOUT, 100 * SECOND, 1000.0)
 
 
 def test_latency_is_of_the_frames_between_two_reports(streams, stream):
@@ -72,11 +76,11 @@ def test_a_lost_stream_goes_on_and_a_found_one_keeps_its_past(streams, stream):
     stream.update_report(make_report(1, 1.0, jpeg_bytes=61_500), 100 * SECOND)
     stream.receive(1000, 101 * SECOND)
     streams.sample(101 * SECOND, 1.0)
-    streams.disconnect(stream)
+    leave(streams, stream)
     streams.sample(102 * SECOND, 2.0)
     assert streams.get("door") is stream
     assert stream.describe(102 * SECOND)["state"] == "lost"
-    assert streams.connect(make_hello(), LAYOUT, 103 * SECOND, 1003.0) is stream
+    assert connect_stream(streams, LAYOUT, 103 * SECOND, 1003.0) is stream
     stream.receive(1000, 103 * SECOND)
     streams.sample(103 * SECOND, 3.0)
     assert history(stream, "frames_per_second") == [1, 0, 1]
@@ -90,9 +94,9 @@ def test_what_a_camera_reported_is_no_news_on_its_next_connection(streams, strea
     stream.update_report(make_report(1, 1.0, dropped={"grab/superseded": 1}), 101 * SECOND)
     stream.update_report(make_report(2, 2.0, dropped={"grab/superseded": 2}), 101 * SECOND)
     streams.sample(101 * SECOND, 1.0)
-    streams.disconnect(stream)
+    leave(streams, stream)
     streams.sample(102 * SECOND, 2.0)
-    streams.connect(make_hello(), LAYOUT, 102 * SECOND, 1002.0)
+    connect_stream(streams, LAYOUT, 102 * SECOND, 1002.0)
     streams.sample(103 * SECOND, 3.0)
     stream.update_report(make_report(9, 9000.0, dropped={"grab/superseded": 7}), 103 * SECOND)
     streams.sample(104 * SECOND, 4.0)
@@ -100,11 +104,17 @@ def test_what_a_camera_reported_is_no_news_on_its_next_connection(streams, strea
     assert history(stream, "dropped") == [None, None, None, None]
 
 
-def test_other_tensors_are_another_stream(streams, stream):
-    streams.disconnect(stream)
+def test_sums_of_other_tensors_are_not_compared(streams, stream):
+    stream.receive(1000, 100 * SECOND)
+    stream.publish((48, 64), keyframe=True, detections=3, stages_ns={}, now_ns=100 * SECOND, unix_s=1.0)
+    streams.sample(101 * SECOND, 1.0)
+    leave(streams, stream)
     other = (TensorSpec("4.m", (8, 2, 2)),)
-    assert streams.connect(make_hello(), other, 101 * SECOND, 1001.0) is not stream
-    assert len(streams.describe(101 * SECOND)) == 1
+    assert connect_stream(streams, other, 101 * SECOND, 1001.0) is stream
+    [described] = streams.describe(101 * SECOND)
+    assert [described[name] for name in ("frames", "since", "raw_kb_per_frame")] == [0, 1001.0, 0.128]
+    assert described["connections"] == 2
+    assert history(stream, "unix_s") == []
 
 
 def test_rates_are_of_the_last_five_seconds(stream):
@@ -123,8 +133,10 @@ def test_counts_what_is_published(stream):
     for packet_bytes in (2000, 1000):
         stream.receive(packet_bytes, 101 * SECOND)
     stages_ns = {"decode": 2_000_000, "tail": 30_000_000}
-    stream.publish((48, 64), keyframe=True, detections=3, stages_ns=stages_ns, now_ns=102 * SECOND)
-    stream.rejected += 1
+    stream.publish(
+        (48, 64), keyframe=True, detections=3, stages_ns=stages_ns, now_ns=102 * SECOND, unix_s=1.0
+    )
+    stream.rejected["corrupt"] += 1
     described = stream.describe(104 * SECOND)
     assert described["frame"] == [48, 64]
     assert [described[name] for name in ("frames", "keyframes", "detections", "rejected")] == [1, 1, 3, 1]
@@ -137,9 +149,9 @@ def test_counts_what_is_published(stream):
 
 def test_the_longest_lost_streams_are_forgotten(streams):
     for number in range(LOST_STREAMS_KEPT + 2):
-        stream = streams.connect(make_hello(stream=f"door{number}"), LAYOUT, number * SECOND, 1.0)
+        stream = connect_stream(streams, LAYOUT, number * SECOND, 1.0, stream=f"door{number}")
         if number != 1:  # stays connected
-            streams.disconnect(stream)
+            leave(streams, stream)
     assert streams.get("door0") is None
     assert streams.get("door1")
     assert streams.get("door2")
@@ -150,7 +162,7 @@ def test_the_longest_lost_streams_are_forgotten(streams):
 
 def test_a_stream_that_came_back_is_not_the_longest_lost(streams):
     for number in (*range(LOST_STREAMS_KEPT), 0, LOST_STREAMS_KEPT):
-        streams.disconnect(streams.connect(make_hello(stream=f"door{number}"), LAYOUT, SECOND, 1.0))
+        leave(streams, connect_stream(streams, LAYOUT, SECOND, 1.0, stream=f"door{number}"))
     assert streams.get("door0")
     assert streams.get("door1") is None
 

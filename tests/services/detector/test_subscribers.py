@@ -65,6 +65,6 @@ async def test_a_consumer_is_not_heard_and_is_forgotten_when_it_leaves(start_det
         async with session.ws_connect(f"{running.url}/v1/detections") as ws:
             await until(lambda: len(running.detector.broadcast) == 1)
             await ws.send_str("hello?")
-            running.detector.broadcast.publish("door", "first")
+            running.detector.broadcast.publish("door", "gap", "first")
             assert await ws.receive_str(timeout=LIVENESS_S) == "first"
         await until(lambda: len(running.detector.broadcast) == 0)

@@ -6,7 +6,7 @@ from stream.transport.broadcast import Broadcast
 
 
 async def take(subscription) -> list[str]:
-    return [text async for text in subscription]
+    return [text async for text, _ in subscription]
 
 
 async def test_subscribers_get_their_stream_in_order():
@@ -14,8 +14,8 @@ async def test_subscribers_get_their_stream_in_order():
     with broadcast.subscribe("a") as a, broadcast.subscribe(None) as every:
         assert len(broadcast) == 2
         for number in range(3):
-            broadcast.publish("a", f"a{number}")
-            broadcast.publish("b", f"b{number}")
+            broadcast.publish("a", "gap", f"a{number}")
+            broadcast.publish("b", "gap", f"b{number}")
         broadcast.close()
         assert await take(a) == ["a0", "a1", "a2"]
         assert await take(every) == ["a0", "b0", "a1", "b1", "a2", "b2"]
@@ -27,10 +27,23 @@ async def test_a_slow_subscriber_loses_the_oldest_and_it_is_counted():
     broadcast = Broadcast(capacity=2, on_drop=lambda: drops.append(1))
     with broadcast.subscribe(None) as slow:
         for number in range(5):
-            broadcast.publish("a", str(number))
+            broadcast.publish("a", "gap", str(number))
         broadcast.close()
-        assert await take(slow) == ["3", "4"]
-        assert slow.dropped == len(drops) == 3
+        assert [delivered async for delivered in slow] == [("3", 3), ("4", 0)]
+        assert len(drops) == 3
+
+
+async def test_a_subscriber_gets_the_kinds_that_it_wants():
+    broadcast = Broadcast()
+    with (
+        broadcast.subscribe("a", frozenset({"gap", "stream"})) as some,
+        broadcast.subscribe(None, frozenset({"detections"})) as other,
+    ):
+        for kind in ("detections", "stream", "gap"):
+            broadcast.publish("a", kind, kind)
+        broadcast.close()
+        assert await take(some) == ["stream", "gap"]
+        assert await take(other) == ["detections"]
 
 
 async def test_waits_for_the_next_text():
@@ -38,7 +51,7 @@ async def test_waits_for_the_next_text():
     with broadcast.subscribe(None) as subscription:
         taking = asyncio.ensure_future(take(subscription))
         await asyncio.sleep(0)
-        broadcast.publish("a", "1")
+        broadcast.publish("a", "gap", "1")
         await asyncio.sleep(0)
         broadcast.close()
         assert await taking == ["1"]

@@ -1,0 +1,88 @@
+"""One connection of a camera: the name that it holds, and its stream while it does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from codec.layout import Layout
+from services.detector.names import NameClaim, Names
+from services.detector.publisher import Publisher
+from services.detector.statistics import DetectorStatistics
+from services.detector.streams import Ending, Stream, Streams
+from stream.errors import SessionError
+from stream.session.close_codes import CloseCode
+from stream.session.messages import Hello, Report, Waiting
+
+STALLED_S = 5.0  # without a byte from the camera, after which its stream counts as stalled
+SILENCE_S = 10.0  # after which it is left
+
+
+class Visit:
+    """Lets a connection have its stream as long as no newer one of the same camera has taken it over."""
+
+    def __init__(
+        self, names: Names, streams: Streams, publisher: Publisher, statistics: DetectorStatistics
+    ) -> None:
+        self._names, self._streams = names, streams
+        self._publisher, self._statistics = publisher, statistics
+        self._replaced = asyncio.Event()
+        self._claim: NameClaim | None = None
+        self._stream: Stream | None = None
+        self.welcomed = False  # whether the camera has passed the handshake
+
+    def check(self, name: str, secret: str | None) -> None:
+        """Raise SessionError where the camera cannot have the name."""
+        if self._claim is None:
+            self._names.check(name, secret, time.monotonic_ns())
+
+    def wait(self, waiting: Waiting) -> None:
+        """A camera without a picture takes its name. Raises SessionError where it cannot have it."""
+        self._streams.wait(self._take(waiting.stream, waiting.session), waiting, time.time())
+
+    def greet(self, hello: Hello, layout: Layout) -> Stream:
+        """A camera that agrees on all takes its name. Raises SessionError where it cannot have it."""
+        stream = self._take(hello.stream, hello.session)
+        assert self._claim is not None
+        gaps = stream.numbers.connect(hello, same_camera=self._claim.same_camera)
+        self._streams.greet(stream, hello, layout, time.monotonic_ns(), time.time())
+        self._publisher.publish_gaps(stream, gaps)
+        self.welcomed = True
+        return stream
+
+    def report(self, report: Report) -> None:
+        """The camera has reported."""
+        if stream := self._current():
+            self._streams.report(stream, report, time.monotonic_ns(), time.time())
+            self._publisher.publish_gaps(stream, stream.numbers.report(report))
+
+    def hear(self, silence_s: float) -> None:
+        """Nothing has come from the camera for so long. Raises SessionError where that is too long."""
+        if stream := self._current():
+            self._streams.hear(stream, STALLED_S if silence_s >= STALLED_S else 0.0, time.time())
+        if silence_s >= SILENCE_S:
+            raise SessionError(CloseCode.TIMEOUT, f"nothing came for {SILENCE_S:g} s")
+
+    async def until_replaced(self) -> None:
+        """Raise SessionError once a newer connection of the same camera has taken over."""
+        await self._replaced.wait()
+        raise SessionError(CloseCode.REPLACED, "the same camera has connected anew")
+
+    def leave(self, reason: str, ending: Ending, *, reserve: bool) -> None:
+        """The connection is over, for a reason; its camera alone may have the name for a while if it is reserved."""
+        if self._claim and self._stream and self._names.holds(self._claim):
+            self._names.release(self._claim, time.monotonic_ns(), reserve=reserve)
+            self._stream.ending = ending
+            self._streams.leave(self._stream, reason, time.time(), ended=ending == "ended")
+
+    def _take(self, name: str, secret: str | None) -> Stream:
+        if self._stream is None:
+            now_ns, last = time.monotonic_ns(), self._streams.get(name)
+            self._claim = self._names.take(name, secret, now_ns, self._replaced.set)
+            if last:
+                self._statistics.reconnect("replaced" if last.connected else last.ending)
+            self._stream = self._streams.arrive(name, now_ns, time.time())
+        return self._stream
+
+    def _current(self) -> Stream | None:
+        return self._stream if self._claim and self._names.holds(self._claim) else None
