@@ -9,6 +9,7 @@ import structlog
 import torch
 
 from services.errors import SettingsError
+from services.printable import well_formed
 from services.settings import ServiceSettings
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
@@ -42,9 +43,7 @@ def choose_device(device: str) -> str:
 def load_network(config: ServiceSettings) -> LoadedModel:
     """Find, read and place the configured network. Raises WeightsError or CheckpointError."""
     torch.set_num_threads(config.threads)
-    name = (
-        Path(config.model).stem.encode(errors="backslashreplace").decode()
-    )  # it goes into messages and metrics
+    name = well_formed(Path(config.model).stem)  # it goes into messages and metrics
     return LoadedModel(name, find_model(config.model, choose_device(config.device), config.cache))
 
 

@@ -19,14 +19,15 @@ from codec.feature.calibration import MIN_SAMPLES, CalibrationSample, calibrate
 from services.calibration.sensitivity import fisher_samples
 from services.calibration.settings import CalibrateSettings
 from services.calibration.step_network import train_step_network
-from services.evaluation.dataset import read_images
+from services.evaluation.evaluate import tell
+from services.evaluation.images import ImageFiles, folder_images, readable_images
 from services.loading import choose_device, find_model
+from services.printable import printable
 from services.settings import require_folder_of
 from stream.atomic_file import replacing
 from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.network.model import Model
-from stream.sources.files import read_image
 
 
 def run_calibrate(settings: CalibrateSettings) -> None:
@@ -38,7 +39,9 @@ def run_calibrate(settings: CalibrateSettings) -> None:
     """
     require_folder_of(settings.output, "--output")
     size = parse_size(settings.size)
-    images, _ = open_images(settings.images, settings.max_images)
+    files = find_images(settings.images, settings.max_images)
+    images = len(files.paths)
+    tell(files.account(), notices := Console(stderr=True))
     if images < MIN_SAMPLES:
         raise SourceError(f"calibration takes {MIN_SAMPLES} images or more; {settings.images} gives {images}")
     torch.set_num_threads(settings.threads)
@@ -56,21 +59,16 @@ def run_calibrate(settings: CalibrateSettings) -> None:
         "software": f"splitcast {version('splitcast')}",
     }
     sampler = Sampler(model, settings.split, size, settings.draws, settings.seed)
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=notices) as progress:
         whole = progress.add_task("calibrating", total=None)
         pass_numbers = count(1)
 
-        def pictures() -> Iterator[NDArray[np.uint8]]:
-            return open_images(settings.images, settings.max_images)[1]
-
         def samples() -> Iterable[CalibrationSample]:
-            return progress.track(
-                sampler.samples(pictures()), images, description=f"pass {next(pass_numbers)}"
-            )
+            return progress.track(sampler.samples(files), images, description=f"pass {next(pass_numbers)}")
 
         variants: Iterable[CalibrationSample] = ()
         if settings.variants:
-            variants_drawn = sampler.variant_samples(pictures(), settings.variants)
+            variants_drawn = sampler.variant_samples(files, settings.variants)
             variants = progress.track(variants_drawn, images * settings.variants, description="variants")
         # This goes on for some time after the last picture.
         profile = calibrate(samples, train_step_network, metadata, settings.seed, variants)
@@ -81,17 +79,14 @@ def run_calibrate(settings: CalibrateSettings) -> None:
     print(f"{settings.output}: profile {profile.hash}, {len(packed)} bytes, of {images} images")
 
 
-def open_images(source: Path, max_images: int | None = None) -> tuple[int, Iterator[NDArray[np.uint8]]]:
-    """Number of images and the images, uint8 (H, W, 3), BGR, read while they are iterated over.
+def find_images(source: Path, max_images: int | None = None) -> ImageFiles:
+    """The images of a folder in the order of names, or of a text file that lists one path a line, relative to it.
 
-    `source` is a folder, taken in the order of names, or a text file that lists one path a line, relative to it.
-    Raises SourceError here or while reading.
+    Raises SourceError.
     """
     if source.is_dir():
-        dataset = read_images(source, max_frames=max_images)
-        return dataset.expected, (picture.image for picture in dataset.pictures)
-    paths = _listed(source)[:max_images]
-    return len(paths), (read_image(path) for path in paths)
+        return folder_images(source, most=max_images)
+    return readable_images(source.name, _listed(source), most=max_images, place=printable(str(source)))
 
 
 def _listed(source: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
 from services.commands.settings import BenchPipelineSettings
 from services.detector.settings import DetectorSettings
+from services.evaluation.images import folder_images
 from services.loading import LoadedModel, load_network
 from services.units import KB
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.nms import detect
 from stream.network.split import Unsplit
-from stream.sources.files import read_video
+from stream.sources.files import Image, read_video
 
 
 async def bench_pipeline(settings: BenchPipelineSettings) -> dict[str, Any]:
@@ -62,13 +64,17 @@ def bare_frames_per_second(network: LoadedModel, config: CameraSettings) -> floa
     size = parse_size(config.size)
     frames = 0
     started_ns = 0
-    for image in islice(read_video(Path(config.source)), config.frames):
+    for image in islice(_pictures(Path(config.source)), config.frames):
         started_ns = started_ns or time.monotonic_ns()
         height, width = image.shape[:2]
         letterbox = Letterbox((height, width), canvas_for(size, height, width, network.model.stride))
         detect(model(letterbox.apply(image)), letterbox)
         frames += 1
     return frames / (time.monotonic_ns() - started_ns) * 1e9
+
+
+def _pictures(source: Path) -> Iterator[Image]:
+    return iter(folder_images(source)) if source.is_dir() else read_video(source)
 
 
 def _record(config: CameraSettings, rounds: list[tuple[Camera, float]]) -> dict[str, Any]:

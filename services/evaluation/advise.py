@@ -21,7 +21,7 @@ from codec.spec import Codec, parse_codec
 from services.evaluation.codec_sets import AnyCodec, parse_codecs
 from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
 from services.evaluation.delay import LinkModel, Placement, delay_ms, frames_per_s, ranked, transfer_ms
-from services.evaluation.evaluate import evaluate
+from services.evaluation.evaluate import evaluate, tell
 from services.evaluation.pixel_codecs import FORMATS
 from services.evaluation.placements import (
     AGREEMENT,
@@ -136,7 +136,8 @@ def run_advise(settings: AdviseSettings) -> None:
     dataset = _dataset(settings.source, settings.frames)
     torch.set_num_threads(settings.threads)
     model = find_model(settings.model, choose_device(settings.device))
-    with Progress(console=Console(stderr=True)) as progress:
+    tell(dataset.account, notices := Console(stderr=True))
+    with Progress(console=notices) as progress:
         advice = trial.advise(model, dataset, link, settings.fps, progress)
     console = Console()
     console.print(_points_table(settings.model, advice))

@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from services.evaluation.images import ImageFiles, folder_images
 from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
 from stream.detections import Detections
-from stream.errors import SourceError
 from stream.letterbox import Letterbox, canvas_for
-from stream.sources.files import Image, image_paths, open_video, read_image, read_video
+from stream.sources.files import Image, open_video, read_video
 from stream.sources.virtual_camera import VirtualCamera
 
 
@@ -34,6 +34,12 @@ class Dataset:
     expected: int  # number of pictures, for the progress bar: a clip's container may be wrong, 0 is unknown
     pictures: Iterable[LabeledPicture]
     classes: Mapping[int, str] | None = None  # names of the labels' classes, if somebody says
+    files: ImageFiles | None = None  # of a folder
+
+    @property
+    def account(self) -> str:
+        """A line for people about images that were left out; empty if none were."""
+        return self.files.account() if self.files else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +58,21 @@ def read_images(
     """Every n-th image of a folder in the order of names, with its labels if there are any.
 
     `labels` is a file of COCO's that lists every image; without it, YOLO's text files beside the folder count.
-    Raises SourceError here or while reading.
+    What cannot be decoded is left out. Raises SourceError here, or while reading, for wrong labels.
     """
-    paths = image_paths(folder)
-    if not paths:
-        raise SourceError(f"there are no images in {folder}; give a folder that holds some")
-    paths = paths[::every][:max_frames]
+    files = folder_images(folder, every, max_frames)
     truth = CocoLabels(labels) if labels else YoloLabels.beside(folder)
 
     def read() -> Iterator[LabeledPicture]:
-        for path in paths:
-            image = read_image(path)
+        for path, image in zip(files.paths, files, strict=True):
             if truth is None:
                 yield LabeledPicture(image, None)
             else:
                 objects = truth.of(path, *image.shape[:2])
                 yield LabeledPicture(image, objects.single, objects.crowd)
 
-    return Dataset(
-        "data", folder.absolute().name, len(paths), _Reading(read), truth.classes if truth else None
-    )
+    classes = truth.classes if truth else None
+    return Dataset("data", files.name, len(files.paths), _Reading(read), classes, files)
 
 
 def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Dataset:

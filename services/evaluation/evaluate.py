@@ -172,6 +172,9 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     provenance = _provenance(settings, model, device)
     records: list[EvaluationRecord] = []
     for dataset in sources:
+        tell(dataset.account, notices)
+        if dataset.files:
+            provenance["left_out"] = len(dataset.files.left_out)
         with _progress(dataset, codecs, notices) as watch:
             of_source = evaluate(model, codecs, dataset, settings.split, size, watch=watch)
         if of_source[0].map is not None:
@@ -183,6 +186,12 @@ def run_evaluate(settings: EvaluateSettings) -> None:
             settings.json_file.write_text(json.dumps(written, indent=2) + "\n")
         if settings.html:
             settings.html.write_text(report(provenance, records))
+
+
+def tell(account: str, console: Console) -> None:
+    """Print a line about images that were left out, if there is one."""
+    if account:
+        console.print(account, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from services.evaluation.dataset import Dataset, read_clip, read_images
+from services.evaluation.images import readable_images
 from stream.errors import SourceError
-from stream.sources.files import image_paths, read_image
+from stream.sources.files import list_images, read_image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,7 @@ class PictureSet:
     files: tuple[Path, ...]
     dataset: Dataset | None = None  # of a folder or clip
     classes: tuple[int, ...] = ()  # else what each of the files shows, by the network's number
+    account: str = ""  # a line for people about images that were left out
 
     def images(self) -> Iterator[tuple[NDArray[np.uint8], int | None]]:
         """Each picture uint8 (H, W, 3), BGR, and its class if it is known. Raises SourceError."""
@@ -53,9 +55,10 @@ def _jpeg_bytes(image: NDArray[np.uint8]) -> int:
 def folder_pictures(folder: Path, most: int | None = None, labels: Path | None = None) -> PictureSet:
     """The first images of a folder, with labels of objects if there are any. Raises SourceError."""
     dataset = read_images(folder, max_frames=most, labels=labels)
-    files = image_paths(folder)
-    first = tuple(files[: dataset.expected])
-    return PictureSet(_named(dataset.name, [*first, *([labels] if labels else [])]), first, dataset)
+    assert dataset.files is not None
+    paths = dataset.files.paths
+    name = _named(dataset.name, [*paths, *([labels] if labels else [])])
+    return PictureSet(name, paths, dataset, account=dataset.account)
 
 
 def clip_pictures(file: Path, most: int | None = None) -> PictureSet:
@@ -76,15 +79,12 @@ def class_pictures(folder: Path, classes: Sequence[str], most: int | None = None
             f"there are no folders in {folder}; it should hold one folder of images for each class"
         )
     numbers = _numbers([path.name for path in folders], classes, folder)
-    by_class = [
-        [(file, number) for file in image_paths(path)] for path, number in zip(folders, numbers, strict=True)
-    ]
-    in_turns = chain.from_iterable(zip_longest(*by_class))
-    pairs = [pair for pair in in_turns if pair is not None][:most]
-    if not pairs:
-        raise SourceError(f"there are no images in the folders of {folder}")
-    files, shown = zip(*pairs, strict=True)
-    return PictureSet(_named(folder.absolute().name, files), files, classes=shown)
+    in_turns = chain.from_iterable(zip_longest(*map(list_images, folders)))
+    found = [item for item in in_turns if item is not None]
+    files = readable_images(folder.absolute().name, found, most=most, place=f"the folders of {folder}")
+    by_folder = dict(zip(folders, numbers, strict=True))
+    shown = tuple(by_folder[path.parent] for path in files.paths)
+    return PictureSet(_named(files.name, files.paths), files.paths, classes=shown, account=files.account())
 
 
 def _numbers(names: Sequence[str], classes: Sequence[str], folder: Path) -> list[int]:

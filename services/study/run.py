@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 
 from services.errors import SettingsError
+from services.evaluation.evaluate import tell
 from services.evaluation.plot import style, svg
 from services.loading import choose_device
 from services.study.classification import Classification
@@ -43,6 +44,8 @@ def run_study(settings: StudySettings) -> None:
     console, notices = Console(), Console(stderr=True)
     if not settings.from_records:
         study = _study(settings, book, notices)
+        for pictures in (study.images, study.imagenet):
+            tell(pictures.account if pictures else "", notices)
         _measure(study, chosen, notices)
         for refusal in study.refusals:
             notices.print(f"left out: {refusal}", highlight=False, soft_wrap=True)

@@ -25,6 +25,9 @@ from stream.sources.video import NoVideo, VideoReader
 Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3), BGR."""
 
+SIDE_MAX = 65535
+"""Pixels of a side: a packet says the size of the picture in 16 bits a side."""
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 # What people take for pictures, but nobody reads from a folder. Other files beside images, labels for one, are normal.
@@ -106,6 +109,12 @@ def read_image(path: Path) -> Image:
         image = None
     if image is None:
         raise UnreadableImage(shown(path), "OpenCV cannot decode it")
+    height, width = image.shape[:2]
+    if max(height, width) > SIDE_MAX:
+        raise UnreadableImage(
+            shown(path),
+            f"it is {width} x {height} pixels, and {SIDE_MAX} a side are the most; make it smaller",
+        )
     return np.asarray(image, np.uint8)
 
 

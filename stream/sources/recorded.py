@@ -36,8 +36,6 @@ from stream.sources.files import (
 )
 from stream.sources.video import VideoReader
 
-SIDE_MAX = 65535  # pixels: a packet says the size of the picture in 16 bits a side
-
 
 class Recording(Protocol):
     """Frames in order. All methods belong to one thread at a time."""
@@ -241,10 +239,6 @@ class Images:
             image = read_image(path)
         except UnreadableImage as error:
             return FrameUnreadable(error.path, error.reason)
-        height, width = image.shape[:2]
-        if max(height, width) > SIDE_MAX:
-            reason = f"it is {width} x {height} pixels, and {SIDE_MAX} a side are the most; make it smaller"
-            return FrameUnreadable(shown(path), reason)
         return Frame(image, time.monotonic_ns())
 
     def skip(self, count: int) -> int:

@@ -14,7 +14,7 @@ from codec.errors import ProfileMismatch
 from codec.feature.calibration import MIN_SAMPLES
 from codec.feature.profile import Profile
 from services.calibration import calibrate, step_network
-from services.calibration.calibrate import Sampler, open_images, vary
+from services.calibration.calibrate import Sampler, find_images, vary
 from services.calibration.step_network import train_step_network
 from services.cli import main
 from services.errors import Exit
@@ -273,7 +273,9 @@ class TestRefusals:
         listed.write_text("".join(f"images/{path.name}\n" for path in sorted(images.iterdir())))
         code, message = refused("--images", images if by == "folder" else listed)
         assert code == Exit.SOURCE
-        assert f"{images / '05.png'} is no image" in message
+        assert "1 left out" in message
+        assert "(05.png: OpenCV cannot decode it)" in message
+        assert "images or more" in message
 
     def test_an_unreadable_checkpoint(self, refused, folder):
         code, _ = refused("--model", folder / "00.png")
@@ -282,7 +284,7 @@ class TestRefusals:
 
 class TestSamples:
     def test_an_images_draws_depend_on_seed_and_place_alone(self, model, folder):
-        _, pictures = open_images(folder, 3)
+        pictures = find_images(folder, 3)
         first, second, third = pictures
 
         def drawn(*pictures, seed=0):
@@ -294,7 +296,7 @@ class TestSamples:
         assert not equal(base[1], drawn(first, second, seed=1)[1])
 
     def test_variants_differ_and_depend_on_seed_and_place_alone(self, model, folder):
-        _, pictures = open_images(folder, 2)
+        pictures = find_images(folder, 2)
         first, second = pictures
 
         def drawn(*pictures, seed=0, count=2):
@@ -308,7 +310,7 @@ class TestSamples:
 
     def test_images_are_letterboxed_as_for_inference(self, model, folder):
         """A picture of 64x96 at a long side of 192 is enlarged; at 96x96 exactly it has gray above and below."""
-        _, (_, picture) = open_images(folder, 2)
+        _, picture = find_images(folder, 2)
         assert picture.shape == (*SIZE, 3)
         (sample,) = Sampler(model, "4.m", (96, 96), draws=1, seed=0).samples([picture])
         canvas = np.full((96, 96, 3), 114, np.uint8)
@@ -321,11 +323,11 @@ class TestSamples:
     def test_images_come_in_the_order_of_the_list(self, folder, tmp_path):
         listed = tmp_path / "listed.txt"
         listed.write_text(f"{folder / '01.png'}\n{folder / '00.png'}\n{folder / '01.png'}\n")
-        count, pictures = open_images(listed)
-        assert count == 3
+        pictures = find_images(listed)
+        assert len(pictures.paths) == 3
         expected = [cv2.imread(str(folder / f"{name}.png")) for name in ("01", "00", "01")]
         assert all(np.array_equal(*pair) for pair in zip(pictures, expected, strict=True))
-        assert open_images(listed, 2)[0] == 2
+        assert len(find_images(listed, 2).paths) == 2
 
 
 class TestVary:

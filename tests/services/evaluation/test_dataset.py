@@ -49,10 +49,19 @@ def test_refuses_other_labels(text, tmp_path):
         list(read_images(tmp_path / "images").pictures)
 
 
-def test_refuses_what_is_no_image(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"text")
-    with pytest.raises(SourceError, match=r"a\.jpg is no image"):
-        list(read_images(tmp_path).pictures)
+def test_labels_stay_with_their_pictures_where_others_are_left_out(folder, tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for number, name in enumerate("ace"):
+        (images / f"{name}.png").write_bytes((folder / "1.png").read_bytes())
+        (labels / f"{name}.txt").write_text(f"{number} 0.5 0.5 0.25 0.5\n")
+    (images / "b.png").write_bytes(b"text")
+    (images / "._c.png").write_bytes(b"\x00\x05\x16\x07")
+    dataset = read_images(images)
+    assert [picture.labels.class_id.tolist() for picture in dataset.pictures] == [[0], [1], [2]]
+    assert dataset.expected == 3
+    assert "2 left out, 3 taken" in dataset.account
 
 
 def test_refuses_a_folder_without_images(tmp_path):

@@ -60,4 +60,8 @@ def test_folders_without_pictures_and_broken_pictures_are_told(tmp_path: Path) -
         class_pictures(tmp_path, CLASSES)
     (tmp_path / "tench" / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(SourceError, match=r"a\.jpg"):
-        list(class_pictures(tmp_path, CLASSES).images())
+        class_pictures(tmp_path, CLASSES)
+    _fill(tmp_path, goldfish=2)
+    pictures = class_pictures(tmp_path, CLASSES)
+    assert (pictures.classes, len(list(pictures.images()))) == ((1, 1), 2)
+    assert "1 left out, 2 taken (a.jpg: OpenCV cannot decode it)" in pictures.account
