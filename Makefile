@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench study fuzz soak train-demo screenshot clean
+.PHONY: help demo test lint format bench study fuzz faults soak train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   time the codec, its share of the network, and zlib and zstd beside it"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
 	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
+	@echo "make faults  do every fault to a camera, a detector and a consumer, and write what came of it"
 	@echo "make soak    leave cameras and a detector alone among faults (MINUTES=$(MINUTES)) and see what grows"
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
 	@echo "make screenshot   take the README's picture of the live page"
@@ -72,6 +73,10 @@ MINUTES ?= 10
 fuzz: $(VENV)/.ok
 	$(BIN)/python -m pip install --quiet --editable '.[test,fuzz]'
 	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
+# One at a time, as it measures how long each takes; tells which bounds are not kept.
+faults: $(VENV)/.ok
+	FAULTS_TABLE=docs/results/faults.md $(BIN)/python -m pytest tests/faults -m "patient or not patient" $(TEST_ARGS)
 
 # Random faults for so long; beside it sessions and sources are lost and found so often.
 RECONNECTS ?= 1000

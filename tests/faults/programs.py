@@ -127,14 +127,19 @@ class Program:
             await self.ended()
 
     async def metrics(self, session: aiohttp.ClientSession) -> Metrics:
-        """All samples of /metrics at one instant, by name and labels."""
-        async with session.get(f"http://127.0.0.1:{self.metrics_port}/metrics") as answer:
-            text = await answer.text()
-        return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        """What it tells Prometheus now."""
+        return await read_metrics(session, self.metrics_port)
+
+
+async def read_metrics(session: aiohttp.ClientSession, port: int) -> Metrics:
+    """All samples of /metrics at one instant, by name and labels."""
+    async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = await answer.text()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 def detector_program(*arguments: str, port: int | None = None) -> Program:
