@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from services.environment import prepare_process
-from services.errors import Exit, SettingsError, exit_code
+from services.errors import Exit, ServiceError, exit_code
 from services.signals import end_on_signals
 
 if TYPE_CHECKING:
@@ -40,8 +40,13 @@ class Command:
         return settings.parse(arguments, f"splitcast {name}", self.help)
 
     def __call__(self, settings: CommandSettings) -> Exit:
-        run: Callable[[CommandSettings], Exit | None] = _imported(self.run)
-        return run(settings) or Exit.OK
+        try:
+            settings.check_machine()
+            run: Callable[[CommandSettings], Exit | None] = _imported(self.run)
+            return run(settings) or Exit.OK
+        except ServiceError as error:
+            error.args = (settings.as_given(str(error)),)
+            raise
 
 
 COMMANDS = {
@@ -136,11 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, settings = parse(arguments)
         logs = settings.logs
         configure_logs(logs)
-        try:
-            code = command(settings)
-        except SettingsError as error:
-            error.args = (settings.as_given(str(error)),)
-            raise
+        code = command(settings)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

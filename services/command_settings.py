@@ -58,6 +58,12 @@ class CommandSettings(BaseSettings):
         """How the command logs."""
         return LogSettings()
 
+    def check_machine(self) -> None:
+        """Look, before anything heavy is loaded, whether this machine has what the command needs.
+
+        Raises ServiceError where it has not.
+        """
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -4,6 +4,7 @@
     ├── SettingsError          USAGE
     │   ├── BadAddress
     │   └── MissingCodec
+    ├── CannotListen           FAILURE
     ├── DetectorRefused        REFUSED
     ├── DetectorFailed         FAILURE
     ├── TranscodeError         FAILURE
@@ -52,6 +53,10 @@ class MissingCodec(SettingsError):
     """A codec that the installed Pillow or PyAV was built without."""
 
 
+class CannotListen(ServiceError):
+    """A port that another program has, which may leave, or an address that is not this machine's."""
+
+
 class DetectorRefused(ServiceError):
     """The detector refuses this camera's settings; trying again with the same ones is of no use."""
 
@@ -89,6 +94,9 @@ def exit_code(error: Exception) -> Exit | None:
 
     codes: dict[type[Exception], Exit] = {
         codec_errors.BadCodecSpec: Exit.USAGE,
+        # A file that was named: it does not become right by starting again.
+        codec_errors.ProfileError: Exit.USAGE,
+        codec_errors.ProfileMismatch: Exit.USAGE,
         codec_errors.CodecError: Exit.FAILURE,
         stream_errors.InvalidSize: Exit.USAGE,
         stream_errors.UnknownModel: Exit.USAGE,

@@ -9,10 +9,14 @@ from aiohttp import web
 
 from codec.interface import KEYFRAME_REASONS
 from services.camera.settings import CameraSettings
+from services.listening import naming_address
 from services.metrics import Metrics
 from stream.frame_counts import DROPS
 from stream.latency import STAGES
 from stream.rate.control import REASONS
+from stream.transport.listener import Listener
+
+MAX_CONNECTIONS = 64  # scrapes and probes
 
 
 class CameraMetrics(Metrics):
@@ -108,7 +112,7 @@ class CameraMetrics(Metrics):
 
 @asynccontextmanager
 async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> AsyncIterator[None]:
-    """Serve /metrics and /livez on the configured address, if any. Raises OSError where it is taken."""
+    """Serve /metrics and /livez on the configured address, if any. Raises CannotListen."""
     if not config.metrics_port:
         yield
         return
@@ -122,7 +126,9 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, config.metrics_host, config.metrics_port).start()
+        with naming_address(config.metrics_host, config.metrics_port, "--metrics-"):
+            listener = Listener.bound(config.metrics_host, config.metrics_port, MAX_CONNECTIONS)
+        await web.SockSite(runner, listener).start()
         yield
     finally:
         await runner.cleanup()

@@ -16,6 +16,7 @@ from services.profiles import resolve
 from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.split import Head
+from stream.network.trial import warming_up
 from stream.rate.control import Steps
 from stream.session.camera import tensor_shapes
 from stream.session.messages import REJECT_REASONS, Clock, Hello
@@ -102,4 +103,6 @@ def _encode(encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], 
 
 def _warm_up(head: Head, codec: Codec) -> None:
     blank = Frame(Letterbox(head.size, head.size).blank(), captured_ns=0)
-    codec.encoder(head.layout).encode(_run_head(head, blank), Stamp(0, 0, *head.size))
+    with warming_up("the network up to {} at {}x{} pixels".format(head.split, *head.size)):
+        tensors = _run_head(head, blank)
+    codec.encoder(head.layout).encode(tensors, Stamp(0, 0, *head.size))

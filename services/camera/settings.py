@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from codec.feature.codec import Feature
 from codec.spec import Codec, parse_codec
+from services.listening import check_address
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
@@ -91,6 +92,10 @@ class CameraSettings(ServiceSettings):
         if isinstance(codec, Feature) and self.effort is not None:
             return replace(codec, effort=self.effort)
         return codec
+
+    def check_machine(self) -> None:
+        if self.metrics_port:
+            check_address(self.metrics_host, self.metrics_port, "--metrics-")
 
     @model_validator(mode="after")
     def _check_codec(self) -> Self:

@@ -13,7 +13,7 @@ from services.signals import run_until_stopped
 
 
 def run_camera(settings: CameraSettings) -> None:
-    """Stream until the source ends. Raises what `Camera.run` does, OSError where the port of /metrics is taken."""
+    """Stream until the source ends. Raises what `Camera.run` does, CannotListen for /metrics."""
 
     async def serve() -> None:
         camera = Camera(settings)

@@ -20,6 +20,7 @@ from stream.network.cut import layout
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.nms import detect
 from stream.network.split import Tail
+from stream.network.trial import warming_up
 from stream.tasks.worker import Worker
 
 # One frame is worked on and one waits at the thread, so that it never idles; the others wait for their turn, and of
@@ -117,4 +118,5 @@ class Inference:
         canvas = canvas_for(WARM_UP_FRAME[1], *WARM_UP_FRAME, self.network.model.stride)
         tensors = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in self.layout(split, canvas)}
         letterbox = Letterbox(WARM_UP_FRAME, canvas)
-        self._detect(self._tails[split], tensors, letterbox, StageClock(time.monotonic_ns()))
+        with warming_up("the network from {} on at {}x{} pixels".format(split, *canvas)):
+            self._detect(self._tails[split], tensors, letterbox, StageClock(time.monotonic_ns()))

@@ -22,6 +22,7 @@ from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Streams
 from services.detector.subscribers import Subscribers
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
+from services.listening import naming_address, permitted_connections
 from stream.network.names import DEMO, MODELS
 from stream.tasks.background import run_with_background
 from stream.transport.broadcast import Broadcast
@@ -75,19 +76,24 @@ class Detector:
     async def run(self) -> None:
         """Serve until `stop` is called.
 
-        Raises OSError where the address is taken or the live page is missing, WeightsError or CheckpointError
-        where there is no network, SettingsError or ProfileError where there is no profile in the file given.
+        Raises CannotListen where the address is taken, OSError where the live page is missing, WeightsError or
+        CheckpointError where there is no network, SettingsError or ProfileError where there is no profile in the file
+        given, SettingsError where the process may open hardly a file.
         """
         runner = web.AppRunner(
             self._application(), access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
         )
         config = self.config
-        connections = config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS
+        connections = permitted_connections(config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS)
         try:
             await runner.setup()
-            self.listener = Listener.bound(
-                config.host, config.port, connections, partial(self.statistics.refuse, TOO_MANY_CONNECTIONS)
-            )
+            with naming_address(config.host, config.port):
+                self.listener = Listener.bound(
+                    config.host,
+                    config.port,
+                    connections,
+                    partial(self.statistics.refuse, TOO_MANY_CONNECTIONS),
+                )
             await web.SockSite(runner, self.listener).start()
             self.port.set_result(self.listener.getsockname()[1])
             log.info("listening", host=config.host, port=self.port.result())

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from codec.feature.profile import MAX_PROFILE_BYTES
+from services.listening import check_address
 from services.settings import (
     DEFAULT_PORT,
     PathSetting,
@@ -72,3 +73,6 @@ class DetectorSettings(ServiceSettings):
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
         64, description="messages kept for a slow subscriber before the oldest goes"
     )
+
+    def check_machine(self) -> None:
+        check_address(self.host, self.port)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -35,6 +36,24 @@ def check_runs(graph: Graph, stride: int, classes: int, device: torch.device) ->
         )
 
 
+@contextmanager
+def warming_up(what: str) -> Iterator[None]:
+    """Where a part of a network is run for the first time: a failure is BrokenNetwork, which says of what.
+
+    What was tried at load can still be too large for the memory at hand.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise BrokenNetwork(
+            f"{what} cannot be run ({_reason(error)}); take a smaller picture or network"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
 def _logits(node: Node, tensors: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
     """What a detection head takes the sigmoid of, which makes a number between 0 and 1 of infinity, too."""
     features = [tensors[name] for name in node.inputs]
@@ -50,5 +69,4 @@ def _output(node: Node, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     try:
         return node(tensors)
     except (RuntimeError, TypeError, ValueError) as error:  # as torch says what a layer or a device cannot do
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise BrokenNetwork(f"layer {node.name} cannot be run ({reason})") from error
+        raise BrokenNetwork(f"layer {node.name} cannot be run ({_reason(error)})") from error

@@ -1,7 +1,14 @@
-"""A listening socket that knows its connections: it bounds their number, and shuts down those that say nothing."""
+"""A listening socket that knows its connections: it bounds their number, and shuts down those that say nothing.
+
+A process that may open no more files cannot accept a connection, not even to close it: asyncio would write a hundred
+tracebacks a second as long as it waits. So one file is held in reserve.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -10,6 +17,9 @@ from typing import Any, Self
 
 from stream.transport.websocket import CountingSocket
 
+log = logging.getLogger(__name__)
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 BACKLOG = 128  # connections that the system accepts before we do
 
 
@@ -30,6 +40,7 @@ class Listener(socket.socket):
         super().__init__(*args, **kwargs)
         self.accepted: dict[Any, AcceptedSocket] = {}  # by peer address, while open
         self._max_connections, self._on_refuse = max_connections, on_refuse
+        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY)
 
     @classmethod
     def bound(
@@ -57,14 +68,41 @@ class Listener(socket.socket):
         return listener
 
     def accept(self) -> tuple[socket.socket, Any]:
-        plain, address = super().accept()
+        try:
+            plain, address = super().accept()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED or self._reserve is None:
+                raise
+            self._refuse_with_reserve()
+            raise self._refusal(error.strerror) from None
         if len(self.accepted) >= self._max_connections:
             plain.close()
-            self._on_refuse()
-            raise ConnectionAbortedError("too many connections")  # which asyncio takes as nobody there
+            raise self._refusal("too many connections")
         connection = AcceptedSocket(plain, self, address, time.monotonic_ns())
         self.accepted[address] = connection
         return connection, address
+
+    def close(self) -> None:
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+        super().close()
+
+    def _refusal(self, reason: str | None) -> ConnectionAbortedError:
+        """What asyncio takes as nobody there."""
+        self._on_refuse()
+        log.warning("connection refused: %s", reason)
+        return ConnectionAbortedError(reason)
+
+    def _refuse_with_reserve(self) -> None:
+        """Accept one connection with the file in reserve, and close it."""
+        assert self._reserve is not None
+        os.close(self._reserve)
+        self._reserve = None
+        with suppress(OSError):  # another thread may have taken the file, and asyncio tries again in a second
+            super().accept()[0].close()
+        with suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     def close_silent(self, accepted_before_ns: int) -> None:
         """Shut down the connections of before that time, on the monotonic clock, that have requested nothing yet."""

@@ -244,13 +244,41 @@ def test_no_password_is_told_with_what_is_no_flag(capsys):
     assert "hunter2" not in capsys.readouterr().err
 
 
-def test_a_taken_port_is_told(weights, capsys):
+def test_a_taken_port_is_told(weights, capsys, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(["detector", "--model", str(weights), "--port", str(port)]) == Exit.FAILURE
-    assert "in use" in capsys.readouterr().err
+        loading = "services.commands.serve"
+        monkeypatch.delitem(sys.modules, loading, raising=False)
+        for flags, name in (
+            (["detector", "--model", str(weights), "--port", str(port)], "--port"),
+            (["camera", "--source", "demo", "--metrics-port", str(port)], "--metrics-port"),
+        ):
+            assert main(flags) == Exit.FAILURE
+            assert (
+                f"{name}: cannot listen on 127.0.0.1:{port}: Address already in use"
+                in capsys.readouterr().err
+            )
+        monkeypatch.setenv("SPLITCAST_PORT", str(port))
+        assert main(["detector", "--model", str(weights)]) == Exit.FAILURE
+        assert f"SPLITCAST_PORT: cannot listen on 127.0.0.1:{port}: " in capsys.readouterr().err
+        assert loading not in sys.modules  # told before anything is loaded
+
+
+def test_an_address_of_another_machine_is_told(capsys):
+    assert main(["detector", "--host", "192.0.2.1"]) == Exit.FAILURE
+    assert "--host: cannot listen on 192.0.2.1:8765: " in capsys.readouterr().err
+    assert main(["detector", "--host", "no such host"]) == Exit.FAILURE
+    assert "--host: cannot listen on no such host:8765: " in capsys.readouterr().err
+
+
+def test_a_damaged_profile_is_a_wrong_setting(weights, tmp_path, capsys):
+    """So that systemd does not start the service again for ever."""
+    (tmp_path / "damaged.profile").write_bytes(b"no profile")
+    flags = ["--model", str(weights), "--port", "0", "--profile", str(tmp_path / "damaged.profile")]
+    assert main(["detector", *flags]) == Exit.USAGE
+    assert "damaged.profile is no profile" in capsys.readouterr().err
 
 
 def test_encode_and_decode(tmp_path, capsys):

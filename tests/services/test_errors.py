@@ -16,6 +16,7 @@ from tests.paths import ROOT
 BY_CLASS = {
     Exit.FAILURE: [
         OSError("disk full"),
+        errors.CannotListen("--port"),
         errors.DetectorFailed("died"),
         errors.NotMeasurable("no clip"),
         errors.PixelCodecError("x264"),
@@ -27,6 +28,8 @@ BY_CLASS = {
         errors.BadAddress("ws://"),
         errors.MissingCodec("avif"),
         codec_errors.UnknownProfile("abc"),
+        codec_errors.ProfileError("damaged"),
+        codec_errors.ProfileMismatch("of another network"),
         stream_errors.InvalidSize("33"),
         stream_errors.UnknownModel("yolov9"),
         stream_errors.UnknownSplitPoint("99", ("4.m",)),

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from structlog.testing import capture_logs
 
+from services.cli import main
 from services.detector.settings import DetectorSettings
+from services.errors import Exit
 from services.loading import choose_device, find_model, load_network
 from stream.errors import MissingWeights
 from tests.stream.network import legacy
@@ -39,6 +42,28 @@ def test_a_name_that_is_not_utf8_can_be_sent_and_counted(weights, tmp_path):
     path.write_bytes(weights.read_bytes())
     network = load_network(DetectorSettings.load({"model": str(path)}))
     assert network.name == r"caf\udce9"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["detector", "--port", "0"],
+        ["camera", "--source", "demo", "--metrics-port", "0"],
+        ["evaluate", "--data", "IMAGES", "--codec", "rle"],
+        ["advise", "--link-kbps", "100"],
+        ["points", "--size", "64"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_refuses_what_cannot_compute_by_name(tmp_path, capsys, command):
+    model = legacy.Model(legacy.description("n", 2))
+    with torch.no_grad():
+        model.model[24].m[0].bias[0] = float("nan")
+    path = legacy.save(model, tmp_path / "model.pt")
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((32, 32, 3), np.uint8))
+    arguments = [str(tmp_path) if argument == "IMAGES" else argument for argument in command]
+    assert main([*arguments, "--model", str(path)]) == Exit.WEIGHTS
+    assert "model.24.m.0.bias holds numbers that are not finite" in capsys.readouterr().err
 
 
 def test_says_where_weights_may_come_from(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 from services.commands.points import find_points, run_points
 from services.commands.settings import PointsSettings
-from stream.errors import UnknownModel
+from stream.errors import InvalidSize, UnknownModel
+from tests.stream.network import legacy
 
 
 def as_json(capsys, model: str, size: tuple[int, int]) -> dict:
@@ -40,6 +41,13 @@ def test_every_point_is_in_the_table(capsys):
 def test_a_file_gives_the_table_of_its_name(capsys, yolov5n_weights):
     from_file = as_json(capsys, str(yolov5n_weights), (480, 640))["points"]
     assert from_file == as_json(capsys, "yolov5n", (480, 640))["points"]
+
+
+def test_sizes_follow_the_networks_stride(capsys, tmp_path):
+    path = legacy.save(legacy.Model(legacy.deep_description(4, classes=2)), tmp_path / "p6.pt")
+    assert as_json(capsys, str(path), (128, 192))["points"][-1]["point"] == "32"
+    with pytest.raises(InvalidSize, match="multiples of 64"):
+        as_json(capsys, str(path), (96, 192))
 
 
 def test_an_unknown_model_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,13 @@ def test_agrees_on_tensors_and_a_decoder(agree, agreed, encode):
     packet = encode(0)
     assert len(packet) <= negotiated.max_packet_bytes
     assert negotiated.decoder.decode(packet).tensors.keys() == {spec.name for spec in agreed}
+
+
+def test_a_canvas_follows_the_networks_stride(make_settings, inference, make_hello, monkeypatch):
+    deep = replace(inference.network.model, stride=64)
+    monkeypatch.setattr(inference, "_network", replace(inference.network, model=deep))
+    with pytest.raises(SessionError, match="canvas 64x96: sides must be multiples of 64"):
+        negotiate(make_hello(), make_settings(), inference, {})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 from stream.errors import BrokenNetwork
 from stream.network.graph import INPUT, Graph, Node
 from stream.network.model import load_model
-from stream.network.trial import check_runs
+from stream.network.trial import check_runs, warming_up
 from tests.stream.network import legacy
 from tests.stream.network.checkpoints import small_description
 
@@ -65,6 +65,17 @@ def test_a_layer_that_cannot_be_run():
 def test_predictions_of_another_shape(classes):
     with pytest.raises(BrokenNetwork, match=f"not boxes of {classes} classes"):
         check_runs(graph_of(nn.Conv2d(3, 6, 1), nn.Flatten(2)), 32, classes, CPU)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("not enough memory:\n you tried"), MemoryError()])
+def test_a_first_run_that_fails_is_told(error):
+    with (
+        pytest.raises(
+            BrokenNetwork, match=r"the head at 9x9 cannot be run \((not enough memory:|MemoryError)\)"
+        ),
+        warming_up("the head at 9x9"),
+    ):
+        raise error
 
 
 def test_a_sound_network_passes():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 
 import pytest
@@ -48,6 +50,53 @@ def test_connections_beyond_the_limit_are_refused(listener):
         assert len(listener.accepted) == 1
         stack.enter_context(connect(listener))
         stack.enter_context(listener.accept()[0])
+
+
+def test_a_process_without_files_closes_connections_and_waits_for_none():
+    """In a process of its own, whose limit is low."""
+    program = """
+import asyncio, logging, resource, socket, sys
+from stream.transport.listener import Listener
+
+logging.basicConfig(level="WARNING")
+files = 24
+
+async def main():
+    refused = []
+    listener = Listener.bound("127.0.0.1", 0, 1000, on_refuse=lambda: refused.append(1))
+    listener.setblocking(False)
+    server = await asyncio.start_server(lambda reader, writer: None, sock=listener)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    address = listener.getsockname()
+    print(address[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    print(len(refused), len(listener.accepted), flush=True)
+
+asyncio.run(main())
+"""
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        ExitStack() as stack,
+    ):
+        assert process.stdout
+        port = int(process.stdout.readline())
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), LIVENESS_S)) for _ in range(60)
+        ]
+        for client in reversed(clients[24:]):  # more than there are files
+            assert client.recv(1) == b""
+        out, log = process.communicate("\n", timeout=LIVENESS_S)
+    refused, accepted = map(int, out.split())
+    assert refused + accepted == 60
+    assert 0 < accepted < 24
+    assert "Traceback" not in log
+    assert log.count("connection refused: Too many open files") == refused
 
 
 def test_closing_late_forgets_no_newer_connection(listener):
