@@ -3,12 +3,14 @@
     /usr/bin/python3 rtsp_server.py PORT [--auth USER:PASSWORD] [--size WxH] [--fps N]
 
 Serves H.264 at rtsp://127.0.0.1:PORT/stream and prints "ready". Each picture carries its number, from 0, as
-16 vertical bars, most significant bit first: white is one.
+16 vertical bars, most significant bit first: white is one. SIGUSR1 lets the picture stand still, and move again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import signal
 
 import gi
 
@@ -26,6 +28,7 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         super().__init__()
         self.width, self.height, self.fps = width, height, fps
         self.number = 0
+        self.step = 1
         self.set_shared(True)
         self.set_launch(
             "( appsrc name=source is-live=true format=time do-timestamp=false "
@@ -37,18 +40,23 @@ class Camera(GstRtspServer.RTSPMediaFactory):
 
     def configure(self, _factory: object, media: GstRtspServer.RTSPMedia) -> None:
         source = media.get_element().get_by_name("source")
-        first = self.number
+        indices = itertools.count()
 
         def push() -> bool:
             buffer = Gst.Buffer.new_wrapped(self.picture())
             # Real timestamps: without them the client cannot tell when a picture is due.
-            buffer.pts = buffer.dts = (self.number - first) * Gst.SECOND // self.fps
+            buffer.pts = buffer.dts = next(indices) * Gst.SECOND // self.fps
             buffer.duration = Gst.SECOND // self.fps
-            self.number += 1
+            self.number += self.step
             return source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
 
         timer = GLib.timeout_add(1000 // self.fps, push)
         media.connect("unprepared", lambda _media: GLib.source_remove(timer) and None)
+
+    def stand_still(self) -> bool:
+        """Show the same picture again and again; or move again."""
+        self.step = 1 - self.step
+        return True
 
     def picture(self) -> bytes:
         bars = [255 if self.number >> bit & 1 else 0 for bit in reversed(range(BITS))]
@@ -79,6 +87,7 @@ def main() -> None:
         permissions.add_permission_for_role("user", "media.factory.construct", True)
         camera.set_permissions(permissions)
     server.get_mount_points().add_factory("/stream", camera)
+    GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGUSR1, camera.stand_still)
     assert server.attach(None), "the port is taken"
     print("ready", flush=True)
     GLib.MainLoop().run()

@@ -8,7 +8,14 @@ import time
 
 import pytest
 
-from stream.sources.base import CaptureOptions, SourceConnected, SourceLost, SourceRetry
+from stream.sources.base import (
+    CaptureOptions,
+    SourceConnected,
+    SourceFrozen,
+    SourceLost,
+    SourceMoving,
+    SourceRetry,
+)
 from stream.sources.opening import open_source
 from tests.services.waiting import LIVENESS_S
 from tests.stream.sources.rtsp import RtspServer, require_gstreamer
@@ -80,6 +87,18 @@ async def test_a_frozen_server_is_lost_within_the_timeout_and_found(server):
         assert "no answer" in unanswered.reason or "to open" in unanswered.reason
         server.send(signal.SIGCONT)
         await events.until(SourceConnected, 2)
+
+
+async def test_a_picture_that_stands_still_is_told(server):
+    await server.start()
+    events = Events()
+    async with open_source(server.url(), IMPATIENT, events) as source, drained(source):
+        await events.until(SourceConnected)
+        server.send(signal.SIGUSR1)
+        await events.until(SourceFrozen)
+        server.send(signal.SIGUSR1)
+        await events.until(SourceMoving)
+    assert events.of(SourceLost) == []
 
 
 async def test_closing_while_the_server_is_frozen(server):
