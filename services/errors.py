@@ -6,7 +6,7 @@
     │   └── MissingCodec
     ├── CannotListen           FAILURE
     ├── DetectorRefused        REFUSED
-    ├── DetectorFailed         FAILURE
+    ├── DetectorFailed         FAILURE, or the detector's own
     ├── TranscodeError         FAILURE
     ├── PixelCodecError        FAILURE
     └── NotMeasurable          FAILURE
@@ -18,7 +18,6 @@ Errors of `codec` and `stream` know nothing of exit codes; `exit_code` gives the
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
 
 
 class Exit(IntEnum):
@@ -36,7 +35,7 @@ class Exit(IntEnum):
 class ServiceError(Exception):
     """Base of every error that the services raise on purpose; the message says what to do."""
 
-    exit_code: ClassVar[Exit] = Exit.FAILURE
+    exit_code: Exit = Exit.FAILURE
 
 
 class SettingsError(ServiceError):
@@ -68,7 +67,11 @@ class DetectorRefused(ServiceError):
 
 
 class DetectorFailed(ServiceError):
-    """The detector process ended before it was ready."""
+    """The detector process ended before it was ready, with an exit code of its own."""
+
+    def __init__(self, reason: str, code: Exit = Exit.FAILURE) -> None:
+        super().__init__(reason)
+        self.exit_code = code
 
 
 class TranscodeError(ServiceError):

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 from services.detector.settings import DetectorSettings
 from services.environment import prepare_process
-from services.errors import DetectorFailed
+from services.errors import DetectorFailed, Exit, exit_code
 from services.logs import configure_logs
 
 START_TIMEOUT_S = (
@@ -58,8 +58,8 @@ def _await_port(pipe: Connection) -> int:
         answer = pipe.recv()
     except EOFError:
         raise DetectorFailed("the detector process died") from None
-    if isinstance(answer, str):
-        raise DetectorFailed(answer)
+    if isinstance(answer, tuple):
+        raise DetectorFailed(*answer)
     return int(answer)
 
 
@@ -69,7 +69,7 @@ def _serve(config: DetectorSettings, pipe: Connection) -> None:
     try:
         asyncio.run(_run_until_eof(config, pipe))
     except Exception as error:
-        pipe.send(str(error) or type(error).__name__)
+        pipe.send((str(error) or type(error).__name__, exit_code(error) or Exit.FAILURE))
         raise SystemExit(1) from None
 
 

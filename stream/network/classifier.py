@@ -20,16 +20,19 @@ import torchvision
 from numpy.typing import NDArray
 from torch import nn
 
-from stream.errors import MissingWeights, UnreadableCheckpoint
+from stream.errors import BrokenNetwork, MissingWeights, UnreadableCheckpoint
 from stream.network.download import fetch
+from stream.network.file_kind import foreign_kind
 from stream.network.graph import INPUT, Graph, Node
 from stream.network.model import load_state, weights_hash
 from stream.network.names import SAFETENSORS
+from stream.network.trial import check_runs
 
 CLASSIFIERS = ("vgg16", "resnet50", "resnet152")
 SIZE = (224, 224)
 """(H, W) of their input."""
 
+_PARALLEL = "module."  # before every name where DataParallel was around the network
 _PREFIX = 8  # hexadecimal digits of a file's SHA-256 that its official name ends with
 
 
@@ -71,14 +74,21 @@ def random_classifier(name: str, seed: int = 0, device: str | torch.device = "cp
 def load_classifier(name: str, file: Path, device: str | torch.device = "cpu") -> Classifier:
     """The classifier with the weights in a file: torchvision's .pth of tensors by name, or safetensors.
 
-    No code in the file is run. Raises UnreadableCheckpoint, or MissingWeights.
+    No code in the file is run. Raises UnreadableCheckpoint, BrokenNetwork for weights that are of no use, or
+    MissingWeights.
     """
     if not file.is_file():
         raise MissingWeights(file)
     state = _read(file)
     network = _network(name)
     load_state(network, state, str(file))
-    return _finished(name, network, torch.device(device))
+    classifier = _finished(name, network, torch.device(device))
+    try:
+        check_runs(classifier.graph, SIZE, classifier.device)
+    except BrokenNetwork as error:
+        error.args = (f"{file}: {error}",)
+        raise
+    return classifier
 
 
 def find_classifier_weights(name: str, cache: Path | None = None, base_url: str | None = None) -> Path:
@@ -119,14 +129,20 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
         ValueError,
         EOFError,
     ) as error:
+        if (kind := foreign_kind(file)) is not None:
+            raise UnreadableCheckpoint(f"{file} is {kind}") from None
         reason = str(error).strip().partition("\n")[0][:200]
         raise UnreadableCheckpoint(
             f"{file} holds no tensors by name that can be read as data ({reason})"
         ) from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # beside the optimizer's, as PyTorch's own example of training saves them
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):
         raise UnreadableCheckpoint(f"{file} holds something else than tensors by name")
+    if all(key.startswith(_PARALLEL) for key in state):
+        return {key.removeprefix(_PARALLEL): value for key, value in state.items()}
     return state
 
 

@@ -76,12 +76,23 @@ def what_it_is(path: Path) -> str:
     ending = _ENDINGS.get(path.suffix.lower())
     if ending is not None and not head.startswith(b"PK"):
         return ending
+    return _kind(head) or _CUT_SHORT
+
+
+def foreign_kind(path: Path) -> str | None:
+    """As `what_it_is`, by the first bytes alone; None where they may well be a file of weights."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return None if head.startswith((b"PK", b"\x80")) else _kind(head)
+
+
+def _kind(head: bytes) -> str | None:
     for pattern, kind in _KINDS:
         if pattern.match(head):
             return kind
     if is_text(head):
         return "a text, not a checkpoint; download the file itself, whose size is megabytes"
-    return _CUT_SHORT
+    return None
 
 
 def is_text(head: bytes) -> bool:

@@ -25,7 +25,7 @@ from stream.network.graph import Graph
 from stream.network.names import MODELS
 from stream.network.pickle_reader import PickledObject
 from stream.network.safetensors_file import read_safe_checkpoint
-from stream.network.trial import check_runs
+from stream.network.trial import check_detects
 
 Family: TypeAlias = Literal["yolov5", "yolov5u"]
 
@@ -69,7 +69,7 @@ def load_model(weights: Path, device: str | torch.device = "cpu") -> Model:
     names = tuple(f"class{number}" if name is None else name for number, name in enumerate(found))
     model = _finished(network, family, names, torch.device(device), unnamed=found.count(None))
     try:
-        check_runs(model.graph, model.stride, network.classes, model.device)
+        check_detects(model.graph, model.stride, network.classes, model.device)
     except BrokenNetwork as error:
         error.args = (f"{weights}: {error}",)
         raise

@@ -15,25 +15,34 @@ from stream.network.graph import INPUT, Graph, Node
 _CELLS = (1, 3)  # (rows, columns) of the coarsest layer: few, and odd, as most canvases have them
 
 
-@torch.inference_mode()
-def check_runs(graph: Graph, stride: int, classes: int, device: torch.device) -> None:
-    """Run every node once, on the device that will run it, and look at what it puts out.
+def check_detects(graph: Graph, stride: int, classes: int, device: torch.device) -> None:
+    """Run a detector once, on the device that will run it, and look at what it puts out.
 
     `stride` is the network's, see `Model.stride`. Raises BrokenNetwork, which names the layer.
     """
     height, width = (cells * stride for cells in _CELLS)
+    output = check_runs(graph, (height, width), device)
+    if output.ndim != 3 or output.shape[:2] != (1, 4 + classes):
+        raise BrokenNetwork(
+            f"the network predicts a tensor of shape {tuple(output.shape)}, not boxes of {classes} classes"
+        )
+
+
+@torch.inference_mode()
+def check_runs(graph: Graph, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """What a network puts out for a picture of `size` (H, W), once every node was run on `device`.
+
+    Raises BrokenNetwork, which names the layer that cannot be run or puts out what is not finite.
+    """
     generator = torch.Generator().manual_seed(0)
-    tensors = {INPUT: torch.rand(1, 3, height, width, generator=generator).to(device)}
+    tensors = {INPUT: torch.rand(1, 3, *size, generator=generator).to(device)}
     for node in graph.nodes:
         tensors[node.name] = output = _output(node, tensors)
         if not all(values.isfinite().all() for values in (output, *_logits(node, tensors))):
             raise BrokenNetwork(
                 f"layer {node.name} puts out numbers that are not finite; train again, or use another checkpoint"
             )
-    if output.ndim != 3 or output.shape[:2] != (1, 4 + classes):
-        raise BrokenNetwork(
-            f"the network predicts a tensor of shape {tuple(output.shape)}, not boxes of {classes} classes"
-        )
+    return tensors[graph.output]
 
 
 @contextmanager

@@ -52,6 +52,7 @@ def test_a_name_that_is_not_utf8_can_be_sent_and_counted(weights, tmp_path):
         ["evaluate", "--data", "IMAGES", "--codec", "rle"],
         ["advise", "--link-kbps", "100"],
         ["points", "--size", "64"],
+        ["demo", "--no-open"],
     ],
     ids=lambda command: command[0],
 )

@@ -82,6 +82,16 @@ def test_official_networks_are_within_the_bounds(scale):
     assert len(layers) == 25
 
 
+@pytest.mark.parametrize("levels", [4, 5])
+def test_networks_of_more_levels_are_within_the_bounds_at_any_scale(levels):
+    described = legacy.deep_description(levels)
+    for depth, width in architecture.SCALES.values():
+        described |= {"depth_multiple": depth, "width_multiple": width}
+        with torch.device("meta"):
+            layers = architecture.build_layers(described, lambda classes, channels: nn.Identity())
+        assert len(layers[-1].sources) == levels
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -113,6 +123,7 @@ def test_names_unsupported_layers(tmp_path, change, name):
     [
         {"nc": 3},
         {"nc": -1},
+        {"nc": 0},
         {"nc": "80"},
         {"nc": 10**30},
         {"depth_multiple": 1e300},

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from stream.errors import DownloadFailed, MissingWeights, UnreadableCheckpoint
+from stream.errors import BrokenNetwork, DownloadFailed, MissingWeights, UnreadableCheckpoint
 from stream.network.classifier import (
     CLASSIFIERS,
     SIZE,
@@ -145,6 +145,46 @@ def test_weights_come_from_a_file(tmp_path: Path, suffix: str) -> None:
 class _Harmful:
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, ("raise SystemExit('code in a checkpoint was run')",)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"epoch": 90, "state_dict": state},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+    ],
+    ids=["data parallel", "with the optimizer", "both"],
+)
+def test_weights_come_as_training_leaves_them(tmp_path: Path, leave: Any) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(leave(_state()), file)
+    assert load_classifier("resnet50", file).weights_hash == random_classifier("resnet50", 7).weights_hash
+
+
+def test_weights_that_are_of_no_use_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    state = _state()
+    torch.save({**state, "fc.weight": torch.full_like(state["fc.weight"], float("nan"))}, file)
+    with pytest.raises(BrokenNetwork, match=r"weights\.pth: fc\.weight holds numbers that are not finite"):
+        load_classifier("resnet50", file)
+    torch.save({**state, "layer1.0.bn1.running_var": torch.full((64,), -1.0)}, file)
+    with pytest.raises(BrokenNetwork, match=r"weights\.pth: layer 5 puts out numbers that are not finite"):
+        load_classifier("resnet50", file)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        (b"<html>", "a web page"),
+        (b"", "empty"),
+    ],
+)
+def test_a_file_is_named_for_what_it_is(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(UnreadableCheckpoint, match=f"weights.pth is .*{kind}"):
+        load_classifier("resnet50", tmp_path / "weights.pth")
 
 
 def test_files_of_something_else_are_refused_and_never_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from stream.errors import BrokenNetwork
 from stream.network.graph import INPUT, Graph, Node
 from stream.network.model import load_model
-from stream.network.trial import check_runs, warming_up
+from stream.network.trial import check_detects, warming_up
 from tests.stream.network import legacy
 from tests.stream.network.checkpoints import small_description
 
@@ -58,13 +58,13 @@ def test_a_sigmoid_does_not_hide_it(tmp_path):
 
 def test_a_layer_that_cannot_be_run():
     with pytest.raises(BrokenNetwork, match=r"layer 1 cannot be run \(.*channels"):
-        check_runs(graph_of(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)), 32, 1, CPU)
+        check_detects(graph_of(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)), 32, 1, CPU)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
 def test_predictions_of_another_shape(classes):
     with pytest.raises(BrokenNetwork, match=f"not boxes of {classes} classes"):
-        check_runs(graph_of(nn.Conv2d(3, 6, 1), nn.Flatten(2)), 32, classes, CPU)
+        check_detects(graph_of(nn.Conv2d(3, 6, 1), nn.Flatten(2)), 32, classes, CPU)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("not enough memory:\n you tried"), MemoryError()])
@@ -79,4 +79,4 @@ def test_a_first_run_that_fails_is_told(error):
 
 
 def test_a_sound_network_passes():
-    check_runs(graph_of(nn.Conv2d(3, 6, 1), nn.Flatten(2)), 32, 2, CPU)
+    check_detects(graph_of(nn.Conv2d(3, 6, 1), nn.Flatten(2)), 32, 2, CPU)
