@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from services.detector.names import RESERVED_KEPT, NameClaim, Names
+from stream.errors import SessionError
+from stream.session.close_codes import CloseCode
+
+OWNER, OTHER = "ab" * 16, "cd" * 16
+SECOND = 10**9
+RESERVE_S = 180
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names(2, RESERVE_S)
+
+
+@pytest.fixture
+def take(names):
+    """Take a name, and a list that grows when it is replaced."""
+
+    def take(name: str = "door", secret: str | None = OWNER, now_s: float = 0) -> tuple[NameClaim, list]:
+        replaced: list[bool] = []
+        return names.take(name, secret, round(now_s * SECOND), lambda: replaced.append(True)), replaced
+
+    return take
+
+
+def refused(names: Names, secret: str | None, now_s: float = 0, name: str = "door") -> CloseCode:
+    with pytest.raises(SessionError) as refusal:
+        names.check(name, secret, round(now_s * SECOND))
+    return refusal.value.code
+
+
+def test_the_same_camera_replaces_its_old_connection(names, take):
+    old, replaced = take()
+    new, _ = take()
+    assert (replaced, names.holds(old), names.holds(new), len(names)) == ([True], False, True, 1)
+    assert (old.same_camera, new.same_camera) == (False, True)
+
+
+@pytest.mark.parametrize(("held", "other"), [(OWNER, OTHER), (OWNER, None), (None, OWNER), (None, None)])
+def test_nobody_else_does(names, take, held, other):
+    claim, replaced = take(secret=held)
+    assert refused(names, other) is CloseCode.STREAM_TAKEN
+    assert (replaced, names.holds(claim)) == ([], True)
+
+
+def test_the_name_of_a_lost_camera_is_kept_for_it(names, take):
+    claim, _ = take()
+    names.release(claim, 0, reserve=True)
+    assert refused(names, OTHER, RESERVE_S - 1) is CloseCode.STREAM_TAKEN
+    back, _ = take(now_s=RESERVE_S - 1)
+    assert back.same_camera
+
+
+def test_a_name_is_not_kept_for_ever(names, take):
+    claim, _ = take()
+    names.release(claim, 0, reserve=True)
+    assert not take(secret=OTHER, now_s=RESERVE_S)[0].same_camera
+
+
+@pytest.mark.parametrize(("secret", "reserve"), [(OWNER, False), (None, True)])
+def test_a_name_is_free_after_a_goodbye_and_without_a_secret(names, take, secret, reserve):
+    claim, _ = take(secret=secret)
+    names.release(claim, 0, reserve=reserve)
+    assert not take(secret=OTHER)[0].same_camera
+
+
+def test_no_name_is_kept_where_the_operator_wants_none():
+    names = Names(2, reserve_s=0)
+    names.release(names.take("door", OWNER, 0, lambda: None), 0, reserve=True)
+    names.check("door", OTHER, 0)
+
+
+def test_a_camera_that_replaces_itself_needs_no_room(names, take):
+    take()
+    take("porch", OTHER)
+    assert refused(names, OWNER, name="garden") is CloseCode.TOO_MANY_STREAMS
+    take()
+    assert len(names) == 2
+
+
+def test_names_that_are_kept_take_no_room_and_are_bounded(names, take):
+    for number in range(RESERVED_KEPT + 1):
+        claim, _ = take(f"door{number}")
+        names.release(claim, 0, reserve=True)
+    names.check("door0", OTHER, 0)  # the longest lost
+    assert refused(names, OTHER, name="door1") is CloseCode.STREAM_TAKEN
+
+
+def test_secrets_are_not_shown(names, take):
+    claim, _ = take()
+    names.release(claim, 0, reserve=True)
+    assert OWNER not in f"{claim} {claim!r} {names._reserved!r}"

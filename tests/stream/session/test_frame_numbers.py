@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from stream.session.frame_numbers import CONNECTION_LOST, FrameNumbers, Gap
+from stream.session.messages import Report
+from tests.stream.session.peers import make_hello
+
+
+def report(detected: int = 0, **dropped: int) -> Report:
+    """A report whose drops are named as grab__superseded."""
+    return Report(
+        captured=detected,
+        detected=detected,
+        in_flight=0,
+        dropped={name.replace("__", "/"): count for name, count in dropped.items()},
+        reconnects={},
+        source="0",
+        source_state="open",
+        keyframes={},
+    )
+
+
+def hello(frame: int, live: bool = True):
+    return make_hello(frame=frame, live=live)
+
+
+@pytest.fixture
+def numbers() -> FrameNumbers:
+    """Of a live camera that came with its first frame and has reported once."""
+    numbers = FrameNumbers()
+    assert numbers.connect(hello(0), same_camera=False) == []
+    assert numbers.report(report()) == []
+    return numbers
+
+
+def test_packets_and_drops_are_counted_on(numbers):
+    assert [numbers.packet() for _ in range(3)] == [0, 1, 2]
+    assert numbers.report(report(3, grab__superseded=2, head__error=1)) == [
+        Gap(3, 5, {"grab/superseded": 2, "head/error": 1})
+    ]
+    assert numbers.packet() == 6
+    assert numbers.report(report(4, grab__superseded=2, head__error=1)) == []
+    assert numbers.report(report(4, grab__superseded=3, head__error=1)) == [Gap(7, 7, {"grab/superseded": 1})]
+
+
+def test_what_is_rejected_is_told_at_once_and_not_again_by_the_camera(numbers):
+    number = numbers.packet()
+    assert numbers.reject(number, "corrupt") == Gap(0, 0, {"detector/corrupt": 1})
+    assert numbers.reject(numbers.packet(), "stale") == Gap(1, 1, {"network/stale": 1})
+    assert numbers.report(report(0, detector__corrupt=1, network__stale=1)) == []
+    assert numbers.next == 2
+
+
+def test_what_a_lost_connection_costs_is_told_once(numbers):
+    """Two packets came and stay unanswered, one never came, and four frames found no detector."""
+    for number in (numbers.packet(), numbers.packet()):
+        assert number in (0, 1)
+    assert numbers.lose([0, 1]) == [Gap(0, 1, {CONNECTION_LOST: 2})]
+    assert numbers.connect(hello(7), same_camera=True) == []
+    assert numbers.packet() == 7
+    gaps = numbers.report(report(0, network__connection_lost=3, grab__disconnected=4, grab__superseded=2))
+    assert gaps == [
+        Gap(2, 6, {CONNECTION_LOST: 1, "grab/disconnected": 4}),
+        Gap(8, 9, {"grab/superseded": 2}),
+    ]
+
+
+def test_what_nobody_told_the_reason_of_is_told_all_the_same(numbers):
+    numbers.connect(hello(5), same_camera=True)
+    assert numbers.connect(hello(9), same_camera=True) == [Gap(0, 4, {"unknown": 5})]
+    assert numbers.report(report(0, grab__disconnected=3)) == [
+        Gap(5, 8, {"grab/disconnected": 3, "unknown": 1})
+    ]
+
+
+def test_frames_of_a_file_that_are_sent_again_have_their_old_numbers():
+    numbers = FrameNumbers()
+    numbers.connect(hello(0, live=False), same_camera=False)
+    assert [numbers.packet() for _ in range(3)] == [0, 1, 2]
+    assert numbers.connect(hello(1, live=False), same_camera=True) == []
+    assert numbers.packet() == 1
+
+
+def test_another_camera_counts_anew(numbers):
+    numbers.packet()
+    assert numbers.connect(hello(0), same_camera=False) == []
+    assert numbers.packet() == 0
+
+
+def test_the_first_report_tells_only_what_this_connection_missed():
+    """The camera had dropped 100 frames, and had 50 detected, before this detector was there."""
+    numbers = FrameNumbers()
+    numbers.connect(hello(150), same_camera=False)
+    numbers.packet()
+    numbers.answer()
+    assert numbers.report(report(51, grab__superseded=103)) == [Gap(151, 153, {"grab/superseded": 3})]
+
+
+def test_numbers_that_are_not_in_a_row_are_several_gaps(numbers):
+    assert [(gap.first, gap.last) for gap in numbers.lose([3, 4, 6, 9, 10])] == [(3, 4), (6, 6), (9, 10)]
+
+
+def test_every_number_is_told_once():
+    """A camera and a detector that count on, through losses at any moment."""
+    choice = random.Random(1)
+    for _ in range(200):
+        numbers, told = FrameNumbers(), []
+        detected, dropped, waiting = 0, {CONNECTION_LOST: 0, "grab/superseded": 0}, []
+
+        def tell(gaps: list[Gap], told: list[int] = told) -> None:
+            for gap in gaps:
+                assert sum(gap.reasons.values()) == gap.frames
+                told.extend(range(gap.first, gap.last + 1))
+
+        def say(numbers: FrameNumbers = numbers, dropped: dict = dropped, tell=tell) -> None:
+            tell(numbers.report(report(detected, **{k.replace("/", "__"): v for k, v in dropped.items()})))
+
+        tell(numbers.connect(hello(0), same_camera=False))
+        say()
+        for _ in range(100):
+            match choice.choice(["packet", "packet", "answer", "drop", "report", "lose"]):
+                case "packet":
+                    waiting.append(numbers.packet())
+                case "answer" if waiting:
+                    told.append(waiting.pop(0))
+                    numbers.answer()
+                    detected += 1
+                case "drop":
+                    dropped["grab/superseded"] += 1
+                case "report":
+                    say()
+                case "lose":
+                    dropped[CONNECTION_LOST] += len(waiting)
+                    tell(numbers.lose(waiting))
+                    waiting.clear()
+                    tell(numbers.connect(hello(detected + sum(dropped.values())), same_camera=True))
+        say()
+        assert sorted(told + waiting) == list(range(numbers.next))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2**62])
+def test_a_camera_that_counts_backwards_harms_nothing(numbers, count):
+    numbers.report(report(10, grab__superseded=5))
+    for gap in numbers.report(report(0, grab__superseded=count)):
+        assert gap.frames == sum(gap.reasons.values()) > 0
+    numbers.connect(hello(0), same_camera=True)
+    assert numbers.packet() >= 5
