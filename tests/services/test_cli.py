@@ -83,7 +83,7 @@ def test_two_processes_and_their_signals(weights, camera_flags):
         url = f"ws://127.0.0.1:{port}"
 
         watching = subprocess.Popen(
-            [*COMMAND, "watch", url, "--json", "--count", str(FRAMES)],
+            [*COMMAND, "watch", url, "--json", "--count", str(FRAMES + 1)],
             stdout=subprocess.PIPE,
             text=True,
             env=ENVIRONMENT,
@@ -94,7 +94,8 @@ def test_two_processes_and_their_signals(weights, camera_flags):
         assert finished.returncode == Exit.OK, finished.stderr
         messages = [json.loads(line) for line in watching.communicate(timeout=LIMIT_S)[0].splitlines()]
         assert watching.returncode == Exit.OK
-        assert [message["sequence"] for message in messages] == list(range(FRAMES))
+        assert (messages[0]["type"], messages[0]["state"]) == ("stream", "connected")
+        assert [message["sequence"] for message in messages[1:]] == list(range(FRAMES))
 
         with started(*camera_flags, "--loop", "--detector", url) as camera:
             next_event(camera, "streaming")
@@ -102,8 +103,8 @@ def test_two_processes_and_their_signals(weights, camera_flags):
             stopped = next_event(camera, "camera stopped")
             assert camera.wait(LIMIT_S) == Exit.OK
             assert stopped["captured"] == stopped["detected"] + stopped["dropped"]
-            assert next_event(detector, "camera left")["code"] in {1000, 1001}
-            assert next_event(detector, "camera left")["code"] == 1001
+            assert next_event(detector, "session ended")["code"] in {1000, 1001}
+            assert next_event(detector, "session ended")["code"] == 1001
 
         with started(*camera_flags, "--loop", "--detector", url) as camera:
             next_event(camera, "streaming")

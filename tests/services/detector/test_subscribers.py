@@ -68,3 +68,38 @@ async def test_a_consumer_is_not_heard_and_is_forgotten_when_it_leaves(start_det
             running.detector.broadcast.publish("door", "gap", "first")
             assert await ws.receive_str(timeout=LIVENESS_S) == "first"
         await until(lambda: len(running.detector.broadcast) == 0)
+
+
+async def test_who_loses_messages_is_told_how_many(start_detector):
+    async with (
+        start_detector(subscriber_queue=1) as running,
+        ClientSession() as session,
+        session.ws_connect(f"{running.url}/v1/detections") as ws,
+    ):
+        await until(lambda: len(running.detector.broadcast) == 1)
+        for number in range(3):
+            running.detector.broadcast.publish("door", "gap", f'{{"number":{number}}}')
+        assert await ws.receive_json(timeout=LIVENESS_S) == {"number": 2, "dropped": 2}
+        running.detector.broadcast.publish("door", "gap", '{"number":3}')
+        assert await ws.receive_json(timeout=LIVENESS_S) == {"number": 3}
+
+
+@pytest.mark.parametrize("types", ["frames", "", "detections,,gap", "gap&types=x"])
+async def test_a_type_that_is_none_is_refused(start_detector, types):
+    async with start_detector() as running, ClientSession() as session:
+        async with session.get(f"{running.http}/v1/detections?types={types}") as answer:
+            assert answer.status == 400
+            assert "choose of detections, gap, stream" in (await answer.json())["error"]
+        assert len(running.detector.broadcast) == 0
+
+
+async def test_refused_consumers_are_counted(start_detector):
+    async with start_detector(max_subscribers=1) as running, ClientSession() as session:
+        async with (
+            session.ws_connect(f"{running.url}/v1/detections"),
+            session.ws_connect(f"{running.url}/v1/detections") as refused,
+        ):
+            assert (await refused.receive(timeout=LIVENESS_S)).data == 1013
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        reasons = {"reason": "too_many_subscribers"}
+        assert sample("splitcast_detector_connections_refused_total", reasons) == 1

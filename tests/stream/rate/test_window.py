@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from stream.rate.window import CALM_S, LONG_WAIT_S, MAX_CALM_S, SHORT_WAIT_S, WindowControl
@@ -7,7 +9,9 @@ from stream.rate.window import CALM_S, LONG_WAIT_S, MAX_CALM_S, SHORT_WAIT_S, Wi
 BUSY, CALM = LONG_WAIT_S * 2, SHORT_WAIT_S / 2
 
 
-def run(control: WindowControl, wait_s: float, start_s: float, end_s: float, *, late: bool = False) -> list[int]:
+def run(
+    control: WindowControl, wait_s: float, start_s: float, end_s: float, *, late: bool = False
+) -> list[int]:
     """The windows that come of ten frames a second."""
     windows = []
     for step in range(round((end_s - start_s) * 10)):
@@ -43,7 +47,7 @@ def test_a_window_that_opens_in_vain_opens_ever_later():
         now_s += 0.1
         if control.observe(BUSY if control.window > 1 else CALM, now_s) == 2:
             opened_s.append(now_s)
-    pauses = [later - sooner for sooner, later in zip(opened_s, opened_s[1:], strict=False)]
+    pauses = [later - sooner for sooner, later in pairwise(opened_s)]
     assert pauses[0] < 3 * CALM_S
     assert pauses[-1] == pytest.approx(MAX_CALM_S, abs=1)
 

@@ -103,42 +103,52 @@ def test_numbers_that_are_not_in_a_row_are_several_gaps(numbers):
     assert [(gap.first, gap.last) for gap in numbers.lose([3, 4, 6, 9, 10])] == [(3, 4), (6, 6), (9, 10)]
 
 
+class Life:
+    """A live camera and its detector, and the numbers that consumers are told."""
+
+    def __init__(self) -> None:
+        self.numbers, self.told, self.waiting = FrameNumbers(), [], []
+        self.detected, self.superseded, self.lost = 0, 0, 0
+        self.tell(self.numbers.connect(hello(0), same_camera=False))
+        self.report()
+
+    def tell(self, gaps: list[Gap]) -> None:
+        for gap in gaps:
+            assert sum(gap.reasons.values()) == gap.frames
+            self.told += range(gap.first, gap.last + 1)
+
+    def report(self) -> None:
+        drops = {"grab__superseded": self.superseded, "network__connection_lost": self.lost}
+        self.tell(self.numbers.report(report(self.detected, **drops)))
+
+    def packet(self) -> None:
+        self.waiting.append(self.numbers.packet())
+
+    def answer(self) -> None:
+        if self.waiting:
+            self.told.append(self.waiting.pop(0))
+            self.numbers.answer()
+            self.detected += 1
+
+    def drop(self) -> None:
+        self.superseded += 1
+
+    def lose(self) -> None:
+        self.lost += len(self.waiting)
+        self.tell(self.numbers.lose(self.waiting))
+        self.waiting.clear()
+        done = self.detected + self.superseded + self.lost
+        self.tell(self.numbers.connect(hello(done), same_camera=True))
+
+
 def test_every_number_is_told_once():
-    """A camera and a detector that count on, through losses at any moment."""
     choice = random.Random(1)
     for _ in range(200):
-        numbers, told = FrameNumbers(), []
-        detected, dropped, waiting = 0, {CONNECTION_LOST: 0, "grab/superseded": 0}, []
-
-        def tell(gaps: list[Gap], told: list[int] = told) -> None:
-            for gap in gaps:
-                assert sum(gap.reasons.values()) == gap.frames
-                told.extend(range(gap.first, gap.last + 1))
-
-        def say(numbers: FrameNumbers = numbers, dropped: dict = dropped, tell=tell) -> None:
-            tell(numbers.report(report(detected, **{k.replace("/", "__"): v for k, v in dropped.items()})))
-
-        tell(numbers.connect(hello(0), same_camera=False))
-        say()
+        life = Life()
         for _ in range(100):
-            match choice.choice(["packet", "packet", "answer", "drop", "report", "lose"]):
-                case "packet":
-                    waiting.append(numbers.packet())
-                case "answer" if waiting:
-                    told.append(waiting.pop(0))
-                    numbers.answer()
-                    detected += 1
-                case "drop":
-                    dropped["grab/superseded"] += 1
-                case "report":
-                    say()
-                case "lose":
-                    dropped[CONNECTION_LOST] += len(waiting)
-                    tell(numbers.lose(waiting))
-                    waiting.clear()
-                    tell(numbers.connect(hello(detected + sum(dropped.values())), same_camera=True))
-        say()
-        assert sorted(told + waiting) == list(range(numbers.next))
+            choice.choice([life.packet, life.packet, life.answer, life.drop, life.report, life.lose])()
+        life.report()
+        assert sorted(life.told + life.waiting) == list(range(life.numbers.next))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2**62])
