@@ -71,7 +71,7 @@ class FramesRepeated:
 
 @dataclass(frozen=True, slots=True)
 class SourceFrozen:
-    """So many pictures in a row are the same, bit by bit: something stands still. They are delivered all the same."""
+    """So many pictures in a row look the same, for seconds: something stands still. They are delivered all the same."""
 
     pictures: int
 

@@ -159,6 +159,8 @@ def open_recording(path: Path, options: CaptureOptions) -> Video | Images:
             f"there is no file or folder {name}; check the path, "
             "or give a webcam's number or a URL such as rtsp://…"
         )
+    if is_file and is_image(path):
+        read_image(path)  # a picture that nobody can read is no source
     images = list_images(path) if is_folder else [path] if is_image(path) else []
     if is_folder and not any(isinstance(image, Path) for image in images):
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))

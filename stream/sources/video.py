@@ -28,9 +28,9 @@ av.logging.set_level(av.logging.ERROR)
 av.logging.set_skip_repeated(False)
 logging.getLogger("libav").addHandler(logging.NullHandler())
 
-_NO_DAMAGE = (
-    "APP fields"  # of a maker's own in a JPEG, at which FFmpeg complains though it needs none of them
-)
+# FFmpeg calls errors too what many cameras do all the time without harm: a maker's own fields in a JPEG, one without
+# its last padding, remarks beside an H.264 picture that are cut short.
+_HARMLESS = re.compile(r"APP fields|^overread \d|SEI type|Overread SEI")
 
 
 class NoVideo(Exception):
@@ -68,6 +68,7 @@ class VideoReader:
         self._packets = container.demux(stream)
         self._decoded: deque[VideoFrame] = deque()
         self._ended = False
+        self._is_cut = False  # the newest packet, a false alarm in transport streams, which may end anywhere
         self._converter = VideoReformatter()
 
     def __enter__(self) -> Self:
@@ -113,12 +114,16 @@ class VideoReader:
                 packet = next(self._packets)
                 self.received_ns = time.monotonic_ns()
                 is_last = packet.size == 0  # which only brings out what the decoder has kept back
+                self._is_cut = packet.is_corrupt or (is_last and self._is_cut)
                 failure = self._decode(packet)
             except StopIteration:
                 self._ended = True
+                if self._is_cut and self._container.format.name != "mpegts":
+                    failure = "the last piece is cut short"
             except av.error.FFmpegError as error:
                 self._ended, failure = True, error.strerror or str(error)
-        damage = failure or next((text.strip() for _, _, text in complaints if _NO_DAMAGE not in text), "")
+        harm = (text.strip() for _, _, text in complaints if not _HARMLESS.search(text))
+        damage = failure or next(harm, "")
         if damage:
             self.damaged += 1
         if damage or not (self._ended or is_last):

@@ -242,6 +242,8 @@ async def test_realtime_with_loop_keeps_its_pace_over_the_end(tmp_path):
         ("missing.mp4", None, "check the path"),
         ("notes.mp4", b"not a video", "not a video"),
         ("empty.avi", b"", "not a video"),
+        ("empty.png", b"", "no image that can be read"),
+        ("notes.jpg", b"no image", "no image that can be read"),
     ],
 )
 def test_refuses_files_that_cannot_be_read(tmp_path, name, content, advice):
