@@ -7,6 +7,7 @@
     ├── CannotListen           FAILURE
     ├── DetectorRefused        REFUSED
     ├── DetectorFailed         FAILURE, or the detector's own
+    ├── NothingDetected        NOTHING_DETECTED
     ├── TranscodeError         FAILURE
     ├── PixelCodecError        FAILURE
     └── NotMeasurable          FAILURE
@@ -72,6 +73,12 @@ class DetectorFailed(ServiceError):
     def __init__(self, reason: str, code: Exit = Exit.FAILURE) -> None:
         super().__init__(reason)
         self.exit_code = code
+
+
+class NothingDetected(ServiceError):
+    """A source has ended, and no frame of it was detected."""
+
+    exit_code = Exit.NOTHING_DETECTED
 
 
 class TranscodeError(ServiceError):

@@ -171,8 +171,14 @@ class InvalidPreview(StreamError, ValueError):  # a ValueError to pydantic, whic
 
 
 class ConnectionLost(StreamError):
-    """The link is gone. `code` is the WebSocket close code, 1006 where the peer said none."""
+    """The link is gone, or never was.
 
-    def __init__(self, reason: str, code: int = 1006) -> None:
+    `code` is the WebSocket close code, 1006 where the peer said none; `status` the HTTP status where the peer answered
+    with one in place of a WebSocket. `answered` is false where nothing came from the peer, not even a refusal.
+    """
+
+    def __init__(
+        self, reason: str, code: int = 1006, *, status: int | None = None, answered: bool = True
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.code = reason, code
+        self.reason, self.code, self.status, self.answered = reason, code, status, answered

@@ -13,6 +13,7 @@ DROPS = (
     ("grab", "superseded"),  # a newer frame came while the window was full
     ("grab", "rate"),  # a newer frame came while rate control held this one back
     ("grab", "disconnected"),  # a newer frame came while there was no detector
+    ("grab", "stale"),  # too old by the time that it could be sent
     ("grab", "unreadable"),
     ("grab", "shutdown"),
     ("head", "error"),
@@ -65,3 +66,8 @@ class FrameCounts:
     @property
     def dropped_total(self) -> int:
         return self.dropped.total()
+
+    @property
+    def done(self) -> int:
+        """Frames with an outcome: the number, from 0, of the oldest in flight."""
+        return self.detected + self.dropped_total

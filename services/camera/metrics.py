@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from codec.interface import KEYFRAME_REASONS
+from services.camera.reconnection import LOSS_REASONS
 from services.camera.settings import CameraSettings
 from services.listening import naming_address
 from services.metrics import Metrics
@@ -55,7 +57,23 @@ class CameraMetrics(Metrics):
         self.keyframes = self.counter("keyframes", "Keyframes sent, by reason", ["reason"])
         self.packets = self.counter("packets", "Packets sent")
         self.reconnects = self.counter(
-            "reconnects", "Times that a lost source or detector came back", ["peer"]
+            "reconnects",
+            "Times that a lost source or detector came back, by why it was lost",
+            ["peer", "reason"],
+        )
+        self.retry_at = self.gauge(
+            "retry_at_timestamp_seconds",
+            "When a lost source or detector is tried again, in Unix time; NaN where it is there",
+            ["peer"],
+        )
+        self.source_state = self.gauge(
+            "source_state", "1 for what the source does, 0 for the other states", ["state"]
+        )
+        self.repeated = self.counter(
+            "frames_repeated", "Frames whose picture is that of the frame before, bit by bit"
+        )
+        self.decode_errors = self.counter(
+            "decode_errors", "Damage found in the source's coded video: pictures may be wrong, or missing"
         )
         self.connected = self.gauge(
             "connected",
@@ -105,9 +123,12 @@ class CameraMetrics(Metrics):
             self.keyframes.labels(reason)
         for rate_reason in REASONS:
             self.rate_reason.labels(rate_reason)
+        self.reconnects.labels("source", "lost")
+        for loss in LOSS_REASONS:
+            self.reconnects.labels("detector", loss)
         for peer in ("source", "detector"):
-            self.reconnects.labels(peer)
             self.connected.labels(peer)
+            self.retry_at.labels(peer).set(math.nan)
 
 
 @asynccontextmanager

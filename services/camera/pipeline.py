@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 
 from codec.interface import Adjustable, EncodedFrame, Encoder
 from codec.layout import FloatArray
 from codec.packet import Stamp
 from codec.spec import Codec
 from services.camera.settings import CameraSettings
+from services.camera.statistics import clock_now
 from services.loading import LoadedModel
 from services.metrics import VERSION
 from services.profiles import resolve
@@ -17,25 +18,29 @@ from stream.frame import Frame
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.split import Head
 from stream.network.trial import warming_up
-from stream.rate.control import Steps
+from stream.rate.control import RateControl, Steps
 from stream.session.camera import tensor_shapes
-from stream.session.messages import REJECT_REASONS, Clock, Hello
+from stream.session.messages import REJECT_REASONS, Hello
 from stream.tasks.worker import Worker
+
+RESIZED_FRAMES = 3  # of another size in a row, until the canvas follows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeaturePipeline:
-    """Head and encoder of one camera, for all its connections, and the thread that both run on.
+    """Head, encoder and rate control of pictures of one size, for all connections, and the thread that they run on.
 
     The encoder owns the reference frame: frames have to be encoded in the order in which they are sent.
     """
 
     network: str  # the name that people know it by
     weights: str  # SHA-256
+    stride: int  # the network's, in pixels
     head: Head
     codec: Codec
     encoder: Encoder
     steps: Steps | None  # quantizer steps that `encode` takes; None where the codec has none to choose
+    rate: RateControl
     worker: Worker
 
     @classmethod
@@ -46,23 +51,34 @@ class FeaturePipeline:
 
         Raises SettingsError or ProfileError where there is no calibration profile in the file given.
         """
-        canvas = canvas_for(parse_size(config.size), *frame_size, network.model.stride)
+        stride = network.model.stride
+        canvas = canvas_for(parse_size(config.size), *frame_size, stride)
         head = await worker.run(Head, network.model, config.split, canvas)
         name, weights = network.name, network.model.weights_hash
         del network
         codec = await worker.run(resolve, config.parsed_codec, weights, config.split, config.profile)
         encoder = await worker.run(codec.encoder, head.layout)
-        steps = None
-        if codec.step_range and isinstance(encoder, Adjustable):
-            steps = Steps(encoder.step, codec.step_range.coarsest)
-        return cls(name, weights, head, codec, encoder, steps, worker)
+        steps = _steps(codec, encoder)
+        rate = RateControl(steps, config.target_kbps, config.max_latency_ms)
+        return cls(name, weights, stride, head, codec, encoder, steps, rate, worker)
+
+    def canvas(self, config: CameraSettings, frame: Frame) -> tuple[int, int]:
+        """(H, W) of the canvas that a frame needs: where it is not the head's, the frame needs another pipeline."""
+        return canvas_for(parse_size(config.size), frame.height, frame.width, self.stride)
+
+    async def resized(self, config: CameraSettings, canvas: tuple[int, int]) -> FeaturePipeline:
+        """The same for another canvas (H, W), not warmed up."""
+        head = await self.worker.run(self.head.resized, canvas)
+        encoder = await self.worker.run(self.codec.encoder, head.layout)
+        rate = RateControl(self.steps, config.target_kbps, config.max_latency_ms)
+        return replace(self, head=head, encoder=encoder, rate=rate)
 
     async def warm_up(self) -> None:
         """Let torch choose its kernels and touch its memory before the first frame counts: it may take seconds."""
         await self.worker.run(_warm_up, self.head, self.codec)
 
-    def hello(self, config: CameraSettings) -> Hello:
-        """What a detector has to know before the first packet."""
+    def hello(self, config: CameraSettings, *, session: str, live: bool, frame: int) -> Hello:
+        """What a detector has to know before the first packet, which is that of frame number `frame`; say it now."""
         return Hello(
             stream=config.stream,
             model=self.network,
@@ -71,10 +87,13 @@ class FeaturePipeline:
             canvas=self.head.size,
             tensors=tensor_shapes(self.head.layout),
             codec=str(self.codec),
-            clock=Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
+            clock=clock_now(),
             software=f"splitcast/{VERSION}",
             preview=config.preview,
             reject_reasons=REJECT_REASONS,
+            session=session,
+            live=live,
+            frame=frame,
         )
 
     async def run_head(self, frame: Frame) -> dict[str, FloatArray]:
@@ -88,6 +107,27 @@ class FeaturePipeline:
     async def force_keyframe(self) -> None:
         """Make the next packet a keyframe."""
         await self.worker.run(self.encoder.force_keyframe)
+
+
+class CanvasWatch:
+    """Notices pictures that have got another size for good, and not only one of them.
+
+    Others are letterboxed as they are: a folder may hold photographs of all shapes.
+    """
+
+    def __init__(self) -> None:
+        self._canvases: deque[tuple[int, int]] = deque(maxlen=RESIZED_FRAMES)
+
+    def is_misfit(self, canvas: tuple[int, int], present: tuple[int, int]) -> bool:
+        """Whether the frame that needs this canvas (H, W), as those before it do, has to wait for it."""
+        self._canvases.append(canvas)
+        return self._canvases.count(canvas) == RESIZED_FRAMES and canvas != present
+
+
+def _steps(codec: Codec, encoder: Encoder) -> Steps | None:
+    if codec.step_range and isinstance(encoder, Adjustable):
+        return Steps(encoder.step, codec.step_range.coarsest)
+    return None
 
 
 def _run_head(head: Head, frame: Frame) -> dict[str, FloatArray]:

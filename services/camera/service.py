@@ -11,32 +11,39 @@ from typing import Any
 import structlog
 
 from services.camera.pipeline import FeaturePipeline
+from services.camera.reconnection import Reconnection
+from services.camera.session_secret import SessionSecret
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
-from services.camera.uplink import Uplink
-from services.errors import DetectorRefused
+from services.camera.uplink import Feed, Uplink
+from services.errors import NothingDetected
 from services.loading import LoadedModel, load_network
 from stream.errors import ConnectionLost
 from stream.frame import Frame
+from stream.frame_counts import FrameCounts
 from stream.letterbox import check_size, parse_size
-from stream.rate.control import RateControl
-from stream.session.close_codes import PERMANENT
 from stream.sources.base import (
     CaptureOptions,
+    DecodeErrors,
+    FramesRepeated,
     FramesSkipped,
     FrameUnreadable,
+    PictureSizeChanged,
     SourceConnected,
     SourceEvent,
+    SourceFrozen,
     SourceLost,
+    SourceMoving,
     SourceRetry,
 )
 from stream.sources.opening import open_source
 from stream.tasks.background import run_with_background
-from stream.tasks.backoff import Backoff, Failure
 from stream.tasks.mailbox import Mailbox
 from stream.tasks.worker import Worker
 
 log = structlog.get_logger(__name__)
+
+PREPARE_S = 1.0  # a camera that can say hello so soon does not say that it waits
 
 
 class Camera:
@@ -48,13 +55,13 @@ class Camera:
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = str(config.parsed_codec)
         self._worker = Worker("camera")
-        self._rate = RateControl(None)  # watches, until the encoder is there
+        self._pipeline: FeaturePipeline | None = None  # before the first picture
         self._uplink: Uplink | None = None  # the newest
         self._stopping = asyncio.Event()
         self._mailbox: Mailbox[Frame] = Mailbox()
         self._requeued: deque[Frame] = deque()  # a file's frames that a lost connection left unanswered
         self._frame_size: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-        self._backoff = Backoff(random.Random())
+        self._reconnection = Reconnection(random.Random())
         self._source = open_source(
             config.source,
             CaptureOptions(
@@ -102,8 +109,13 @@ class Camera:
             del network  # the head keeps only its own layers
             async with self._source:
                 await run_with_background(
-                    _until_over(streaming), self._grab(), self._drain_on_stop(streaming)
+                    _until_over(streaming),
+                    self._grab(),
+                    self._drain_on_stop(streaming),
+                    self.statistics.metrics.measure_loop_delay(),
                 )
+            if counts.captured and not counts.detected and not self._stopping.is_set():
+                raise NothingDetected(_why_nothing(counts))
         finally:
             self._drop_remaining()
             self._worker.close()
@@ -123,7 +135,8 @@ class Camera:
             if not self._source.live:
                 await self._mailbox.put_wait(frame)
             else:
-                self._rate.capture(frame.captured_ns)
+                if self._pipeline:
+                    self._pipeline.rate.capture(frame.captured_ns)
                 if self._mailbox.put(frame) is not None:
                     counts.drop("grab", self._why_superseded())
             if self.config.frames and counts.captured >= self.config.frames:
@@ -139,64 +152,108 @@ class Camera:
     def _on_source_event(self, event: SourceEvent) -> None:
         match event:
             case SourceConnected(width, height):
+                self.statistics.freeze(False)
                 self.statistics.connect("source")
                 if not self._frame_size.done():
                     self._frame_size.set_result((height, width))
                 log.info("source open", source=self._source.name, width=width, height=height)
             case SourceLost(reason):
-                self.statistics.disconnect("source")
+                self.statistics.disconnect("source", "lost")
                 self.statistics.source_trouble = reason
                 log.warning("source lost", source=self._source.name, reason=reason)
             case SourceRetry(delay_s, attempt):
+                self.statistics.retry("source", delay_s)
                 log.info("source is tried again", delay_s=round(delay_s, 2), attempt=attempt)
             case FramesSkipped(count):
                 self.statistics.miss("overwritten", count)
             case FrameUnreadable(path, reason):
                 self.statistics.miss("unreadable")
                 log.warning("frame unreadable", path=str(path), reason=reason)
+            case PictureSizeChanged(width, height):
+                log.warning("picture size changed", source=self._source.name, width=width, height=height)
+            case SourceFrozen(pictures):
+                self.statistics.freeze(True)
+                log.warning("source frozen", source=self._source.name, identical_pictures=pictures)
+            case SourceMoving():
+                self.statistics.freeze(False)
+                log.info("source moves again", source=self._source.name)
+            case FramesRepeated(count):
+                self.statistics.repeat(count)
+            case DecodeErrors(count):
+                self.statistics.damage(count)
+                log.warning("video damaged", source=self._source.name, errors=count)
 
     # --- stream ---
 
     async def _stream(self, network: LoadedModel) -> None:
         """Connect until the last frame is answered. Raises DetectorRefused."""
+        secret = await self._worker.run(SessionSecret, self.config.stream)
+        preparing = asyncio.ensure_future(self._prepare(network))
+        del network
+        try:
+            await run_with_background(self._keep_connected(preparing, secret.text), _outcome(preparing))
+        finally:
+            preparing.cancel()
+            secret.close()
+
+    async def _prepare(self, network: LoadedModel) -> FeaturePipeline:
+        """The pipeline, as soon as there is a picture; cancelled where none will come."""
         pipeline = await FeaturePipeline.build(self.config, network, await self._frame_size, self._worker)
         del network
-        # Before the warm-up, during which it learns how often frames come.
-        self._rate = RateControl(pipeline.steps, self.config.target_kbps, self.config.max_latency_ms)
+        return await self._warm_up(pipeline)
+
+    async def _prepare_for(self, pipeline: FeaturePipeline, frame: Frame) -> FeaturePipeline:
+        """A pipeline for pictures of this frame's size, which `pipeline` cannot take."""
+        canvas = pipeline.canvas(self.config, frame)
+        log.info("canvas changed", height=canvas[0], width=canvas[1])
+        return await self._warm_up(await pipeline.resized(self.config, canvas))
+
+    async def _warm_up(self, pipeline: FeaturePipeline) -> FeaturePipeline:
+        # Before the warm-up, during which rate control learns how often frames come.
+        self._pipeline = pipeline
         await pipeline.warm_up()
+        return pipeline
+
+    async def _keep_connected(self, preparing: asyncio.Future[FeaturePipeline], secret: str) -> None:
+        """One uplink after another, until the last frame is answered. Raises DetectorRefused."""
+        feed = Feed(self._source.name, self._source.live, self._next_frame, self._stopping)
+        await asyncio.wait([preparing], timeout=PREPARE_S)
         while True:
-            self._uplink = uplink = Uplink(
-                self.config,
-                pipeline,
-                self._rate,
-                self.statistics,
-                source_name=self._source.name,
-                next_frame=self._next_frame,
-                stopping=self._stopping,
-            )
+            self._uplink = uplink = Uplink(self.config, self.statistics, feed, preparing, secret)
             try:
-                await uplink.run()
-                return
+                misfit = await uplink.run()
             except ConnectionLost as lost:
                 self._requeue_or_drop(uplink.drain())
-                never_accepted = self.statistics.connected["detector"] is None
-                if never_accepted and lost.code in PERMANENT:
-                    raise DetectorRefused(lost.code, lost.reason) from None
-                if uplink.accepted:
-                    self._backoff.reset()
-                failure = Failure.UNREACHABLE if lost.code == 1006 else Failure.NOT_READY
-                delay_s = self._backoff.next_delay_s(failure, time.monotonic())
-                log.warning(
-                    "no detector",
-                    detector=self.config.detector,
-                    reason=lost.reason,
-                    code=lost.code,
-                    retry_s=round(delay_s, 2),
-                )
-            await asyncio.sleep(delay_s)
+                await self._wait_for_detector(lost, uplink)
+            else:
+                if misfit is None:
+                    return
+                self._requeued.appendleft(misfit)
+                preparing = asyncio.ensure_future(self._prepare_for(preparing.result(), misfit))
+                await asyncio.wait([preparing], timeout=PREPARE_S)
+
+    async def _wait_for_detector(self, lost: ConnectionLost, uplink: Uplink) -> None:
+        """Until it is time to try again. Raises DetectorRefused."""
+        delay_s = self._reconnection.next_delay_s(
+            lost, time.monotonic(), accepted=uplink.accepted, after_s=uplink.retry_after_s
+        )
+        self.statistics.retry("detector", delay_s)
+        log.warning(
+            "no detector",
+            detector=self.config.detector,
+            reason=lost.reason,
+            code=lost.code,
+            retry_s=round(delay_s, 2),
+        )
+        await asyncio.sleep(delay_s)
 
     async def _next_frame(self) -> Frame:
-        return self._requeued.popleft() if self._requeued else await self._mailbox.get()
+        while True:
+            frame = self._requeued.popleft() if self._requeued else await self._mailbox.get()
+            age_ns = time.monotonic_ns() - frame.captured_ns
+            if not self._source.live or age_ns <= self.config.silence_s * 1e9:
+                return frame
+            self.statistics.frame_counts.drop("grab", "stale")
 
     # --- what a lost connection and a stop leave behind ---
 
@@ -231,3 +288,15 @@ async def _until_over(running: asyncio.Future[Any]) -> None:
         task = asyncio.current_task()
         if not running.cancelled() or (task and task.cancelling()):
             raise
+
+
+async def _outcome(future: asyncio.Future[Any]) -> None:
+    """Raise what the future raises."""
+    await asyncio.shield(future)
+
+
+def _why_nothing(counts: FrameCounts) -> str:
+    causes = ", ".join(
+        f"{count} {stage}/{reason}" for (stage, reason), count in counts.dropped.most_common(3)
+    )
+    return f"none of {counts.captured} frames was detected ({causes}); the log says why"

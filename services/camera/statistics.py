@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from stream.frame_counts import FrameCounts
 from stream.latency import LatencySummary, StageStatistics
 from stream.rate.control import REASONS, StepChoice
 from stream.rate.link import LinkEstimate
-from stream.session.messages import RateReport, Report, SourceState, StageReport
+from stream.session.messages import SOURCE_STATES, Clock, RateReport, Report, SourceState, StageReport
 from stream.transport.websocket import WireBytes
 
 Peer: TypeAlias = Literal["source", "detector"]
@@ -45,6 +46,9 @@ class CameraStatistics:
         self.totals = Totals()
         self.keyframes: Counter[str] = Counter()
         self.reconnects: Counter[Peer] = Counter()
+        self.frames_repeated = self.decode_errors = 0
+        self.frozen = False  # the source's picture
+        self._loss: dict[Peer, str] = {}  # why the peer was lost last, as metrics name it
         self.wire = WireBytes()
         self.source_trouble = ""  # why the source was lost last, for people
         self.connected: dict[Peer, bool | None] = {"source": None, "detector": None}  # None: not yet
@@ -55,6 +59,7 @@ class CameraStatistics:
         self.metrics.rate_target.set(target_kbps * 125 if target_kbps else float("nan"))
         self.metrics.latency_target.set(max_latency_ms / 1e3 if max_latency_ms else float("nan"))
         self.metrics.jpeg_bytes.set(float("nan"))
+        self._export_source_state()
         self.metrics.in_flight.set_function(lambda: self.frame_counts.in_flight)
 
     @property
@@ -63,19 +68,49 @@ class CameraStatistics:
         elapsed_ns = self.totals.last_acknowledged_ns - self.totals.first_captured_ns
         return self.frame_counts.detected / elapsed_ns * 1e9 if elapsed_ns > 0 else 0.0
 
+    @property
+    def source_state(self) -> SourceState:
+        """What the source does, as the detector is told."""
+        if self.connected["source"]:
+            return "frozen" if self.frozen else "open"
+        return "opening" if self.connected["source"] is None else "lost"
+
     def connect(self, peer: Peer) -> None:
         """The source or the detector is there, for the first time or again."""
         if self.connected[peer] is False:
             self.reconnects[peer] += 1
-            self.metrics.reconnects.labels(peer).inc()
+            self.metrics.reconnects.labels(peer, self._loss[peer]).inc()
         self.connected[peer] = True
         self.metrics.connected.labels(peer).set(1)
+        self.metrics.retry_at.labels(peer).set(math.nan)
+        self._export_source_state()
 
-    def disconnect(self, peer: Peer) -> None:
-        """The source or the detector is gone; nothing changes if it never was there."""
+    def disconnect(self, peer: Peer, reason: str) -> None:
+        """The source or the detector is gone, for a reason of metrics'; nothing changes if it was not there."""
         if self.connected[peer]:
+            self._loss[peer] = reason
             self.connected[peer] = False
             self.metrics.connected.labels(peer).set(0)
+            self._export_source_state()
+
+    def retry(self, peer: Peer, delay_s: float) -> None:
+        """The source or the detector will be tried again."""
+        self.metrics.retry_at.labels(peer).set(time.time() + delay_s)
+
+    def freeze(self, frozen: bool) -> None:
+        """The source's picture stands still, or moves again."""
+        self.frozen = frozen
+        self._export_source_state()
+
+    def repeat(self, count: int) -> None:
+        """Frames came whose picture is that of the frame before."""
+        self.frames_repeated += count
+        self.metrics.repeated.inc(count)
+
+    def damage(self, count: int) -> None:
+        """Coded data of the source was damaged."""
+        self.decode_errors += count
+        self.metrics.decode_errors.inc(count)
 
     def capture(self, captured_ns: int) -> None:
         """A frame entered this process."""
@@ -148,7 +183,6 @@ class CameraStatistics:
     def report(self, source: str) -> Report:
         """All of it as the detector is told; `source` is a name without credentials."""
         latency = self.stages.latency()
-        states: dict[bool | None, SourceState] = {None: "opening", True: "open", False: "lost"}
         return Report(
             captured=self.frame_counts.captured,
             detected=self.frame_counts.detected,
@@ -158,17 +192,29 @@ class CameraStatistics:
             },
             reconnects={str(peer): count for peer, count in self.reconnects.items()},
             source=source[:1024],
-            source_state=states[self.connected["source"]],
+            source_state=self.source_state,
             keyframes=dict(self.keyframes),
             latency=_stage_report(latency) if latency else None,
             latency_sum_ms=round(self.totals.latency_ns / 1e6, 3),
             stages={stage: _stage_report(summary) for stage, summary in self.stages.by_stage().items()},
             rate=self.rate,
             jpeg_bytes=self.jpeg_bytes,
+            clock=clock_now(),
+            frames_repeated=self.frames_repeated,
+            decode_errors=self.decode_errors,
         )
+
+    def _export_source_state(self) -> None:
+        for state in SOURCE_STATES:
+            self.metrics.source_state.labels(state).set(state == self.source_state)
 
     def _export_drop(self, stage: str, reason: str, count: int) -> None:
         self.metrics.dropped.labels(stage, reason).inc(count)
+
+
+def clock_now() -> Clock:
+    """Both clocks, as nearly at the same moment as a program can read them."""
+    return Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns())
 
 
 def _stage_report(summary: LatencySummary) -> StageReport:

@@ -12,15 +12,15 @@ import structlog
 
 from codec.layout import raw_bytes
 from codec.packet import Stamp
-from services.camera.pictures import jpeg_bytes, preview_jpeg
-from services.camera.pipeline import FeaturePipeline
+from services.camera.picture_sender import PictureSender
+from services.camera.pipeline import CanvasWatch, FeaturePipeline
+from services.camera.reconnection import loss_reason
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
-from services.metrics import WireMeter
+from services.metrics import VERSION, WireMeter
 from stream.errors import ConnectionLost, SessionError
 from stream.frame import Frame
 from stream.latency import StageClock, network_ns
-from stream.rate.control import RateControl
 from stream.rate.link import SentPacket
 from stream.session.camera import (
     Accepted,
@@ -29,19 +29,21 @@ from stream.session.camera import (
     KeyframeRequested,
     ProfileRequested,
     Rejected,
+    RetryAdvised,
+    WindowChanged,
 )
 from stream.session.close_codes import CloseCode
-from stream.session.messages import FEATURES_PROTOCOL, Preview
-from stream.session.preview import PreviewGate
+from stream.session.messages import FEATURES_PROTOCOL, Waiting
 from stream.tasks.background import run_with_background
 from stream.tasks.mailbox import MailboxClosed
-from stream.tasks.worker import Worker
 from stream.transport.websocket import Link, connect
 
 log = structlog.get_logger(__name__)
 
 REPORT_INTERVAL_S = 1.0
-PICTURE_INTERVAL_S = 1.0
+WAITING_INTERVAL_S = 1.0
+# Rejects by which the detector says that it holds no reference any more.
+LOST_REFERENCE = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,43 +51,46 @@ class InFlight:
     """A frame that was sent and waits for its answer."""
 
     frame: Frame
+    keyframe: bool
     packet: SentPacket  # as rate control knows it
     stages_ns: dict[str, int]  # `send` joins once the link has taken the packet
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where an uplink's frames come from."""
+
+    name: str  # of the source, without credentials
+    live: bool
+    next_frame: Callable[[], Awaitable[Frame]]  # raises MailboxClosed after the last one
+    stopping: asyncio.Event  # set where that one is the last because the camera stops
 
 
 class Uplink:
     """One connection: hello, packets out and answers in, reports and pictures beside them, close.
 
-    `next_frame` gives the frames and raises MailboxClosed after the last one. `stopping` tells why that one was the
-    last. Lives for one `run`; what a lost connection leaves unanswered, `drain` gives back.
+    Until there is a `pipeline` it says that it waits. Lives for one `run`; what a lost connection leaves unanswered,
+    `drain` gives back.
     """
 
     def __init__(
         self,
         config: CameraSettings,
-        pipeline: FeaturePipeline,
-        rate: RateControl,
         statistics: CameraStatistics,
-        *,
-        source_name: str,
-        next_frame: Callable[[], Awaitable[Frame]],
-        stopping: asyncio.Event,
+        feed: Feed,
+        pipeline: asyncio.Future[FeaturePipeline],
+        secret: str,
     ) -> None:
         self.rate_holds = False  # a frame back
-        self._config, self._pipeline = config, pipeline
-        self._rate, self._statistics = rate, statistics
-        self._source_name, self._next_frame, self._stopping = source_name, next_frame, stopping
-        profile = pipeline.codec.profile
-        hello = pipeline.hello(config)
-        self._session: CameraSession[InFlight] = CameraSession(
-            hello, config.window, profile.hash if profile else None
-        )
+        self.retry_after_s: float | None = None  # as the detector asked, before it closed
+        self._config, self._statistics, self._feed = config, statistics, feed
+        self._preparing, self._secret = pipeline, secret
+        self._session: CameraSession[InFlight] = CameraSession(config.window)
         self._answered = asyncio.Event()
         self._in_work: Frame | None = None  # in head or encoder
         self._keyframe_due = True  # the next packet will be one, as far as this end knows
-        self._newest: Frame | None = None  # the last one sent, until a picture is made of it
-        self._gate = PreviewGate()
-        self._pictures = Worker("pictures")  # of its own: no frame waits for a JPEG
+        self._canvases = CanvasWatch()
+        self._pictures = PictureSender(self._session, statistics, config.preview)
 
     @property
     def accepted(self) -> bool:
@@ -105,44 +110,76 @@ class Uplink:
             self._in_work = None
         return frames
 
-    async def run(self) -> None:
-        """Serve the connection until the last frame is answered. Raises ConnectionLost."""
+    async def run(self) -> Frame | None:
+        """Serve the connection until the last frame is answered; None then, or a frame that needs another canvas.
+
+        Raises ConnectionLost.
+        """
         url = f"{self._config.detector}/v1/features"
         meter = None
         try:
             async with connect(url, FEATURES_PROTOCOL) as link:
                 meter = WireMeter(self._statistics.metrics, link.wire, self._statistics.wire)
-                await link.send(self._session.hello.text())
-                await run_with_background(
-                    self._send_frames(link),
+                return await run_with_background(
+                    self._stream(link),
                     self._receive(link, meter),
-                    self._watch(link),
-                    self._send_reports(link),
-                    self._send_pictures(link),
+                    _watch(link, self._session, self._config.silence_s),
                 )
+        except ConnectionLost as lost:
+            self._statistics.disconnect("detector", loss_reason(lost))
+            raise
         finally:
-            self._statistics.disconnect("detector")
+            self._statistics.disconnect("detector", "resized")  # or it is of no interest any more
             self._pictures.close()
             if meter:
                 meter.update()
 
+    @property
+    def _pipeline(self) -> FeaturePipeline:
+        """From the hello on."""
+        return self._preparing.result()
+
     # --- send ---
 
-    async def _send_frames(self, link: Link) -> None:
+    async def _stream(self, link: Link) -> Frame | None:
+        """All that this end has to say."""
+        while not self._preparing.done():
+            await link.send(_waiting(self._config, self._statistics, self._feed.name, self._secret).text())
+            await asyncio.wait([self._preparing], timeout=WAITING_INTERVAL_S)
+        pipeline, frame = self._pipeline, self._statistics.frame_counts.done
+        hello = pipeline.hello(self._config, session=self._secret, live=self._feed.live, frame=frame)
+        profile = pipeline.codec.profile
+        await link.send(self._session.introduce(hello, profile.hash if profile else None))
+        return await run_with_background(
+            self._send_frames(link), self._send_reports(link), self._pictures.run(link, pipeline)
+        )
+
+    async def _send_frames(self, link: Link) -> Frame | None:
         await self._pipeline.force_keyframe()
         while True:
             await self._until_open()
             try:
-                frame = await self._next_frame()
+                frame = await self._feed.next_frame()
             except MailboxClosed:
                 break
-            self._rate.take(time.monotonic_ns())
+            self._in_work = frame
+            canvas = self._pipeline.canvas(self._config, frame)
+            if self._canvases.is_misfit(canvas, self._pipeline.head.size):
+                await self._finish(link, CloseCode.GOING_AWAY, "the picture's size changed")
+                self._in_work = None
+                return frame
+            self._pipeline.rate.take(time.monotonic_ns())
             await self._send(link, frame)
+        leaving = self._feed.stopping.is_set()
+        await self._finish(link, CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
+        return None
+
+    async def _finish(self, link: Link, code: CloseCode, reason: str) -> None:
+        """Wait for the last answers, and close."""
         while self._session.unanswered:
             await self._next_answer()
-        await link.send(self._statistics.report(self._source_name).text())
-        leaving = self._stopping.is_set()
-        await link.close(CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
+        await link.send(self._statistics.report(self._feed.name).text())
+        await link.close(code, reason)
 
     async def _until_open(self) -> None:
         """Wait until the window is open and rate control lets the next frame go."""
@@ -150,11 +187,11 @@ class Uplink:
             while True:
                 if not self._session.can_send:
                     self.rate_holds = False
-                    self._gate.hold()
+                    self._pictures.gate.hold()
                     await self._next_answer()
                     continue
                 unanswered = [sent.packet for sent in self._session.unanswered]
-                wait_ns = self._rate.wait_ns(time.monotonic_ns(), unanswered)
+                wait_ns = self._pipeline.rate.wait_ns(time.monotonic_ns(), unanswered)
                 if wait_ns == 0:
                     break
                 self.rate_holds = True
@@ -171,7 +208,6 @@ class Uplink:
 
     async def _send(self, link: Link, frame: Frame) -> None:
         pipeline, session, clock = self._pipeline, self._session, StageClock(frame.captured_ns)
-        self._in_work = frame
         clock.lap("grab", time.monotonic_ns())
         stage = "head"
         try:
@@ -187,21 +223,21 @@ class Uplink:
             self._statistics.frame_counts.drop(stage, "error")
             log.error("frame dropped", stage=stage, reason=f"{type(error).__name__}: {error}")
             return
-        packet = self._rate.send(
+        packet = pipeline.rate.send(
             len(encoded.data), encoded.keyframe, step, frame.captured_ns, time.monotonic_ns()
         )
-        session.sent(InFlight(frame, packet, clock.durations_ns))
+        session.sent(InFlight(frame, encoded.keyframe, packet, clock.durations_ns))
         self._in_work = None
         self._keyframe_due = self._keyframe_due and not encoded.keyframe
         self._statistics.send(encoded, raw_bytes(pipeline.head.layout))
         await link.send(encoded.data)
         clock.lap("send", time.monotonic_ns())
-        self._newest = frame
+        self._pictures.newest = frame
 
     def _choose_step(self) -> int | None:
         if self._pipeline.steps is None:
             return None
-        choice = self._rate.choose(self._keyframe_due)
+        choice = self._pipeline.rate.choose(self._keyframe_due)
         self._statistics.choose(choice)
         return choice.step
 
@@ -222,7 +258,7 @@ class Uplink:
     async def _on_text(self, link: Link, text: str) -> None:
         match self._session.receive(text):
             case Accepted(window):
-                self._rate.connect(window)
+                self._pipeline.rate.connect(window)
                 self._statistics.connect("detector")
                 log.info("streaming", detector=self._config.detector, window=window)
             case ProfileRequested():
@@ -232,60 +268,65 @@ class Uplink:
                 await link.send(await self._pipeline.worker.run(profile.pack))
             case Acknowledged() as acknowledged:
                 self._on_acknowledged(acknowledged)
-            case Rejected(_, sequence, reason, detail):
-                self._rate.reject()
-                self._statistics.frame_counts.reject(reason)
-                log.warning("packet rejected", sequence=sequence, reason=reason, detail=detail)
+            case Rejected() as rejected:
+                await self._on_rejected(rejected)
             case KeyframeRequested():
-                await self._pipeline.force_keyframe()
-                self._keyframe_due = True
+                await self._force_keyframe()
+            case WindowChanged(window):
+                log.debug("window changed", window=window)
+            case RetryAdvised(after_s):
+                self.retry_after_s = after_s
+
+    async def _on_rejected(self, rejected: Rejected[InFlight]) -> None:
+        reason = rejected.reason
+        self._pipeline.rate.reject()
+        self._statistics.frame_counts.reject(reason)
+        log.warning("packet rejected", sequence=rejected.sequence, reason=reason, detail=rejected.detail)
+        # Without what was in it the differences behind it are of no use; a frame that only was late was decoded.
+        if reason in LOST_REFERENCE or (rejected.frame.keyframe and reason != "stale"):
+            await self._force_keyframe()
+
+    async def _force_keyframe(self) -> None:
+        """Make the next packet a keyframe, but where one is already on its way."""
+        if not any(sent.keyframe for sent in self._session.unanswered):
+            self._keyframe_due = True
+            await self._pipeline.force_keyframe()
 
     def _on_acknowledged(self, acknowledged: Acknowledged[InFlight]) -> None:
         sent, detector_stages_ns, now_ns = acknowledged.frame, acknowledged.stages_ns, time.monotonic_ns()
-        captured_ns = sent.frame.captured_ns
+        captured_ns, rate = sent.frame.captured_ns, self._pipeline.rate
         stages_ns = {**sent.stages_ns, **detector_stages_ns}
         stages_ns["network"] = network_ns(now_ns - captured_ns, sent.stages_ns, detector_stages_ns)
         self._statistics.detect(captured_ns, now_ns, stages_ns, acknowledged.detections)
         detector_ns = sum(detector_stages_ns.values())
-        self._gate.compare(stages_ns["network"], detector_ns)
-        self._rate.acknowledge(sent.packet, detector_ns, now_ns)
-        self._statistics.observe_link(self._rate.link, self._rate.choice)
+        self._pictures.gate.compare(stages_ns["network"], detector_ns)
+        rate.acknowledge(sent.packet, detector_ns, now_ns)
+        self._statistics.observe_link(rate.link, rate.choice)
 
     # --- beside the frames ---
-
-    async def _watch(self, link: Link) -> None:
-        """Leave a detector that owes an answer and does not say a byte."""
-        limit_s = self._config.silence_s
-        async for silence_s in link.watch():
-            if silence_s >= limit_s and (self._session.unanswered or not self._session.accepted):
-                raise ConnectionLost(f"nothing came from the detector for {limit_s:g} s")
 
     async def _send_reports(self, link: Link) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
             if self.accepted:
-                text = self._statistics.report(self._source_name).text()
-                self._rate.send_beside(len(text))
+                text = self._statistics.report(self._feed.name).text()
+                self._pipeline.rate.send_beside(len(text))
                 await link.send(text)
 
-    async def _send_pictures(self, link: Link) -> None:
-        """About once a second: what the newest frame would take as a JPEG, and a preview of it where one may go."""
-        while True:
-            await asyncio.sleep(PICTURE_INTERVAL_S)
-            frame, self._newest = self._newest, None
-            if frame is None:
-                continue
-            preview = None
-            try:
-                size = await self._pictures.run(jpeg_bytes, frame, self._pipeline.head.size)
-                self._statistics.measure_jpeg(size)
-                if self._config.preview and self._gate.may_send(self._session.answered):
-                    preview = await self._pictures.run(preview_jpeg, frame)
-            except Exception as error:  # whatever it is, it costs one picture and no frame
-                log.warning("no picture", reason=f"{type(error).__name__}: {error}")
-            if preview is not None:
-                self._gate.sent(self._session.packets)
-                text = Preview(jpeg=preview).text()
-                self._rate.send_beside(len(text))
-                await link.send(text)
-                self._statistics.send_preview(len(preview))
+
+async def _watch(link: Link, session: CameraSession[InFlight], limit_s: float) -> None:
+    """Leave a detector that owes an answer and has not sent a byte for so long. Raises ConnectionLost."""
+    async for silence_s in link.watch():
+        if silence_s >= limit_s and (session.unanswered or not session.accepted):
+            raise ConnectionLost(f"nothing came from the detector for {limit_s:g} s", answered=False)
+
+
+def _waiting(config: CameraSettings, statistics: CameraStatistics, source: str, secret: str) -> Waiting:
+    return Waiting(
+        stream=config.stream,
+        session=secret,
+        source=source[:1024],
+        source_state=statistics.source_state,
+        reason=statistics.source_trouble[:256],
+        software=f"splitcast/{VERSION}",
+    )

@@ -66,8 +66,16 @@ def layout(graph: Graph, split: str, size: tuple[int, int]) -> Layout:
     Raises UnknownSplitPoint, or InvalidSize for a canvas that the network cannot have.
     """
     head, _ = halves(graph, split)
+    return layout_of(head, live_set(graph, split), size)
+
+
+def layout_of(head: Sequence[Node], crossing: Sequence[str], size: tuple[int, int]) -> Layout:
+    """The tensors that these layers hand on for a canvas of (H, W) pixels, in the order of `crossing`.
+
+    Raises InvalidSize for a canvas that the network cannot have.
+    """
     shapes = dict(_trace(head, size))
-    return tuple(TensorSpec(name, shapes[name]) for name in live_set(graph, split))
+    return tuple(TensorSpec(name, shapes[name]) for name in crossing)
 
 
 def points(graph: Graph, size: tuple[int, int]) -> tuple[Point, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from codec.layout import FloatArray, Layout
 from stream.errors import WrongTensors
-from stream.network.cut import halves, layout, live_set
+from stream.network.cut import halves, layout, layout_of, live_set
 from stream.network.graph import INPUT, Graph, run
 from stream.network.model import Model
 from stream.network.names import DEFAULT_SPLIT
@@ -43,6 +44,12 @@ class Head:
         self.device = model.device
         self._nodes, _ = halves(model.graph, split)
         self._crossing = live_set(model.graph, split)
+
+    def resized(self, size: tuple[int, int]) -> Head:
+        """The same layers for a canvas of another size (H, W). Raises InvalidSize."""
+        other = copy(self)
+        other.size, other.layout = size, layout_of(self._nodes, self._crossing, size)
+        return other
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, FloatArray]:
         """The tensors of a canvas, by name in the order of the layout: float32 (C, h, w), contiguous.

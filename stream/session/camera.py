@@ -98,12 +98,11 @@ class CameraSession(Generic[T]):
     """Camera's end: hello, then packets numbered from zero within the window that both ends allow.
 
     Holds the window: what the camera keeps of every frame, a T, from `sent` until the answer brings it back.
-    `profile` is the hash of the codec's calibration profile, None where it has none.
     """
 
-    def __init__(self, hello: Hello, window: int, profile: str | None = None) -> None:
-        self.hello = hello
-        self._profile = profile  # until it was asked for
+    def __init__(self, window: int) -> None:
+        self._introduced = False
+        self._profile: str | None = None  # until it was asked for
         self._own_window = window
         self._window = 0  # nothing may be sent before the welcome
         self._offered = 0  # by the welcome
@@ -133,6 +132,12 @@ class CameraSession(Generic[T]):
     def next_sequence(self) -> int:
         """Sequence number that the next packet has to carry."""
         return self.packets % 2**32
+
+    def introduce(self, hello: Hello, profile: str | None = None) -> str:
+        """Text that says hello, once; `profile` is the hash of the codec's calibration profile, if it has one."""
+        assert not self._introduced
+        self._introduced, self._profile = True, profile
+        return hello.text()
 
     def sent(self, frame: T) -> None:
         """The packet that carries `next_sequence` goes out."""
@@ -169,8 +174,9 @@ class CameraSession(Generic[T]):
 
     def _admit(self, message: Welcome | ProfileRequest) -> CameraEvent[T]:
         """What leads to the first packet."""
-        if self.accepted:
-            raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} after the welcome")
+        if self.accepted or not self._introduced:
+            when = "after the welcome" if self.accepted else "before the hello"
+            raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} {when}")
         if isinstance(message, Welcome):
             self._window = self._offered = min(message.window, self._own_window)
             return Accepted(self._window)

@@ -74,6 +74,7 @@ class Clock(_Message):
 # Random, and known to nobody but one camera process: whoever has it may take over that camera's stream.
 SessionSecret: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 SourceState: TypeAlias = Literal["opening", "open", "frozen", "lost"]
+SOURCE_STATES: tuple[SourceState, ...] = get_args(SourceState)
 
 
 class Waiting(_Message):

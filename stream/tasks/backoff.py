@@ -11,6 +11,7 @@ class Failure(Enum):
 
     NOT_READY = "not ready"  # something answered: not yet, going away, or no one listens at that port
     UNREACHABLE = "unreachable"  # nothing answered
+    REFUSED = "refused"  # it is there and does not want us, now
     DENIED = "denied"  # wrong credentials, which do not heal by themselves
 
 
@@ -18,6 +19,7 @@ NOT_READY_S = 0.5, 1.0  # cheap for a peer that is there: it never grows
 UNREACHABLE_S = 0.5, 2.0  # ceiling of the first delay, and of all within LONG_OUTAGE_S
 UNREACHABLE_LONG_S = 5.0  # ceiling of a delay later on
 LONG_OUTAGE_S = 300.0
+REFUSED_S = 1.0, 15.0  # whoever holds what we want may let go of it
 DENIED_S = 4.0, 60.0  # cameras lock an account after a few wrong passwords
 AT_ONCE_EVERY_S = 5.0  # what works for a moment and fails again is not tried without a wait each time
 
@@ -31,7 +33,7 @@ class Backoff:
         self._lost = False  # it worked, and has not failed since
         self._at_once_s: float | None = None  # when a loss was last retried at once
         self._failing_since_s = 0.0
-        self._unreachable_s, self._denied_s = UNREACHABLE_S[0], DENIED_S[0]  # ceilings of the next delays
+        self._start_anew()
 
     @property
     def attempt(self) -> int:
@@ -41,28 +43,34 @@ class Backoff:
     def reset(self) -> None:
         """Say that it works: a failure from now on is a first loss."""
         self._attempt, self._lost = 0, True
-        self._unreachable_s, self._denied_s = UNREACHABLE_S[0], DENIED_S[0]
+        self._start_anew()
 
     def next_delay_s(self, failure: Failure, now_s: float, after_s: float | None = None) -> float:
         """Seconds to wait before the next attempt, after one that failed now.
 
-        `after_s` is what the peer itself asks for. The loss of what worked is retried at once, but of wrong
-        credentials, and not twice within AT_ONCE_EVERY_S.
+        `after_s` is what the peer itself asks for. The loss of what worked is retried at once, but after a refusal or
+        for wrong credentials, and not twice within AT_ONCE_EVERY_S.
         """
         first_loss, self._lost = self._lost, False
         if self._attempt == 0:
             self._failing_since_s = now_s
         self._attempt += 1
         if failure is Failure.DENIED:
-            return self._denied_delay_s()
+            return self._growing_delay_s(failure, *DENIED_S)
         if after_s is not None:
             return after_s
+        if failure is Failure.REFUSED:
+            return self._growing_delay_s(failure, *REFUSED_S)
         if first_loss and (self._at_once_s is None or now_s - self._at_once_s >= AT_ONCE_EVERY_S):
             self._at_once_s = now_s
             return 0.0
         if failure is Failure.NOT_READY:
             return self._random.uniform(*NOT_READY_S)
         return self._unreachable_delay_s(now_s)
+
+    def _start_anew(self) -> None:
+        self._unreachable_s = UNREACHABLE_S[0]  # ceilings of the next delays
+        self._ceilings_s: dict[Failure, float] = {}
 
     def _unreachable_delay_s(self, now_s: float) -> float:
         # Full jitter best keeps many cameras from returning together.
@@ -73,7 +81,7 @@ class Backoff:
         )
         return delay_s
 
-    def _denied_delay_s(self) -> float:
-        delay_s = self._random.uniform(self._denied_s / 2, self._denied_s)
-        self._denied_s = min(2 * self._denied_s, DENIED_S[1])
-        return delay_s
+    def _growing_delay_s(self, failure: Failure, first_s: float, most_s: float) -> float:
+        ceiling_s = self._ceilings_s.get(failure, first_s)
+        self._ceilings_s[failure] = min(2 * ceiling_s, most_s)
+        return self._random.uniform(ceiling_s / 2, ceiling_s)

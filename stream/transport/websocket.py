@@ -14,9 +14,11 @@ from aiohttp import WSMsgType, web
 
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode, close_reason
+from stream.transport.attempts import first_answer
 from stream.transport.liveness import LOOK_S, PING_S, Idle
 
 CLOSE_S = 2.0  # for the peer to answer a close
+JOIN_S = 1.0  # an attempt to connect that has no answer for so long is joined by another
 SEND_TIMEOUT_S = 20.0  # in which the peer takes nothing of what waits for it
 
 # What a peer did that is no WebSocket; aiohttp finds it, and these are the codes that it closes with.
@@ -210,10 +212,7 @@ class Link:
         self._closing = True
         if self._control is not None:
             self._control.cancel()
-        connection = self._ws.get_extra_info("socket")
-        if connection is not None and connection.fileno() != -1:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        _end(self._ws)
 
     def _send_control(self, kind: WSMsgType, data: bytes = b"") -> None:
         """Send a ping or pong without waiting for it, but none while one waits: a peer may send any number of pings.
@@ -230,11 +229,7 @@ class Link:
 
 @asynccontextmanager
 async def connect(
-    url: str,
-    protocol: str,
-    *,
-    connect_timeout_s: float = 10.0,
-    max_message_bytes: int = 4 * 2**20,
+    url: str, protocol: str, *, connect_timeout_s: float = 10.0, max_message_bytes: int = 4 * 2**20
 ) -> AsyncIterator[Link]:
     """A link to `url` (ws:// or wss://) that speaks the subprotocol. Raises ConnectionLost."""
     sockets: list[CountingSocket] = []
@@ -247,7 +242,8 @@ async def connect(
 
     connector = aiohttp.TCPConnector(socket_factory=counting_socket)
     async with aiohttp.ClientSession(connector=connector, ws_response_class=ClientWebSocket) as session:
-        try:
+
+        async def attempt() -> ClientWebSocket:
             async with asyncio.timeout(connect_timeout_s):
                 ws = await session.ws_connect(
                     url,
@@ -257,22 +253,43 @@ async def connect(
                     max_msg_size=max_message_bytes,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                 )
+            assert isinstance(ws, ClientWebSocket)
+            return ws
+
+        try:
+            ws = await first_answer(attempt, JOIN_S, _end)
         except TimeoutError:
-            raise ConnectionLost(f"no answer within {connect_timeout_s:g} s") from None
+            raise ConnectionLost(f"no answer within {connect_timeout_s:g} s", answered=False) from None
         except aiohttp.WSServerHandshakeError as error:
-            raise ConnectionLost(f"the server answered HTTP {error.status}: {error.message}") from None
+            reason = f"the server answered HTTP {error.status}: {error.message}"
+            raise ConnectionLost(reason, status=error.status) from None
         except (OSError, aiohttp.ClientError) as error:
-            raise ConnectionLost(str(error) or type(error).__name__) from None
+            raise ConnectionLost(str(error) or type(error).__name__, answered=_is_answer(error)) from None
         async with ws:
             if ws.protocol != protocol:
                 raise ConnectionLost(f"the server does not speak {protocol}", CloseCode.BAD_SUBPROTOCOL)
-            # Of several addresses tried at once, one has won.
+            # Of several addresses and attempts one has won.
             winner = ws.get_extra_info("socket").fileno()
             wire = next(candidate.wire for candidate in sockets if candidate.fileno() == winner)
-            assert isinstance(ws, ClientWebSocket)
+            sockets.clear()
             link = Link(ws, wire)
             try:
                 yield link
             except ConnectionLost:
                 link.abort()  # nobody is there to answer a close
                 raise
+
+
+def _end(ws: WebSocket) -> None:
+    """Drop the connection without a word."""
+    connection = ws.get_extra_info("socket")
+    if connection is not None and connection.fileno() != -1:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether a failure to connect came from a machine that is there: a proxy before a dead server closes, too."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return isinstance(error.os_error, ConnectionError)
+    return isinstance(error, ConnectionError | aiohttp.ServerDisconnectedError)

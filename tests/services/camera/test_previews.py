@@ -25,7 +25,7 @@ def previews_sent(camera: Camera) -> float:
 @pytest.fixture
 def live(make_camera, tmp_path, monkeypatch):
     """Makes a camera that plays a video at its own pace, for ever, and makes ten pictures a second."""
-    monkeypatch.setattr("services.camera.uplink.PICTURE_INTERVAL_S", 0.1)
+    monkeypatch.setattr("services.camera.picture_sender.PICTURE_INTERVAL_S", 0.1)
     monkeypatch.setattr("services.camera.uplink.REPORT_INTERVAL_S", 0.1)
     monkeypatch.setattr("stream.session.detector.PREVIEW_INTERVAL_NS", 1)
     video = write_video(tmp_path / "live.avi", 40, fps=10)
@@ -133,8 +133,8 @@ async def test_a_picture_that_fails_costs_no_frame(start_detector, make_camera, 
     def fails(*_):
         raise cv2.error("a picture of a kind never seen")
 
-    monkeypatch.setattr("services.camera.uplink.jpeg_bytes", fails)
-    monkeypatch.setattr("services.camera.uplink.PICTURE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("services.camera.picture_sender.jpeg_bytes", fails)
+    monkeypatch.setattr("services.camera.picture_sender.PICTURE_INTERVAL_S", 0.01)
     async with start_detector() as running:
         camera = make_camera(running.url, preview=True)
         await asyncio.wait_for(camera.run(), LIVENESS_S)

@@ -96,9 +96,10 @@ async def test_follows_a_link_that_shrinks(start_detector, make_camera):
 
 async def test_a_frozen_link_gets_no_more_frames(start_detector, make_camera):
     """One that does not answer is not filled up to the window, and a new connection starts coarse."""
-    patience = {"window": 1000, "silence_s": LIVENESS_S}
-    async with start_detector(**patience) as running, chaos_proxy(running.address) as proxy:
-        camera = make_camera(proxy.url, source=NOISE, codec=CODEC, target_kbps=5000, **patience)
+    async with start_detector(window=1000) as running, chaos_proxy(running.address) as proxy:
+        camera = make_camera(
+            proxy.url, source=NOISE, codec=CODEC, target_kbps=5000, window=1000, silence_s=LIVENESS_S
+        )
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: camera.statistics.frame_counts.detected >= 8)
         hole = proxy.begin("blackhole")

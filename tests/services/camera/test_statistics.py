@@ -51,10 +51,10 @@ def test_a_keyframe_without_a_reason_is_of_a_codec_that_has_no_other():
 
 def test_counts_a_peer_that_comes_back_and_not_one_that_comes_first():
     statistics = CameraStatistics()
-    statistics.disconnect("detector")  # it never was there
+    statistics.disconnect("detector", "broken")  # it never was there
     statistics.connect("detector")
     assert statistics.report("").reconnects == {}
-    statistics.disconnect("detector")
+    statistics.disconnect("detector", "broken")
     assert sample(statistics, "connected", peer="detector") == 0
     statistics.connect("detector")
     assert statistics.report("").reconnects == {"detector": 1}

@@ -41,8 +41,14 @@ def make_hello(**changes) -> Hello:
     return Hello(**fields | changes)
 
 
+def introduced_camera(window: int = 3, profile: str | None = None) -> CameraSession:
+    session = CameraSession(window)
+    session.introduce(make_hello(), profile)
+    return session
+
+
 def open_camera(window: int = 3, offered: int = 8) -> CameraSession:
-    session = CameraSession(make_hello(), window)
+    session = introduced_camera(window)
     welcome = Welcome(window=offered, max_packet_bytes=1000)
     assert session.receive(welcome.text()) == Accepted(min(window, offered))
     return session

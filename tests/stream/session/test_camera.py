@@ -28,6 +28,7 @@ from stream.session.messages import (
 from tests.stream.session.peers import (
     PROFILE,
     ack,
+    introduced_camera,
     make_hello,
     open_camera,
 )
@@ -36,7 +37,7 @@ FRAME = "frame"
 
 
 def test_sends_nothing_before_the_welcome():
-    assert not CameraSession(make_hello(), 3).can_send
+    assert not introduced_camera().can_send
 
 
 @pytest.mark.parametrize(("own", "offered"), [(3, 8), (8, 3), (1, 1)])
@@ -107,13 +108,25 @@ def test_the_detector_may_narrow_the_window_and_open_it_again():
 
 
 def test_hears_when_to_come_back_before_and_after_the_welcome():
-    for session in (CameraSession(make_hello(), 3), open_camera()):
+    for session in (introduced_camera(), open_camera()):
         assert session.receive(Retry(after_s=0.5).text()) == RetryAdvised(0.5)
 
 
 def test_refuses_a_window_before_the_welcome():
     with pytest.raises(SessionError, match="before the welcome"):
-        CameraSession(make_hello(), 3).receive(Window(window=1).text())
+        introduced_camera().receive(Window(window=1).text())
+
+
+@pytest.mark.parametrize("message", [Welcome(window=1, max_packet_bytes=1), ProfileRequest(hash=PROFILE)])
+def test_takes_no_answer_to_a_hello_that_it_has_not_said(message):
+    session = CameraSession(3)
+    with pytest.raises(SessionError, match="before the hello"):
+        session.receive(message.text())
+    assert session.introduce(make_hello()) == make_hello().text()
+
+
+def test_a_camera_that_waits_hears_when_to_come_back():
+    assert CameraSession(3).receive(Retry(after_s=2).text()) == RetryAdvised(2)
 
 
 def test_a_keyframe_request_answers_nothing():
@@ -124,11 +137,11 @@ def test_a_keyframe_request_answers_nothing():
 
 
 def test_gives_its_profile_once_and_before_the_welcome():
-    session = CameraSession(make_hello(), 3, PROFILE)
+    session = introduced_camera(3, PROFILE)
     assert session.receive(ProfileRequest(hash=PROFILE).text()) == ProfileRequested()
     with pytest.raises(SessionError, match="or a second"):
         session.receive(ProfileRequest(hash=PROFILE).text())
-    session = CameraSession(make_hello(), 3, PROFILE)
+    session = introduced_camera(3, PROFILE)
     session.receive(Welcome(window=1, max_packet_bytes=1).text())
     with pytest.raises(SessionError, match="after the welcome"):
         session.receive(ProfileRequest(hash=PROFILE).text())
@@ -137,7 +150,7 @@ def test_gives_its_profile_once_and_before_the_welcome():
 @pytest.mark.parametrize("profile", [None, "0" * 64])
 def test_gives_no_other_profile_than_it_named(profile):
     with pytest.raises(SessionError, match="another profile") as refusal:
-        CameraSession(make_hello(), 3, profile).receive(ProfileRequest(hash=PROFILE).text())
+        introduced_camera(3, profile).receive(ProfileRequest(hash=PROFILE).text())
     assert refusal.value.code is CloseCode.BAD_MESSAGE
 
 
@@ -164,7 +177,7 @@ def test_sequence_numbers_wrap():
     ],
 )
 def test_refuses_what_breaks_the_protocol(texts):
-    session = CameraSession(make_hello(), 3)
+    session = introduced_camera()
     *before, last = texts
     for text in before:
         session.receive(text)
