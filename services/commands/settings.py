@@ -21,12 +21,19 @@ from services.settings import (
     SplitSettings,
 )
 
+_TYPE = "(detections|stream|gap)"
+
 
 class WatchSettings(CommandSettings):
     """Settings of `splitcast watch`."""
 
     url: CliPositionalArg[str] = Field(f"ws://127.0.0.1:{DEFAULT_PORT}", title="url", description="detector")
     stream: str | None = Field(None, description="only this stream")
+    types: Annotated[str, Field(pattern=rf"^{_TYPE}(,{_TYPE})*$")] | None = Field(
+        None,
+        title="TYPES",
+        description="only messages of these types, of detections, stream and gap, with commas",
+    )
     as_json: bool = Field(False, alias="json", description="JSON lines instead of readable ones")
     count: Count | None = Field(None, description="stop after so many messages")
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from services.commands.message_lines import readable
 from services.commands.settings import WatchSettings
 from services.errors import BadAddress
 from stream.errors import ConnectionLost
@@ -22,8 +19,10 @@ from stream.tasks.backoff import Backoff, Failure
 from stream.transport.websocket import connect
 
 
-def detections_url(address: str, stream: str | None = None) -> str:
-    """The WebSocket address of all streams' detections, or of one's, on the detector at `address`.
+def detections_url(address: str, stream: str | None = None, types: str | None = None) -> str:
+    """The WebSocket address of all streams' messages, or of one's, on the detector at `address`.
+
+    `types` lists the types of messages wanted, with commas; None: all.
 
     `address` is host:port or an http(s):// or ws(s):// URL; one that names a path of its own is kept as it is.
     Raises BadAddress.
@@ -41,7 +40,8 @@ def detections_url(address: str, stream: str | None = None) -> str:
         path = f"/v1/streams/{stream}/detections" if stream else "/v1/detections"
     elif stream:
         raise BadAddress("give --stream or a path, not both")
-    return urlunsplit((schemes[parts.scheme], parts.netloc, path, "", ""))
+    query = f"types={types}" if types else ""
+    return urlunsplit((schemes[parts.scheme], parts.netloc, path, query, ""))
 
 
 async def messages(url: str) -> AsyncIterator[str]:
@@ -60,26 +60,16 @@ async def messages(url: str) -> AsyncIterator[str]:
         await asyncio.sleep(delay_s)
 
 
-def readable(message: dict[str, Any]) -> str:
-    """One line for a person: when, which stream, how many of what, how long it took; or what there is to know."""
-    if message["type"] != "detections":
-        return f"{message['stream']} {message['type']}: {message.get('state') or message['reasons']}"
-    captured = datetime.fromtimestamp(message["captured_at"], UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    counts = Counter(prediction["class"] for prediction in message["predictions"])
-    classes = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
-    delay_ms = (message["published_at"] - message["captured_at"]) * 1e3
-    return f"{captured}  {message['stream']} #{message['sequence']}  {classes}  ({delay_ms:.0f} ms)"
-
-
 def run_watch(settings: WatchSettings) -> None:
     """Print messages until interrupted, or `count` of them. Raises BadAddress."""
-    asyncio.run(_watch(detections_url(settings.url, settings.stream), settings.as_json, settings.count))
+    url = detections_url(settings.url, settings.stream, settings.types)
+    asyncio.run(_watch(url, settings.as_json, settings.count))
 
 
 async def _watch(url: str, as_json: bool, count: int | None) -> None:
     printed = 0
     async for text in messages(url):
-        print(text if as_json else readable(json.loads(text)), flush=True)
+        print(text if as_json else readable(text), flush=True)
         printed += 1
         if printed == count:
             return

@@ -157,19 +157,22 @@ async def test_the_latest_gap_and_what_this_browser_missed_are_told(start_detect
             await until(lambda: len(running.detector.broadcast))
             await expect(drops.get_by_text("Latest")).to_be_hidden()
             await expect(drops.get_by_text("too slow")).to_be_hidden()
-            publish = running.detector.broadcast.publish
-            publish("door", gap(first=17, last=17, frames=1))
-            publish("door", gap())
+
+            def publish(text: str) -> None:
+                running.detector.broadcast.publish("door", "gap", text)
+
+            publish(gap(first=17, last=17, frames=1))
+            publish(gap())
             await expect(
                 drops.get_by_text(re.compile(r"^Latest: 3 frames from 4,711 on, \d+ s ago\.$"))
             ).to_be_visible()
-            publish("door", gap(dropped=12))
+            publish(gap(dropped=12))
             # What comes faster than the display shows is still counted.
             for sequence in range(50):
-                publish("door", json.dumps({"type": "detections", "sequence": sequence, "dropped": 1}))
+                publish(json.dumps({"type": "detections", "sequence": sequence, "dropped": 1}))
             await expect(drops.get_by_text("62 messages lost on the way here")).to_be_visible()
-            publish("door", gap(dropped="many", reasons=None))
-            publish("door", '{"type":"gap"')
-            publish("door", gap(first=20000))
+            publish(gap(dropped="many", reasons=None))
+            publish('{"type":"gap"')
+            publish(gap(first=20000))
             await expect(drops.get_by_text("from 20,000 on")).to_be_visible()
             await expect(drops.get_by_text("62 messages lost")).to_be_visible()
