@@ -24,7 +24,7 @@ from services.evaluation.images import ImageFiles, folder_images, readable_image
 from services.loading import choose_device, find_model
 from services.printable import printable
 from services.settings import require_folder_of
-from stream.atomic_file import replacing
+from stream.atomic_file import write_whole
 from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
 from stream.network.model import Model
@@ -74,8 +74,7 @@ def run_calibrate(settings: CalibrateSettings) -> None:
         profile = calibrate(samples, train_step_network, metadata, settings.seed, variants)
         progress.update(whole, total=1, completed=1)
     packed = profile.pack()
-    with replacing(settings.output) as partial:
-        partial.write_bytes(packed)
+    write_whole(settings.output, packed)
     print(f"{settings.output}: profile {profile.hash}, {len(packed)} bytes, of {images} images")
 
 

@@ -19,7 +19,7 @@ from services.chaos.tcp import Connection, Leg, Way, reset
 from services.chaos.websocket import MessageEditor, Upgrade
 from services.settings import require_folder_of
 from services.signals import run_until_stopped
-from stream.atomic_file import replacing
+from stream.atomic_file import write_whole
 
 log = structlog.get_logger(__name__)
 
@@ -223,8 +223,7 @@ def run_chaos(settings: ChaosSettings) -> None:
     if settings.json_file is None:
         print(text)
     else:
-        with replacing(settings.json_file) as partial:
-            partial.write_text(text + "\n")
+        write_whole(settings.json_file, text + "\n")
 
 
 async def _run(settings: ChaosSettings) -> dict[str, Any]:

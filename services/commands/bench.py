@@ -23,6 +23,7 @@ from services.detector.settings import DetectorSettings
 from services.evaluation.images import folder_images
 from services.loading import LoadedModel, load_network
 from services.units import KB
+from stream.atomic_file import write_whole
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.nms import detect
 from stream.network.split import Unsplit
@@ -126,4 +127,4 @@ def run_bench_pipeline(settings: BenchPipelineSettings) -> None:
         table.add_row(f"{stage}, ms (median)", f"{milliseconds:.2f}")
     Console().print(table)
     if settings.record:
-        settings.record.write_text(json.dumps(record, indent=2) + "\n")
+        write_whole(settings.record, json.dumps(record, indent=2) + "\n")

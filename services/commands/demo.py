@@ -11,6 +11,7 @@ import threading
 import time
 import webbrowser
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +31,7 @@ from services.loading import choose_device
 from services.settings import DEFAULT_PORT
 from services.signals import run_until_stopped
 from services.units import KB
+from stream.atomic_file import write_whole
 from stream.network.download import find_weights
 from stream.network.names import DEFAULT_SPLIT
 from stream.redact import redact_url
@@ -62,7 +64,7 @@ async def _demo(settings: DemoSettings) -> int:
     async with open_source(settings.source):
         pass
     if settings.summary:
-        settings.summary.touch()
+        _check_writable(settings.summary)
     to_camera, to_detector = _service_settings(settings)
     CameraSettings.load(to_camera)
     console.print(f"source    {redact_url(settings.source)}", highlight=False)
@@ -85,8 +87,16 @@ async def _demo(settings: DemoSettings) -> int:
     summary = summarize(camera, classes)
     console.print(_table(summary))
     if settings.summary:
-        settings.summary.write_text(json.dumps(summary, indent=2) + "\n")
+        write_whole(settings.summary, json.dumps(summary, indent=2) + "\n")
     return camera.statistics.totals.detections
+
+
+def _check_writable(file: Path) -> None:
+    """Raises OSError where the file cannot be written; leaves what was there, and nothing new."""
+    new = not file.exists()
+    file.touch()
+    if new:
+        file.unlink()
 
 
 def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -38,6 +38,7 @@ from services.loading import choose_device, find_model
 from services.profiles import read_profile
 from services.settings import require_folder_of
 from services.units import KB
+from stream.atomic_file import write_whole
 from stream.errors import SourceError, UnknownSplitPoint
 from stream.letterbox import Letterbox, canvas_for, parse_size
 from stream.network.cut import split_points
@@ -146,7 +147,7 @@ def run_advise(settings: AdviseSettings) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
     if settings.json_file:
         written = advice.as_json(Path(settings.model), model.weights_hash)
-        settings.json_file.write_text(json.dumps(written, indent=2) + "\n")
+        write_whole(settings.json_file, json.dumps(written, indent=2) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

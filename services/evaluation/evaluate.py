@@ -31,6 +31,7 @@ from services.evaluation.summary import print_summary
 from services.loading import choose_device, find_model
 from services.profiles import resolve
 from services.settings import require_folder_of
+from stream.atomic_file import write_whole
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
@@ -183,9 +184,9 @@ def run_evaluate(settings: EvaluateSettings) -> None:
         records += of_source
         if settings.json_file:
             written = {**provenance, "records": [asdict(record) for record in records]}
-            settings.json_file.write_text(json.dumps(written, indent=2) + "\n")
+            write_whole(settings.json_file, json.dumps(written, indent=2) + "\n")
         if settings.html:
-            settings.html.write_text(report(provenance, records))
+            write_whole(settings.html, report(provenance, records))
 
 
 def tell(account: str, console: Console) -> None:

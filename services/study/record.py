@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TypeAlias
 
+from stream.atomic_file import write_whole
 from stream.errors import SourceError
 
 Settings: TypeAlias = Mapping[str, Any]  # what was varied, as JSON has it
@@ -86,7 +89,7 @@ class RecordBook:
                 raise SourceError(f"{path}, line {number}: no record of a study ({error})") from None
             self._records[record.key] = record
         if rest:  # the line that was being written when the study was interrupted
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_whole(path, "".join(f"{line}\n" for line in lines))
 
     def __contains__(self, record: StudyRecord) -> bool:
         return record.key in self._records
@@ -99,9 +102,16 @@ class RecordBook:
         return [record for record in self if record.experiment == experiment]
 
     def add(self, record: StudyRecord) -> None:
-        """Append a record to the file; it is there once this returns."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{record.line()}\n")
+        """Append a record to the file; it is there once this returns. Raises OSError, and leaves no part of it."""
+        line = f"{record.line()}\n".encode()
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                if file.write(line) != len(line):  # the disk took what it could
+                    raise OSError(errno.ENOSPC, f"cannot write {self.path}: {os.strerror(errno.ENOSPC)}")
+            except OSError:
+                file.truncate(before)
+                raise
         self._records[record.key] = record
 
 

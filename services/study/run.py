@@ -25,6 +25,7 @@ from services.study.section import Section, Table
 from services.study.settings import StudySettings
 from services.study.study import Experiment, Study
 from services.study.subject import Subject
+from stream.atomic_file import write_whole
 from stream.letterbox import parse_size
 
 RECORDS, REPORT, FIGURES = "records.jsonl", "report.html", "figures"
@@ -114,9 +115,9 @@ def _measure(study: Study, chosen: Mapping[str, Experiment], console: Console) -
 def _write(sections: Mapping[str, Section], book: RecordBook, out: Path) -> None:
     for section in sections.values():
         for drawing in section.drawings:
-            (out / FIGURES / f"{drawing.name}.svg").write_text(svg(drawing.figure), encoding="utf-8")
-            (out / FIGURES / f"{drawing.name}.png").write_bytes(png(drawing.figure))
-    (out / REPORT).write_text(study_report(sections, list(book)), encoding="utf-8")
+            write_whole(out / FIGURES / f"{drawing.name}.svg", svg(drawing.figure))
+            write_whole(out / FIGURES / f"{drawing.name}.png", png(drawing.figure))
+    write_whole(out / REPORT, study_report(sections, list(book)))
 
 
 def _print(section: Section, console: Console) -> None:
