@@ -11,6 +11,7 @@ import threading
 import time
 import webbrowser
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from services.commands.loopback import local_detector
 from services.commands.settings import DemoSettings
 from services.commands.watch import detections_url, messages
 from services.detector.settings import DetectorSettings
-from services.errors import Exit
+from services.errors import Exit, NothingDetected
 from services.loading import choose_device
 from services.settings import DEFAULT_PORT
 from services.signals import run_until_stopped
@@ -83,7 +84,8 @@ async def _demo(settings: DemoSettings) -> int:
         running = run_with_background(
             camera.run(), subscription, _show(camera, console), _stop_after(camera, settings.seconds)
         )
-        await run_until_stopped(running, camera.stop)
+        with suppress(NothingDetected):  # which the summary shows, and the exit code says
+            await run_until_stopped(running, camera.stop)
     summary = summarize(camera, classes)
     console.print(_table(summary))
     if settings.summary:

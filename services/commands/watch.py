@@ -18,6 +18,8 @@ from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.backoff import Backoff, Failure
 from stream.transport.websocket import connect
 
+SILENCE_S = 10.0  # after which a detector that does not even answer pings is tried anew
+
 
 def detections_url(address: str, stream: str | None = None, types: str | None = None) -> str:
     """The WebSocket address of all streams' messages, or of one's, on the detector at `address`.
@@ -50,10 +52,14 @@ async def messages(url: str) -> AsyncIterator[str]:
     while True:
         try:
             async with connect(url, DETECTIONS_PROTOCOL) as link:
-                async for data in link:
-                    backoff.reset()
-                    if isinstance(data, str):
-                        yield data
+                watching = asyncio.ensure_future(link.abort_when_silent(SILENCE_S))
+                try:
+                    async for data in link:
+                        backoff.reset()
+                        if isinstance(data, str):
+                            yield data
+                finally:
+                    watching.cancel()
         except ConnectionLost as lost:
             delay_s = backoff.next_delay_s(Failure.NOT_READY, time.monotonic())
             print(f"no detector: {redact_url(lost.reason)}; again in {delay_s:.1f} s", file=sys.stderr)

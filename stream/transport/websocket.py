@@ -118,6 +118,7 @@ class Link:
         self._ws = ws
         self.wire = wire
         self._closing = False
+        self._aborted = ""  # why, if it was
         self._sending = 0  # messages that wait for the peer to take them
         self._control: asyncio.Task[None] | None = None  # the newest ping or pong
 
@@ -162,7 +163,8 @@ class Link:
                 case WSMsgType.ERROR:
                     raise ConnectionLost(str(message.data) or type(message.data).__name__)
                 case _:
-                    raise ConnectionLost("the peer ended the connection without a word")
+                    reason = self._aborted or "the peer ended the connection without a word"
+                    raise ConnectionLost(reason, answered=not self._aborted)
 
     async def __aiter__(self) -> AsyncIterator[bytes | str]:
         """What the peer sends, until `close` is called here. Raises ConnectionLost."""
@@ -207,9 +209,16 @@ class Link:
         except TimeoutError:  # the peer takes nothing, not even this
             self.abort()
 
-    def abort(self) -> None:
-        """End the connection at once: nothing more is sent, not even what waits."""
-        self._closing = True
+    async def abort_when_silent(self, limit_s: float) -> None:
+        """Watch, and abort once no byte has come from the peer for so long: whoever receives is told."""
+        async for silence_s in self.watch():
+            if silence_s >= limit_s:
+                self.abort(f"nothing came from the peer for {limit_s:g} s")
+                return
+
+    def abort(self, reason: str = "") -> None:
+        """End the connection at once: nothing more is sent, not even what waits. `reason` is for whoever receives."""
+        self._aborted = reason
         if self._control is not None:
             self._control.cancel()
         _end(self._ws)

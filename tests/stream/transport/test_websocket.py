@@ -351,3 +351,102 @@ def test_a_peer_that_takes_its_time_is_not_lost(monkeypatch):
     upstream, taken = 0, []
     asyncio.run(talk())
     assert taken == [MAX_MESSAGE_BYTES - 100]
+
+
+def test_a_silent_peer_is_left_by_whoever_only_receives():
+    over = asyncio.Event()
+
+    async def stall(link: Link) -> None:
+        await over.wait()
+
+    async def talk() -> ConnectionLost:
+        async with serving(stall) as url, asyncio.timeout(LIVENESS_S), connect(url, PROTOCOL) as link:
+            watching = asyncio.create_task(link.abort_when_silent(1.0))
+            with pytest.raises(ConnectionLost, match="nothing came from the peer for 1 s") as lost:
+                async for _ in link:
+                    pass
+            await watching
+            over.set()
+            return lost.value
+
+    assert not asyncio.run(talk()).answered
+
+
+# --- connecting ---
+
+
+def test_an_attempt_that_was_swallowed_is_joined_by_another(monkeypatch):
+    """A server that never answers its first two connections."""
+    monkeypatch.setattr(websocket, "JOIN_S", 0.1)
+    swallowed: list[asyncio.StreamWriter] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(swallowed) < 2:
+            swallowed.append(writer)
+            await reader.read()  # the request
+            await reader.read()
+        else:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", upstream)
+            await asyncio.gather(pump(reader, server_writer), pump(server_reader, writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def talk() -> None:
+        nonlocal upstream
+        async with serving(echo) as url:
+            upstream = int(url.rsplit(":", 1)[1].rstrip("/"))
+            front = await asyncio.start_server(swallow, "127.0.0.1", 0)
+            port = front.sockets[0].getsockname()[1]
+            async with (
+                asyncio.timeout(LIVENESS_S),
+                connect(f"ws://127.0.0.1:{port}/", PROTOCOL) as link,
+            ):
+                await link.send("there")
+                assert await link.receive() == "there"
+            for writer in swallowed:
+                writer.close()
+            front.close()
+
+    upstream = 0
+    asyncio.run(talk())
+    assert len(swallowed) == 2
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_an_http_answer_is_told_by_its_status(status):
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    async def talk() -> ConnectionLost:
+        application = web.Application()
+        application.router.add_get("/", handle)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            with pytest.raises(ConnectionLost) as lost:
+                async with connect(f"ws://127.0.0.1:{runner.addresses[0][1]}/", PROTOCOL):
+                    pass
+        finally:
+            await runner.cleanup()
+        return lost.value
+
+    lost = asyncio.run(talk())
+    assert lost.status == status
+    assert lost.answered
+
+
+def test_a_refusal_is_an_answer_and_silence_is_none():
+    async def lose(url: str, **options: float) -> ConnectionLost:
+        with pytest.raises(ConnectionLost) as lost:
+            async with connect(url, PROTOCOL, **options):
+                pass
+        return lost.value
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
+        assert not asyncio.run(lose(url, connect_timeout_s=0.2)).answered
+    assert asyncio.run(lose(url)).answered
