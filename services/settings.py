@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import structlog
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_settings import SettingsConfigDict
 
 from codec.errors import BadCodecSpec
@@ -34,6 +34,14 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://[^/]+:\d+")
 def expanded(text: str) -> str:
     """The text with the home folder in place of a `~` that it begins with, which no shell may have seen."""
     return os.path.expanduser(text)  # noqa: PTH111 - a text that may be a path, or an address
+
+
+def any_name(value: Any, check: ValidatorFunctionWrapHandler) -> str:
+    """A text as it is checked, or the name of a file that is not UTF-8, which pydantic takes for no text."""
+    if isinstance(value, str) and value != value.encode(errors="replace").decode():
+        return value
+    text: str = check(value)
+    return text
 
 
 def expanded_path(path: Path) -> Path:
@@ -81,7 +89,7 @@ Count = Annotated[int, Field(ge=1)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 PathSetting = Annotated[Path, AfterValidator(expanded_path)]
 """A file or folder. Every setting that is one has this type."""
-PathText = Annotated[str, AfterValidator(expanded)]
+PathText = Annotated[str, WrapValidator(any_name), AfterValidator(expanded)]
 """A text that may be a path: a source, a network, a profile."""
 CodecText = Annotated[str, AfterValidator(codec_text)]
 """A codec of features, such as feature:quality=6, in its canonical form."""

@@ -159,7 +159,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Image]:
                 reader.read()
 
 
-def shown(path: Path) -> str:
+def shown(path: Path | str) -> str:
     """A path as people are shown it: without a password, for it may be a URL with a slash too few, and in UTF-8."""
     return redact_url(str(path)).encode(errors="backslashreplace").decode()
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from stream.errors import SourceError, UnreadableImage
 from stream.frame import Frame
-from stream.redact import redact_url
 from stream.sources.base import (
     CaptureOptions,
     DecodeErrors,
@@ -67,7 +66,7 @@ class RecordedSource(Source):
         options: CaptureOptions,
         on_event: Callable[[SourceEvent], None] | None,
     ) -> None:
-        super().__init__(redact_url(name), live=options.realtime, on_event=on_event)
+        super().__init__(shown(name), live=options.realtime, on_event=on_event)
         self._recording = recording
         self._options = options
         self._connected = False

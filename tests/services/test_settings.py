@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from importlib import import_module
@@ -36,6 +37,12 @@ def test_a_webcam_may_be_a_number(tmp_path):
     path = tmp_path / "webcam.toml"
     path.write_text("[camera]\nsource = 0\n")
     assert CameraSettings.load({"config": path}).source == "0"
+
+
+def test_a_source_may_have_a_name_that_is_not_utf8():
+    name = os.fsdecode(b"caf\xe9.mp4")
+    assert CameraSettings.load({"source": name}).source == name
+    assert CameraSettings.load({"source": f"~/{name}"}).source == f"{Path.home()}/{name}"
 
 
 def test_each_service_reads_its_own_table(toml):

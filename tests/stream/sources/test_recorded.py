@@ -50,6 +50,13 @@ async def test_a_video_delivers_every_frame_and_ends(tmp_path, suffix):
     assert events.seen == [SourceConnected(320, 240)]
 
 
+async def test_a_name_that_is_not_utf8_is_shown_in_utf8(tmp_path):
+    path = write_video(tmp_path / "clip.avi", 2).rename(tmp_path / os.fsdecode(b"caf\xe9.avi"))
+    async with open_source(str(path)) as source:
+        assert source.name.endswith(r"/caf\udce9.avi")
+        assert await numbers(source) == [0, 1]
+
+
 async def test_a_slow_consumer_of_a_video_misses_nothing(tmp_path):
     received = []
     async with open_source(str(write_video(tmp_path / "clip.avi", 10))) as source:
