@@ -18,7 +18,7 @@ from services.study.dataset import PictureSet
 from services.study.subject import SplitSample, Tensors
 from stream.detections import Detections
 from stream.errors import SourceError
-from stream.letterbox import Letterbox
+from stream.letterbox import Letterbox, check_size
 from stream.network.model import Model
 from stream.network.split import Head, Tail, picture_tensor
 
@@ -38,7 +38,8 @@ class Detection:
     def __init__(
         self, name: str, model: Model, weights: str, split: str, size: int | tuple[int, int]
     ) -> None:
-        """Raises UnknownSplitPoint."""
+        """Raises UnknownSplitPoint, or InvalidSize for an input that the network cannot have."""
+        check_size(size, model.stride)
         self.name, self.weights, self.split, self.size = name, weights, split, size
         self.model, self.graph, self.device = model, model.graph, model.device
         self._tail = Tail(model, split)

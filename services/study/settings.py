@@ -59,7 +59,7 @@ class StudySettings(CommandSettings):
         description="video file; may be repeated; the first should show a nearly static scene",
     )
     images: Count | None = Field(None, title="N", description="at most so many images (default: all)")
-    size: SizeText = Field("640", description="input of detectors")
+    size: SizeText = Field("640", description="input of detectors, multiples of the network's stride")
     quick: bool = Field(False, description="16 images and few settings: two minutes")
     from_records: bool = Field(False, description="measure nothing, draw what is recorded")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of all that is random")

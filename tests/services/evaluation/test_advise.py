@@ -105,7 +105,7 @@ def test_a_profile_of_another_network_is_refused(
     profile = make_profile(layout(model.graph, "9", (64, 96)))  # which does not tell its split point
     (file := tmp_path / "other.profile").write_bytes(profile.pack())
     given = ["advise", "--model", str(weights), "--link-kbps", "500", "--source", str(video), "--frames", "2"]
-    assert main([*given, "--size", "64x96", "--split", "4.m", "--profile", str(file)]) == Exit.FAILURE
+    assert main([*given, "--size", "64x96", "--split", "4.m", "--profile", str(file)]) == Exit.USAGE
     assert "calibrate for this network and this split" in capsys.readouterr().err
     assert main([*given, "--codec", "rle", "--profile", str(file)]) == Exit.USAGE
     assert "--profile is for the feature codec, not for rle" in capsys.readouterr().err

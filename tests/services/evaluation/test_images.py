@@ -15,6 +15,7 @@ from services.errors import Exit
 from services.evaluation.images import folder_images, readable_images
 from stream.errors import SourceError, UnreadableImage
 from stream.sources.files import list_images
+from tests.stream.network import legacy
 
 
 def picture(path: Path, shade: int = 100) -> Path:
@@ -100,6 +101,37 @@ def test_every_command_tells_and_goes_on(folder, capsys, weights, tmp_path, comm
     assert "mixed: 8 left out, 3 taken" in capsys.readouterr().err
     if command == "evaluate":
         assert json.loads(written.read_text())["left_out"] == 8
+
+
+@pytest.mark.parametrize("command", ["evaluate", "advise", "calibrate", "study"])
+def test_every_command_follows_the_networks_stride(tmp_path, capsys, command):
+    """A picture of 48x64 pixels has a canvas of 160x192 in other networks, which four levels cannot have."""
+    model = legacy.save(legacy.Model(legacy.deep_description(4, classes=2)), tmp_path / "p6.pt")
+    for number in range(16):
+        picture(tmp_path / f"{number}.png", 10 * number)
+    folder, out = str(tmp_path), str(tmp_path / "out")
+    arguments = {
+        "evaluate": ["--data", folder, "--codec", "rle:bits=4", "--max-frames", "1"],
+        "advise": [
+            "--source",
+            folder,
+            "--link-kbps",
+            "900",
+            "--split",
+            "4.m",
+            "--codec",
+            "rle:bits=4",
+            "--frames",
+            "1",
+        ],
+        "calibrate": ["--images", folder, "--draws", "1", "--variants", "0", "--output", out],
+        "study": ["fft", "--data", folder, "--images", "1", "--out", out],
+    }[command]
+    assert main([command, *arguments, "--model", str(model), "--size", "192"]) == Exit.OK, (
+        capsys.readouterr().err
+    )
+    assert main([command, *arguments, "--model", str(model), "--size", "160x192"]) == Exit.USAGE
+    assert "multiples of 64" in capsys.readouterr().err
 
 
 def test_lists_what_the_camera_lists(folder):
