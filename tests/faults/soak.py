@@ -32,7 +32,7 @@ import numpy as np
 from services.chaos.service import ChaosProxy, chaos_proxy
 from services.chaos.settings import Address
 from services.commands.watch import detections_url
-from services.logs import configure_logs
+from services.logs import LogSettings, configure_logs
 from services.metrics import VERSION
 from stream.errors import ConnectionLost
 from stream.session.messages import DETECTIONS_PROTOCOL
@@ -538,7 +538,7 @@ def main() -> int:
         "--out", type=Path, required=True, help="JSON file; a page of the same name goes beside it"
     )
     arguments = parser.parse_args()
-    configure_logs("text", "error")
+    configure_logs(LogSettings("text", "error"))
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
