@@ -1,9 +1,9 @@
 """An RTSP camera for tests, run by the system's Python, which has GStreamer's RTSP server.
 
-    /usr/bin/python3 rtsp_server.py PORT [--auth USER:PASSWORD] [--size WxH] [--fps N]
+    /usr/bin/python3 rtsp_server.py PORT [--auth USER:PASSWORD] [--size WxH] [--fps N] [--sound]
 
-Serves H.264 at rtsp://127.0.0.1:PORT/stream and prints "ready". Each picture carries its number, from 0, as
-16 vertical bars, most significant bit first: white is one. SIGUSR1 lets the picture stand still, and move again.
+Serves H.264, or only sound, at rtsp://127.0.0.1:PORT/stream and prints "ready". Each picture carries its number, from
+0, as 16 vertical bars, most significant bit first: white is one. SIGUSR1 lets the picture stand still, and move again.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--auth")
     parser.add_argument("--size", default="320x240")
     parser.add_argument("--fps", type=int, default=25)
+    parser.add_argument("--sound", action="store_true")
     arguments = parser.parse_args()
     Gst.init(None)
     width, height = map(int, arguments.size.split("x"))
@@ -86,7 +87,11 @@ def main() -> None:
         permissions.add_permission_for_role("user", "media.factory.access", True)
         permissions.add_permission_for_role("user", "media.factory.construct", True)
         camera.set_permissions(permissions)
-    server.get_mount_points().add_factory("/stream", camera)
+    served = camera
+    if arguments.sound:
+        served = GstRtspServer.RTSPMediaFactory()
+        served.set_launch("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )")
+    server.get_mount_points().add_factory("/stream", served)
     GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGUSR1, camera.stand_still)
     assert server.attach(None), "the port is taken"
     print("ready", flush=True)

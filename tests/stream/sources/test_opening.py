@@ -94,6 +94,13 @@ async def test_a_camera_that_is_not_there_is_awaited():
     assert lost.reason == "there is no /dev/v4l/by-id/none"
 
 
+async def test_a_device_that_is_no_camera_is_told():
+    events = Events()
+    async with open_source("/dev/null", on_event=events) as source, drained(source):
+        lost = await events.until(SourceLost)
+    assert lost.reason == "/dev/null is no camera, or busy"
+
+
 @pytest.mark.parametrize(
     "uri",
     [

@@ -130,4 +130,14 @@ async def test_a_wrong_password_is_told_without_showing_it_and_tried_again(serve
         await events.until(SourceLost, 3)
     assert all("401" in lost.reason for lost in events.of(SourceLost))
     assert "wrong-secret" not in source.name + str(events.seen)
-    assert len(events.of(SourceRetry)) >= 2
+    # Not at once, and ever more rarely: cameras lock accounts.
+    assert events.of(SourceRetry)[0].delay_s >= 2
+    assert events.of(SourceRetry)[1].delay_s >= 4
+
+
+async def test_a_server_of_nothing_but_sound_is_told(server):
+    await server.start("--sound")
+    events = Events()
+    async with open_source(server.url(), IMPATIENT, events) as source, drained(source):
+        lost = await events.until(SourceLost)
+    assert lost.reason == "it has no video"
