@@ -17,6 +17,7 @@ _SCALAR = re.compile(r"numpy\._?core\.multiarray\.scalar")
 _ARRAY = re.compile(r"numpy\._?core\.multiarray\._reconstruct")
 _ARRAY_TYPE = re.compile(r"[biufSU]\d{1,4}")  # of numbers and texts; arrays of objects hold a list
 _MAX_ARRAY_BYTES = MAX_CLASSES * MAX_NAME * 4
+_MAX_ELEMENT_BYTES = MAX_NAME * 4  # a long one may stand in every place
 
 
 def class_names(found: object) -> tuple[str | None, ...] | None:
@@ -27,7 +28,7 @@ def class_names(found: object) -> tuple[str | None, ...] | None:
     where it is shown.
     Raises UnreadableCheckpoint for more than MAX_CLASSES classes or a name of more than MAX_NAME characters.
     """
-    match _plain(found):
+    match _plain(found, _MAX_ARRAY_BYTES):
         case dict() as names:
             sequence = _by_number(names)
         case list() | tuple() as sequence:
@@ -57,7 +58,7 @@ def _by_number(names: dict[object, object]) -> Sequence[object]:
 
 
 def _number(key: object) -> int | None:
-    match _plain(key):
+    match _plain(key, _MAX_ELEMENT_BYTES):
         case int() as number if 0 <= number < 1 << 31:
             return number
         case str() as text if text.isascii() and text.isdigit() and len(text) < 10:
@@ -66,7 +67,7 @@ def _number(key: object) -> int | None:
 
 
 def _name(value: object) -> str | None:
-    match _plain(value):
+    match _plain(value, _MAX_ELEMENT_BYTES):
         case str() as name:
             pass
         case bytes() as data:
@@ -86,33 +87,33 @@ def _name(value: object) -> str | None:
     return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace") or None
 
 
-def _plain(value: object) -> object:
-    """What a record of numpy's, or of bytes, stands for; anything else as it is."""
+def _plain(value: object, most_bytes: int) -> object:
+    """What a record of numpy's, or of bytes, stands for, None if that is longer; anything else as it is."""
     if not isinstance(value, PickledObject):
         return value
     try:
         match value.arguments, value.built:
-            case (str() as text, *_), _ if value.kind == "_codecs.encode":
+            case (str() as text, *_), _ if value.kind == "_codecs.encode" and len(text) <= most_bytes:
                 return text.encode("latin1")
             case (list() as values, *_), _ if value.name in ("_make_dict_values", "_make_dict_keys"):
                 return values
             case (PickledObject() as dtype, data), _ if _SCALAR.fullmatch(value.kind):
-                (number,) = _array(dtype, data)
+                (number,) = _array(dtype, data, most_bytes)
                 return number
             case _, (_, _, PickledObject(), _, list() as values) if _ARRAY.fullmatch(value.kind):
                 return values
             case _, (_, _, PickledObject() as dtype, _, data) if _ARRAY.fullmatch(value.kind):
-                return _array(dtype, data)
+                return _array(dtype, data, most_bytes)
     except (TypeError, ValueError):  # bytes that are no array of that type
         pass
     return None
 
 
-def _array(dtype: PickledObject, data: object) -> list[object]:
+def _array(dtype: PickledObject, data: object, most_bytes: int) -> list[object]:
     """The elements of an array, as numbers, texts or bytes. Raises ValueError or TypeError."""
-    match dtype.arguments, dtype.built, _plain(data):
+    match dtype.arguments, dtype.built, _plain(data, most_bytes):
         case (str() as kind, *_), (_, str() as order, *_), bytes() as stored:
-            if _ARRAY_TYPE.fullmatch(kind) and order in "<>|=" and len(stored) <= _MAX_ARRAY_BYTES:
+            if _ARRAY_TYPE.fullmatch(kind) and order in "<>|=" and len(stored) <= most_bytes:
                 values: list[object] = np.frombuffer(stored, f"{order}{kind}").tolist()
                 return values
     raise ValueError("not an array of numbers or texts")

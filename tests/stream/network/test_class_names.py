@@ -91,6 +91,22 @@ def test_does_not_guess(tmp_path, names):
     assert read_names(tmp_path, names) is None
 
 
+def test_does_not_read_one_long_array_in_every_place(tmp_path, monkeypatch):
+    """Each reading would take a long time, and a file of a few kilobytes can ask for thousands."""
+    decoded: list[int] = []
+    frombuffer = np.frombuffer
+
+    def counted(data, dtype):
+        decoded.append(len(data))
+        return frombuffer(data, dtype)
+
+    monkeypatch.setattr("stream.network.class_names.np.frombuffer", counted)
+    long = np.zeros(100_000, np.uint8)
+    assert read_names(tmp_path, [long] * 1000) == (None,) * 1000
+    assert read_names(tmp_path, {0: long, 1: long}) == (None, None)
+    assert not decoded
+
+
 def test_a_set_has_no_order_in_any_protocol(tmp_path):
     model = legacy.Model(small_description())
     for model.names in ({"cat", "dog"}, frozenset({"cat", "dog"})):
