@@ -226,9 +226,12 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    detector: Address, source: str, *, confidence: float = CONFIDENCE, **settings: Any
+    detector: Address, source: str, *, confidence: float = CONFIDENCE, checked: bool = True, **settings: Any
 ) -> AsyncIterator[Rig]:
-    """A camera on `source` behind a proxy to a detector, which need not be there yet; checked at the end."""
+    """A camera on `source` behind a proxy to a detector, which need not be there yet.
+
+    It is stopped and checked at the end, unless it is to detect nothing.
+    """
     frames: dict[int, tuple[Frame, tuple[int, int]]] = {}
     run_head = FeaturePipeline.run_head
 
@@ -263,7 +266,8 @@ async def rig(
             for companion in companions:
                 if companion.done():
                     companion.result()
-            await made.finish()
+            if checked:
+                await made.finish()
         finally:
             for task in (playing, *companions):
                 task.cancel()
