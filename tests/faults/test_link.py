@@ -25,7 +25,8 @@ class LinkFault:
     survives: bool = False  # the connection
 
 
-LOST = ("lost", "network/connection_lost")
+# unknown: what a camera dropped while no connection of it was known to be lost
+LOST = ("lost", "network/connection_lost", "unknown")
 PACKET = "direction=up,kind=binary"
 ANSWER = "direction=down,kind=text"
 CORRUPT = ("detector/corrupt",)
@@ -47,7 +48,7 @@ def keyframes(count: int) -> LinkFault:
 FAULTS = [
     LinkFault("reset", ("reset",), 1.0, "both ends get a reset", LOST, strikes=1),
     LinkFault(
-        "outage of 3 s", ("reset:duration=3",), 1.0, "whoever connects gets a reset", LOST, lasts_s=3.0
+        "outage of 3 s", ("reset:duration=3",), 2.0, "whoever connects gets a reset", LOST, lasts_s=3.0
     ),
     LinkFault("half-open, the camera not told", ("half-open:side=client",), 5.0, "", LOST, strikes=1),
     LinkFault("half-open, the detector not told", ("half-open:side=server",), 1.0, "", LOST, strikes=1),

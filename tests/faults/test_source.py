@@ -105,14 +105,13 @@ async def test_killed(outage_s, rtsp):
 
 async def test_frozen(rtsp):
     await rtsp.start("--fps", "10")
-    async with (
-        watching(rtsp.url()) as one,
-        one.trouble("RTSP server frozen for 6 s", 2.0, AWAY, "SIGSTOP") as outcome,
-    ):
-        rtsp.send(signal.SIGSTOP)
-        await asyncio.sleep(6)
-        rtsp.send(signal.SIGCONT)
-        outcome.over()
+    async with watching(rtsp.url()) as one:
+        await until(lambda: one.camera.statistics.frame_counts.detected >= 30)  # its rate is known
+        async with one.trouble("RTSP server frozen for 6 s", 2.0, AWAY, "SIGSTOP") as outcome:
+            rtsp.send(signal.SIGSTOP)
+            await asyncio.sleep(6)
+            rtsp.send(signal.SIGCONT)
+            outcome.over()
 
 
 async def test_back_with_another_size(rtsp):
@@ -154,10 +153,7 @@ async def test_frame_rate_changes(pictures):
             await asyncio.sleep(4)
             pictures.fps = 25.0
             outcome.over()
-        assert (
-            metric(one, "reconnects_total", peer="source") in (0, None)
-            or not one.camera.statistics.reconnects["source"]
-        )
+        assert not one.camera.statistics.reconnects["source"]
 
 
 async def test_a_frozen_picture(pictures):
