@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,12 +14,17 @@ from urllib.parse import urlsplit, urlunsplit
 from services.commands.message_lines import readable
 from services.commands.settings import WatchSettings
 from services.errors import BadAddress
+from services.logs import to_json
+from services.printable import printable
 from stream.errors import ConnectionLost
 from stream.redact import redact_url
+from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.backoff import Backoff, Failure
 from stream.transport.websocket import connect
 
+_WHOLE_PATH = re.compile(r"/v1/(streams/[^/]+/)?detections$")
+_PASSING_STATUSES = (401, 403, 407, 408, 425, 429)  # rights may be given, too
 SILENCE_S = 10.0  # after which a detector that does not even answer pings is tried anew
 
 
@@ -26,7 +33,8 @@ def detections_url(address: str, stream: str | None = None, types: str | None = 
 
     `types` lists the types of messages wanted, with commas; None: all.
 
-    `address` is host:port or an http(s):// or ws(s):// URL; one that names a path of its own is kept as it is.
+    `address` is host:port or an http(s):// or ws(s):// URL, whose path is that of a reverse proxy, to which the
+    detector's own is appended, as a camera does; one that ends with a path of the detector's is kept as it is.
     Raises BadAddress.
     """
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -38,16 +46,19 @@ def detections_url(address: str, stream: str | None = None, types: str | None = 
     if not good:
         raise BadAddress(f"{redact_url(address)!r} is not an address; write host:port or ws://host:port")
     path = parts.path.rstrip("/")
-    if not path:
-        path = f"/v1/streams/{stream}/detections" if stream else "/v1/detections"
+    if not _WHOLE_PATH.search(path):
+        path += f"/v1/streams/{stream}/detections" if stream else "/v1/detections"
     elif stream:
-        raise BadAddress("give --stream or a path, not both")
+        raise BadAddress("give --stream or a path that names what to watch, not both")
     query = f"types={types}" if types else ""
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, query, ""))
 
 
 async def messages(url: str) -> AsyncIterator[str]:
-    """Texts that the detector publishes, for ever; a lost detector is tried again."""
+    """Texts that the detector publishes, for ever; a lost detector is tried again.
+
+    Raises BadAddress where something else than a detector answers.
+    """
     backoff = Backoff(random.Random())
     while True:
         try:
@@ -61,9 +72,22 @@ async def messages(url: str) -> AsyncIterator[str]:
                 finally:
                     watching.cancel()
         except ConnectionLost as lost:
+            if is_no_detector(lost):
+                raise BadAddress(f"no detector at {redact_url(url)}: {redact_url(lost.reason)}") from None
             delay_s = backoff.next_delay_s(Failure.NOT_READY, time.monotonic())
-            print(f"no detector: {redact_url(lost.reason)}; again in {delay_s:.1f} s", file=sys.stderr)
+            reason = printable(redact_url(lost.reason))
+            print(f"no detector: {reason}; again in {delay_s:.1f} s", file=sys.stderr)
         await asyncio.sleep(delay_s)
+
+
+def is_no_detector(lost: ConnectionLost) -> bool:
+    """Whether what answered will not become a detector: a page, a path that nobody serves, another protocol.
+
+    A proxy whose detector is not there, or that has had enough for a while, answers with other statuses.
+    """
+    if lost.status is None:
+        return lost.code == CloseCode.BAD_SUBPROTOCOL
+    return 200 <= lost.status < 500 and lost.status not in _PASSING_STATUSES
 
 
 def run_watch(settings: WatchSettings) -> None:
@@ -72,10 +96,18 @@ def run_watch(settings: WatchSettings) -> None:
     asyncio.run(_watch(url, settings.as_json, settings.count))
 
 
+def json_line(text: str) -> str:
+    """The message as JSON on one line, of characters that every terminal has; what is no JSON as a JSON text."""
+    try:
+        return to_json(json.loads(text))
+    except (ValueError, RecursionError):
+        return to_json(text)
+
+
 async def _watch(url: str, as_json: bool, count: int | None) -> None:
     printed = 0
     async for text in messages(url):
-        print(text if as_json else readable(text), flush=True)
+        print(json_line(text) if as_json else readable(text), flush=True)
         printed += 1
         if printed == count:
             return
