@@ -42,13 +42,15 @@ class FrameNumbers:
         self._known: Counter[str] | None = (
             None  # drops by the camera's last report; None: it has not reported
         )
+        self._done = 0  # frames that the camera was done with by its last report
         self._told = 0  # packets that a connection left unanswered since that report, told already
 
     def connect(self, hello: Hello, *, same_camera: bool) -> list[Gap]:
         """Begin a connection: of the camera of the one before, or of another, which counts anew."""
         gaps = self._close()
+        if not same_camera or hello.frame < self._done:  # a process that was started anew counts anew
+            self._known, self._told, self._done = None, 0, 0
         if not same_camera:
-            self._known, self._told = None, 0
             self.next = hello.frame
         elif hello.frame > self.next:
             self._missed = range(self.next, hello.frame)
@@ -90,6 +92,7 @@ class FrameNumbers:
         new = lost - self._known if self._known is not None else self._since_hello(report, lost)
         new = new - Counter({CONNECTION_LOST: self._told})
         self._known, self._told = lost, 0
+        self._done = report.detected + sum(report.dropped.values())
         gaps = self._close(new)
         dropped = {name: count for name, count in new.items() if count and not name.startswith("network/")}
         if dropped:

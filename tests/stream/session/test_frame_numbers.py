@@ -90,6 +90,15 @@ def test_another_camera_counts_anew(numbers):
     assert numbers.packet() == 0
 
 
+def test_the_same_camera_started_anew_goes_on_and_its_drops_are_told(numbers):
+    numbers.report(report(0, grab__superseded=50))
+    assert numbers.next == 50
+    numbers.connect(hello(0), same_camera=True)
+    assert numbers.packet() == 50
+    numbers.answer()
+    assert numbers.report(report(1, grab__superseded=2)) == [Gap(51, 52, {"grab/superseded": 2})]
+
+
 def test_the_first_report_tells_only_what_this_connection_missed():
     """The camera had dropped 100 frames, and had 50 detected, before this detector was there."""
     numbers = FrameNumbers()
