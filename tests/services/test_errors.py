@@ -37,8 +37,9 @@ BY_CLASS = {
     Exit.SOURCE: [stream_errors.SourceError("none.mp4"), stream_errors.BadVirtualCamera("fps")],
     Exit.REFUSED: [errors.DetectorRefused(CloseCode.WEIGHTS_DIFFER, "weights differ")],
     Exit.WEIGHTS: [stream_errors.WeightsError("none"), stream_errors.UnsafeCheckpoint("os.system")],
+    Exit.NOTHING_DETECTED: [errors.NothingDetected("every frame was rejected")],
 }
-WITHOUT_ERROR = {Exit.OK, Exit.NOTHING_DETECTED}
+WITHOUT_ERROR = {Exit.OK}
 
 
 @pytest.mark.parametrize(
