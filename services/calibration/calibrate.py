@@ -41,7 +41,7 @@ def run_calibrate(settings: CalibrateSettings) -> None:
     size = parse_size(settings.size)
     files = find_images(settings.images, settings.max_images)
     images = len(files.paths)
-    tell(files.account(), notices := Console(stderr=True))
+    tell(files.account(), notices := Console(stderr=True, markup=False, emoji=False))
     if images < MIN_SAMPLES:
         raise SourceError(f"calibration takes {MIN_SAMPLES} images or more; {settings.images} gives {images}")
     torch.set_num_threads(settings.threads)

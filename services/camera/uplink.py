@@ -264,7 +264,7 @@ class Uplink:
             case ProfileRequested():
                 profile = self._pipeline.codec.profile
                 assert profile is not None
-                log.info("calibration profile sent", profile=profile.hash[:12])
+                log.debug("calibration profile sent", profile=profile.hash[:12])
                 await link.send(await self._pipeline.worker.run(profile.pack))
             case Acknowledged() as acknowledged:
                 self._on_acknowledged(acknowledged)

@@ -37,7 +37,7 @@ async def bench_pipeline(settings: BenchPipelineSettings) -> dict[str, Any]:
     between them. The bare loop reads, letterboxes, runs the whole network and NMS, one frame after the other,
     with as many threads. The first round warms up and is not counted.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     shared: dict[str, Any] = {"model": settings.model, "threads": settings.threads, "device": settings.device}
     shared |= {"log_format": "text", "log_level": "warning"}
     to_camera: dict[str, Any] = {"source": settings.source, "size": settings.size, "codec": settings.codec}
@@ -125,6 +125,6 @@ def run_bench_pipeline(settings: BenchPipelineSettings) -> None:
     table.add_section()
     for stage, milliseconds in record["stages_ms"].items():
         table.add_row(f"{stage}, ms (median)", f"{milliseconds:.2f}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     if settings.record:
         write_whole(settings.record, json.dumps(record, indent=2) + "\n")

@@ -29,6 +29,7 @@ from services.commands.watch import detections_url, messages
 from services.detector.settings import DetectorSettings
 from services.errors import Exit, NothingDetected
 from services.loading import choose_device
+from services.printable import printable
 from services.settings import DEFAULT_PORT
 from services.signals import run_until_stopped
 from services.units import KB
@@ -58,7 +59,7 @@ def run_demo(settings: DemoSettings) -> Exit:
 
 async def _demo(settings: DemoSettings) -> int:
     """Number of detections."""
-    console = Console()
+    console = Console(markup=False, emoji=False)
     # What is wrong with the settings is said before anything starts.
     find_weights(settings.model)
     choose_device(settings.device)
@@ -68,7 +69,7 @@ async def _demo(settings: DemoSettings) -> int:
         _check_writable(settings.summary)
     to_camera, to_detector = _service_settings(settings)
     CameraSettings.load(to_camera)
-    console.print(f"source    {redact_url(settings.source)}", highlight=False)
+    console.print(f"source    {printable(redact_url(settings.source))}", highlight=False)
     console.print(f"network   {settings.model}, split at {DEFAULT_SPLIT}, {settings.codec}", highlight=False)
     console.print("starting the detector")
     classes: Counter[str] = Counter()
@@ -191,7 +192,7 @@ def _line(camera: Camera) -> str:
     if not camera.loaded.is_set():
         return "loading the network"
     if not camera.statistics.connected["source"]:
-        return f"waiting for the source: {camera.statistics.source_trouble or 'opening'}"
+        return f"waiting for the source: {printable(camera.statistics.source_trouble or 'opening')}"
     latency = camera.statistics.stages.latency()
     if latency is None:
         return "waiting for the first frame"
@@ -226,5 +227,5 @@ def _table(summary: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("detections", str(summary["detections"]))
     for name, count in summary["detections_by_class"].items():
-        table.add_row(f"  {name}", str(count))
+        table.add_row(f"  {printable(name)}", str(count))
     return table

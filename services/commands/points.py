@@ -39,7 +39,7 @@ def run_points(settings: PointsSettings) -> None:
         records = [_record(point) for point in listed]
         print(json.dumps({"model": settings.model, "size": canvas, "points": records}, indent=2))
         return
-    Console().print(_table(settings.model, canvas, listed))
+    Console(markup=False, emoji=False).print(_table(settings.model, canvas, listed))
 
 
 def _record(point: Point) -> dict[str, object]:

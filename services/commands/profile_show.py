@@ -6,6 +6,7 @@ from pathlib import Path
 
 from codec.feature.bundled import BUNDLED
 from services.commands.settings import ProfileShowSettings
+from services.printable import printable
 from services.profiles import read_profile
 
 
@@ -17,4 +18,4 @@ def run_profile_show(settings: ProfileShowSettings) -> None:
     rows = (BUNDLED.get(settings.profile) or read_profile(Path(settings.profile))).describe()
     width = max(len(fact) for fact, _ in rows)
     for fact, value in rows:  # no table of rich's: it would fold the hashes, which people copy and search for
-        print(f"{fact:<{width}}  {value}")
+        print(f"{fact:<{width}}  {printable(value)}")

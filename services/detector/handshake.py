@@ -120,7 +120,7 @@ class Handshake:
             return await self._worker.run(negotiate, hello, self._settings, self._inference, self._profiles)
         except UnknownProfile as unknown:
             visit.check(hello.stream, hello.session)
-            log.info("calibration profile requested", stream=hello.stream, profile=unknown.hash[:12])
+            log.debug("calibration profile requested", stream=hello.stream, profile=unknown.hash[:12])
             await link.send(session.request_profile(unknown.hash))
         packed = await self._receive_profile(link)
         return await self._worker.run(self._negotiate_with, packed, session, hello)

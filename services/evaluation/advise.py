@@ -137,10 +137,10 @@ def run_advise(settings: AdviseSettings) -> None:
     dataset = _dataset(settings.source, settings.frames)
     torch.set_num_threads(settings.threads)
     model = find_model(settings.model, choose_device(settings.device))
-    tell(dataset.account, notices := Console(stderr=True))
+    tell(dataset.account, notices := Console(stderr=True, markup=False, emoji=False))
     with Progress(console=notices) as progress:
         advice = trial.advise(model, dataset, link, settings.fps, progress)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(_points_table(settings.model, advice))
     console.print(_placements_table(advice))
     for sentence in advice.sentences():

@@ -162,7 +162,7 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     """
     require_folder_of(settings.json_file, "--json")
     require_folder_of(settings.html, "--html")
-    console, notices = Console(), Console(stderr=True)
+    console, notices = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
     codecs = parse_codecs(settings.codec) if settings.codec else standard_codecs(notices.print)
     size = parse_size(settings.size)
     sources = _sources(settings)

@@ -42,7 +42,7 @@ def run_study(settings: StudySettings) -> None:
         raise SettingsError(f"--from-records: there is no {RECORDS} in {settings.out}")
     (settings.out / FIGURES).mkdir(parents=True, exist_ok=True)
     book = RecordBook(settings.out / RECORDS)
-    console, notices = Console(), Console(stderr=True)
+    console, notices = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
     if not settings.from_records:
         study = _study(settings, book, notices)
         for pictures in (study.images, study.imagenet):

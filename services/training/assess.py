@@ -38,7 +38,7 @@ def main() -> None:
             if (precision := meters.over_classes()) is not None:
                 figures = f"{precision.ap50:.3f}", f"{precision.ap:.3f}"
                 table.add_row(Path(name).stem, kind, str(meters.objects), *figures)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def assess(model: Model, images: Path, size: int = 640) -> dict[str, PrecisionMeter]:

@@ -130,7 +130,7 @@ def main() -> None:
             total += count(SplitDetector(network), VirtualCamera(scene=scene, seed=seed), frames)
         figures = total.frames, total.complete, total.objects, total.found, total.false
         table.add_row(scene, *map(str, figures))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 if __name__ == "__main__":
