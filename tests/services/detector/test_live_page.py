@@ -198,7 +198,7 @@ async def test_boxes_are_drawn_where_they_are(start_detector, make_camera, brows
         async with browse(running.http, device_scale_factor=2) as page:
             await expect(page.get_by_role("heading", name="door")).to_be_visible()
             await until(lambda: len(running.detector.broadcast))
-            running.detector.broadcast.publish("door", detections(1, (24, 32, 24, 32)))
+            running.detector.broadcast.publish("door", "detections", detections(1, (24, 32, 24, 32)))
             await wait_for_colors(page, 200)
             stage, box = (0x10, 0x16, 0x1D), (0x77, 0xAA, 0xDD)
             assert [await color_at(page, x, 32) for x in (12, 36)] == [box, box]
@@ -221,9 +221,11 @@ async def test_a_box_that_moves_leaves_a_trail_unless_motion_is_unwanted(start_d
             async with browse(running.http, reduced_motion=motion) as page:
                 await expect(page.get_by_role("heading", name="door")).to_be_visible()
                 await until(lambda: len(running.detector.broadcast))
-                running.detector.broadcast.publish("door", detections(1, (21, 53, 8, 8)))
+                running.detector.broadcast.publish("door", "detections", detections(1, (21, 53, 8, 8)))
                 await expect(page.get_by_role("img", name="1 thing")).to_be_visible()
-                running.detector.broadcast.publish("door", detections(2, (61, 21, 20, 20), (61, 21, 9, 9)))
+                running.detector.broadcast.publish(
+                    "door", "detections", detections(2, (61, 21, 20, 20), (61, 21, 9, 9))
+                )
                 await expect(page.get_by_role("img", name="2 thing")).to_be_visible()
                 stage = await color_at(page, 21, 37)
                 assert (await color_at(page, 21, 53) != stage) == trail
@@ -517,7 +519,7 @@ async def flood(detector: Detector) -> None:
     async with asyncio.timeout(LIVENESS_S):
         while in_a_row < 50:
             before = dropped()
-            detector.broadcast.publish("door", text)
+            detector.broadcast.publish("door", "detections", text)
             in_a_row = in_a_row + 1 if dropped() > before else 0
             await asyncio.sleep(0.001)
 
@@ -530,8 +532,8 @@ async def test_many_boxes_faster_than_the_display_end_with_the_newest(start_dete
             await until(lambda: len(running.detector.broadcast))
             crowd = [(4 + 88 * (i % 20) / 20, 4 + 56 * (i // 20) / 15, 4, 4) for i in range(300)]
             for sequence in range(1, 500):
-                running.detector.broadcast.publish("door", detections(sequence, *crowd))
-            running.detector.broadcast.publish("door", detections(500, *crowd[:7], name="last"))
+                running.detector.broadcast.publish("door", "detections", detections(sequence, *crowd))
+            running.detector.broadcast.publish("door", "detections", detections(500, *crowd[:7], name="last"))
             await expect(page.get_by_role("img", name="Boxes of the latest frame: 7 last")).to_be_visible()
 
 
@@ -654,7 +656,7 @@ async def test_what_is_no_detection_is_ignored(start_detector, make_camera, brow
             "not json",
             detections(1, (48, 32, 20, 20), name="late"),
         ):
-            running.detector.broadcast.publish("door", text)
+            running.detector.broadcast.publish("door", "detections", text)
         await wait_for_colors(page, 200)
 
 
