@@ -167,7 +167,10 @@ def test_images_of_ours_are_built_here(name):
     assert (DEPLOY / build["context"]).resolve() == ROOT
     assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DEPLOY / "Dockerfile"
     assert STAGES[build["target"]].entrypoint == ["splitcast", name]
-    assert SERVICES[name]["volumes"] == [f"cache:{STAGES[name].env['XDG_CACHE_HOME']}"]
+    kept = [f"cache:{STAGES[name].env['XDG_CACHE_HOME']}"]
+    if name == "camera":
+        kept.append(f"state:{STAGES[name].env['XDG_STATE_HOME']}")
+    assert SERVICES[name]["volumes"] == kept
 
 
 def test_commands_and_ports_agree(monkeypatch):

@@ -29,7 +29,12 @@ def test_the_command_is_one_of_ours(path):
     with pytest.raises(SettingsError, match=r"^cannot read /etc/splitcast/splitcast\.toml: "):
         parse(arguments)
     final = {int(code) for code in unit["Service"]["RestartPreventExitStatus"].split()}
-    assert {Exit.USAGE, Exit.WEIGHTS} <= final
-    assert Exit.REFUSED not in final  # the detector's side may be mended
+    camera = arguments[0] == "camera"
+    # What the detector refuses, or does not detect on, may be mended there.
+    assert final == {Exit.USAGE, Exit.WEIGHTS} | ({Exit.SOURCE} if camera else set())
     environment = dict(pair.split("=", 1) for pair in shlex.split(unit["Service"]["Environment"]))
     assert environment["YOLO_OFFLINE"] == "true"  # nothing is looked up on the internet
+    if camera:  # instances are different users: none may own the folder of another
+        state = unit["Service"]["StateDirectory"]
+        assert "%i" in state
+        assert environment["XDG_STATE_HOME"] == f"%S/{state}"
