@@ -1,4 +1,4 @@
-"""Print detections as they are published: python consume_detections.py ws://127.0.0.1:8765/v1/detections"""
+"""Print detections as they are published: python consume_detections.py ws://127.0.0.1:8765/v1/detections?types=detections"""
 
 import asyncio
 import sys
@@ -14,4 +14,4 @@ async def main(url: str) -> None:
             print(frame["stream"], frame["sequence"], supervision.Detections.from_inference(frame))
 
 
-asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8765/v1/detections"))
+asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8765/v1/detections?types=detections"))

@@ -10,7 +10,7 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 import pytest
 
 from tests.paths import DOCS
-from tests.services.waiting import LIVENESS_S
+from tests.services.waiting import LIVENESS_S, until
 
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 
@@ -32,6 +32,7 @@ def test_the_page_names_every_example():
     page = (DOCS / "examples" / "README.md").read_text()
     assert re.findall(r"\]\((\w+\.py)\)", page) == [
         "consume_detections.py",
+        "follow_streams.py",
         "code_features.py",
         "camera_in_a_program.py",
     ]
@@ -41,7 +42,7 @@ def test_the_page_names_every_example():
 async def test_consume_detections(start_detector, make_camera):
     pytest.importorskip("supervision")
     async with start_detector() as running:
-        consumer = await start("consume_detections.py", f"{running.url}/v1/detections")
+        consumer = await start("consume_detections.py", f"{running.url}/v1/detections?types=detections")
         assert consumer.stdout
         camera = asyncio.create_task(make_camera(running.url, loop=True, realtime=True).run())
         try:
@@ -52,6 +53,26 @@ async def test_consume_detections(start_detector, make_camera):
             await consumer.wait()
             await asyncio.wait([camera])
     assert re.match(rb"door \d+ Detections\(xyxy=", line), line
+
+
+async def test_follow_streams(start_detector, make_camera):
+    async with start_detector() as running:
+        follower = await start("follow_streams.py", f"{running.url}/v1/detections")
+        assert follower.stdout
+        await until(lambda: len(running.detector.broadcast))
+        camera = asyncio.create_task(make_camera(running.url).run())
+        lines: list[str] = []
+        try:
+            async with asyncio.timeout(LIVENESS_S):
+                await camera
+                while not lines or " is ended " not in lines[-1]:
+                    lines.append((await follower.stdout.readline()).decode())
+        finally:
+            camera.cancel()
+            follower.kill()
+            await follower.wait()
+    assert lines[0].startswith("door is connected"), lines
+    assert re.fullmatch(r"door #0: \d+ objects\n", lines[1]), lines
 
 
 async def test_code_features():
