@@ -52,7 +52,7 @@ def test_shows_every_row_of_the_description(show):
 )
 def test_another_file_is_refused_by_its_name(show, data, reason):
     code, out, err = show(data)
-    assert code == Exit.FAILURE
+    assert code == Exit.USAGE
     assert out == ""
     assert "some.profile is no profile" in err
     assert reason in err
