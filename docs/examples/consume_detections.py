@@ -1,4 +1,7 @@
-"""Print detections as they are published: python consume_detections.py ws://127.0.0.1:8765/v1/detections?types=detections"""
+"""Print detections as they are published.
+
+python consume_detections.py "ws://127.0.0.1:8765/v1/detections?types=detections"
+"""
 
 import asyncio
 import sys

@@ -12,8 +12,10 @@ import pytest
 from aiohttp import ClientSession
 from playwright.async_api import Page, expect
 
+from stream.session.messages import Waiting
 from tests.services.browser import CHROMIUM
 from tests.services.detector.legibility import FAINT_TEXTS
+from tests.services.detector.peers import linked
 from tests.services.waiting import LIVENESS_S, until
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -122,6 +124,19 @@ async def test_a_camera_without_a_picture_is_shown_with_its_trouble(
             await expect(page.get_by_role("heading", name="Frame rate")).to_be_hidden()
             overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert await page.evaluate(overflow) == 0
+
+
+async def test_a_camera_that_says_it_waits_is_on_the_page(start_detector, browse):
+    waiting = Waiting(stream="door", session="0" * 32, **TROUBLE)
+    async with start_detector() as running, linked(running.url) as link:
+        await link.send(waiting.text())
+        async with browse(running.http) as page:
+            article = page.get_by_role("article", name="door")
+            await expect(article.locator(".state")).to_have_text(
+                re.compile(rf"^waiting for \d+ s: {re.escape(TROUBLE['reason'])}$")
+            )
+            await expect(page.locator('[data-fact="source"]')).to_have_text(TROUBLE["source"])
+            await expect(article.get_by_role("status")).to_contain_text("its source gives no picture yet")
 
 
 async def test_frames_that_were_dropped_are_marked_in_the_curve_and_counted(
