@@ -24,9 +24,6 @@ export function stateOf(stream, now) {
   if (told) return { state: stream.state, words: told(duration(now - stream.state_since)) };
   const age = stream.last_frame_age_s;
   if (age === null) return { state: "silent", words: "connected, no frame yet" };
-  if (age > SILENT_S) {
-    const source = stream.camera?.source_state === "lost" ? "source lost" : "silent";
-    return { state: "silent", words: `connected, ${source}, last frame ${duration(age)} ago` };
-  }
+  if (age > SILENT_S) return { state: "silent", words: `connected, silent, last frame ${duration(age)} ago` };
   return { state: "live", words: `connected, ${number(stream.frames_per_second, 1)} frames/s` };
 }

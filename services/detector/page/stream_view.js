@@ -127,7 +127,7 @@ export class StreamView {
     const last = this.#painter.latest ? "these are its last boxes" : "its boxes are gone";
     if (state === "lost") return `Stream lost: ${last}.`;
     if (state === "ended") return `Stream ended: ${last}.`;
-    if (state === "waiting") return "The camera is there, but its source gives no picture yet. It goes on trying.";
+    if (state === "waiting") return "The camera is there, but its source gives no picture. It goes on trying.";
     if (state === "stalled") return "The camera is silent. It counts as lost if it stays so.";
     if (state === "frozen") return "The picture stands still, so these boxes may be old. Is the camera stuck?";
     if (this.#subscription?.refused) return "The detector has as many viewers as it allows. Trying again.";

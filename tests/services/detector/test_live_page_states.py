@@ -115,7 +115,7 @@ async def test_a_camera_without_a_picture_is_shown_with_its_trouble(
             await expect(article.locator(".state")).to_have_text(
                 re.compile(rf"^waiting for 9\d s: {re.escape(TROUBLE['reason'])}$")
             )
-            await expect(article.get_by_role("status")).to_contain_text("its source gives no picture yet")
+            await expect(article.get_by_role("status")).to_contain_text("its source gives no picture")
             await expect(page.locator('[data-fact="source"]')).to_have_text(TROUBLE["source"])
             await expect(page.locator('[data-fact="state"]')).to_have_text("lost")
             await expect(page.locator('[data-fact="model"]')).to_have_text("\N{EN DASH}")
@@ -136,7 +136,7 @@ async def test_a_camera_that_says_it_waits_is_on_the_page(start_detector, browse
                 re.compile(rf"^waiting for \d+ s: {re.escape(TROUBLE['reason'])}$")
             )
             await expect(page.locator('[data-fact="source"]')).to_have_text(TROUBLE["source"])
-            await expect(article.get_by_role("status")).to_contain_text("its source gives no picture yet")
+            await expect(article.get_by_role("status")).to_contain_text("its source gives no picture")
 
 
 async def test_frames_that_were_dropped_are_marked_in_the_curve_and_counted(
