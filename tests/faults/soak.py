@@ -56,7 +56,7 @@ SAMPLE_S = 10.0
 MOST_MB_PER_HOUR = 1.0
 MOST_MB_OF_RECONNECTS = 5.0
 WARM_UP_RECONNECTS = 100
-PATIENCE_S = 60.0  # without a frame detected or a connection before a cycle counts as stuck
+PATIENCE_S = 180.0  # without a frame detected or a connection before a cycle counts as stuck
 
 # What happens to a link, one at a time, for so long; then it is left alone for a while.
 LINK_FAULTS = (
@@ -311,6 +311,7 @@ async def session_reconnects(count: int) -> dict[str, Any]:
         proxy = await stack.enter_async_context(chaos_proxy(Address("127.0.0.1", detector.metrics_port)))
         camera = camera_program("demo:scene=bus,fps=30,size=96x64", proxy.url, "cycling")
         await stack.enter_async_context(running(camera))
+        await camera.until_logged("streaming")  # kernels may have to be compiled before
 
         async def cycle() -> None:
             texts = proxy.report.passed["down"].messages
@@ -333,7 +334,7 @@ async def source_reconnects(count: int) -> dict[str, Any]:
         camera = camera_program(source.url, f"ws://127.0.0.1:{detector.metrics_port}", "cycling")
         await stack.enter_async_context(running(camera))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        await camera.until_serving(session)
+        await camera.until_logged("streaming")
 
         async def detected() -> float:
             return total(await camera.metrics(session), "splitcast_camera_frames_detected_total")
