@@ -61,5 +61,7 @@ def write_table(file: Path) -> None:
         "that the consumer was told, and that no descriptors are left. *Told* counts from the start of the fault to\n"
         "the first message of it at the consumer, *back* from its end to the first detections of a frame captured\n"
         "after it.\n\n"
+        "Simulated: the webcam that is gone is a device name that is not there, and clocks step by libfaketime. What\n"
+        "a full disk does to whatever writes is in `tests/services/test_full_disk.py`.\n\n"
         f"{table}\n"
     )

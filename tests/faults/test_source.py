@@ -90,7 +90,7 @@ async def test_what_cannot_come_is_awaited_and_told(source, reason):
 # --- an RTSP server ---
 
 
-@pytest.mark.parametrize("outage_s", [0.0, pytest.param(30.0, marks=pytest.mark.patient)])
+@pytest.mark.parametrize("outage_s", [2.5, pytest.param(30.0, marks=pytest.mark.patient)])
 async def test_killed(outage_s, rtsp):
     await rtsp.start("--fps", "10")
     async with (
