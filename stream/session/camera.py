@@ -115,6 +115,11 @@ class CameraSession(Generic[T]):
         return self._window > 0
 
     @property
+    def owed(self) -> bool:
+        """Whether the detector has something to answer: the hello or a packet."""
+        return bool(self._unanswered) if self.accepted else self._introduced
+
+    @property
     def can_send(self) -> bool:
         return len(self._unanswered) < self._window
 
@@ -140,8 +145,11 @@ class CameraSession(Generic[T]):
         return hello.text()
 
     def sent(self, frame: T) -> None:
-        """The packet that carries `next_sequence` goes out."""
-        assert self.can_send
+        """The packet that carries `next_sequence` goes out.
+
+        Its frame may have been in work when the detector narrowed the window: what the welcome offered may still come.
+        """
+        assert len(self._unanswered) < self._offered
         self._unanswered.append(frame)
         self.packets += 1
 

@@ -107,6 +107,16 @@ def test_the_detector_may_narrow_the_window_and_open_it_again():
     assert session.can_send
 
 
+def test_a_frame_in_work_goes_out_though_the_window_narrows_meanwhile():
+    session = open_camera(window=3)
+    session.sent(FRAME)
+    assert session.can_send
+    session.receive(Window(window=1).text())
+    session.sent(FRAME)
+    assert len(session.unanswered) == 2
+    assert not session.can_send
+
+
 def test_hears_when_to_come_back_before_and_after_the_welcome():
     for session in (introduced_camera(), open_camera()):
         assert session.receive(Retry(after_s=0.5).text()) == RetryAdvised(0.5)
