@@ -36,12 +36,17 @@ from stream.session.close_codes import CloseCode
 from stream.session.messages import FEATURES_PROTOCOL, Waiting
 from stream.tasks.background import run_with_background
 from stream.tasks.mailbox import MailboxClosed
+from stream.transport.liveness import Idle
 from stream.transport.websocket import Link, connect
 
 log = structlog.get_logger(__name__)
 
 REPORT_INTERVAL_S = 1.0
 WAITING_INTERVAL_S = 1.0
+DEAD_S = 10.0  # without a byte from a detector that owes nothing: both ends ping
+# A detector that has what it should answer, and lives, may be busy with other cameras, but not for ever.
+ANSWER_S = 60.0
+DEAF_S = 300.0  # without an answer to a packet or a ping: the slowest link has moved megabytes by then
 # Rejects by which the detector says that it holds no reference any more.
 LOST_REFERENCE = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
 
@@ -314,11 +319,25 @@ class Uplink:
                 await link.send(text)
 
 
-async def _watch(link: Link, session: CameraSession[InFlight], limit_s: float) -> None:
-    """Leave a detector that owes an answer and has not sent a byte for so long. Raises ConnectionLost."""
-    async for silence_s in link.watch():
-        if silence_s >= limit_s and (session.unanswered or not session.accepted):
+async def _watch(link: Link, session: CameraSession[InFlight], silence_s: float) -> None:
+    """Leave a detector that is dead, or does not answer though it lives. Raises ConnectionLost."""
+    now_s = time.monotonic()
+    unanswering, deaf = Idle(0, now_s), Idle(0, now_s)
+    owed, since_ns = (False, 0), 0
+    idle = on_the_way = 0  # looks at which there is no answer to wait for, or not yet, count as progress
+    async for silent_s in link.watch():
+        limit_s = silence_s if session.owed or not session.accepted else max(silence_s, DEAD_S)
+        if silent_s >= limit_s:
             raise ConnectionLost(f"nothing came from the detector for {limit_s:g} s", answered=False)
+        now_s = time.monotonic()
+        if owed != (session.owed, session.answered):
+            owed, since_ns = (session.owed, session.answered), time.monotonic_ns()
+        idle += not session.owed
+        on_the_way += link.delivered_ns <= since_ns
+        if unanswering.look(session.answered + idle + on_the_way, now_s) >= ANSWER_S:
+            raise ConnectionLost(f"the detector has not answered for {ANSWER_S:g} s", answered=False)
+        if deaf.look(session.answered + idle + link.delivered_ns, now_s) >= DEAF_S:
+            raise ConnectionLost(f"the detector has taken nothing for {DEAF_S:g} s", answered=False)
 
 
 def _waiting(config: CameraSettings, statistics: CameraStatistics, source: str, secret: str) -> Waiting:

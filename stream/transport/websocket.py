@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -121,6 +122,8 @@ class Link:
         self._aborted = ""  # why, if it was
         self._sending = 0  # messages that wait for the peer to take them
         self._control: asyncio.Task[None] | None = None  # the newest ping or pong
+        self.delivered_ns = 0
+        """What was sent before that time (time.monotonic_ns) the peer has taken: it has answered a later ping."""
 
     async def send(self, data: bytes | str) -> None:
         """Send a packet or a text. Raises ConnectionLost.
@@ -155,7 +158,7 @@ class Link:
                 case WSMsgType.PING:
                     self._send_control(WSMsgType.PONG, bytes(message.data))
                 case WSMsgType.PONG:
-                    pass
+                    self._on_pong(message.data)
                 case WSMsgType.CLOSE:
                     raise ConnectionLost(message.extra or "closed by the peer", int(message.data or 1005))
                 case WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
@@ -191,7 +194,7 @@ class Link:
             now_s = loop.time()
             if now_s - pinged_s >= PING_S - LOOK_S / 2:
                 pinged_s = now_s
-                self._send_control(WSMsgType.PING)
+                self._send_control(WSMsgType.PING, time.monotonic_ns().to_bytes(8, "big"))
             free += not self._sending
             if standstill.look(self.wire.sent + free, now_s) >= SEND_TIMEOUT_S:
                 raise ConnectionLost(f"the peer took nothing for {SEND_TIMEOUT_S:g} s")
@@ -223,6 +226,12 @@ class Link:
             self._control.cancel()
         _end(self._ws)
 
+    def _on_pong(self, data: bytes) -> None:
+        """WebSocket keeps order: what was sent before the ping has come through, too."""
+        pinged_ns = int.from_bytes(data, "big")
+        if self.delivered_ns < pinged_ns <= time.monotonic_ns():
+            self.delivered_ns = pinged_ns
+
     def _send_control(self, kind: WSMsgType, data: bytes = b"") -> None:
         """Send a ping or pong without waiting for it, but none while one waits: a peer may send any number of pings.
 
@@ -252,7 +261,7 @@ async def connect(
     connector = aiohttp.TCPConnector(socket_factory=counting_socket)
     async with aiohttp.ClientSession(connector=connector, ws_response_class=ClientWebSocket) as session:
 
-        async def attempt() -> ClientWebSocket:
+        async def attempt() -> tuple[ClientWebSocket, WireBytes]:
             async with asyncio.timeout(connect_timeout_s):
                 ws = await session.ws_connect(
                     url,
@@ -263,10 +272,15 @@ async def connect(
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                 )
             assert isinstance(ws, ClientWebSocket)
-            return ws
+            # Now: the server may close at once, and then the connection is known no more.
+            connection = ws.get_extra_info("socket")
+            if connection is None:
+                raise ConnectionLost("the server ended the connection without a word")
+            descriptor = connection.fileno()
+            return ws, next(candidate.wire for candidate in sockets if candidate.fileno() == descriptor)
 
         try:
-            ws = await first_answer(attempt, JOIN_S, _end)
+            ws, wire = await first_answer(attempt, JOIN_S, lambda other: _end(other[0]))
         except TimeoutError:
             raise ConnectionLost(f"no answer within {connect_timeout_s:g} s", answered=False) from None
         except aiohttp.WSServerHandshakeError as error:
@@ -277,15 +291,17 @@ async def connect(
         async with ws:
             if ws.protocol != protocol:
                 raise ConnectionLost(f"the server does not speak {protocol}", CloseCode.BAD_SUBPROTOCOL)
-            # Of several addresses and attempts one has won.
-            winner = ws.get_extra_info("socket").fileno()
-            wire = next(candidate.wire for candidate in sockets if candidate.fileno() == winner)
             sockets.clear()
             link = Link(ws, wire)
             try:
                 yield link
             except ConnectionLost:
                 link.abort()  # nobody is there to answer a close
+                raise
+            except BaseException as error:  # not as one whose frames have ended
+                stopped = isinstance(error, asyncio.CancelledError)
+                code = CloseCode.GOING_AWAY if stopped else CloseCode.INTERNAL_ERROR
+                await link.close(code, "stopped" if stopped else "internal error")
                 raise
 
 

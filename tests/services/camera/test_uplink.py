@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import cv2
+import pytest
 from aiohttp import WSMsgType, web
 
 from codec.packet import PacketHeader
+from services.camera import uplink
 from services.chaos.service import chaos_proxy
 from stream.session.messages import (
     FEATURES_PROTOCOL,
@@ -15,6 +17,7 @@ from stream.session.messages import (
     KeyframeRequest,
     Welcome,
 )
+from tests.services.camera.sources import picture, scripted
 from tests.services.clips import FRAMES, write_video
 from tests.services.counts import balances
 from tests.services.fake_detector import serving
@@ -164,3 +167,43 @@ async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
         await playing
     assert camera.statistics.frame_counts.detected == 0
     assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.dropped_total
+
+
+@pytest.mark.parametrize("welcomes", [False, True])
+async def test_a_detector_that_lives_but_does_not_answer_is_left(
+    start_detector, make_camera, monkeypatch, welcomes
+):
+    monkeypatch.setattr(uplink, "ANSWER_S", 1.0)
+    connections = 0
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        nonlocal connections
+        connections += 1
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,), heartbeat=0.5)  # which answers pings, too
+        await ws.prepare(request)
+        async for message in ws:
+            if welcomes and message.type is WSMsgType.TEXT and '"hello"' in message.data:
+                await ws.send_str(Welcome(window=2, max_packet_bytes=2**20).text())
+        return ws
+
+    async with serving(handle) as url:
+        camera = make_camera(url)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: connections >= 2)
+        playing.cancel()
+        await asyncio.wait([playing])
+
+
+async def test_a_link_that_died_is_noticed_though_nothing_is_owed(make_camera, start_detector, monkeypatch):
+    monkeypatch.setattr(uplink, "DEAD_S", 1.0)
+    made = scripted(monkeypatch, live=True)
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
+        camera = make_camera(proxy.url)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: made)
+        made[0].play(picture())
+        await until(lambda: camera.statistics.frame_counts.detected == 1)
+        proxy.begin("blackhole")
+        await until(lambda: not camera.statistics.connected["detector"])
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)

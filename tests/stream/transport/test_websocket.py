@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
+import struct
+import time
+from base64 import b64encode
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -450,3 +454,69 @@ def test_a_refusal_is_an_answer_and_silence_is_none():
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
         assert not asyncio.run(lose(url, connect_timeout_s=0.2)).answered
     assert asyncio.run(lose(url)).answered
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_server_that_leaves_right_after_the_handshake_is_a_loss(resets):
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = next(line for line in request.split("\r\n") if line.lower().startswith("sec-websocket-key"))
+        digest = hashlib.sha1((key.split(": ")[1] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()  # noqa: S324
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            + f"Sec-WebSocket-Accept: {b64encode(digest).decode()}\r\n".encode()
+            + f"Sec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n".encode()
+        )
+        if resets:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+
+    async def talk() -> ConnectionLost:
+        async with await asyncio.start_server(leave, "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            with pytest.raises(ConnectionLost) as lost:
+                async with connect(url, PROTOCOL) as link:
+                    await link.receive()
+        return lost.value
+
+    assert asyncio.run(talk()).answered
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [(asyncio.CancelledError, CloseCode.GOING_AWAY), (RuntimeError, CloseCode.INTERNAL_ERROR)],
+)
+def test_what_ends_this_end_is_not_told_as_a_normal_end(failure, code):
+    heard: list[int] = []
+
+    async def listen(link: Link) -> None:
+        with pytest.raises(ConnectionLost) as lost:
+            await link.receive()
+        heard.append(lost.value.code)
+
+    async def talk() -> None:
+        async with serving(listen) as url:
+            with pytest.raises(failure):
+                async with connect(url, PROTOCOL):
+                    raise failure
+
+    asyncio.run(talk())
+    assert heard == [code]
+
+
+def test_a_pong_tells_what_has_come_through(monkeypatch):
+    monkeypatch.setattr(websocket, "LOOK_S", 0.05)
+    monkeypatch.setattr(websocket, "PING_S", 0.05)
+
+    async def talk() -> None:
+        async with serving(echo) as url, connect(url, PROTOCOL) as link:
+            reading = asyncio.create_task(link.receive())
+            sent_ns = time.monotonic_ns()
+            async for _ in link.watch():
+                assert link.delivered_ns <= time.monotonic_ns()
+                if link.delivered_ns > sent_ns:
+                    break
+            reading.cancel()
+
+    asyncio.run(asyncio.wait_for(talk(), LIVENESS_S))
