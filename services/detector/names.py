@@ -84,7 +84,6 @@ class Names:
         del self._held[claim.name]
         if reserve and claim.secret is not None and self._reserve_ns:
             self._reserved[claim.name] = _Reservation(claim.secret, now_ns + self._reserve_ns)
-            self._reserved.move_to_end(claim.name)
             if len(self._reserved) > RESERVED_KEPT:
                 self._reserved.popitem(last=False)
 

@@ -59,6 +59,17 @@ def test_a_detector_that_restarts_is_found_within_a_second(outage_s):
     assert max(waits_s) < 1.002
 
 
+@pytest.mark.parametrize(("outage_s", "ceiling_s"), [(3, 2), (60, 2), (600, 5)])
+def test_between_attempts_that_nothing_answers_is_little_time(outage_s, ceiling_s):
+    """While one is made, others join it; see the transport."""
+    reconnection = Reconnection(Random(1))
+    delays_s, now_s = [], 0.0
+    while now_s < outage_s:
+        delays_s.append(reconnection.next_delay_s(BLACK_HOLE, now_s, accepted=False))
+        now_s += 10.0 + delays_s[-1]
+    assert max(delays_s) <= ceiling_s
+
+
 @pytest.mark.parametrize("outage_s", [3, 60, 600])
 def test_a_detector_that_is_not_ready_says_when(outage_s):
     lost = ConnectionLost("not ready", CloseCode.TRY_AGAIN_LATER)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 
 import pytest
+from aiohttp import web
 
 from services.chaos.service import chaos_proxy
 from services.errors import DetectorRefused
 from stream.session.close_codes import CloseCode
-from tests.services.clips import write_video
+from stream.session.messages import FEATURES_PROTOCOL
+from tests.services.camera.detectors import ObedientDetector
+from tests.services.clips import FRAMES, write_video
 from tests.services.counts import balances
+from tests.services.fake_detector import serving
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
 
@@ -81,6 +86,29 @@ async def test_a_restarted_detector_is_found_again(start_detector, make_camera):
     assert camera.statistics.report("").reconnects == {"detector": 1}
     assert camera.statistics.keyframes.total() == 2  # one a connection
     assert balances(camera)
+
+
+@pytest.mark.parametrize("code", [CloseCode.BAD_MESSAGE, CloseCode.WEIGHTS_DIFFER])
+async def test_a_first_refusal_is_tried_once_more(make_camera, code):
+    """The hello may have been damaged on its way. When it tries again is told meanwhile."""
+    detector, refused = ObedientDetector(), []
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        if refused:
+            assert sample("splitcast_camera_retry_at_timestamp_seconds", labels) > 0
+            return await detector.handle(request)
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        refused.append(await ws.receive_str())
+        await ws.close(code=code, message=b"not a message of this protocol")
+        return ws
+
+    async with serving(handle) as url:
+        camera = make_camera(url)
+        sample, labels = camera.statistics.metrics.registry.get_sample_value, {"peer": "detector"}
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert camera.statistics.frame_counts.captured == camera.statistics.frame_counts.detected == FRAMES
+    assert math.isnan(sample("splitcast_camera_retry_at_timestamp_seconds", labels))
 
 
 async def test_other_weights_are_refused(start_detector, make_camera, other_weights):

@@ -53,13 +53,15 @@ def test_a_full_disk_costs_only_the_keeping(tmp_path, monkeypatch):
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
-    with capture_logs() as logs:
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(os, "pwrite", full)
         secret = SessionSecret("door", tmp_path)
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert "No space left" in logs[0]["reason"]
     assert secret.text not in str(logs)
-    assert secret._file is None
+    with capture_logs() as logs:  # no other camera runs here: the file was let go of
+        SessionSecret("door", tmp_path).close()
+    assert logs == []
 
 
 def test_no_folder_costs_only_the_keeping(tmp_path):

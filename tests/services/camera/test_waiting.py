@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.errors import Exit, NothingDetected
 from stream.sources.base import (
@@ -140,14 +141,21 @@ async def test_pictures_of_another_size_get_another_canvas(start_detector, make_
         playing = asyncio.ensure_future(camera.run())
         await until(lambda: made)
         upright, wide = [picture(96, 64) for _ in range(6)], [picture(64, 96) for _ in range(6)]
-        made[0].play(*wide, PictureSizeChanged(64, 96), *upright, END)
-        await asyncio.wait_for(playing, LIVENESS_S)
+        with capture_logs() as logs:
+            made[0].play(*wide, PictureSizeChanged(64, 96), *upright, END)
+            await asyncio.wait_for(playing, LIVENESS_S)
         assert running.detector.streams.get("door").hello.canvas == (96, 64)
     await subscription
     counts = camera.statistics.frame_counts
     assert (counts.captured, counts.detected, counts.dropped_total) == (12, 12, 0)
     images = [message["image"] for message in messages if message["type"] == "detections"]
     assert images == [{"width": 96, "height": 64}] * 6 + [{"width": 64, "height": 96}] * 6
+    sizes = [
+        (line["width"], line["height"])
+        for line in logs
+        if line["event"] in ("picture size changed", "canvas changed")
+    ]
+    assert sizes == [(64, 96), (64, 96)]
     sample = camera.statistics.metrics.registry.get_sample_value
     assert sample("splitcast_camera_reconnects_total", {"peer": "detector", "reason": "resized"}) == 1
 

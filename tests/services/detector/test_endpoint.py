@@ -11,10 +11,13 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from aiohttp import ClientSession, WSMsgType
+from structlog.testing import capture_logs
 
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.detector import visit
+from services.detector.decoded import DecodedPacket, DecodedPackets
+from stream.rate.window import SHRINK_PAUSE_S
 from stream.session.close_codes import CloseCode
 from stream.session.detector import REPORT_BURST
 from stream.session.messages import FEATURES_PROTOCOL, REJECT_REASONS, Clock, Report, Waiting
@@ -117,6 +120,23 @@ async def test_a_lost_cameras_name_is_kept_for_it_and_a_goodbye_frees_it(start_d
 
 
 # --- how it ends ---
+
+
+async def test_one_line_a_handshake_and_one_an_end(start_detector, hello):
+    async with start_detector() as running:
+        with capture_logs() as logs:
+            async with linked(running.url) as link, linked(running.url) as foreign:
+                await greet(link, hello())
+                await foreign.send(hello(OTHER))
+                await closed(foreign)
+            await until(lambda: not running.detector.streams.is_connected("door"))
+        assert [(line["event"], line["stream"]) for line in logs] == [
+            ("handshake", "door"),
+            ("handshake refused", "door"),
+            ("session ended", "door"),
+        ]
+        assert OWNER not in str(logs)
+        assert OTHER not in str(logs)
 
 
 @pytest.mark.parametrize(("session", "told"), [(OWNER, True), (None, False)])
@@ -228,21 +248,35 @@ async def test_detections_return_with_the_first_whole_keyframe(start_detector, h
 # --- frames that are late ---
 
 
+class Hold:
+    """Lets a detector's frames wait before the tail until they may go."""
+
+    def __init__(self) -> None:
+        self.entered, self.go = asyncio.Event(), asyncio.Event()
+        self.decoded = 0  # packets, also those that wait no more
+
+
 @pytest.fixture
 def held(monkeypatch):
-    """Lets a detector's frames wait, and then go."""
+    """Holds the frames of a detector from now on."""
 
-    def hold(running) -> asyncio.Event:
-        go, detect = asyncio.Event(), running.detector.inference.detect
+    def begin(running) -> Hold:
+        hold, detect, put = Hold(), running.detector.inference.detect, DecodedPackets.put
 
         async def wait(*arguments):
-            await go.wait()
+            hold.entered.set()
+            await hold.go.wait()
             return await detect(*arguments)
 
-        monkeypatch.setattr(running.detector.inference, "detect", wait)
-        return go
+        async def count(packets: DecodedPackets, packet: DecodedPacket) -> None:
+            await put(packets, packet)
+            hold.decoded += 1
 
-    return hold
+        monkeypatch.setattr(running.detector.inference, "detect", wait)
+        monkeypatch.setattr(DecodedPackets, "put", count)
+        return hold
+
+    return begin
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -251,18 +285,19 @@ async def test_of_a_live_camera_only_the_newest_frame_is_detected(start_detector
     messages: list[dict] = []
     async with start_detector() as running:
         subscription = await subscribed(running, running.url, messages, types="gap,detections")
-        go = held(running)
+        hold = held(running)
         async with linked(running.url) as link:
             await greet(link, hello(live=live))
             await link.send(encode(0))
-            await until(lambda: running.detector.inference.queue_length)
-            await asyncio.sleep(0.1)
+            await asyncio.wait_for(hold.entered.wait(), LIVENESS_S)
             for sequence in range(1, 5):
                 await link.send(encode(sequence))
-            stream = running.detector.streams.get("door")
-            await until(lambda: stream.packets == 5)
-            await asyncio.sleep(0.5)  # decoded, which nothing tells
-            go.set()
+            waiting = 5 if live else 2  # a file's third frame waits for the second
+            await until(lambda: hold.decoded == waiting)
+            await asyncio.sleep(
+                SHRINK_PAUSE_S
+            )  # a window does not change before, however new the connection is
+            hold.go.set()
             told = await answers(link, 5)
         stale = [("reject", "stale")] * 3 if live else [("ack", None)] * 3
         assert [one for one in told if len(one) == 2] == [("ack", None), *stale, ("ack", None)]

@@ -61,7 +61,7 @@ def test_agrees_on_tensors_and_a_decoder(agree, agreed, encode):
 
 def test_a_canvas_follows_the_networks_stride(make_settings, inference, make_hello, monkeypatch):
     deep = replace(inference.network.model, stride=64)
-    monkeypatch.setattr(inference, "_network", replace(inference.network, model=deep))
+    monkeypatch.setattr(type(inference), "network", replace(inference.network, model=deep))
     with pytest.raises(SessionError, match="canvas 64x96: sides must be multiples of 64"):
         negotiate(make_hello(), make_settings(), inference, {})
 

@@ -93,4 +93,4 @@ def test_names_that_are_kept_take_no_room_and_are_bounded(names, take):
 def test_secrets_are_not_shown(names, take):
     claim, _ = take()
     names.release(claim, 0, reserve=True)
-    assert OWNER not in f"{claim} {claim!r} {names._reserved!r}"
+    assert OWNER not in f"{claim} {claim!r} {vars(names)!r}"

@@ -66,7 +66,29 @@ def test_a_camera_that_is_gone_is_lost_or_has_ended():
 
 def test_a_new_connection_is_news_though_the_state_is_the_same():
     tracker = greeted()
+    tracker.arrive()
+    assert tracker.greet(3.0)
+    assert told(tracker) == ("connected", "", 3.0, 2)
+
+
+def test_a_new_connection_is_not_silent():
+    tracker = greeted()
     tracker.hear(5.0, 2.0)
     tracker.arrive()
     assert tracker.greet(3.0)
     assert told(tracker) == ("connected", "", 3.0, 2)
+
+
+def test_what_ailed_the_source_before_the_hello_is_not_told_of_its_next_loss():
+    tracker = StatusTracker()
+    tracker.arrive()
+    tracker.wait("lost", "wrong password", 1.0)
+    tracker.greet(2.0)
+    assert tracker.report("lost", 3.0)
+    assert told(tracker)[:2] == ("waiting", "the source is lost")
+
+
+def test_a_source_that_opens_again_has_no_picture():
+    tracker = greeted()
+    assert tracker.report("opening", 2.0)
+    assert told(tracker)[:2] == ("waiting", "the source has no picture yet")

@@ -4,7 +4,14 @@ from itertools import pairwise
 
 import pytest
 
-from stream.rate.window import CALM_S, LONG_WAIT_S, MAX_CALM_S, SHORT_WAIT_S, WindowControl
+from stream.rate.window import (
+    CALM_S,
+    LONG_WAIT_S,
+    MAX_CALM_S,
+    SHORT_WAIT_S,
+    SHRINK_PAUSE_S,
+    WindowControl,
+)
 
 BUSY, CALM = LONG_WAIT_S * 2, SHORT_WAIT_S / 2
 
@@ -26,6 +33,31 @@ def test_shrinks_to_one_under_load_and_opens_again_after_it(late):
     assert run(control, CALM if late else BUSY, 0, 5, late=late) == [4, 2, 1]
     assert run(control, CALM, 5, 20) == [2, 4, 8]
     assert control.window == 8
+
+
+def test_a_smaller_window_may_show_its_effect_before_the_next_step():
+    control = WindowControl(8, now_s=0)
+    assert run(control, BUSY, 0, 2 * SHRINK_PAUSE_S) == [4]
+
+
+def test_a_window_that_opened_in_vain_is_closed_at_once():
+    control = WindowControl(2, now_s=0)
+    assert run(control, BUSY, 0, 1) == [1]
+    now_s = 1.0
+    while control.observe(CALM, now_s) is None:
+        now_s += 0.1
+    assert control.observe(BUSY, now_s + 0.1) == 1
+
+
+def test_what_was_wrong_long_ago_counts_no_more():
+    control, now_s = WindowControl(2, now_s=0), 0.0
+    while now_s < 300:  # ever later
+        now_s += 0.1
+        control.observe(BUSY if control.window > 1 else CALM, now_s)
+    run(control, CALM, now_s, now_s + 4 * MAX_CALM_S)
+    now_s += 4 * MAX_CALM_S
+    assert run(control, BUSY, now_s, now_s + 1) == [1]
+    assert run(control, CALM, now_s + 1, now_s + 1 + 2 * CALM_S) == [2]
 
 
 def test_stays_where_frames_wait_a_little():

@@ -17,6 +17,8 @@ from stream.session.close_codes import PERMANENT, CloseCode
 from stream.session.detector import (
     PREVIEW_BURST,
     PREVIEW_INTERVAL_NS,
+    REPORT_BURST,
+    REPORT_INTERVAL_NS,
     DetectorSession,
     check_codec,
     check_hello,
@@ -49,6 +51,36 @@ class TestSession:
         assert session.receive_text(hello.text()) == hello
         with pytest.raises(SessionError, match="after the hello"):
             session.receive_text(waiting.text())
+
+    @pytest.mark.parametrize("changes", [{"stream": "porch"}, {"session": "1" * 32}, {"session": None}])
+    def test_a_camera_that_waits_stays_the_same(self, changes):
+        session = DetectorSession(2)
+        waiting = Waiting(stream="door", session="0" * 32, source="demo", source_state="opening")
+        session.receive_text(waiting.text())
+        with pytest.raises(SessionError, match="another camera than the one that waits"):
+            session.receive_text(make_hello(**{"session": "0" * 32} | changes).text())
+
+    @pytest.mark.parametrize(("secret", "told"), [("0" * 32, 1), (None, 0)])
+    def test_an_older_camera_is_told_nothing_that_it_does_not_know(self, secret, told):
+        session = open_detector(session=secret)
+        assert len(session.set_window(1)) == len(session.retry(0.5)) == told
+
+    def test_a_camera_that_waits_may_be_told_when_to_come_back(self):
+        session = DetectorSession(2)
+        assert session.retry(0.5) == []
+        session.receive_text(
+            Waiting(stream="door", session="0" * 32, source="demo", source_state="opening").text()
+        )
+        assert [json.loads(text)["type"] for text in session.retry(0.5)] == ["retry"]
+
+    def test_reports_may_come_in_a_burst_but_not_for_ever(self):
+        session = open_detector()
+        for _ in range(REPORT_BURST):
+            session.receive_report(5 * 10**9)
+        session.receive_report(5 * 10**9 + REPORT_INTERVAL_NS)
+        with pytest.raises(SessionError, match="more than 4 reports a second") as refusal:
+            session.receive_report(5 * 10**9 + REPORT_INTERVAL_NS)
+        assert refusal.value.code is CloseCode.BAD_MESSAGE
 
     def test_refuses_packets_before_the_welcome(self):
         with pytest.raises(SessionError, match="before the welcome"):

@@ -68,6 +68,38 @@ def test_what_a_lost_connection_costs_is_told_once(numbers):
     ]
 
 
+def test_what_one_lost_connection_cost_is_not_taken_from_the_next(numbers):
+    for _ in range(2):
+        numbers.packet()
+    assert numbers.lose([0, 1]) == [Gap(0, 1, {CONNECTION_LOST: 2})]
+    numbers.connect(hello(2), same_camera=True)
+    assert numbers.report(report(0, network__connection_lost=2)) == []
+    numbers.connect(hello(4), same_camera=True)  # of two packets on their way none came
+    assert numbers.report(report(0, network__connection_lost=4)) == [Gap(2, 3, {CONNECTION_LOST: 2})]
+
+
+def test_what_the_detector_called_stale_is_no_reason_of_what_it_missed(numbers):
+    numbers.reject(numbers.packet(), "stale")
+    numbers.connect(hello(3), same_camera=True)
+    assert numbers.report(report(0, network__stale=1, grab__superseded=1)) == [
+        Gap(1, 2, {"grab/superseded": 1, "unknown": 1})
+    ]
+
+
+def test_what_was_sent_and_never_came_has_no_number_before_the_next_connection(numbers):
+    assert numbers.report(report(0, network__shutdown=2)) == []
+    assert numbers.packet() == 0
+
+
+def test_a_rejected_packet_is_none_that_the_first_report_misses():
+    numbers = FrameNumbers()
+    numbers.connect(hello(150), same_camera=False)
+    numbers.reject(numbers.packet(), "corrupt")
+    assert numbers.report(report(50, grab__superseded=103, detector__corrupt=1)) == [
+        Gap(151, 153, {"grab/superseded": 3})
+    ]
+
+
 def test_what_nobody_told_the_reason_of_is_told_all_the_same(numbers):
     numbers.connect(hello(5), same_camera=True)
     assert numbers.connect(hello(9), same_camera=True) == [Gap(0, 4, {"unknown": 5})]

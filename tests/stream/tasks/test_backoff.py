@@ -58,6 +58,11 @@ def test_an_unreachable_peer_is_tried_within_a_ceiling_that_grows_after_minutes(
     assert max(waits_s) > ceiling_s / 2
 
 
+def test_an_outage_is_long_from_its_own_beginning():
+    backoff = lost(1)
+    assert max(backoff.next_delay_s(Failure.UNREACHABLE, 1e6 + second) for second in range(100)) <= 2
+
+
 def test_full_jitter_spreads_over_the_whole_range():
     backoff = lost(1)
     delays_s = [backoff.next_delay_s(Failure.UNREACHABLE, 10.0) for _ in range(1000)][10:]
