@@ -111,7 +111,7 @@ async def test_faults_are_switched_while_it_runs():
 
 
 async def test_others_overtake_a_message_that_is_reordered():
-    async with echoing("reorder:ms=100,direction=up,count=1") as proxy, connected(proxy) as ws:
+    async with echoing("reorder:ms=500,direction=up,count=1") as proxy, connected(proxy) as ws:
         for text in "abc":
             await ws.send_str(text)
         assert [await ws.receive_str() for _ in range(3)] == ["b", "c", "a"]

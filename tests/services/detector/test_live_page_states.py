@@ -56,11 +56,12 @@ async def tell(page: Page, stream: dict[str, Any], **changes: Any) -> None:
     await page.route("**/v1/streams", lambda route: route.fulfill(json=listed))
 
 
+SOME = r"([6-9]\d|1[01]\d) s"  # since a minute ago, as a busy machine may come to show it
 STATES = [
-    ("stalled", "nothing came for 5 s", r"stalled for 6\d s", "The camera is silent"),
-    ("frozen", "50 pictures alike", r"frozen for 6\d s", "The picture stands still"),
-    ("lost", "nothing came for 10 s", r"lost 6\d s ago", "Stream lost: its boxes are gone."),
-    ("ended", "the source has ended", r"ended 6\d s ago", "Stream ended: its boxes are gone."),
+    ("stalled", "nothing came for 5 s", rf"stalled for {SOME}", "The camera is silent"),
+    ("frozen", "50 pictures alike", rf"frozen for {SOME}", "The picture stands still"),
+    ("lost", "nothing came for 10 s", rf"lost {SOME} ago", "Stream lost: its boxes are gone."),
+    ("ended", "the source has ended", rf"ended {SOME} ago", "Stream ended: its boxes are gone."),
 ]
 
 
@@ -107,13 +108,13 @@ async def test_a_camera_without_a_picture_is_shown_with_its_trouble(
                 stream,
                 state="waiting",
                 reason="",
-                state_since=time.time() - 90,
+                state_since=time.time() - 60,
                 waiting=TROUBLE,
                 history=empty,
             )
             article = page.get_by_role("article", name="door")
             await expect(article.locator(".state")).to_have_text(
-                re.compile(rf"^waiting for 9\d s: {re.escape(TROUBLE['reason'])}$")
+                re.compile(rf"^waiting for {SOME}: {re.escape(TROUBLE['reason'])}$")
             )
             await expect(article.get_by_role("status")).to_contain_text("its source gives no picture")
             await expect(page.locator('[data-fact="source"]')).to_have_text(TROUBLE["source"])
