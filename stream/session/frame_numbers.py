@@ -44,19 +44,22 @@ class FrameNumbers:
         )
         self._done = 0  # frames that the camera was done with by its last report
         self._told = 0  # packets that a connection left unanswered since that report, told already
+        self._unknown = 0  # frames since that report that were told without their reasons
+        self._offset = 0  # of our numbers to those of a camera that was started anew
 
     def connect(self, hello: Hello, *, same_camera: bool) -> list[Gap]:
         """Begin a connection: of the camera of the one before, or of another, which counts anew."""
         gaps = self._close()
         if not same_camera or hello.frame < self._done:  # a process that was started anew counts anew
-            self._known, self._told, self._done = None, 0, 0
-        if not same_camera:
-            self.next = hello.frame
-        elif hello.frame > self.next:
-            self._missed = range(self.next, hello.frame)
-            self.next = hello.frame
-        elif not hello.live:  # what was left unanswered is sent again
-            self.next = hello.frame
+            self._known, self._told, self._unknown, self._done = None, 0, 0, 0
+            self._offset = self.next if same_camera and hello.live else 0
+        frame = hello.frame + self._offset
+        if same_camera and frame > self.next:
+            self._missed = range(self.next, frame)
+        if (
+            not same_camera or frame > self.next or not hello.live
+        ):  # a file's unanswered frames are sent again
+            self.next = frame
         self._first, self._answered = hello.frame, 0
         return gaps
 
@@ -91,7 +94,9 @@ class FrameNumbers:
         lost = Counter({name: count for name, count in report.dropped.items() if _is_untold(name)})
         new = lost - self._known if self._known is not None else self._since_hello(report, lost)
         new = new - Counter({CONNECTION_LOST: self._told})
-        self._known, self._told = lost, 0
+        if self._known is not None:
+            _take(new, self._unknown)
+        self._known, self._told, self._unknown = lost, 0, 0
         self._done = report.detected + sum(report.dropped.values())
         gaps = self._close(new)
         dropped = {name: count for name, count in new.items() if count and not name.startswith("network/")}
@@ -116,6 +121,8 @@ class FrameNumbers:
         unknown = len(missed) - sum(reasons.values())
         if unknown:
             reasons[UNKNOWN] = unknown
+        if new is None:
+            self._unknown += unknown
         return [Gap(missed[0], missed[-1], reasons)]
 
 

@@ -103,7 +103,8 @@ def test_a_rejected_packet_is_none_that_the_first_report_misses():
 def test_what_nobody_told_the_reason_of_is_told_all_the_same(numbers):
     numbers.connect(hello(5), same_camera=True)
     assert numbers.connect(hello(9), same_camera=True) == [Gap(0, 4, {"unknown": 5})]
-    assert numbers.report(report(0, grab__disconnected=3)) == [
+    # Five of these are told by now.
+    assert numbers.report(report(0, grab__disconnected=8)) == [
         Gap(5, 8, {"grab/disconnected": 3, "unknown": 1})
     ]
 
@@ -129,6 +130,12 @@ def test_the_same_camera_started_anew_goes_on_and_its_drops_are_told(numbers):
     assert numbers.packet() == 50
     numbers.answer()
     assert numbers.report(report(1, grab__superseded=2)) == [Gap(51, 52, {"grab/superseded": 2})]
+    # 3 frames are done; 4 more found no detector.
+    numbers.connect(hello(7), same_camera=True)
+    assert numbers.packet() == 57
+    assert numbers.report(report(1, grab__superseded=2, grab__disconnected=4)) == [
+        Gap(53, 56, {"grab/disconnected": 4})
+    ]
 
 
 def test_the_first_report_tells_only_what_this_connection_missed():
@@ -190,6 +197,7 @@ def test_every_number_is_told_once():
             choice.choice([life.packet, life.packet, life.answer, life.drop, life.report, life.lose])()
         life.report()
         assert sorted(life.told + life.waiting) == list(range(life.numbers.next))
+        assert life.numbers.next == life.detected + life.superseded + life.lost + len(life.waiting)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2**62])
