@@ -97,7 +97,7 @@ class RepeatsHandler(logging.Handler):
         super().__init__()
         self._target, self._clock = target, clock
         self._repeats = Repeats()
-        self._timer: threading.Timer | None = None
+        self._timer: threading.Timer | None = None  # None where none runs
 
     def emit(self, record: logging.LogRecord) -> None:
         now_s = self._clock()
@@ -127,7 +127,10 @@ class RepeatsHandler(logging.Handler):
         if due_s is not None:
             self._timer = threading.Timer(due_s - now_s, self._on_time)
             self._timer.daemon = True
-            self._timer.start()
+            try:
+                self._timer.start()
+            except RuntimeError:  # there may be no more threads: the next line wakes what waits
+                self._timer = None
 
     def _on_time(self) -> None:
         with self.lock or threading.Lock():

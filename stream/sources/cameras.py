@@ -118,8 +118,13 @@ class NetworkCamera:
                 raise CannotOpen(str(error), Failure.NOT_READY) from None
             except av.error.FFmpegError as error:
                 said = complaint(complaints) or error.strerror or ""
-                reason = explain(request, time.monotonic() - started_s, said)
-                raise CannotOpen(reason, _failure_of(error, said)) from None
+                reason, failure = (
+                    explain(request, time.monotonic() - started_s, said),
+                    _failure_of(error, said),
+                )
+                if failure is Failure.DENIED:
+                    reason = f"the camera does not take the user name or password: {reason}"
+                raise CannotOpen(reason, failure) from None
         self._frame: Any = None
         self._undecoded: int | None = None  # pieces before the first picture, which wait for a keyframe
 

@@ -48,8 +48,8 @@ class Backoff:
     def next_delay_s(self, failure: Failure, now_s: float, after_s: float | None = None) -> float:
         """Seconds to wait before the next attempt, after one that failed now.
 
-        `after_s` is what the peer itself asks for. The loss of what worked is retried at once, but after a refusal or
-        for wrong credentials, and not twice within AT_ONCE_EVERY_S.
+        `after_s` is what the peer itself asks for; it may not ask to be tried without a pause. The loss of what worked
+        is retried at once, but after a refusal or for wrong credentials, and not twice within AT_ONCE_EVERY_S.
         """
         first_loss, self._lost = self._lost, False
         if self._attempt == 0:
@@ -58,7 +58,7 @@ class Backoff:
         if failure is Failure.DENIED:
             return self._growing_delay_s(failure, *DENIED_S)
         if after_s is not None:
-            return after_s
+            return max(after_s, NOT_READY_S[0])
         if failure is Failure.REFUSED:
             return self._growing_delay_s(failure, *REFUSED_S)
         if first_loss and (self._at_once_s is None or now_s - self._at_once_s >= AT_ONCE_EVERY_S):

@@ -181,3 +181,15 @@ def test_a_closed_handler_leaves_no_thread(handler):
     handler.close()
     timer.join(LIVENESS_S)
     assert not timer.is_alive()
+
+
+def test_a_line_harms_nothing_where_no_thread_can_be_started(handler, written, clock, monkeypatch):
+    def start(_timer: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Timer, "start", start)
+    for _ in range(3):
+        handler.handle(line("source lost"))
+    clock.now_s += INTERVAL_S
+    handler.handle(line("another"))
+    assert written.counts == [1, 2, 1]

@@ -63,6 +63,7 @@ async def test_wrong_credentials_are_tried_rarely(status):
             retry = await events.until(SourceRetry)
             assert retry.delay_s >= 2
     assert status[:3] in events.of(SourceLost)[0].reason
+    assert "user name or password" in events.of(SourceLost)[0].reason
     assert "hunter2" not in str(events.seen)
 
 

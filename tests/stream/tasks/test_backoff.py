@@ -76,6 +76,11 @@ def test_the_peer_may_say_when(failure):
     assert [backoff.next_delay_s(failure, 0.0, after_s=7.0) for _ in range(3)] == [7.0, 7.0, 7.0]
 
 
+def test_a_peer_that_asks_to_be_tried_at_once_is_not_hammered():
+    backoff = lost(1)
+    assert min(backoff.next_delay_s(Failure.NOT_READY, 10.0, after_s=0.0) for _ in range(3)) > 0
+
+
 def test_a_wrong_password_is_tried_ever_more_rarely_and_not_at_once():
     backoff = lost(1)
     delays_s = [backoff.next_delay_s(Failure.DENIED, 0.0, after_s=0.1) for _ in range(10)]
