@@ -261,7 +261,10 @@ async def _watch(
                 f"{name} ended with {program.exit_code}: {list(program.log)[-3:]}"
             )
             series[name].sample(program.pid, time.monotonic() - start_s)
-            last[name] = await program.metrics(session)
+            try:
+                last[name] = await program.metrics(session)
+            except aiohttp.ClientError as error:
+                raise AssertionError(f"{name} does not answer: {list(program.log)[-10:]}") from error
             if name != "detector":
                 polls += 1
                 worst = max(worst, abs(unaccounted(last[name])))
