@@ -162,16 +162,16 @@ class FeaturesEndpoint:
         if lost.code in VIOLATIONS:
             self._statistics.close(CloseCode(lost.code))
         ended = lost.code in GOODBYES
-        words = "the source has ended" if lost.code == CloseCode.NORMAL else "the camera was stopped"
-        reason = words if ended else lost.reason
+        reason = "the source has ended" if lost.code == CloseCode.NORMAL else lost.reason
         visit.leave(reason, "ended" if ended else "lost", reserve=not ended)
         self._log_end(session, visit, reason, lost.code)
         link.abort()
 
     def _log_end(self, session: DetectorSession, visit: Visit, reason: str, code: int) -> None:
-        """One line an end: of a handshake that was refused, or of a session."""
+        """One line an end: of a session, or of a camera that was refused or left before its hello."""
         quiet = self._stopping.is_set() or code in GOODBYES
-        event = "session ended" if visit.welcomed else "handshake refused"
+        refused = "camera left" if code in GOODBYES else "handshake refused"
+        event = "session ended" if visit.welcomed else refused
         log.log(
             logging.INFO if quiet else logging.WARNING,
             event,

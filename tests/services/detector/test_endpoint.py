@@ -139,6 +139,21 @@ async def test_one_line_a_handshake_and_one_an_end(start_detector, hello):
         assert OTHER not in str(logs)
 
 
+async def test_why_a_camera_leaves_is_told_in_its_words(start_detector):
+    """One that leaves for pictures of another size was not stopped, and one that waited was not refused."""
+    async with start_detector() as running:
+        with capture_logs() as logs:
+            async with linked(running.url) as link:
+                waiting = Waiting(stream="door", session=OWNER, source="0", source_state="opening")
+                await link.send(waiting.text())
+                await until(lambda: running.detector.streams.is_connected("door"))
+                await link.close(CloseCode.GOING_AWAY, "the picture's size changed")
+            await until(lambda: not running.detector.streams.is_connected("door"))
+        status = running.detector.streams.get("door").status
+        assert (status.state, status.reason) == ("ended", "the picture's size changed")
+        assert [line["event"] for line in logs] == ["camera left"]
+
+
 @pytest.mark.parametrize(("session", "told"), [(OWNER, True), (None, False)])
 async def test_a_detector_that_is_not_ready_says_when_to_come_back(start_detector, hello, session, told):
     async with start_detector() as running, linked(running.url) as link:
