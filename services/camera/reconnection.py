@@ -68,7 +68,9 @@ class Reconnection:
         """
         if accepted:
             self._ever_accepted = True
-            self._backoff.reset()
+            # Replaced by a copy of this camera, it would replace that one for ever, and that one this.
+            if lost.code != CloseCode.REPLACED:
+                self._backoff.reset()
         self._refusals = self._refusals + 1 if lost.code in PERMANENT else 0
         if self._refusals == _TRIES and not self._ever_accepted:
             raise DetectorRefused(lost.code, lost.reason)

@@ -66,7 +66,9 @@ class Visit:
     async def until_replaced(self) -> None:
         """Raise SessionError once a newer connection of the same camera has taken over."""
         await self._replaced.wait()
-        raise SessionError(CloseCode.REPLACED, "the same camera has connected anew")
+        raise SessionError(
+            CloseCode.REPLACED, "the same camera has connected anew, or a copy of it with its session file"
+        )
 
     def leave(self, reason: str, ending: Ending, *, reserve: bool) -> None:
         """The connection is over, for a reason; its camera alone may have the name for a while if it is reserved."""

@@ -298,7 +298,7 @@ async def connect(
             except ConnectionLost:
                 link.abort()  # nobody is there to answer a close
                 raise
-            except BaseException as error:  # not as one whose frames have ended
+            except (Exception, asyncio.CancelledError) as error:  # not as one whose frames have ended
                 stopped = isinstance(error, asyncio.CancelledError)
                 code = CloseCode.GOING_AWAY if stopped else CloseCode.INTERNAL_ERROR
                 await link.close(code, "stopped" if stopped else "internal error")

@@ -75,7 +75,7 @@ def test_a_detector_that_is_not_ready_says_when(outage_s):
     lost = ConnectionLost("not ready", CloseCode.TRY_AGAIN_LATER)
     reconnection = Reconnection(Random(1))
     for now_s in range(outage_s):
-        assert reconnection.next_delay_s(lost, now_s, accepted=False, after_s=0.25) == 0.25
+        assert reconnection.next_delay_s(lost, now_s, accepted=False, after_s=0.75) == 0.75
 
 
 def test_a_first_loss_is_retried_at_once_but_not_a_refusal():
@@ -111,3 +111,14 @@ def test_what_was_accepted_once_is_tried_for_ever():
     reconnection.next_delay_s(ConnectionLost("reset"), 0.0, accepted=True)
     for _ in range(5):
         assert reconnection.next_delay_s(refusal, 1.0, accepted=False) >= 0.5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_copies_of_a_camera_do_not_replace_each_other_all_the_time(seed):
+    """As of a card that was copied with the session on it: each is accepted every time, and replaced."""
+    reconnection = Reconnection(Random(seed))
+    replaced = ConnectionLost("replaced", CloseCode.REPLACED)
+    delays_s = [reconnection.next_delay_s(replaced, 30.0 * turn, accepted=True) for turn in range(8)]
+    assert min(delays_s[5:]) >= 7.5
+    stopped = ConnectionLost("stops", CloseCode.GOING_AWAY)
+    assert reconnection.next_delay_s(stopped, 300.0, accepted=True) == 0.0

@@ -485,9 +485,13 @@ def test_a_server_that_leaves_right_after_the_handshake_is_a_loss(resets):
 
 @pytest.mark.parametrize(
     ("failure", "code"),
-    [(asyncio.CancelledError, CloseCode.GOING_AWAY), (RuntimeError, CloseCode.INTERNAL_ERROR)],
+    [
+        (asyncio.CancelledError, CloseCode.GOING_AWAY),
+        (RuntimeError, CloseCode.INTERNAL_ERROR),
+        (GeneratorExit, CloseCode.NORMAL),  # who iterates has enough
+    ],
 )
-def test_what_ends_this_end_is_not_told_as_a_normal_end(failure, code):
+def test_why_this_end_leaves_is_told(failure, code):
     heard: list[int] = []
 
     async def listen(link: Link) -> None:
