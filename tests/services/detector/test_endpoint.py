@@ -329,6 +329,26 @@ async def test_of_a_live_camera_only_the_newest_frame_is_detected(start_detector
 
 
 @pytest.mark.parametrize("live", [True, False])
+async def test_what_a_lost_connection_leaves_unanswered_is_told_of_a_live_camera(
+    start_detector, hello, encode, held, live
+):
+    """A file's frames are sent again."""
+    messages: list[dict] = []
+    async with start_detector() as running:
+        subscription = await subscribed(running, running.url, messages, types="gap,stream")
+        hold = held(running)
+        async with linked(running.url) as link:
+            await greet(link, hello(live=live))
+            await link.send(encode(0))
+            await asyncio.wait_for(hold.entered.wait(), LIVENESS_S)
+            link.abort()
+            await until(lambda: states(messages)[-1:] == [("lost", 1)])
+    await subscription
+    gaps = [told["reasons"] for told in messages if told["type"] == "gap"]
+    assert gaps == [{"network/connection_lost": 1}] * live
+
+
+@pytest.mark.parametrize("live", [True, False])
 async def test_a_frame_that_is_too_old_is_not_detected(start_detector, hello, stamped, live):
     async with start_detector(max_age_s=5) as running, linked(running.url) as link:
         await greet(link, hello(live=live))
