@@ -76,7 +76,7 @@ fuzz: $(VENV)/.ok
 
 # One at a time, as it measures how long each takes; tells which bounds are not kept.
 faults: $(VENV)/.ok
-	FAULTS_TABLE=docs/results/faults.md $(BIN)/python -m pytest tests/faults -m "patient or not patient" $(TEST_ARGS)
+	FAULTS_TABLE=docs/results/faults.md $(BIN)/python -m pytest tests/faults tests/services/detector/test_stopped_detector.py -m "patient or not patient" $(TEST_ARGS)
 
 # Random faults for so long; beside it sessions and sources are lost and found so often.
 RECONNECTS ?= 1000

@@ -23,7 +23,7 @@ STOPPED_S = 30.0
 START_S = 400.0  # a program that imports torch on a busy machine
 
 
-@pytest.mark.slow
+@pytest.mark.patient
 @pytest.mark.timeout(900)
 async def test_frames_that_came_meanwhile_are_stale(weights, agreed, make_hello):
     command = ("detector", "--port", "0", "--model", str(weights), "--max-age-s", "5")
