@@ -30,6 +30,8 @@ LOST = ("lost", "network/connection_lost", "unknown")
 PACKET = "direction=up,kind=binary"
 ANSWER = "direction=down,kind=text"
 CORRUPT = ("detector/corrupt",)
+# A camera that replaces its own connection between two frames loses none.
+REPLACED = (*LOST, "connected")
 MISSING = ("detector/missing_reference", "detector/reference_mismatch")
 
 
@@ -51,9 +53,9 @@ FAULTS = [
         "outage of 3 s", ("reset:duration=3",), 2.0, "whoever connects gets a reset", LOST, lasts_s=3.0
     ),
     LinkFault("half-open, the camera not told", ("half-open:side=client",), 5.0, "", LOST, strikes=1),
-    LinkFault("half-open, the detector not told", ("half-open:side=server",), 1.0, "", LOST, strikes=1),
+    LinkFault("half-open, the detector not told", ("half-open:side=server",), 1.0, "", REPLACED, strikes=1),
     LinkFault(
-        "half-open, nobody told", ("half-open",), 5.0, "as if a router had forgotten it", LOST, strikes=1
+        "half-open, nobody told", ("half-open",), 5.0, "as if a router had forgotten it", REPLACED, strikes=1
     ),
     LinkFault(
         "black hole of 2 s",
