@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 from services.detector.settings import DetectorSettings
@@ -29,12 +30,14 @@ async def local_detector(config: DetectorSettings) -> AsyncIterator[str]:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(config, theirs), name="splitcast-detector", daemon=True)
-    # A terminal sends Ctrl-C to both processes; this one decides. Ignored from the child's first moment on.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal sends Ctrl-C to both processes; this one decides. The child inherits that it is held back, from its
+    # first moment on; here it comes afterwards, and is not lost.
+    resource_tracker.ensure_running()  # as it starts it would let the signal through
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
     theirs.close()
     try:
         try:
