@@ -5,7 +5,7 @@ import json
 import numpy as np
 import supervision
 
-from services.commands.watch import readable
+from services.commands.message_lines import readable
 from services.detector.detections_json import DetectionMessage
 from stream.detections import Detections
 
@@ -70,5 +70,5 @@ def test_no_tracker_id_is_invented():
 
 
 def test_a_person_can_read_it():
-    assert readable(make_message(FOUND)).endswith("door #7  1 dog, 1 person  (50 ms)")
-    assert "nothing" in readable(make_message(NOTHING))
+    assert readable(json.dumps(make_message(FOUND))).endswith("door #4711  1 dog, 1 person  (50 ms)")
+    assert "nothing" in readable(json.dumps(make_message(NOTHING)))
