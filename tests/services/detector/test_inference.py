@@ -9,6 +9,7 @@ import pytest
 
 from services.detector.inference import Inference
 from services.detector.settings import DetectorSettings
+from stream.detections import Detections
 from stream.errors import MissingWeights, UnknownSplitPoint
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
@@ -50,10 +51,12 @@ async def test_frames_of_several_cameras_wait_for_each_other(inference, model):
         inference.prepare(split)
         tensors[split] = Head(model, split, SIZE)(image)
     assert inference.queue_length == 0
-    frames = [
-        asyncio.ensure_future(inference.detect(split, tensors[split], LETTERBOX, StageClock(0)))
-        for split in ("4.m", "9", "4.m", "9")
-    ]
+
+    async def in_turn(split: str) -> Detections:
+        async with inference.turn():
+            return await inference.detect(split, tensors[split], LETTERBOX, StageClock(0))
+
+    frames = [asyncio.ensure_future(in_turn(split)) for split in ("4.m", "9", "4.m", "9")]
     await asyncio.sleep(0)  # all have begun, none has been answered
     assert inference.queue_length == 4
     first, *others = await asyncio.gather(*frames)
