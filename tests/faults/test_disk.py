@@ -11,12 +11,13 @@ from tests.faults.harness import MOVING, detecting, rig
 from tests.services.waiting import until
 
 
-async def test_a_camera_that_can_keep_nothing_takes_its_stream_back(monkeypatch):
+async def test_a_camera_that_can_keep_nothing_takes_its_stream_back(monkeypatch, tmp_path):
     """Simulated: no file takes a byte. Its detector still holds the dead connection that it replaces."""
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # where no earlier camera has kept anything
     monkeypatch.setattr(os, "pwrite", full)
     with capture_logs() as logs:
         async with (
