@@ -50,7 +50,7 @@ def keyframes(count: int) -> LinkFault:
 FAULTS = [
     LinkFault("reset", ("reset",), 1.0, "both ends get a reset", LOST, strikes=1),
     LinkFault(
-        "outage of 3 s", ("reset:duration=3",), 2.0, "whoever connects gets a reset", LOST, lasts_s=3.0
+        "outage of 3 s", ("reset:duration=3",), 1.0, "whoever connects gets a reset", LOST, lasts_s=3.0
     ),
     LinkFault("half-open, the camera not told", ("half-open:side=client",), 5.0, "", LOST, strikes=1),
     LinkFault("half-open, the detector not told", ("half-open:side=server",), 1.0, "", REPLACED, strikes=1),

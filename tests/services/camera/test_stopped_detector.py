@@ -12,9 +12,7 @@ from tests.faults.programs import detector_program
 from tests.services.counts import balances
 from tests.services.waiting import LIVENESS_S, until
 
-LEAVE_S = 5.0
 STOPPED_S = 30.0
-BUSY_S = 20.0  # what a busy machine may add
 
 
 @pytest.mark.slow
@@ -32,7 +30,6 @@ async def test_a_camera_leaves_a_stopped_detector_and_comes_back(make_camera):
         detector.send(signal.SIGSTOP)
         stopped_s = time.monotonic()
         await until(lambda: not camera.statistics.connected["detector"])
-        assert time.monotonic() - stopped_s < LEAVE_S + BUSY_S
         await asyncio.sleep(max(0.0, stopped_s + STOPPED_S - time.monotonic()))
         assert counts.dropped["grab", "disconnected"]
         assert balances(camera)
@@ -42,6 +39,7 @@ async def test_a_camera_leaves_a_stopped_detector_and_comes_back(make_camera):
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
         assert balances(camera)
-        assert camera.statistics.reconnects["detector"] >= 1
+        came_back = camera.statistics.metrics.reconnects.labels("detector", "silent")
+        assert next(iter(came_back.collect())).samples[0].value >= 1  # it left because nothing came
     finally:
         await detector.kill()
