@@ -379,14 +379,19 @@ def test_demo_that_is_stopped_before_its_camera_has_detected_nothing(weights):
 @contextmanager
 def demo_in_a_terminal(*arguments: str | Path):
     """The demo until it is stopped, in a process group of its own as a shell gives it one."""
-    process = subprocess.Popen(
-        [*COMMAND, "demo", "--seconds", "0", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
+    # A suite that runs in the background ignores Ctrl-C, and what it starts would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, "demo", "--seconds", "0", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         yield process
     finally:

@@ -1,0 +1,36 @@
+"""A detector in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.context import SpawnProcess
+
+import pytest
+
+from services.commands.loopback import local_detector
+from services.detector.settings import DetectorSettings
+
+
+class StartedHere(Exception):
+    """The moment at which a real process would have been started."""
+
+
+async def test_ctrl_c_while_the_detector_starts_comes_afterwards(monkeypatch):
+    """The new process does not hear it, and this one has to."""
+    heard = []
+
+    def start(_process: SpawnProcess) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not heard
+        raise StartedHere
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    before = signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
+    try:
+        with pytest.raises(StartedHere):
+            async with local_detector(DetectorSettings.load({"port": 0})):
+                pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT]
