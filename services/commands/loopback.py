@@ -31,7 +31,7 @@ async def local_detector(config: DetectorSettings) -> AsyncIterator[str]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(config, theirs), name="splitcast-detector", daemon=True)
     # A terminal sends Ctrl-C to both processes; this one decides. The child inherits that it is held back, from its
-    # first moment on; here it comes afterwards, and is not lost.
+    # first moment on; here it is not lost: it comes afterwards, or by another thread.
     resource_tracker.ensure_running()  # as it starts it would let the signal through
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -16,13 +16,12 @@ class StartedHere(Exception):
     """The moment at which a real process would have been started."""
 
 
-async def test_ctrl_c_while_the_detector_starts_comes_afterwards(monkeypatch):
+async def test_ctrl_c_while_the_detector_starts_is_not_lost(monkeypatch):
     """The new process does not hear it, and this one has to."""
     heard = []
 
     def start(_process: SpawnProcess) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        assert not heard
         raise StartedHere
 
     monkeypatch.setattr(SpawnProcess, "start", start)
