@@ -40,7 +40,7 @@ Bytes: TypeAlias = NDArray[np.uint8]
 _PACKAGE = Path(__file__).parent
 
 
-def kernel(signature: object, **options: bool) -> Callable[[Kernel], Kernel]:
+def kernel(signature: object, **options: bool | str) -> Callable[[Kernel], Kernel]:
     """A function for Python, compiled for one signature."""
 
     def compiled(function: Kernel) -> Kernel:

@@ -14,7 +14,7 @@ from tests.paths import ROOT, SHARED
 
 # Kernels compile when their module is imported, and are cached beside it.
 COMPILE = """
-import importlib, pkgutil, codec
+import importlib, pkgutil, codec, stream.network.boxes
 for module in pkgutil.walk_packages(codec.__path__, "codec."):
     importlib.import_module(module.name)
 """

@@ -45,7 +45,7 @@ TABLE = {
     ),
     "stream.__init__": Rule(ours={"codec", "stream"}),
     "stream.network": Rule(
-        ours={"codec", "stream/"}, others=TORCH | {"numpy", "tqdm"}, reach={"asyncio", "aiohttp"}
+        ours={"codec", "stream/"}, others=TORCH | {"numpy", "numba", "tqdm"}, reach={"asyncio", "aiohttp"}
     ),
     "stream.session": Rule(ours={"codec", "stream/"}, others={"pydantic"}, reach=CLOCK_AND_SOCKETS | TORCH),
     "stream.rate": Rule(ours=set(), reach=CLOCK_AND_SOCKETS | TORCH),

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -22,12 +21,11 @@ from stream.network.checkpoint import Checkpoint, read_checkpoint
 from stream.network.cut import canvas_stride, strides
 from stream.network.file_kind import is_safetensors
 from stream.network.graph import Graph
+from stream.network.levels import Family
 from stream.network.names import MODELS
 from stream.network.pickle_reader import PickledObject
 from stream.network.safetensors_file import read_safe_checkpoint
 from stream.network.trial import check_detects
-
-Family: TypeAlias = Literal["yolov5", "yolov5u"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
