@@ -9,13 +9,14 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench study fuzz faults soak train-demo screenshot clean
+.PHONY: help demo test lint format bench load study fuzz faults soak train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
 	@echo "make test    run the test suite (COVERAGE=1: and tell which lines no test runs)"
 	@echo "make lint    ruff, ruff format --check, mypy --strict, oxlint for the page"
 	@echo "make bench   time the codec, its share of the network, and zlib and zstd beside it"
+	@echo "make load    how many streams a detector holds here, and what each frame costs it"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
 	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
 	@echo "make faults  do every fault to a camera, a detector and a consumer, and write what came of it"
@@ -60,6 +61,12 @@ format: $(VENV)/.ok
 
 bench: $(VENV)/.ok
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+
+# On a quiet machine: it writes what it measured beside what others measured.
+LOAD_ARGS ?=
+
+load: $(VENV)/.ok
+	$(BIN)/splitcast bench load --streams 1,2,4,8,16,32 --out docs/results/load.json --table docs/results/load.md $(LOAD_ARGS)
 
 STUDY_OUT  ?= study
 STUDY_ARGS ?= --quick

@@ -22,6 +22,7 @@ _FIXED = struct.Struct(">4sBBBBIIQHHB")
 _EXTENT = struct.Struct(">H")
 _LENGTH = struct.Struct(">I")
 _CRC = struct.Struct(">I")
+_STAMP, _STAMP_AT = struct.Struct(">IQ"), 12  # sequence and captured_ns, and where in _FIXED they begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,14 @@ class PacketHeader:
         if header.packet_bytes != packet_bytes:
             raise CorruptPacket(f"the parts add up to {header.packet_bytes} bytes, not {packet_bytes}")
         return header
+
+
+def restamped(packet: bytes, sequence: int, captured_ns: int) -> bytes:
+    """A whole packet with another number and time, and the checksum to them: one that was recorded is sent again."""
+    data = bytearray(packet)
+    _STAMP.pack_into(data, _STAMP_AT, sequence, captured_ns)
+    _CRC.pack_into(data, len(data) - _CRC.size, zlib.crc32(memoryview(data)[: -_CRC.size]))
+    return bytes(data)
 
 
 class _Reader:

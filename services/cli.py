@@ -116,14 +116,19 @@ COMMANDS = {
         "decode packets of an .spc file into an .npz file",
     ),
     "bench pipeline": Command(
-        "services.commands.settings:BenchPipelineSettings",
-        "services.commands.bench:run_bench_pipeline",
+        "services.bench.settings:BenchPipelineSettings",
+        "services.bench.pipeline:run_bench_pipeline",
         "frames/s of camera and detector over loopback against the bare loop model(frame)",
+    ),
+    "bench load": Command(
+        "services.bench.settings:BenchLoadSettings",
+        "services.bench.load:run_bench_load",
+        "what a detector holds of many simulated cameras, and what each frame costs it",
     ),
 }
 GROUPS = {
     "profile": "calibration profiles of the feature codec",
-    "bench": "measure the pipeline on this machine",
+    "bench": "measure camera and detector on this machine",
 }
 
 

@@ -92,6 +92,7 @@ TABLE = {
         never={"asyncio"},
     ),
     "services.commands": Rule(ours={"codec", "stream", "services"}, others=LIVE | OFFLINE),
+    "services.bench": Rule(ours={"codec", "stream", "services"}, others=LIVE | OFFLINE),
 }
 
 

@@ -18,7 +18,6 @@ from services.settings import (
     PathSetting,
     PathText,
     SizeText,
-    SplitSettings,
 )
 
 _TYPE = "(detections|stream|gap)"
@@ -91,13 +90,3 @@ class ProfileShowSettings(CommandSettings):
     profile: CliPositionalArg[PathText] = Field(
         title="FILE|HASH", description="a profile's file, or the hash of one that is bundled"
     )
-
-
-class BenchPipelineSettings(SplitSettings):
-    """Settings of `splitcast bench pipeline`."""
-
-    source: PathText = Field(description="video file")
-    codec: CodecText = Field(DEFAULT_CODEC, description="codec")
-    frames: Count = Field(150, description="frames a round")
-    rounds: Count = Field(5, description="rounds")
-    record: PathSetting | None = Field(None, alias="json", title="OUT", description="write the record there")

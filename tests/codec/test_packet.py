@@ -26,6 +26,7 @@ from codec.packet import (
     declared_packet_bytes,
     open_packet,
     read_packets,
+    restamped,
 )
 from codec.spec import parse_codec
 from tests.codec.samples import LAYOUT, STAMP, features
@@ -307,3 +308,12 @@ class TestReadPackets:
         assert list(read_packets(path, len(PACKET))) == [PACKET]
         with pytest.raises(CorruptPacket, match="the limit is"):
             list(read_packets(path, len(PACKET) - 1))
+
+
+def test_a_packet_that_is_sent_again_has_another_stamp_and_nothing_else():
+    sequence, captured_ns = 2**32 - 1, 2**64 - 1
+    again = open_packet(restamped(PACKET, sequence, captured_ns))
+    before = open_packet(PACKET)
+    assert (again.header.sequence, again.header.captured_ns) == (sequence, captured_ns)
+    assert again.sections == before.sections
+    assert restamped(restamped(PACKET, 5, 6), before.header.sequence, before.header.captured_ns) == PACKET

@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from services.bench.settings import BenchPipelineSettings
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.commands.loopback import local_detector
-from services.commands.settings import BenchPipelineSettings
 from services.detector.settings import DetectorSettings
 from services.evaluation.images import folder_images
 from services.loading import LoadedModel, load_network

@@ -1,0 +1,1 @@
+"""Measures the live services on this machine."""

@@ -1,0 +1,76 @@
+"""Settings of `splitcast bench`. Light, so that `--help` is there at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from services.settings import (
+    DEFAULT_CODEC,
+    CodecText,
+    Count,
+    PathSetting,
+    PathText,
+    Seconds,
+    SplitSettings,
+    require_folder_of,
+    websocket_url,
+)
+
+MAX_STREAMS = 1024
+
+
+def counts_text(text: str) -> str:
+    for word in text.split(","):
+        if not word.strip().isdecimal() or not 1 <= int(word) <= MAX_STREAMS:
+            raise ValueError(
+                f"must be numbers of streams, 1 to {MAX_STREAMS}, separated by commas: 8, or 1,2,4"
+            )
+    return text
+
+
+class BenchPipelineSettings(SplitSettings):
+    """Settings of `splitcast bench pipeline`."""
+
+    source: PathText = Field(description="video file")
+    codec: CodecText = Field(DEFAULT_CODEC, description="codec")
+    frames: Count = Field(150, description="frames a round")
+    rounds: Count = Field(5, description="rounds")
+    record: PathSetting | None = Field(None, alias="json", title="OUT", description="write the record there")
+
+
+class BenchLoadSettings(SplitSettings):
+    """Settings of `splitcast bench load`."""
+
+    streams: Annotated[str, AfterValidator(counts_text)] = Field(
+        "8", title="N,...", description="simulated cameras; several numbers, one after the other: 1,2,4,8"
+    )
+    fps: Annotated[float, Field(gt=0, le=1000)] = Field(5.0, description="frames a second of each camera")
+    seconds: Seconds = Field(20.0, description="how long each number of streams is measured")
+    warm_up_s: Annotated[float, Field(ge=0, le=3600)] = Field(3.0, description="seconds before, not counted")
+    detector: Annotated[str, AfterValidator(websocket_url)] | None = Field(
+        None,
+        title="URL",
+        description="ws://host:8765 of one that runs, with the same network (default: one is started for each number)",
+    )
+    model: PathText = Field("demo", description="network by name or path; demo: the embedded one")
+    source: PathText = Field(
+        "demo", description="what the packets are recorded from: a video, a folder of images, or demo"
+    )
+    codec: CodecText = Field(DEFAULT_CODEC, description="codec")
+    frames: Count = Field(60, description="packets recorded, and then sent in a circle")
+    window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unanswered frames of a camera")
+    tolerance: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.02, title="SHARE", description="a stream is held that loses no more than this share of its frames"
+    )
+    out: PathSetting | None = Field(None, title="OUT", description="write the record there, as JSON")
+    table: PathSetting | None = Field(None, title="OUT", description="write the table there, as Markdown")
+
+    @property
+    def stream_counts(self) -> tuple[int, ...]:
+        return tuple(map(int, self.streams.split(",")))
+
+    def check_machine(self) -> None:
+        require_folder_of(self.out, "--out")
+        require_folder_of(self.table, "--table")

@@ -1,0 +1,1 @@
+"""What measures the live services."""
