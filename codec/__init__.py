@@ -1,7 +1,8 @@
 """Feature codecs: float32 arrays in, bytes out. Imports numpy, numba and the standard library only.
 
-A name is loaded when it is first used: kernels compile when they are imported, or are read from numba's cache for more
-than a second, which a program that only catches an error or reads a packet's header need not wait for.
+A name is loaded when it is first used, and kernels with the first encoder or decoder: they compile when they are
+imported, or are read from numba's cache for more than a second, which a program that only catches an error, reads a
+packet's header or checks a codec's name need not wait for.
 
     >>> import numpy as np
     >>> from codec import Stamp, TensorSpec, parse_codec

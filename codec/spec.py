@@ -1,9 +1,10 @@
-"""Codecs by name: `rle:bits=3,temporal=true`."""
+"""Codecs by name: `rle:bits=3,temporal=true`. No kernel is loaded until there is an encoder or a decoder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 from codec.errors import BadCodecSpec, UnknownProfile, UnsupportedPacket
@@ -98,6 +99,12 @@ def codec_of_packet(header: PacketHeader) -> Codec:
     raise UnsupportedPacket(
         "codec id", " or ".join(str(codec.codec_id) for codec in CODECS), str(header.codec_id)
     )
+
+
+def load_decoders() -> None:
+    """Import every codec's decoder and with it kernels: for seconds, which else the first `decoder` of each takes."""
+    for module in ("codec.rle.decoder", "codec.feature.decoder"):
+        import_module(module)
 
 
 def _defaults(codec: type[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Least and greatest coefficient of a tensor, and with them whether all are finite."""
+"""Least and greatest coefficient of a tensor, as they travel."""
 
 from __future__ import annotations
 
@@ -6,32 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-import numpy as np
-from numba import int32
-from numba.types import Array, UniTuple
-from numpy.typing import NDArray
-
-from codec.errors import CorruptPacket, NonFiniteTensor
-from codec.jit import kernel
-from codec.layout import FloatArray
-
-_GREATEST_FINITE_KEY = 0x7F7FFFFF
-
-
-@kernel(UniTuple(int32, 2)(Array(int32, 1, "C", readonly=True)))
-def order_range(patterns: NDArray[np.int32]) -> tuple[int, int]:
-    """Least and greatest coefficient of float32 bit patterns, as order keys.
-
-    Integers that sort like the floats: this compiles to vector instructions, which a comparison that must
-    mind NaN does not, and it shows NaN and infinities as keys beyond those of the finite numbers.
-    """
-    least = np.int32(2**31 - 1)
-    greatest = np.int32(-(2**31))
-    for i in range(patterns.size):
-        key = patterns[i] ^ ((patterns[i] >> np.int32(31)) & np.int32(2**31 - 1))
-        least = min(least, key)
-        greatest = max(greatest, key)
-    return int(least), int(greatest)
+from codec.errors import CorruptPacket
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +17,6 @@ class ValueRange:
     maximum: float
 
     WIRE: ClassVar = struct.Struct(">ff")
-
-    @classmethod
-    def of(cls, coefficients: FloatArray, name: str) -> Self:
-        """Range of a contiguous float32 array, one axis; -0.0 is less than 0.0.
-
-        Raises NonFiniteTensor of `name` if a coefficient is NaN or infinite.
-        """
-        least, greatest = order_range(coefficients.view(np.int32))
-        if least < ~_GREATEST_FINITE_KEY or greatest > _GREATEST_FINITE_KEY:
-            raise NonFiniteTensor(name)
-        return cls(_float_of_key(least), _float_of_key(greatest))
 
     @classmethod
     def parse(cls, data: memoryview) -> Self:
@@ -66,9 +30,3 @@ class ValueRange:
     def pack(self) -> bytes:
         """Minimum and maximum as 4-byte floats."""
         return self.WIRE.pack(self.minimum, self.maximum)
-
-
-def _float_of_key(key: int) -> float:
-    pattern = key if key >= 0 else key ^ 0x7FFFFFFF
-    (value,) = struct.unpack("=f", struct.pack("=i", pattern))
-    return float(value)

@@ -1,4 +1,7 @@
-"""What settings of several commands share: their types, a network's flags, a service's environment and file."""
+"""What settings of several commands share: their types, a network's flags, a service's environment and file.
+
+Light, as `--help` waits for it: what checks a codec loads numpy, and is imported when there is one.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,10 @@ import structlog
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_settings import SettingsConfigDict
 
-from codec.errors import BadCodecSpec
-from codec.spec import parse_codec
 from services.command_settings import CommandSettings, GivenValue
 from services.errors import SettingsError
 from services.logs import LogSettings
-from stream.letterbox import parse_size
+from stream.canvas import parse_size
 from stream.network.names import DEFAULT_SPLIT
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,9 @@ def expanded_path(path: Path) -> Path:
 
 
 def codec_text(text: str) -> str:
+    from codec.errors import BadCodecSpec
+    from codec.spec import parse_codec
+
     try:
         return str(parse_codec(text))
     except BadCodecSpec as error:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 from codec.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from stream.canvas import canvas_for
     from stream.detections import Detections
     from stream.errors import (
         CheckpointError,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
         WrongTensors,
     )
     from stream.frame import Frame
-    from stream.letterbox import Letterbox, canvas_for
+    from stream.letterbox import Letterbox
     from stream.network.cut import live_set, split_points
     from stream.network.download import find_weights
     from stream.network.model import Model, load_model
@@ -107,11 +108,12 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "stream.canvas": "canvas_for",
         "stream.detections": "Detections",
         "stream.errors": "CheckpointError ConnectionLost InvalidMessage InvalidSize SessionError SourceError "
         "StreamError UnknownSplitPoint WeightsError WrongTensors",
         "stream.frame": "Frame",
-        "stream.letterbox": "Letterbox canvas_for",
+        "stream.letterbox": "Letterbox",
         "stream.network.cut": "live_set split_points",
         "stream.network.download": "find_weights",
         "stream.network.model": "Model load_model",

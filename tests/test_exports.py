@@ -66,8 +66,9 @@ def test_a_door_loads_nothing(door, name):
     [
         ("codec", "CodecError", {"numba", "numpy"}),
         ("codec", "PacketHeader", {"numba"}),
-        ("stream", "CameraSession", {"torch", "cv2", "asyncio", "aiohttp"}),
-        ("stream", "open_source", {"torch", "aiohttp"}),
+        ("codec", "parse_codec", {"numba"}),
+        ("stream", "CameraSession", {"torch", "cv2", "asyncio", "aiohttp", "numba"}),
+        ("stream", "open_source", {"torch", "aiohttp", "numba"}),
         ("stream", "Head", {"aiohttp"}),
         ("stream", "SourceError", {"torch", "cv2", "asyncio", "pydantic"}),
     ],

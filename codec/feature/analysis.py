@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.extremes import order_range
 from codec.feature import motion, transform
 from codec.feature.group import Group
 from codec.feature.profile import GroupProfile
@@ -14,7 +15,6 @@ from codec.feature.step_prediction import StepPredictor
 from codec.feature.transform import STEPS, rounding
 from codec.feature.uncalibrated import channel_ranges, profile_of
 from codec.layout import FloatArray, TensorSpec
-from codec.value_range import order_range
 
 BIT_COST = 0.1  # of a vector, in steps of absolute difference
 SKIP_THRESHOLD = (

@@ -31,7 +31,8 @@ from codec.feature.profile import (
     grouped,
     stack,
 )
-from codec.feature.step_prediction import MEASURES, StepNetwork, measure
+from codec.feature.step_network import MEASURES, StepNetwork
+from codec.feature.step_prediction import measure
 from codec.layout import FloatArray, Layout, TensorSpec
 
 MIN_SAMPLES = 16

@@ -1,18 +1,23 @@
-"""The feature codec: sensitivity-shaped transform coding with closed-loop prediction (docs/bitstream.md)."""
+"""The feature codec: sensitivity-shaped transform coding with closed-loop prediction (docs/bitstream.md).
+
+What it is told, and not how it codes: encoders and decoders are imported when the first is made, and with them kernels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from codec.errors import UnsupportedPacket
 from codec.feature.bundled import BUNDLED
-from codec.feature.decoder import FeatureDecoder
-from codec.feature.encoder import FeatureEncoder
 from codec.feature.parameters import PARAMETER_BYTES, Parameters
 from codec.feature.profile import Profile
 from codec.layout import Layout
 from codec.spec_text import format_spec
+
+if TYPE_CHECKING:
+    from codec.feature.decoder import FeatureDecoder
+    from codec.feature.encoder import FeatureEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,12 @@ class Feature(Parameters):
 
     def encoder(self, layout: Layout) -> FeatureEncoder:
         """A new encoder. Raises BadLayout, or ProfileMismatch if the profile is for other tensors."""
+        from codec.feature.encoder import FeatureEncoder
+
         return FeatureEncoder(self, layout)
 
     def decoder(self, layout: Layout) -> FeatureDecoder:
         """A new decoder. Raises as `encoder` does."""
+        from codec.feature.decoder import FeatureDecoder
+
         return FeatureDecoder(self, layout)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.feature import transform
+from codec.feature.alphabets import SYMBOLS, cumulative_shares
 from codec.feature.contexts import (
     ALPHABETS,
     BLOCK,
@@ -30,7 +31,6 @@ from codec.feature.contexts import (
     default_distributions,
 )
 from codec.feature.profile import MAX_WEIGHT, GroupProfile
-from codec.feature.range_coder import SYMBOLS, cumulative_shares
 from codec.feature.step_prediction import StepPredictor
 from codec.layout import FloatArray
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from codec.extremes import range_of
 from codec.feature.analysis import FrameAnalysis
 from codec.feature.blocks import encode_blocks
 from codec.feature.group import groups_of, reference_checksum
@@ -16,7 +17,6 @@ from codec.feature.transform import COARSEST, FINEST
 from codec.interface import EncodedFrame, KeyframeReason, in_layout_order
 from codec.layout import FloatArray, Layout
 from codec.packet import Stamp, next_sequence
-from codec.value_range import ValueRange
 
 KEYFRAME_FINER = 6
 """Keyframes are as much finer than differences: what they leave out, no difference brings back for free."""
@@ -58,7 +58,7 @@ class FeatureEncoder:
         reference, self._sequence = self._sequence, None
         ordered = dict(zip(self._layout, in_layout_order(tensors, self._layout), strict=True))
         for spec, coefficients in ordered.items():
-            ValueRange.of(coefficients, spec.name)
+            range_of(coefficients, spec.name)
         for analysis in self._analyses:
             analysis.stack(ordered)
         reason = self._why_keyframe(reference, stamp)

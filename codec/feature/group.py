@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from codec.feature import motion, transform
+from codec.feature.alphabets import SYMBOLS
 from codec.feature.blocks import FrameBlocks
 from codec.feature.contexts import ALPHABETS, CONTEXTS
 from codec.feature.levels import FrameLevels, LevelContexts, workspace_for
 from codec.feature.parameters import whole_blocks
 from codec.feature.profile import GroupProfile, Profile, channels_of, grouped, plane
-from codec.feature.range_coder import SYMBOLS
 from codec.feature.transform import STEPS, block_steps
 from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout, TensorSpec

@@ -12,6 +12,7 @@ from numba.types import Array
 from numba.types import NamedTuple as NamedTupleType
 from numpy.typing import NDArray
 
+from codec.feature.alphabets import SYMBOLS
 from codec.feature.contexts import (
     BLOCK,
     END,
@@ -19,6 +20,8 @@ from codec.feature.contexts import (
     LAST,
     OTHER,
     PLANE,
+)
+from codec.feature.expectation import (
     Signs,
     classify_levels,
     expected_block,
@@ -26,7 +29,6 @@ from codec.feature.contexts import (
     sign_context,
 )
 from codec.feature.range_coder import (
-    SYMBOLS,
     Coder,
     Distributions,
     Probabilities,

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import ProfileError, ProfileMismatch
+from codec.feature.alphabets import LEAST_SHARE, SYMBOLS
 from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
-from codec.feature.range_coder import LEAST_SHARE, SYMBOLS
-from codec.feature.step_prediction import StepNetwork
+from codec.feature.step_network import StepNetwork
 from codec.layout import FloatArray, Layout, TensorSpec
 
 MAGIC = b"SPCP"

@@ -15,6 +15,7 @@ from numba import int64, uint8, uint64, void
 from numba.types import Array
 from numpy.typing import NDArray
 
+from codec.feature.alphabets import LEAST_SHARE, SYMBOLS
 from codec.jit import Bytes, Int, inlined, kernel
 
 Probabilities: TypeAlias = NDArray[
@@ -27,10 +28,8 @@ Word: TypeAlias = np.uint64
 Writing: TypeAlias = tuple[Word, Word, np.int64]  # low, size and position
 Reading: TypeAlias = tuple[Bit, Word, Word, np.int64]  # a bit, code, size and position
 
-SYMBOLS = 16  # of an alphabet
 MAX_PREFIX = 14  # of the Exp-Golomb code of what no symbol stands for
 
-LEAST_SHARE = 8  # of a symbol, in 1/32768
 _TARGETS = np.array(
     [
         [i * LEAST_SHARE + (32768 - SYMBOLS * LEAST_SHARE if i > symbol else 0) for i in range(SYMBOLS)]
@@ -312,12 +311,3 @@ def start_decoder(data: Bytes, coder: Coder) -> None:
     coder[0] = (_next_word(data, np.int64(0)) << np.uint64(32)) | _next_word(data, np.int64(4))
     coder[1] = np.uint64(2**64 - 1)
     coder[2] = 8
-
-
-def cumulative_shares(counts: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Share of all smaller symbols, for each symbol of each row, in 1/32768: no symbol has less than LEAST_SHARE."""
-    shares = (counts + 1e-9) / (counts + 1e-9).sum(1, keepdims=True)
-    starts = np.cumsum(shares, 1) - shares
-    bounds = np.floor(starts * (32768 - SYMBOLS * LEAST_SHARE)) + np.arange(SYMBOLS) * LEAST_SHARE
-    rounded: NDArray[np.uint16] = bounds.astype(np.uint16)
-    return rounded

@@ -7,20 +7,15 @@ around it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import numpy as np
 from numba import float32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
 from codec.feature.contexts import MAX_CHANGE
+from codec.feature.step_network import MEASURES, MIXED, StepNetwork
 from codec.jit import kernel
 from codec.layout import FloatArray
-
-MEASURES = 3  # of each component in a block: mean, magnitude of the mean, standard deviation
-MIXED = 32  # planes that the measures are mixed to
-HIDDEN = 16  # planes of each convolution
 
 
 @kernel(
@@ -78,61 +73,6 @@ def gather_neighbors(planes: FloatArray, neighbors: FloatArray) -> None:
                 right[first + across - 1] = line[across - 1]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StepNetwork:
-    """Weights of the network that predicts each block's log sensitivity, less its mean.
-
-    Measures are mixed to planes, rectified, convolved twice with 3x3 filters and rectifiers, and summed; two more
-    mixtures are added as they are, one of the block itself and one of the mean of the block and its neighbors. Edges
-    are continued outside.
-    """
-
-    mix: FloatArray  # (34, 3 K)
-    mix_bias: FloatArray  # (34,)
-    first: FloatArray  # (16, 32, 3, 3)
-    first_bias: FloatArray  # (16,)
-    second: FloatArray  # (16, 16, 3, 3)
-    second_bias: FloatArray  # (16,)
-    output: FloatArray  # (16,)
-
-    @staticmethod
-    def shapes(components: int) -> dict[str, tuple[int, ...]]:
-        """Shape of each array, by name."""
-        return {
-            "mix": (MIXED + 2, MEASURES * components),
-            "mix_bias": (MIXED + 2,),
-            "first": (HIDDEN, MIXED, 3, 3),
-            "first_bias": (HIDDEN,),
-            "second": (HIDDEN, HIDDEN, 3, 3),
-            "second_bias": (HIDDEN,),
-            "output": (HIDDEN,),
-        }
-
-    @classmethod
-    def flat(cls, components: int) -> StepNetwork:
-        """The network for which all blocks are the same."""
-        return cls(**{name: np.zeros(shape, np.float32) for name, shape in cls.shapes(components).items()})
-
-    def scaled(self, scale: float) -> StepNetwork:
-        """The same predictions from measures `scale` times as large."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        return StepNetwork(**arrays | {"mix": (self.mix / scale).astype(np.float32)})
-
-    def predict(self, measures: FloatArray, workspace: FloatArray) -> FloatArray:
-        """Log sensitivity (down, across) from measures (3 K, down, across), in `workspace_for` these blocks."""
-        _, *shape = measures.shape
-        mixed = self.mix @ measures.reshape(len(measures), -1)
-        mixed += self.mix_bias[:, None]
-        of_block, wide = mixed[MIXED].reshape(shape), mixed[MIXED + 1 :].reshape(1, *shape)
-        planes = np.maximum(mixed[:MIXED], 0, out=mixed[:MIXED]).reshape(MIXED, *shape)
-        planes = _convolved(planes, self.first, self.first_bias, workspace)
-        planes = _convolved(planes, self.second, self.second_bias, workspace)
-        predicted: FloatArray = np.tensordot(self.output, planes, 1) + of_block
-        gather_neighbors(wide, workspace[:1])
-        predicted += workspace[0].mean(0).reshape(shape)
-        return predicted
-
-
 class StepPredictor:
     """Each block's change of step, for planes of one size."""
 
@@ -149,11 +89,26 @@ class StepPredictor:
         """
         measure(planes, self._offset, self._measures, self._lines)
         with np.errstate(over="ignore", invalid="ignore"):  # finite frames may overflow: any step then serves
-            sensitivity = self._network.predict(self._by_place, self._workspace).reshape(-1)
+            sensitivity = predict_sensitivity(self._network, self._by_place, self._workspace).reshape(-1)
             # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
             changes = np.round(np.nan_to_num(sensitivity) * (-step_shaping / 2 * 4 / np.log(2)))
             np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
         return np.asarray(changes, np.int8)
+
+
+def predict_sensitivity(network: StepNetwork, measures: FloatArray, workspace: FloatArray) -> FloatArray:
+    """Log sensitivity (down, across) from measures (3 K, down, across), in `workspace_for` these blocks."""
+    _, *shape = measures.shape
+    mixed = network.mix @ measures.reshape(len(measures), -1)
+    mixed += network.mix_bias[:, None]
+    of_block, wide = mixed[MIXED].reshape(shape), mixed[MIXED + 1 :].reshape(1, *shape)
+    planes = np.maximum(mixed[:MIXED], 0, out=mixed[:MIXED]).reshape(MIXED, *shape)
+    planes = _convolved(planes, network.first, network.first_bias, workspace)
+    planes = _convolved(planes, network.second, network.second_bias, workspace)
+    predicted: FloatArray = np.tensordot(network.output, planes, 1) + of_block
+    gather_neighbors(wide, workspace[:1])
+    predicted += workspace[0].mean(0).reshape(shape)
+    return predicted
 
 
 def workspace_for(down: int, across: int) -> FloatArray:

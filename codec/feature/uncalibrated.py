@@ -14,7 +14,7 @@ from codec.feature.contexts import (
     default_probabilities,
 )
 from codec.feature.profile import GroupProfile
-from codec.feature.step_prediction import StepNetwork
+from codec.feature.step_network import StepNetwork
 from codec.layout import FloatArray
 
 Ranges = NDArray[np.float16]  # (2, C): least and greatest of each channel

@@ -9,8 +9,6 @@ from codec.layout import FloatArray
 from codec.rle.kernels import Levels
 from codec.value_range import ValueRange
 
-MIN_BITS, MAX_BITS = 2, 8
-
 
 def levels_per_unit(value_range: ValueRange, bits: int) -> float:
     """What a coefficient's distance from the minimum is multiplied by: 0 if all coefficients are equal.

@@ -13,19 +13,10 @@ from numpy.typing import NDArray
 from codec.errors import CorruptPacket
 from codec.layout import FloatArray
 from codec.rle import kernels
+from codec.rle.codewords import codeword_bytes
 from codec.rle.kernels import Levels
 
 Element = TypeVar("Element", np.uint8, np.float32)
-
-
-def coded_bounds(size: int, bits: int) -> tuple[int, int]:
-    """Least and most bytes that code `size` levels: runs only, and no run at all."""
-    return _codeword_bytes(-(-size // 2**bits), bits), _codeword_bytes(size, bits)
-
-
-def scratch_bytes(size: int, bits: int) -> int:
-    """Bytes that the encoding kernels may write: the last group of eight codewords is written whole."""
-    return coded_bounds(size, bits)[1] + bits + 1
 
 
 def decode_coefficients(payload: memoryview, bits: int, table: FloatArray, size: int) -> FloatArray:
@@ -48,10 +39,6 @@ def decode_levels(payload: memoryview, bits: int, size: int) -> Levels:
     return levels
 
 
-def _codeword_bytes(codewords: int, bits: int) -> int:
-    return (codewords * (bits + 1) + 7) // 8
-
-
 def _bytes(payload: memoryview) -> NDArray[np.uint8]:
     return np.frombuffer(payload, np.uint8)
 
@@ -63,7 +50,7 @@ def _of_codewords(table: NDArray[Element]) -> NDArray[Element]:
 def _check_end(payload: memoryview, bits: int, codewords: int) -> None:
     if codewords < 0:
         raise CorruptPacket("codewords do not add up to the tensor's size")
-    if len(payload) != _codeword_bytes(codewords, bits):
+    if len(payload) != codeword_bytes(codewords, bits):
         raise CorruptPacket("bytes follow the last codeword")
     padding_bits = 8 * len(payload) - codewords * (bits + 1)
     if payload[-1] & ((1 << padding_bits) - 1):

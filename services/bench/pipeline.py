@@ -24,7 +24,8 @@ from services.evaluation.images import folder_images
 from services.loading import LoadedModel, load_network
 from services.units import KB
 from stream.atomic_file import write_whole
-from stream.letterbox import Letterbox, canvas_for, parse_size
+from stream.canvas import canvas_for, parse_size
+from stream.letterbox import Letterbox
 from stream.network.nms import detect
 from stream.network.split import Unsplit
 from stream.sources.files import Image, read_video

@@ -25,8 +25,9 @@ from services.loading import choose_device, find_model
 from services.printable import printable
 from services.settings import require_folder_of
 from stream.atomic_file import write_whole
+from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError
-from stream.letterbox import PADDING, Letterbox, canvas_for, parse_size
+from stream.letterbox import PADDING, Letterbox
 from stream.network.model import Model
 
 

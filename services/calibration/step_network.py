@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from codec.feature.calibration import SensitivityExample
-from codec.feature.step_prediction import HIDDEN, MIXED, StepNetwork
+from codec.feature.step_network import HIDDEN, MIXED, StepNetwork
 from codec.layout import FloatArray
 
 UPDATES = 6000  # of the weights, one picture each; more fit the pictures, not the sensitivity

@@ -14,8 +14,9 @@ from services.camera.statistics import clock_now
 from services.loading import LoadedModel
 from services.metrics import VERSION
 from services.profiles import resolve
+from stream.canvas import canvas_for, parse_size
 from stream.frame import Frame
-from stream.letterbox import Letterbox, canvas_for, parse_size
+from stream.letterbox import Letterbox
 from stream.network.split import Head
 from stream.network.trial import warming_up
 from stream.rate.control import RateControl, Steps

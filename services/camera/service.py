@@ -18,10 +18,10 @@ from services.camera.statistics import CameraStatistics
 from services.camera.uplink import Feed, Uplink
 from services.errors import NothingDetected
 from services.loading import LoadedModel, load_network
+from stream.canvas import check_size, parse_size
 from stream.errors import ConnectionLost
 from stream.frame import Frame
 from stream.frame_counts import FrameCounts
-from stream.letterbox import check_size, parse_size
 from stream.sources.base import (
     CaptureOptions,
     DecodeErrors,

@@ -11,7 +11,7 @@ from codec.layout import raw_bytes
 from services.commands.settings import PointsSettings
 from services.loading import find_model
 from services.units import KB
-from stream.letterbox import check_size, parse_size
+from stream.canvas import check_size, parse_size
 from stream.network.cut import Point, canvas_stride, points, strides
 from stream.network.model import skeleton
 from stream.network.names import MODELS

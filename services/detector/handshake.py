@@ -15,7 +15,7 @@ from codec.feature.bundled import BUNDLED
 from codec.feature.profile import Profile
 from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
-from codec.spec import Codec
+from codec.spec import Codec, load_decoders
 from services.detector.inference import Inference
 from services.detector.profile_store import ProfileStore
 from services.detector.settings import DetectorSettings
@@ -65,7 +65,8 @@ class Handshake:
         self._profiles = ProfileStore(BUNDLED)  # touched on the worker's thread only
 
     async def load(self) -> None:
-        """Read the operator's profile, if there is one. Raises SettingsError or ProfileError."""
+        """Load the codecs, and read the operator's profile, if there is one. Raises SettingsError or ProfileError."""
+        await self._worker.run(load_decoders)
         if self._settings.profile:
             await self._worker.run(self._keep_profile, self._settings.profile)
 

@@ -13,9 +13,10 @@ import numpy as np
 from codec.layout import FloatArray, Layout
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, load_network
+from stream.canvas import canvas_for
 from stream.detections import Detections
 from stream.latency import StageClock
-from stream.letterbox import Letterbox, canvas_for
+from stream.letterbox import Letterbox
 from stream.network.cut import layout
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.nms import detect

@@ -39,8 +39,9 @@ from services.profiles import read_profile
 from services.settings import require_folder_of
 from services.units import KB
 from stream.atomic_file import write_whole
+from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError, UnknownSplitPoint
-from stream.letterbox import Letterbox, canvas_for, parse_size
+from stream.letterbox import Letterbox
 from stream.network.cut import split_points
 from stream.network.model import Model
 from stream.network.names import DEFAULT_SPLIT

@@ -10,8 +10,9 @@ from typing import Literal
 
 from services.evaluation.images import ImageFiles, folder_images
 from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
+from stream.canvas import canvas_for
 from stream.detections import Detections
-from stream.letterbox import Letterbox, canvas_for
+from stream.letterbox import Letterbox
 from stream.sources.files import Image, open_video, read_video
 from stream.sources.virtual_camera import VirtualCamera
 

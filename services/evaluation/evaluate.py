@@ -32,10 +32,10 @@ from services.loading import choose_device, find_model
 from services.profiles import resolve
 from services.settings import require_folder_of
 from stream.atomic_file import write_whole
+from stream.canvas import parse_size
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
-from stream.letterbox import parse_size
 from stream.network.model import Model
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.split import Head, Tail, Unsplit

@@ -16,9 +16,10 @@ from services.evaluation.runs import scorable_detections
 from services.evaluation.scores import Scores
 from services.study.dataset import PictureSet
 from services.study.subject import SplitSample, Tensors
+from stream.canvas import check_size
 from stream.detections import Detections
 from stream.errors import SourceError
-from stream.letterbox import Letterbox, check_size
+from stream.letterbox import Letterbox
 from stream.network.model import Model
 from stream.network.split import Head, Tail, picture_tensor
 

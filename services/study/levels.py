@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.extremes import range_of
 from codec.rle import kernels
+from codec.rle.codewords import scratch_bytes
 from codec.rle.kernels import Levels
 from codec.rle.quantize import levels_per_unit
-from codec.rle.runlength import scratch_bytes
 from codec.value_range import ValueRange
 from services.study.subject import Tensors
 
@@ -31,7 +32,7 @@ def levels_of(tensors: Tensors, bits: int) -> dict[str, Levels]:
     levels = {}
     for name, tensor in tensors.items():
         coefficients = tensor.reshape(-1)
-        value_range = ValueRange.of(coefficients, name)
+        value_range = range_of(coefficients, name)
         flat = np.empty(coefficients.size, np.uint8)
         kernels.quantize(coefficients, value_range.minimum, levels_per_unit(value_range, bits), flat)
         levels[name] = flat.reshape(tensor.shape)

@@ -26,7 +26,7 @@ from services.study.settings import StudySettings
 from services.study.study import Experiment, Study
 from services.study.subject import Subject
 from stream.atomic_file import write_whole
-from stream.letterbox import parse_size
+from stream.canvas import parse_size
 
 RECORDS, REPORT, FIGURES = "records.jsonl", "report.html", "figures"
 QUICK_IMAGES, CLIP_FRAMES = 16, 60

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from services.evaluation.agreement import PrecisionMeter
 from services.evaluation.dataset import read_images
 from services.training.pictures import CLASSES, demo_boxes
+from stream.canvas import canvas_for
 from stream.detections import Detections
-from stream.letterbox import Letterbox, canvas_for
+from stream.letterbox import Letterbox
 from stream.network.download import find_weights
 from stream.network.model import Model, load_model
 from stream.network.names import DEMO

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec.layout import Layout, TensorSpec
+from stream.canvas import STRIDE
 from stream.errors import InvalidSize, UnknownSplitPoint
-from stream.letterbox import STRIDE
 from stream.network.graph import INPUT, Graph, Node
 
 _PROBE = 256  # side of a picture that every level divides, to measure strides on

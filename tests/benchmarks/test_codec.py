@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import zstandard
 
+from codec.extremes import range_of
 from codec.layout import TensorSpec
 from codec.packet import Stamp
 from codec.rle import kernels
@@ -63,7 +64,7 @@ class General:
 
     def encode(self, tensor):
         flat = tensor.reshape(-1)
-        value_range = ValueRange.of(flat, "4.m")
+        value_range = range_of(flat, "4.m")
         kernels.quantize(flat, value_range.minimum, levels_per_unit(value_range, self._bits), self._levels)
         return value_range.pack() + self._compress(self._levels)
 

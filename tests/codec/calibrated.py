@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from codec.feature.alphabets import SYMBOLS, cumulative_shares
 from codec.feature.codec import Feature
 from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
 from codec.feature.profile import GroupProfile, Profile, grouped, plane
-from codec.feature.range_coder import SYMBOLS, cumulative_shares
-from codec.feature.step_prediction import StepNetwork
+from codec.feature.step_network import StepNetwork
 from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -128,3 +130,24 @@ def test_the_step_range_holds_every_quality():
     finest, coarsest = parse_codec("feature").step_range
     for quality in range(1, 11):
         assert finest <= parse_codec(f"feature:quality={quality}").encoder(LAYOUT).step <= coarsest
+
+
+LIST_KERNELS = "print(*(name for name in sys.modules if name == 'numba' or name.startswith('codec.')))"
+
+
+def loaded_after(statement):
+    program = f"import sys; {statement}; {LIST_KERNELS}"
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return set(ran.stdout.split())
+
+
+def test_what_a_codec_is_needs_no_kernel():
+    use = "codec = spec.parse_codec('feature:quality=7'); layout = (TensorSpec('4.m', (8, 4, 4)),)"
+    use += "; codec.packet_format(layout); spec.parse_codec('rle').packet_format(layout)"
+    assert "numba" not in loaded_after(f"from codec import spec; from codec.layout import TensorSpec; {use}")
+
+
+def test_once_decoders_are_loaded_none_loads_any_more():
+    load = "from codec import spec; from codec.layout import TensorSpec; spec.load_decoders()"
+    use = "[codec().decoder((TensorSpec('4.m', (8, 4, 4)),)) for codec in spec.CODECS]"
+    assert loaded_after(load) == loaded_after(f"{load}; {use}") >= {"numba"}

@@ -7,7 +7,8 @@ from itertools import islice
 
 import pytest
 
-from stream.letterbox import Letterbox, canvas_for
+from stream.canvas import canvas_for
+from stream.letterbox import Letterbox
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Unsplit

@@ -12,7 +12,7 @@ from codec.feature import calibration, transform
 from codec.feature.calibration import CalibrationSample, calibrate
 from codec.feature.codec import Feature
 from codec.feature.profile import Profile
-from codec.feature.step_prediction import StepNetwork
+from codec.feature.step_network import StepNetwork
 from codec.layout import TensorSpec
 from codec.packet import Stamp
 

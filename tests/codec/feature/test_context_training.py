@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from codec.feature.alphabets import SYMBOLS
 from codec.feature.context_training import QuantizedPicture, count_contexts
 from codec.feature.contexts import ALPHABETS, BLOCK, CONTEXTS, END, FIRST, LAST, PLANE, SIGN, STEP
-from codec.feature.range_coder import SYMBOLS
 from codec.feature.transform import STEPS, block_steps
 from tests.codec import reference_feature as reference
 from tests.codec.feature.coded_frames import Frame, write

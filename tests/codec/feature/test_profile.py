@@ -27,7 +27,7 @@ from codec.feature.profile import (
     plane,
     stack,
 )
-from codec.feature.step_prediction import StepNetwork
+from codec.feature.step_network import StepNetwork
 from codec.feature.uncalibrated import profile_of
 from codec.layout import TensorSpec
 from tests.codec import reference_feature as reference

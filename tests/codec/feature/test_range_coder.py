@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec.feature.alphabets import LEAST_SHARE, SYMBOLS, cumulative_shares
 from codec.feature.contexts import default_distributions
-from codec.feature.range_coder import LEAST_SHARE, SYMBOLS, cumulative_shares
 from tests.codec import reference_feature as reference
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codec.feature.contexts import MAX_CHANGE
-from codec.feature.step_prediction import HIDDEN, MIXED, StepNetwork, StepPredictor, measure, workspace_for
+from codec.feature.step_network import HIDDEN, MIXED, StepNetwork
+from codec.feature.step_prediction import StepPredictor, measure, predict_sensitivity, workspace_for
 from tests.codec.calibrated import make_network
 
 DOWN, ACROSS, COMPONENTS = 2, 3, 4
@@ -68,7 +69,7 @@ def slow_network(network, measures):
 
 def predict(network, measures):
     """The network on measures (3 K, down, across)."""
-    return network.predict(measures, workspace_for(*measures.shape[1:]))
+    return predict_sensitivity(network, measures, workspace_for(*measures.shape[1:]))
 
 
 def test_the_network_is_its_definition():

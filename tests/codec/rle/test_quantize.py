@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from codec.extremes import range_of
 from codec.rle import kernels
 from codec.rle.quantize import level_values, levels_per_unit
-from codec.value_range import ValueRange
 from tests.codec import reference_rle as reference
 
 GREATEST = float(np.finfo(np.float32).max)
@@ -22,7 +22,7 @@ TENSORS = arrays(np.float32, st.integers(1, 70), elements=FINITE)
 
 
 def quantize(x, bits):
-    value_range = ValueRange.of(x, "x")
+    value_range = range_of(x, "x")
     levels = np.empty(x.size, np.uint8)
     kernels.quantize(x, value_range.minimum, levels_per_unit(value_range, bits), levels)
     return value_range, levels

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from codec.errors import CorruptPacket
 from codec.rle import kernels, runlength
+from codec.rle.codewords import coded_bounds, scratch_bytes
 from tests.codec import reference_rle as reference
 
 
 def encode(levels, bits):
-    out = np.full(runlength.scratch_bytes(len(levels), bits), 0xAA, np.uint8)
+    out = np.full(scratch_bytes(len(levels), bits), 0xAA, np.uint8)
     return out[
         : kernels.encode_levels(np.array(levels, np.uint8), bits, out, kernels.workspace()[1])
     ].tobytes()
@@ -68,7 +69,7 @@ def test_chunks_leave_no_seam(bits, share_of_zeros):
 @pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 255, 256, 257, 1000])
 def test_bounds_are_reached_and_not_passed(bits, size):
-    least, most = runlength.coded_bounds(size, bits)
+    least, most = coded_bounds(size, bits)
     assert len(encode([0] * size, bits)) == least
     assert len(encode([1] * size, bits)) == most
 

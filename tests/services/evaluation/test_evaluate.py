@@ -22,7 +22,8 @@ from services.evaluation.evaluate import evaluate, run_evaluate
 from services.evaluation.pixel_codecs import PixelCodec
 from services.evaluation.scores import EvaluationRecord
 from services.evaluation.settings import EvaluateSettings
-from stream.letterbox import STRIDE, Letterbox, canvas_for
+from stream.canvas import STRIDE, canvas_for
+from stream.letterbox import Letterbox
 from stream.network.model import load_model
 from stream.network.nms import detect
 from stream.network.split import Head, Unsplit

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
+from stream.canvas import canvas_for
 from stream.errors import BrokenNetwork, InvalidSize, UnreadableCheckpoint, UnsupportedLayer
-from stream.letterbox import Letterbox, canvas_for
+from stream.letterbox import Letterbox
 from stream.network.checkpoint import read_checkpoint
 from stream.network.cut import points
 from stream.network.model import load_model, random_model
