@@ -45,6 +45,10 @@ class Raw:
         bounds = tuple((spec.raw_bytes, spec.raw_bytes) for spec in layout)
         return PacketFormat(self.codec_id, b"", temporal=False, layout=layout, section_bounds=bounds)
 
+    @classmethod
+    def load(cls) -> None:
+        """Nothing to do: there are no kernels."""
+
     def encoder(self, layout: Layout) -> RawEncoder:
         return RawEncoder(self, layout)
 

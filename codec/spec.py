@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib import import_module
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 from codec.errors import BadCodecSpec, UnknownProfile, UnsupportedPacket
@@ -51,6 +50,10 @@ class Codec(Protocol):
 
     def packet_format(self, layout: Layout) -> PacketFormat:
         """The packets that this codec makes of a layout."""
+
+    @classmethod
+    def load(cls) -> None:
+        """Import encoder and decoder, and with them kernels, which takes seconds: once a process, before the first."""
 
     def encoder(self, layout: Layout) -> Encoder:
         """A new encoder, whose first packet is a keyframe.
@@ -99,12 +102,6 @@ def codec_of_packet(header: PacketHeader) -> Codec:
     raise UnsupportedPacket(
         "codec id", " or ".join(str(codec.codec_id) for codec in CODECS), str(header.codec_id)
     )
-
-
-def load_decoders() -> None:
-    """Import every codec's decoder and with it kernels: for seconds, which else the first `decoder` of each takes."""
-    for module in ("codec.rle.decoder", "codec.feature.decoder"):
-        import_module(module)
 
 
 def _defaults(codec: type[Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ What it is told, and not how it codes: encoders and decoders are imported when t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Self
 
 from codec.errors import UnsupportedPacket
@@ -52,6 +53,12 @@ class Feature(Parameters):
             if profile_hash.startswith(parameters.hex()):
                 return cls(profile=profile)
         raise UnsupportedPacket("calibration profile", "one that comes with this software", parameters.hex())
+
+    @classmethod
+    def load(cls) -> None:
+        """Import encoder and decoder, and with them kernels, which takes seconds: once a process, before the first."""
+        for module in ("codec.feature.encoder", "codec.feature.decoder"):
+            import_module(module)
 
     def encoder(self, layout: Layout) -> FeatureEncoder:
         """A new encoder. Raises BadLayout, or ProfileMismatch if the profile is for other tensors."""

@@ -6,6 +6,7 @@ What it is told, and not how it codes: encoders and decoders are imported when t
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 from codec.errors import BadCodecSpec, UnsupportedPacket
@@ -67,6 +68,12 @@ class Rle:
             layout,
             tuple((range_bytes + least, range_bytes + most) for least, most in bounds),
         )
+
+    @classmethod
+    def load(cls) -> None:
+        """Import encoder and decoder, and with them kernels, which takes seconds: once a process, before the first."""
+        for module in ("codec.rle.encoder", "codec.rle.decoder"):
+            import_module(module)
 
     def encoder(self, layout: Layout) -> RleEncoder | TemporalRleEncoder:
         from codec.rle.encoder import RleEncoder, TemporalRleEncoder

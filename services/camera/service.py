@@ -95,7 +95,7 @@ class Camera:
         if config.preview:
             log.warning("pixels leave this camera: about once a second a small picture is sent (--preview)")
         try:
-            loading = asyncio.ensure_future(self._worker.run(load_network, config))
+            loading = asyncio.ensure_future(self._worker.run(_load, config))
             await run_with_background(_until_over(loading), self._drain_on_stop(loading))
             if loading.cancelled():
                 return
@@ -278,6 +278,12 @@ class Camera:
         if self.statistics.connected["detector"]:
             await asyncio.wait([running], timeout=self.config.drain_s)
         running.cancel()
+
+
+def _load(config: CameraSettings) -> LoadedModel:
+    """The network, and the codec's kernels: all that takes long and needs no picture."""
+    config.parsed_codec.load()
+    return load_network(config)
 
 
 async def _until_over(running: asyncio.Future[Any]) -> None:

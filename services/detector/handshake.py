@@ -15,7 +15,7 @@ from codec.feature.bundled import BUNDLED
 from codec.feature.profile import Profile
 from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
-from codec.spec import Codec, load_decoders
+from codec.spec import CODECS, Codec
 from services.detector.inference import Inference
 from services.detector.profile_store import ProfileStore
 from services.detector.settings import DetectorSettings
@@ -66,7 +66,8 @@ class Handshake:
 
     async def load(self) -> None:
         """Load the codecs, and read the operator's profile, if there is one. Raises SettingsError or ProfileError."""
-        await self._worker.run(load_decoders)
+        for codec in CODECS:
+            await self._worker.run(codec.load)
         if self._settings.profile:
             await self._worker.run(self._keep_profile, self._settings.profile)
 

@@ -147,7 +147,10 @@ def test_what_a_codec_is_needs_no_kernel():
     assert "numba" not in loaded_after(f"from codec import spec; from codec.layout import TensorSpec; {use}")
 
 
-def test_once_decoders_are_loaded_none_loads_any_more():
-    load = "from codec import spec; from codec.layout import TensorSpec; spec.load_decoders()"
-    use = "[codec().decoder((TensorSpec('4.m', (8, 4, 4)),)) for codec in spec.CODECS]"
+def test_once_codecs_are_loaded_none_loads_any_more():
+    load = (
+        "from codec import spec; from codec.layout import TensorSpec; [codec.load() for codec in spec.CODECS]"
+    )
+    use = "layout = (TensorSpec('4.m', (8, 4, 4)),); [(codec().encoder(layout), codec().decoder(layout))"
+    use += " for codec in (*spec.CODECS, lambda: spec.parse_codec('rle:temporal=true'))]"
     assert loaded_after(load) == loaded_after(f"{load}; {use}") >= {"numba"}
