@@ -14,9 +14,10 @@ from services.bench.settings import BenchLoadSettings
 from services.loading import LoadedModel
 from services.metrics import VERSION
 from services.profiles import resolve
+from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError
 from stream.frame import Frame
-from stream.letterbox import Letterbox, canvas_for, parse_size
+from stream.letterbox import Letterbox
 from stream.network.split import Head
 from stream.session.camera import tensor_shapes
 from stream.session.messages import REJECT_REASONS, Clock, Hello
