@@ -55,6 +55,7 @@ def test_holds_data_of_every_kind(wheel):
     for folder in (
         "codec/feature/profiles",
         "stream/network/bundled",
+        "stream/sources/photographs",
         "services/detector/page",
         "services/evaluation/templates",
         "services/study/templates",

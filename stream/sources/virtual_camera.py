@@ -3,13 +3,12 @@
     camera = VirtualCamera.parse("demo:scene=bus,fps=15,size=640x480,noise=2,seed=0")
     image = camera.render(0)
 
-The photographs are the two that the ultralytics package installs. Every frame is a function of the settings and
+The photographs are two of ultralytics, in `photographs/`. Every frame is a function of the settings and
 its number alone, so it can be made again, in any order.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from bisect import bisect
@@ -28,6 +27,8 @@ from codec.spec_text import format_spec, parse_spec
 from stream.errors import BadVirtualCamera, UnreadableImage
 from stream.redact import redact_url
 from stream.sources.files import Image, read_image
+
+FOLDER = Path(__file__).parent / "photographs"
 
 Range: TypeAlias = tuple[float, float]
 
@@ -267,15 +268,12 @@ class VirtualCamera:
 @cache
 def photograph(name: str) -> Image:
     """The photograph `bus` (810 x 1080) or `zidane` (1280 x 720), read only. Raises BadVirtualCamera without it."""
-    package = importlib.util.find_spec("ultralytics")  # found, not imported: that would bring torch
-    if package is None or package.origin is None:
-        raise BadVirtualCamera("the virtual camera shows photographs of the ultralytics package; install it")
-    path = Path(package.origin).parent / "assets" / f"{name}.jpg"
+    path = FOLDER / f"{name}.jpg"
     try:
         image = read_image(path)
     except UnreadableImage as error:
         raise BadVirtualCamera(
-            f"{path}, which the virtual camera shows, cannot be read; install ultralytics again"
+            f"{path}, which the virtual camera shows, cannot be read; install splitcast again"
         ) from error
     image.setflags(write=False)
     return image
