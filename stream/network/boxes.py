@@ -28,7 +28,7 @@ from stream.network.levels import BINS, Levels, Logits
 MAX_CANDIDATES = 3000
 """How many of a picture's candidates compete: more change no detection of a real picture."""
 
-_BLOCK = 16  # cells that are looked at together: a cache line of each channel
+_BLOCK = 32  # cells that are looked at together: what vector instructions take, and two cache lines of each channel
 _CLASS_OFFSET = 7680  # pixels
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -42,6 +42,13 @@ class _BoxCandidates(NamedTuple):
         np.int32
     ]  # (N,): anchor times cells of the level, plus cell, counted on from level to level
     class_id: NDArray[np.int32]  # (N,)
+
+
+class _BestClasses(NamedTuple):
+    """What a search works in: the most probable class so far of each cell of a block."""
+
+    logit: Floats  # (_BLOCK,)
+    class_id: NDArray[np.int32]  # (_BLOCK,)
 
 
 class _Search(NamedTuple):
@@ -59,6 +66,7 @@ class _Search(NamedTuple):
 _PLANES = Array(float32, 2, "C", readonly=True)  # (channels, cells)
 _FLOATS, _INTS = Array(float32, 1, "C"), Array(int32, 1, "C")
 _CANDIDATES = NamedTupleType((_FLOATS, _INTS, _INTS), _BoxCandidates)
+_BEST = NamedTupleType((_FLOATS, _INTS), _BestClasses)
 _SEARCH = NamedTupleType((int64, int64, boolean, boolean, Array(boolean, 1, "C"), float32, float32), _Search)
 
 
@@ -123,7 +131,7 @@ def _least_logit(conf: float) -> np.float32:
 
 
 def _search(planes: Sequence[Floats], search: _Search) -> _BoxCandidates:
-    best = np.empty(_BLOCK, np.float32)
+    lent = _BestClasses(np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32))
     room = sum(search.anchors * level.shape[1] for level in planes)
     while True:
         candidates = _BoxCandidates(
@@ -131,7 +139,7 @@ def _search(planes: Sequence[Floats], search: _Search) -> _BoxCandidates:
         )
         found = first = 0
         for level in planes:
-            found = _find(level, search, first, found, best, candidates)
+            found = _find(level, search, first, found, lent, candidates)
             first += search.anchors * level.shape[1]
         if found <= room:
             confidence, place, class_id = candidates
@@ -163,13 +171,26 @@ def _sigmoid(logit: np.float32) -> np.float32:
     return np.float32(1) / (np.float32(1) + np.float32(math.exp(-logit)))
 
 
-@kernel(int64(_PLANES, _SEARCH, int64, int64, _FLOATS, _CANDIDATES), error_model="numpy")
+@inlined
+def _append(
+    found: int, confidence: np.float32, place: int, class_id: int, search: _Search, candidates: _BoxCandidates
+) -> int:
+    if not (confidence > search.least and search.wanted[class_id]):
+        return found
+    if found < candidates.confidence.size:
+        candidates.confidence[found] = confidence
+        candidates.place[found] = place
+        candidates.class_id[found] = class_id
+    return found + 1
+
+
+@kernel(int64(_PLANES, _SEARCH, int64, int64, _BEST, _CANDIDATES), error_model="numpy")
 def _find(
-    planes: Floats, search: _Search, first: int, found: int, best: Floats, candidates: _BoxCandidates
+    planes: Floats, search: _Search, first: int, found: int, lent: _BestClasses, candidates: _BoxCandidates
 ) -> int:
     """Append a level's candidates, whose places count from `first`, to the `found` ones; returns how many there are.
 
-    What there is no room for is counted, but not written. `best` is lent: each cell's best class so far.
+    What there is no room for is counted, but not written.
     """
     cells = planes.shape[1]
     channels = planes.shape[0] // search.anchors
@@ -177,41 +198,38 @@ def _find(
     for anchor in range(search.anchors):
         objectness = anchor * channels + search.box_channels  # of YOLOv5; of YOLOv5u it is the first class
         first_class = objectness + np.int64(search.objectness)
-        last_class = (anchor + 1) * channels
-        for start in range(0, cells, best.size):
-            block = min(best.size, cells - start)
+        classes = (anchor + 1) * channels - first_class
+        for start in range(0, cells, lent.logit.size):
+            logit, class_id = lent.logit[: cells - start], lent.class_id[: cells - start]
+            block = slice(start, start + logit.size)
             if search.objectness:
                 promising = False
-                for i in range(block):
-                    promising |= planes[objectness, start + i] > least
+                for value in planes[objectness, block]:
+                    promising |= value > least
                 if not promising:
                     continue
-            for i in range(block):
-                best[i] = -np.inf
-            for c in range(first_class, last_class):
-                for i in range(block):
-                    logit = planes[c, start + i]
-                    best[i] = logit if logit > best[i] else best[i]  # noqa: FURB136 # no NaN
-            for i in range(block):
-                if not best[i] > least:
+            for i in range(logit.size):
+                logit[i], class_id[i] = -np.inf, 0
+            for c in range(classes):
+                row = planes[first_class + c, block]
+                for i in range(logit.size):
+                    better = row[i] > logit[i]  # which NaN never is
+                    logit[i] = row[i] if better else logit[i]
+                    class_id[i] = np.int32(c) if better else class_id[i]
+            for i in range(logit.size):
+                if not logit[i] > least:
                     continue
                 cell = start + i
+                place = first + anchor * cells + cell
                 certainty = _sigmoid(planes[objectness, cell]) if search.objectness else np.float32(1)
-                if not _sigmoid(best[i]) * certainty > search.least:
-                    continue
-                for c in range(first_class, last_class):
-                    logit = planes[c, cell]
-                    if not (logit > least and (search.multi_label or logit == best[i])):
-                        continue
-                    confidence = _sigmoid(logit) * certainty
-                    if confidence > search.least and search.wanted[c - first_class]:
-                        if found < candidates.confidence.size:
-                            candidates.confidence[found] = confidence
-                            candidates.place[found] = first + anchor * cells + cell
-                            candidates.class_id[found] = c - first_class
-                        found += 1
-                    if not search.multi_label:
-                        break
+                if search.multi_label:
+                    for c in range(classes):
+                        if planes[first_class + c, cell] > least:  # which most are not
+                            confidence = _sigmoid(planes[first_class + c, cell]) * certainty
+                            found = _append(found, confidence, place, c, search, candidates)
+                else:
+                    confidence = _sigmoid(logit[i]) * certainty
+                    found = _append(found, confidence, place, class_id[i], search, candidates)
     return found
 
 
