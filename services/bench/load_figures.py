@@ -1,9 +1,9 @@
-"""What a measurement under load says: from frames and samples to figures, and a table of them."""
+"""What a measurement under load says: from frames and samples to figures."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,39 +110,3 @@ def jains_index(shares: Sequence[float]) -> float:
 def streams_a_core(rows: Sequence[LoadFigures], fps: float, cores: int) -> float:
     """Streams at `fps` that a core serves: the most frames a second that were detected, shared out."""
     return max(row.detected_fps for row in rows) / fps / cores
-
-
-HEADERS = (
-    "streams",
-    "held",
-    "frames/s",
-    "drops",
-    "p50 ms",
-    "p95 ms",
-    "p99 ms",
-    "CPU ms",
-    "beside",
-    "cores",
-    "Jain",
-    "loop ms",
-    "MB each",
-)
-
-
-def cells(rows: Sequence[LoadFigures]) -> Iterator[tuple[str, ...]]:
-    """A row of the table for each number of streams, under HEADERS: CPU is a frame's, loop ms the p99."""
-    for row in rows:
-        dropped = sum(row.dropped.values()) / row.captured if row.captured else 0.0
-        yield (
-            f"{row.streams}",
-            f"{row.held}",
-            f"{row.detected_fps:.1f}",
-            f"{dropped:.0%}" if dropped >= 0.1 else f"{dropped:.1%}",
-            *(f"{row.latency_ms[p]:.0f}" if row.latency_ms else "" for p in ("p50", "p95", "p99")),
-            f"{row.cpu_ms:.1f}",
-            f"{row.beside_ms:.1f}",
-            f"{row.busy_cores:.2f}",
-            f"{row.fairness:.3f}",
-            f"{row.loop_delay_ms['p99']:.1f}",
-            f"{row.stream_mb:.1f}",
-        )

@@ -6,9 +6,7 @@ import pytest
 
 from services.bench.detector_sample import DetectorSample
 from services.bench.load_figures import (
-    HEADERS,
     BareCost,
-    cells,
     figures,
     jains_index,
     streams_a_core,
@@ -83,10 +81,3 @@ def test_fairness_is_jains_index():
 
 def test_streams_a_core_come_from_the_most_that_was_detected():
     assert streams_a_core([measured(frames(1)), measured(frames(1))], fps=5, cores=2) == 1
-
-
-def test_a_row_of_the_table_has_a_cell_under_every_header():
-    nothing = figures([[]], (END, END, END), BARE, seconds=1, generator_s=0, tolerance=0)
-    for row in cells([measured(frames(10, superseded=30)), nothing]):
-        assert len(row) == len(HEADERS)
-    assert next(cells([measured(frames(10, superseded=30))]))[3] == "75%"
