@@ -86,6 +86,7 @@ async def measure(
         )
         for number in range(streams)
     ]
+    await _come_and_go(settings, recorded, url)
     idle = await sample(url)
 
     async def watch() -> LoadFigures:
@@ -113,6 +114,22 @@ async def measure(
     )
 
 
+async def _come_and_go(settings: BenchLoadSettings, recorded: RecordedPackets, url: str) -> None:
+    """One stream for a while, so that memory that only the first one takes is nobody's share."""
+    camera = SimulatedCamera(
+        recorded, "warm-up", f"{0:032x}", window=settings.window, interval_s=1 / settings.fps
+    )
+    stopping = asyncio.Event()
+
+    async def leave_after_a_while() -> None:
+        await camera.welcomed.wait()
+        await asyncio.sleep(settings.warm_up_s)
+        stopping.set()
+        await camera.over.wait()
+
+    await run_with_background(leave_after_a_while(), camera.run(url, 0.0, stopping))
+
+
 @asynccontextmanager
 async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[str]:
     """The address of the detector that the settings name, or of one that is started for it."""
@@ -124,7 +141,7 @@ async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[
         "model": settings.model,
         "device": settings.device,
         "threads": settings.threads,
-        "max_streams": max(64, streams),
+        "max_streams": streams + 1,  # the one that comes first and goes,
         "log_level": "error",
     }
     async with local_detector(DetectorSettings.load(flags)) as url:

@@ -48,7 +48,9 @@ class BenchLoadSettings(SplitSettings):
     )
     fps: Annotated[float, Field(gt=0, le=1000)] = Field(5.0, description="frames a second of each camera")
     seconds: Seconds = Field(20.0, description="how long each number of streams is measured")
-    warm_up_s: Annotated[float, Field(ge=0, le=3600)] = Field(3.0, description="seconds before, not counted")
+    warm_up_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        3.0, description="seconds before that, with one stream and then with all"
+    )
     detector: Annotated[str, AfterValidator(websocket_url)] | None = Field(
         None,
         title="URL",
