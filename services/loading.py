@@ -12,7 +12,7 @@ from services.errors import SettingsError
 from services.printable import well_formed
 from services.settings import ServiceSettings
 from stream.network.download import find_weights
-from stream.network.model import Model, load_model
+from stream.torch_network.model import Model, load_model
 
 log = structlog.get_logger(__name__)
 

@@ -1,25 +1,26 @@
 """The split network, the session between its halves, and the sources of frames.
 
-A name is loaded when it is first used, so that a program without a network never waits for torch, and one without
-a camera never for OpenCV. Model code (torch) and socket code (asyncio) never meet in here; a program joins them:
+A name is loaded when it is first used, so that a program without a network never waits for an engine, and one without
+a camera never for OpenCV. Model code and socket code (asyncio) never meet in here; a program joins them:
 
     >>> import numpy as np
-    >>> from stream import Head, Letterbox, Tail, canvas_for, detect, find_weights, load_model
+    >>> from stream import Letterbox, canvas_for, detect, find_weights, open_network
     >>> image = np.full((360, 640, 3), 114, np.uint8)  # a frame: (H, W, 3), BGR
 
     The camera's half, on a canvas that the network can have:
 
-    >>> model = load_model(find_weights("demo"))
-    >>> letterbox = Letterbox((360, 640), canvas_for(320, 360, 640, model.stride))
-    >>> head = Head(model, "4.m", letterbox.canvas)
+    >>> network = open_network(find_weights("demo"))
+    >>> letterbox = Letterbox((360, 640), canvas_for(320, 360, 640, network.stride))
+    >>> head = network.head("4.m", letterbox.canvas)
     >>> tensors = head(letterbox.apply(image))
     >>> [(spec.name, spec.shape) for spec in head.layout]
     [('4.cv2', (32, 24, 40)), ('4.m', (32, 24, 40))]
 
     The detector's half, from the tensors that cross to boxes in the frame:
 
-    >>> tail = Tail(model, "4.m")
-    >>> detections = detect(tail(tensors), letterbox)
+    >>> tail = network.tail("4.m")
+    >>> (logits,) = tail([tensors])
+    >>> detections = detect(logits, network.levels, letterbox)
     >>> len(detections), detections.boxes.shape
     (0, (0, 4))
 
@@ -50,11 +51,9 @@ if TYPE_CHECKING:
     )
     from stream.frame import Frame
     from stream.letterbox import Letterbox
-    from stream.network.cut import live_set, split_points
+    from stream.network.boxes import detect
     from stream.network.download import find_weights
-    from stream.network.model import Model, load_model
-    from stream.network.nms import detect
-    from stream.network.split import Head, Tail, Unsplit
+    from stream.network.engine import Head, RunnableNetwork, Tail, open_network
     from stream.session.camera import CameraSession
     from stream.session.close_codes import CloseCode
     from stream.session.detector import DetectorSession
@@ -80,10 +79,10 @@ __all__ = [
     "KeyframeRequest",
     "Letterbox",
     "Link",
-    "Model",
     "Preview",
     "Reject",
     "Report",
+    "RunnableNetwork",
     "SessionError",
     "Source",
     "SourceError",
@@ -91,7 +90,6 @@ __all__ = [
     "StreamError",
     "Tail",
     "UnknownSplitPoint",
-    "Unsplit",
     "WeightsError",
     "Welcome",
     "WrongTensors",
@@ -99,10 +97,8 @@ __all__ = [
     "connect",
     "detect",
     "find_weights",
-    "live_set",
-    "load_model",
+    "open_network",
     "open_source",
-    "split_points",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -114,11 +110,9 @@ __getattr__, __dir__ = lazy_names(
         "StreamError UnknownSplitPoint WeightsError WrongTensors",
         "stream.frame": "Frame",
         "stream.letterbox": "Letterbox",
-        "stream.network.cut": "live_set split_points",
+        "stream.network.boxes": "detect",
         "stream.network.download": "find_weights",
-        "stream.network.model": "Model load_model",
-        "stream.network.nms": "detect",
-        "stream.network.split": "Head Tail Unsplit",
+        "stream.network.engine": "Head RunnableNetwork Tail open_network",
         "stream.session.camera": "CameraSession",
         "stream.session.close_codes": "CloseCode",
         "stream.session.detector": "DetectorSession",

@@ -10,8 +10,8 @@ from services.bench.recording import RecordedPackets
 from services.loading import LoadedModel
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
-from stream.network.nms import detect
-from stream.network.split import Tail
+from stream.torch_network.nms import detect
+from stream.torch_network.split import TorchTail
 
 LEAST_FRAMES = 60
 WARM_UP_FRAMES = 5
@@ -20,7 +20,7 @@ WARM_UP_FRAMES = 5
 def bare_cost(network: LoadedModel, recorded: RecordedPackets) -> BareCost:
     """CPU of one frame of the recorded packets, a mean as the detector's is. Nothing else may run in this process."""
     decoder = recorded.codec.decoder(recorded.layout)
-    tail = Tail(network.model, recorded.split)
+    tail = TorchTail(network.model, recorded.split)
     letterbox = Letterbox(recorded.frame_size, recorded.canvas)
     rounds = -(-(LEAST_FRAMES + WARM_UP_FRAMES) // len(recorded.packets))
     costs_ns = []

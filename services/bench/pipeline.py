@@ -26,9 +26,9 @@ from services.units import KB
 from stream.atomic_file import write_whole
 from stream.canvas import canvas_for, parse_size
 from stream.letterbox import Letterbox
-from stream.network.nms import detect
-from stream.network.split import Unsplit
 from stream.sources.files import Image, read_video
+from stream.torch_network.nms import detect
+from stream.torch_network.split import Unsplit
 
 
 async def bench_pipeline(settings: BenchPipelineSettings) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from stream.atomic_file import write_whole
 from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox
-from stream.network.model import Model
+from stream.torch_network.model import Model
 
 
 def run_calibrate(settings: CalibrateSettings) -> None:

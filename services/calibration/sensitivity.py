@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from codec.feature.calibration import CalibrationSample
-from stream.network.anchor_free_head import AnchorFreeDetect
-from stream.network.anchor_head import AnchorDetect
 from stream.network.cut import halves, live_set
-from stream.network.graph import INPUT, run
-from stream.network.model import Model
-from stream.network.split import picture_tensor
+from stream.network.graph import INPUT
+from stream.torch_network.anchor_free_head import AnchorFreeDetect
+from stream.torch_network.anchor_head import AnchorDetect
+from stream.torch_network.graph import run
+from stream.torch_network.model import Model
+from stream.torch_network.split import picture_tensor
 
 BOX_WEIGHT = 4.0
 """What a box that is off by its own size counts, against a probability that is off by one standard deviation."""

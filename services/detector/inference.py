@@ -19,10 +19,10 @@ from stream.latency import StageClock
 from stream.letterbox import Letterbox
 from stream.network.cut import layout
 from stream.network.names import DEFAULT_SPLIT
-from stream.network.nms import detect
-from stream.network.split import Tail
 from stream.network.trial import warming_up
 from stream.tasks.worker import Worker
+from stream.torch_network.nms import detect
+from stream.torch_network.split import TorchTail
 
 # One frame is worked on and one waits at the thread, so that it never idles; the others wait for their turn, and of
 # each live camera the newest one comes when it is.
@@ -42,7 +42,7 @@ class Inference:
         self._turns = asyncio.Semaphore(TURNS)  # handed out in the order in which they were asked for
         self._queue_length = 0
         self._network: LoadedModel | None = None
-        self._tails: dict[str, Tail] = {}
+        self._tails: dict[str, TorchTail] = {}
         self._layout = lru_cache(maxsize=256)(layout)
 
     @property
@@ -68,7 +68,7 @@ class Inference:
     def prepare(self, split: str) -> None:
         """Make the tail of a split point, once for all cameras that split there. Raises UnknownSplitPoint."""
         if split not in self._tails:
-            self._tails[split] = Tail(self.network.model, split)
+            self._tails[split] = TorchTail(self.network.model, split)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -98,7 +98,7 @@ class Inference:
         self._worker.close()
 
     def _detect(
-        self, tail: Tail, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
+        self, tail: TorchTail, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
     ) -> Detections:
         clock.lap("queue", time.monotonic_ns())
         prediction = tail(tensors)

@@ -43,10 +43,10 @@ from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError, UnknownSplitPoint
 from stream.letterbox import Letterbox
 from stream.network.cut import split_points
-from stream.network.model import Model
 from stream.network.names import DEFAULT_SPLIT
-from stream.network.split import picture_tensor
 from stream.sources.virtual import is_virtual
+from stream.torch_network.model import Model
+from stream.torch_network.split import picture_tensor
 
 
 def sentences(placements: Sequence[Placement], link: LinkModel, fps: float, measured_on: str) -> list[str]:

@@ -36,9 +36,9 @@ from stream.canvas import parse_size
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
-from stream.network.model import Model
 from stream.network.names import DEFAULT_SPLIT
-from stream.network.split import Head, Tail, Unsplit
+from stream.torch_network.model import Model
+from stream.torch_network.split import TorchHead, TorchTail, Unsplit
 
 
 def evaluate(
@@ -94,12 +94,12 @@ def _run_features(
 ) -> tuple[Scores, list[Detections]]:
     """Score every run; returns the unsplit network's scores, and what it is confident of in each picture."""
     ceiling, truths = Scores(), []
-    tail = Tail(model, split)
-    heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
+    tail = TorchTail(model, split)
+    heads: dict[tuple[int, int], TorchHead] = {}  # by canvas: images differ in shape
     for picture in pictures:
         letterbox = picture.letterbox
         if letterbox.canvas not in heads:
-            heads[letterbox.canvas] = Head(model, split, letterbox.canvas)
+            heads[letterbox.canvas] = TorchHead(model, split, letterbox.canvas)
         head = heads[letterbox.canvas]
         clock = StageClock(time.monotonic_ns())
         prediction = unsplit(picture.canvas).cpu()

@@ -11,13 +11,14 @@ import torch
 from codec.layout import raw_bytes
 from stream.latency import StageClock, StageDurations
 from stream.network.cut import layout, split_points
-from stream.network.graph import INPUT, Graph
-from stream.network.model import Model
+from stream.network.graph import INPUT
+from stream.torch_network.graph import ModuleGraph
+from stream.torch_network.model import Model
 
 ROUNDS = 5  # traversals of the network whose times count, after one to warm up
 
 
-def node_times_ms(graph: Graph, picture: torch.Tensor, rounds: int = ROUNDS) -> dict[str, float]:
+def node_times_ms(graph: ModuleGraph, picture: torch.Tensor, rounds: int = ROUNDS) -> dict[str, float]:
     """How long each node takes, in execution order: medians over traversals of the network."""
     durations = StageDurations()
     with torch.inference_mode():

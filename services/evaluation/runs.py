@@ -17,8 +17,8 @@ from services.evaluation.scores import Scores
 from stream.detections import Detections
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
-from stream.network.nms import detect
-from stream.network.split import Tail
+from stream.torch_network.nms import detect
+from stream.torch_network.split import TorchTail
 
 
 class FeatureRun:
@@ -31,7 +31,7 @@ class FeatureRun:
         self._ends: tuple[Encoder, Decoder] | None = None
 
     def predict(
-        self, tensors: Mapping[str, FloatArray], layout: Layout, frame: tuple[int, int], tail: Tail
+        self, tensors: Mapping[str, FloatArray], layout: Layout, frame: tuple[int, int], tail: TorchTail
     ) -> torch.Tensor:
         """Predictions from one frame's tensors after coding; `frame` is (H, W) of the picture in pixels.
 

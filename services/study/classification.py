@@ -11,8 +11,8 @@ import torch
 
 from services.study.dataset import PictureSet
 from services.study.subject import SplitSample, Tensors
-from stream.network.classifier import SIZE, Classifier
-from stream.network.split import Head, Tail
+from stream.torch_network.classifier import SIZE, Classifier
+from stream.torch_network.split import TorchHead, TorchTail
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Classification:
         """Raises UnknownSplitPoint."""
         self.name, self.weights, self.split = name, weights, split
         self.model, self.graph, self.device = model, model.graph, model.device
-        self._head, self._tail = Head(model, split, SIZE), Tail(model, split)
+        self._head, self._tail = TorchHead(model, split, SIZE), TorchTail(model, split)
 
     def samples(self, pictures: PictureSet, most: int | None = None) -> Iterator[SplitSample]:
         for image, label in islice(pictures.images(), most):

@@ -20,8 +20,8 @@ from stream.canvas import check_size
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.letterbox import Letterbox
-from stream.network.model import Model
-from stream.network.split import Head, Tail, picture_tensor
+from stream.torch_network.model import Model
+from stream.torch_network.split import TorchHead, TorchTail, picture_tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +43,8 @@ class Detection:
         check_size(size, model.stride)
         self.name, self.weights, self.split, self.size = name, weights, split, size
         self.model, self.graph, self.device = model, model.graph, model.device
-        self._tail = Tail(model, split)
-        self._heads: dict[tuple[int, int], Head] = {}  # by canvas: images differ in shape
+        self._tail = TorchTail(model, split)
+        self._heads: dict[tuple[int, int], TorchHead] = {}  # by canvas: images differ in shape
 
     def samples(self, pictures: PictureSet, most: int | None = None) -> Iterator[SplitSample]:
         if pictures.dataset is None:
@@ -55,7 +55,7 @@ class Detection:
         for view in islice(letterboxed(pictures.dataset, classes, self.size, self.model.stride), most):
             canvas = view.letterbox.canvas
             if canvas not in self._heads:
-                self._heads[canvas] = Head(self.model, self.split, canvas)
+                self._heads[canvas] = TorchHead(self.model, self.split, canvas)
             head = self._heads[canvas]
             tensors = head(view.canvas)
             picture = picture_tensor(view.canvas, self.model.device)

@@ -14,14 +14,14 @@ from services.study.detection import Detection
 from services.study.record import RANDOM
 from services.study.subject import Subject
 from stream.errors import DownloadFailed
-from stream.network.classifier import (
+from stream.network.names import DEFAULT_SPLIT, DEMO, MODELS, is_path
+from stream.torch_network.classifier import (
     CLASSIFIERS,
     find_classifier_weights,
     load_classifier,
     random_classifier,
 )
-from stream.network.model import random_model
-from stream.network.names import DEFAULT_SPLIT, DEMO, MODELS, is_path
+from stream.torch_network.model import random_model
 
 DEFAULT = ("yolov5n", "vgg16", "resnet50", "resnet152")
 

@@ -10,7 +10,7 @@ import torch
 
 from codec.layout import FloatArray, Layout
 from services.study.dataset import PictureSet
-from stream.network.graph import Graph
+from stream.torch_network.graph import ModuleGraph
 
 Tensors: TypeAlias = Mapping[str, FloatArray]  # that cross the split, (C, h, w) each
 
@@ -41,7 +41,7 @@ class Subject(Protocol):
     weights: str  # hash, or record.RANDOM
     split: str
     scores: tuple[str, ...]  # names of what its scorer gives; the first that is there is what counts
-    graph: Graph
+    graph: ModuleGraph
     device: torch.device
 
     def samples(self, pictures: PictureSet, most: int | None = None) -> Iterator[SplitSample]:

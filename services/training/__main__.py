@@ -27,12 +27,13 @@ from services.training.losses import (
     range_loss,
 )
 from services.training.pictures import CLASSES, COCO_IDS, Batch, Batches, clips, coco, photographs
-from stream.network.anchor_head import AnchorDetect
 from stream.network.download import BUNDLED_WEIGHTS
-from stream.network.graph import INPUT, Graph, Node, run
-from stream.network.model import Model, Trainable, load_model, trainable
+from stream.network.graph import INPUT
 from stream.network.names import DEMO, SAFETENSORS
 from stream.network.safetensors_file import read_safe_checkpoint, write_checkpoint
+from stream.torch_network.anchor_head import AnchorDetect
+from stream.torch_network.graph import ModuleGraph, ModuleNode, run
+from stream.torch_network.model import Model, Trainable, load_model, trainable
 
 # What each layer that is taught by itself reads. The teacher has the same layers; those left out only join others.
 BLOCKS = {
@@ -110,7 +111,8 @@ def train(settings: TrainSettings) -> None:
     student = trainable("yolov5n", CLASSES)
     initialize(student.modules, detection_head(student.graph), settings.seed)
     if settings.finish:
-        student.modules.load_state_dict(read_safe_checkpoint(settings.finish).state)
+        state = read_safe_checkpoint(settings.finish).state
+        student.modules.load_state_dict({name: torch.tensor(values) for name, values in state.items()})
     student.modules.train().to(memory_format=torch.channels_last)
     ends = [round(settings.steps * share) for share in accumulate(stage.share for stage in STAGES)]
     for stage, first, end in zip(STAGES, (0, *ends), ends, strict=False):
@@ -142,7 +144,8 @@ def train_stage(stage: Stage, student: Trainable, teacher: Teacher, batches: Bat
                 shown[name] = 0.98 * shown.get(name, value) + 0.02 * value
             progress.set_postfix({name: f"{mean:.3f}" for name, mean in shown.items()}, refresh=False)
             if step % EXPORT_EVERY == 0 or step == len(batches):
-                write_checkpoint(output, "yolov5n", CLASSES, average.state_dict())
+                state = {name: tensor.numpy() for name, tensor in average.state_dict().items()}
+                write_checkpoint(output, "yolov5n", CLASSES, state)
     student.modules.load_state_dict(average.state_dict())
 
 
@@ -189,7 +192,7 @@ def losses_together(student: Trainable, teacher: Teacher, batch: Batch) -> dict[
     }
 
 
-def detection_head(graph: Graph) -> AnchorDetect:
+def detection_head(graph: ModuleGraph) -> AnchorDetect:
     """The last layer."""
     head = graph.nodes[-1].module
     assert isinstance(head, AnchorDetect)
@@ -202,7 +205,7 @@ def as_input(images: torch.Tensor) -> torch.Tensor:
 
 
 @cache
-def block(graph: Graph, makes: str) -> tuple[Node, ...]:
+def block(graph: ModuleGraph, makes: str) -> tuple[ModuleNode, ...]:
     """The nodes of one of BLOCKS."""
     names = [node.name for node in graph.nodes]
     layers = list(BLOCKS)

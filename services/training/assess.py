@@ -18,10 +18,10 @@ from stream.canvas import canvas_for
 from stream.detections import Detections
 from stream.letterbox import Letterbox
 from stream.network.download import find_weights
-from stream.network.model import Model, load_model
 from stream.network.names import DEMO
-from stream.network.nms import detect
-from stream.network.split import Unsplit
+from stream.torch_network.model import Model, load_model
+from stream.torch_network.nms import detect
+from stream.torch_network.split import Unsplit
 
 LEAST_CONFIDENCE = 0.001  # as COCO's mAP is measured
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from ultralytics.utils.metrics import bbox_iou
 
-from stream.network.anchor_head import AnchorDetect
+from stream.torch_network.anchor_head import AnchorDetect
 
 USUAL_RANGE = 6.0  # of what crosses the default split in the official network, nearly always
 LARGEST_RATIO = 4.0  # of an object's side to an anchor's for the anchor to answer for it

@@ -21,11 +21,11 @@ from services.training.pictures import CLASSES, PHOTOGRAPHS
 from stream.detections import Detections
 from stream.letterbox import Letterbox
 from stream.network.download import find_weights
-from stream.network.model import Model, load_model
 from stream.network.names import DEFAULT_SPLIT, DEMO
-from stream.network.nms import detect
-from stream.network.split import Head, Tail
 from stream.sources.virtual_camera import SCENES, VirtualCamera
+from stream.torch_network.model import Model, load_model
+from stream.torch_network.nms import detect
+from stream.torch_network.split import TorchHead, TorchTail
 
 CLEARLY_VISIBLE = 0.5  # share of an object inside the frame from which on it has to be found
 HARDLY_VISIBLE = 0.05  # share below which finding it is as good as finding nothing
@@ -38,7 +38,7 @@ class SplitDetector:
 
     def __init__(self, network: Model, canvas: tuple[int, int] = (480, 640)) -> None:
         self.letterbox = Letterbox(canvas, canvas)
-        self.head, self.tail = Head(network, size=canvas), Tail(network)
+        self.head, self.tail = TorchHead(network, size=canvas), TorchTail(network)
         codec = resolve(parse_codec(DEFAULT_CODEC), network.weights_hash, DEFAULT_SPLIT)
         self.encoder, self.decoder = codec.encoder(self.head.layout), codec.decoder(self.head.layout)
         self.frames = 0

@@ -1,4 +1,4 @@
-"""Builds the layers of a YOLOv5 network from its description, out of a short list of known layers.
+"""The layers of a YOLOv5 network as data, from its description, out of a short list of known layers.
 
 The description comes from a checkpoint, so it is untrusted: its strings are compared, never evaluated, and its
 numbers are bounded before a layer is made.
@@ -12,10 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from torch import nn
-from ultralytics.nn.modules import C3, SPPF, Concat, Conv
-
 from stream.errors import UnreadableCheckpoint, UnsupportedLayer
+from stream.network.levels import BINS, Family
+from stream.network.operations import (
+    C3,
+    SPPF,
+    Activation,
+    Bottleneck,
+    Concat,
+    Conv,
+    Detect,
+    Operation,
+    Upsample,
+)
 
 # Making a layer takes a millisecond or more and a line of text asks for one, so they are few.
 _MAX_LAYERS = 64  # official networks have 25
@@ -25,6 +34,7 @@ _MAX_SOURCES = 8  # official networks concatenate 2 layers and detect on 3
 _MAX_ARGUMENTS = 8
 _MAX_ARGUMENT = 64  # kernel size, stride, padding, groups
 _MAX_CHANNELS = 4096  # official networks have at most 1280
+_MAX_OUTPUTS = 1 << 16  # channels of a level's logits; official networks have 255
 _MAX_VALUES = 256  # that all layers together put out per pixel of the picture; official networks at most 100
 _MIN_RESOLUTION = (
     1 / 128
@@ -73,12 +83,12 @@ _NECK = (
 class Layer:
     """One layer of the network and the layers whose outputs it reads; -1 is the picture."""
 
-    module: nn.Module
+    operation: Operation | C3
     sources: tuple[int, ...]
 
 
-DetectFactory: TypeAlias = Callable[[int, list[int]], nn.Module]
-"""Makes the last layer from the number of classes and the channels of each input."""
+ActivationOf: TypeAlias = Callable[[str], Activation]
+"""The activation of the convolution whose module has this path."""
 
 
 def description(scale: str, classes: int = 80) -> Mapping[str, object]:
@@ -93,8 +103,13 @@ def description(scale: str, classes: int = 80) -> Mapping[str, object]:
     }
 
 
-def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Layer]:
-    """The layers of a described network, with random weights, on torch's default device.
+def build_layers(
+    yaml: Mapping[str, object],
+    family: Family,
+    anchors_per_level: int = 3,
+    activation: ActivationOf = lambda path: Activation(),
+) -> list[Layer]:
+    """The layers of a described network.
 
     Raises UnsupportedLayer for anything but Conv, C3, SPPF, nn.Upsample, Concat and a final Detect, and
     UnreadableCheckpoint for a description that makes no sense.
@@ -106,7 +121,8 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
         raise UnreadableCheckpoint("the network's description lacks its layers or its number of classes")
     if yaml.get("ch", 3) != 3:
         raise UnsupportedLayer(f"input of {reprlib.repr(yaml['ch'])} channels", "pictures have 3")
-    builder = _Builder(multiples, lambda inputs: detect(classes, inputs))
+    detection = _Detection(family, classes, anchors_per_level)
+    builder = _Builder(multiples, detection, activation)
     for index, row in enumerate(rows):
         kind = builder.add(row, last=index == len(rows) - 1)
     if kind != "Detect":
@@ -114,22 +130,32 @@ def build_layers(yaml: Mapping[str, object], detect: DetectFactory) -> list[Laye
     return builder.layers
 
 
+@dataclass(frozen=True, slots=True)
+class _Detection:
+    """What the last layer predicts."""
+
+    family: Family
+    classes: int
+    anchors_per_level: int
+
+
 class _Builder:
-    """Makes one layer after the other, and bounds what all of them take together."""
+    """Describes one layer after the other, and bounds what all of them take together."""
 
     def __init__(
-        self, multiples: tuple[float, float, float], detect: Callable[[list[int]], nn.Module]
+        self, multiples: tuple[float, float, float], detection: _Detection, activation: ActivationOf
     ) -> None:
         self.layers: list[Layer] = []
         self._depth, self._width, self._max_channels = multiples
-        self._detect = detect
+        self._detection = detection
+        self._activation = activation
         self._channels: list[int] = []  # of each layer's output
         self._resolutions: list[float] = []  # of each layer's output, in cells per pixel along one side
         self._bottlenecks = 0
         self._values = 0.0  # of all layers' outputs, per pixel of the picture
 
     def add(self, row: object, last: bool) -> object:
-        """Make the layer that a row describes; returns its kind."""
+        """Describe the layer of a row; returns its kind."""
         index = len(self.layers)
         where = f"layer {index}"
         try:
@@ -144,51 +170,151 @@ class _Builder:
         repeats = _repeats(declared_repeats, self._depth, where)
         if kind == "Detect" and last:
             _sequence(arguments, _MAX_ARGUMENTS)
-            module, channels, shrinks = self._detect(inputs), 0, 1.0
+            operation: Operation | C3 = self._detect(f"model.{index}", inputs)
+            channels, shrinks = 0, 1.0
         else:
-            module, channels, shrinks = self._module(kind, arguments, inputs, repeats, where)
+            operation, channels, shrinks = self._operation(kind, arguments, inputs, repeats, index)
         resolution /= shrinks
         self._values += channels * resolution**2
         if self._values > _MAX_VALUES or resolution < _MIN_RESOLUTION:
             raise UnreadableCheckpoint(
                 f"the outputs up to {where} would be too large or too small for a detection network"
             )
-        self.layers.append(Layer(module, sources))
+        self.layers.append(Layer(operation, sources))
         self._channels.append(channels)
         self._resolutions.append(resolution)
         return kind
 
-    def _module(
-        self, kind: object, arguments: object, inputs: list[int], repeats: int, where: str
-    ) -> tuple[nn.Module, int, float]:
+    def _operation(
+        self, kind: object, arguments: object, inputs: list[int], repeats: int, index: int
+    ) -> tuple[Operation | C3, int, float]:
         """A layer, the channels of its output, and how many times smaller that is than the input along one side."""
+        where, path = f"layer {index}", f"model.{index}"
         match kind, _sequence(arguments, _MAX_ARGUMENTS):
             case "Conv", (int(c2), *rest) if len(rest) <= 4 and repeats == 1 and len(inputs) == 1:
-                channels = self._scaled(c2)
-                block = Conv(inputs[0], channels, *_small(rest, where))
-                return block, channels, _stride(block.conv, where)
+                conv = self._described_conv(path, inputs[0], self._scaled(c2), _small(rest, where), where)
+                return conv, conv.outputs, conv.stride
             case "C3", (int(c2), *rest) if len(rest) <= 2 and len(inputs) == 1:
                 self._bottlenecks += repeats
                 if self._bottlenecks > _MAX_BOTTLENECKS:
                     raise UnreadableCheckpoint(f"the network has more than {_MAX_BOTTLENECKS} bottlenecks")
+                shortcut, groups = _filled(_small(rest, where), (True, 1))
                 channels = self._scaled(c2)
-                return C3(inputs[0], channels, repeats, *_small(rest, where)), channels, 1
+                hidden = channels // 2
+                count = _groups(groups, hidden, hidden, where)
+                block = C3(
+                    self._conv(f"{path}.cv1", inputs[0], hidden),
+                    self._conv(f"{path}.cv2", inputs[0], hidden),
+                    self._conv(f"{path}.cv3", 2 * hidden, channels),
+                    tuple(
+                        self._bottleneck(f"{path}.m.{number}", hidden, bool(shortcut), count)
+                        for number in range(repeats)
+                    ),
+                )
+                return block, channels, 1
             case "SPPF", (int(c2), *rest) if len(rest) <= 1 and repeats == 1 and len(inputs) == 1:
                 channels = self._scaled(c2)
-                return SPPF(inputs[0], channels, *_small(rest, where)), channels, 1
+                (size,) = _filled(_small(rest, where), (5,))
+                kernel = _count(size, where)
+                if kernel % 2 == 0:
+                    raise UnreadableCheckpoint(f"{where} pools with an even kernel, {kernel}")
+                hidden = inputs[0] // 2
+                first = self._conv(f"{path}.cv1", inputs[0], hidden)
+                return SPPF(first, kernel, self._conv(f"{path}.cv2", 4 * hidden, channels)), channels, 1
             case "nn.Upsample", (None | "None", 2, "nearest") if repeats == 1 and len(inputs) == 1:
-                return nn.Upsample(scale_factor=2, mode="nearest"), inputs[0], 1 / 2
+                return Upsample(), inputs[0], 1 / 2
             case "Concat", (1,) if repeats == 1:
-                return Concat(1), _bounded(sum(inputs)), 1
+                return Concat(), _bounded(sum(inputs)), 1
             case _:
                 raise UnsupportedLayer(_shown(kind), where)
+
+    def _described_conv(
+        self, path: str, inputs: int, outputs: int, rest: Sequence[object], where: str
+    ) -> Conv:
+        """A convolution by [kernel, stride, padding, groups], the last ones of which may be left out."""
+        kernel, stride, padding, groups = _filled(rest, (1, 1, None, 1))
+        size = _count(kernel, where)
+        around = size // 2 if padding is None else padding
+        return self._conv(
+            path,
+            inputs,
+            outputs,
+            size,
+            stride=_stride(size, stride, around, where),
+            padding=_count(around, where, least=0),
+            groups=_groups(groups, inputs, outputs, where),
+        )
+
+    def _bottleneck(self, path: str, channels: int, shortcut: bool, groups: int) -> Bottleneck:
+        return Bottleneck(
+            self._conv(f"{path}.cv1", channels, channels),
+            self._conv(f"{path}.cv2", channels, channels, 3, padding=1, groups=groups),
+            shortcut,
+        )
+
+    def _detect(self, path: str, inputs: list[int]) -> Detect:
+        family, classes, anchors = (
+            self._detection.family,
+            self._detection.classes,
+            self._detection.anchors_per_level,
+        )
+        if family == "yolov5":
+            outputs = _bounded(anchors * (5 + classes), _MAX_OUTPUTS)
+            return Detect(
+                family,
+                path,
+                classes,
+                anchors,
+                tuple(
+                    ((self._plain(f"{path}.m.{level}", channels, outputs),),)
+                    for level, channels in enumerate(inputs)
+                ),
+            )
+        # As ultralytics chooses the channels of both rows.
+        sides, scores = max(16, inputs[0] // 4, 4 * BINS), max(inputs[0], min(classes, 100))
+        return Detect(
+            family,
+            path,
+            classes,
+            0,
+            tuple(
+                (
+                    self._row(f"{path}.cv2.{level}", channels, sides, 4 * BINS),
+                    self._row(f"{path}.cv3.{level}", channels, scores, classes),
+                )
+                for level, channels in enumerate(inputs)
+            ),
+        )
+
+    def _row(self, path: str, inputs: int, hidden: int, outputs: int) -> tuple[Conv, ...]:
+        return (
+            self._conv(f"{path}.0", inputs, hidden, 3, padding=1),
+            self._conv(f"{path}.1", hidden, hidden, 3, padding=1),
+            self._plain(f"{path}.2", hidden, outputs),
+        )
+
+    def _plain(self, path: str, inputs: int, outputs: int) -> Conv:
+        return Conv(path, inputs, outputs, activation=Activation("Identity"), plain=True)
+
+    def _conv(
+        self,
+        path: str,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> Conv:
+        return Conv(path, inputs, outputs, kernel, stride, padding, groups, self._activation(path))
 
     def _scaled(self, channels: int) -> int:
         return _bounded(math.ceil(min(channels, self._max_channels) * self._width / 8) * 8)
 
 
-def _bounded(channels: int) -> int:
-    if not 0 < channels <= _MAX_CHANNELS:
+def _bounded(channels: int, most: int = _MAX_CHANNELS) -> int:
+    if not 0 < channels <= most:
         raise UnreadableCheckpoint(f"a layer would have {channels} channels")
     return channels
 
@@ -236,21 +362,39 @@ def _repeats(declared: object, depth: float, where: str) -> int:
     raise UnreadableCheckpoint(f"{where} is repeated {reprlib.repr(declared)} times at depth {depth}")
 
 
-def _stride(conv: nn.Conv2d, where: str) -> int:
+def _stride(kernel: int, stride: object, padding: object, where: str) -> int:
     """Stride of a convolution, once it is known to put out exactly one value per stride.
 
     A wider padding would let the picture grow with every layer, a narrower one would let it shrink, so that boxes
     would be in the wrong place; and only strides that are powers of two meet again where layers are joined.
     """
-    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
     if (
-        stride < 1
+        not isinstance(stride, int)
+        or stride < 1
         or stride & (stride - 1)
         or not isinstance(padding, int)
         or not 1 <= kernel - 2 * padding <= stride
     ):
         raise UnreadableCheckpoint(f"{where} has kernel {kernel}, stride {stride} and padding {padding}")
     return stride
+
+
+def _groups(groups: object, inputs: int, outputs: int, where: str) -> int:
+    count = _count(groups, where)
+    if inputs % count or outputs % count:
+        raise UnreadableCheckpoint(f"{where} has {inputs} and {outputs} channels in {count} groups")
+    return count
+
+
+def _count(value: object, where: str, least: int = 1) -> int:
+    if not isinstance(value, int) or value < least:
+        raise UnreadableCheckpoint(f"{where} has the argument {reprlib.repr(value)}")
+    return int(value)
+
+
+def _filled(values: Sequence[object], defaults: tuple[object, ...]) -> tuple[object, ...]:
+    """The values, and the defaults of those that were left out."""
+    return (*values, *defaults[len(values) :])
 
 
 def _small(values: Sequence[object], where: str) -> Sequence[object]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.errors import CheckpointError, UnreadableCheckpoint
 from stream.network.checkpoint_archive import CheckpointArchive, open_archive
@@ -35,7 +36,7 @@ class Checkpoint:
 
     yaml: Mapping[str, object]  # untrusted: the network's description as its author wrote it
     names: tuple[str | None, ...] | None  # of the classes, None for one without a name
-    state: dict[str, torch.Tensor]  # parameters and buffers as stored, keyed as by torch's state_dict
+    state: dict[str, NDArray[np.generic]]  # parameters and buffers as stored, keyed as by torch's state_dict
     activations: dict[str, PickledObject]  # of each convolution, by the path of its module
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import reprlib
 import zipfile
-from typing import IO
+from typing import IO, Any
 
-import torch
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from stream.errors import UnreadableCheckpoint
 from stream.network.file_kind import zip_kind
@@ -56,7 +58,7 @@ class CheckpointArchive:
         self._storages = {
             name.removeprefix(folder): info for name, info in members.items() if name.startswith(folder)
         }
-        self._loaded: dict[str, torch.Tensor] = {}  # storages, which tensors may share
+        self._loaded: dict[str, NDArray[np.generic]] = {}  # storages, which tensors may share
         if self._read(f"{self._root}byteorder", limit=16, default=b"little") != b"little":
             raise UnreadableCheckpoint("saved on a big-endian machine; re-save it on a little-endian one")
 
@@ -64,7 +66,7 @@ class CheckpointArchive:
         """The program that describes the objects. Raises UnreadableCheckpoint for one of excessive size."""
         return self._read(f"{self._root}data.pkl", limit=_MAX_PICKLE_BYTES)
 
-    def storage(self, key: str, dtype: torch.dtype, elements: int) -> str:
+    def storage(self, key: str, dtype: np.dtype[Any], elements: int) -> str:
         """Member that holds a storage, once its size is known to be what the pickle declares."""
         info = self._storages.get(key)
         if info is None or elements < 0 or info.file_size != elements * dtype.itemsize:
@@ -73,14 +75,16 @@ class CheckpointArchive:
             )
         return info.filename
 
-    def load(self, stored: StoredTensor) -> torch.Tensor:
-        """A tensor, on the CPU. Those of one storage share its memory."""
+    def load(self, stored: StoredTensor) -> NDArray[np.generic]:
+        """A tensor, which is not to be written to: those of one storage share its memory."""
         if stored.elements == 0:
-            return torch.empty(stored.shape, dtype=stored.dtype)
+            return np.empty(stored.shape, stored.dtype)
         if stored.member not in self._loaded:
-            data = bytearray(self._archive.read(stored.member))
-            self._loaded[stored.member] = torch.frombuffer(data, dtype=stored.dtype)
-        return self._loaded[stored.member].as_strided(stored.shape, stored.stride, stored.offset)
+            data = self._archive.read(stored.member)
+            self._loaded[stored.member] = np.frombuffer(data, stored.dtype)
+        values = self._loaded[stored.member][stored.offset :]
+        strides = [step * stored.dtype.itemsize for step in stored.stride]
+        return as_strided(values, stored.shape, strides, writeable=False)
 
     def _read(self, member: str, limit: int, default: bytes | None = None) -> bytes:
         info = self._members.get(member)

@@ -1,21 +1,45 @@
-"""Where the network can be split, and what crosses the split there."""
+"""Where a network can be split, and what crosses the split there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
-
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from codec.layout import Layout, TensorSpec
-from stream.canvas import STRIDE
+from stream.canvas import STRIDE, check_size
 from stream.errors import InvalidSize, UnknownSplitPoint
-from stream.network.graph import INPUT, Graph, Node
+from stream.network.graph import INPUT
+from stream.network.operations import Shape
 
 _PROBE = 256  # side of a picture that every level divides, to measure strides on
+
+
+class CutNode(Protocol):
+    """A node, as far as cutting needs to know it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    def shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Shape of what it puts out for inputs of these shapes. Raises ValueError for those it cannot have."""
+
+    def flops(self, inputs: Sequence[Shape]) -> int:
+        """Floating-point operations of its convolutions."""
+
+
+Step = TypeVar("Step", bound=CutNode)
+Step_co = TypeVar("Step_co", bound=CutNode, covariant=True)
+
+
+class Cuttable(Protocol[Step_co]):
+    """A network of nodes in execution order, of which the last is never split off alone."""
+
+    @property
+    def nodes(self) -> tuple[Step_co, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +57,53 @@ class Point:
         return self.flops / self.total_flops
 
 
-def split_points(graph: Graph) -> tuple[str, ...]:
-    """Names of all points, in execution order: after every node but the final Detect."""
+@dataclass(frozen=True, slots=True)
+class LiveTensor:
+    """A tensor that crosses, for a canvas of any size."""
+
+    name: str
+    channels: int
+    stride: int  # pixels per cell along one side
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What crosses a split point: all that either half has to know of the network."""
+
+    split: str
+    tensors: tuple[LiveTensor, ...]  # in the order in which the head makes them
+    stride: int  # both sides of a canvas are multiples of it, in pixels
+
+    def layout(self, size: tuple[int, int]) -> Layout:
+        """Names and shapes (C, h, w) for a canvas of (H, W) pixels. Raises InvalidSize for one that cannot be."""
+        check_size(size, self.stride)
+        height, width = size
+        return tuple(
+            TensorSpec(tensor.name, (tensor.channels, height // tensor.stride, width // tensor.stride))
+            for tensor in self.tensors
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tensors."""
+        return tuple(tensor.name for tensor in self.tensors)
+
+
+def cut_at(graph: Cuttable[CutNode], split: str) -> Cut:
+    """What crosses at a split point. Raises UnknownSplitPoint."""
+    live = live_set(graph, split)
+    of_nodes = strides(graph)
+    shapes = {spec.name: spec.shape for spec in layout(graph, split, (_PROBE, _PROBE))}
+    tensors = tuple(LiveTensor(name, shapes[name][0], {INPUT: 1, **of_nodes}[name]) for name in live)
+    return Cut(split, tensors, canvas_stride(of_nodes))
+
+
+def split_points(graph: Cuttable[CutNode]) -> tuple[str, ...]:
+    """Names of all points, in execution order: after every node but the last."""
     return tuple(node.name for node in graph.nodes[:-1])
 
 
-def halves(graph: Graph, split: str) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+def halves(graph: Cuttable[Step], split: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """The nodes up to and including the split point, and the others.
 
     Raises UnknownSplitPoint.
@@ -50,7 +115,7 @@ def halves(graph: Graph, split: str) -> tuple[tuple[Node, ...], tuple[Node, ...]
     return graph.nodes[:position], graph.nodes[position:]
 
 
-def live_set(graph: Graph, split: str) -> tuple[str, ...]:
+def live_set(graph: Cuttable[CutNode], split: str) -> tuple[str, ...]:
     """Names of the tensors that the head makes and the tail reads, in the order in which they are made.
 
     Raises UnknownSplitPoint.
@@ -60,7 +125,7 @@ def live_set(graph: Graph, split: str) -> tuple[str, ...]:
     return tuple(name for name in (INPUT, *(node.name for node in head)) if name in read)
 
 
-def layout(graph: Graph, split: str, size: tuple[int, int]) -> Layout:
+def layout(graph: Cuttable[CutNode], split: str, size: tuple[int, int]) -> Layout:
     """The tensors that cross the split for a canvas of (H, W) pixels: names and shapes (C, h, w).
 
     Raises UnknownSplitPoint, or InvalidSize for a canvas that the network cannot have.
@@ -69,43 +134,49 @@ def layout(graph: Graph, split: str, size: tuple[int, int]) -> Layout:
     return layout_of(head, live_set(graph, split), size)
 
 
-def layout_of(head: Sequence[Node], crossing: Sequence[str], size: tuple[int, int]) -> Layout:
-    """The tensors that these layers hand on for a canvas of (H, W) pixels, in the order of `crossing`.
+def layout_of(head: Sequence[CutNode], crossing: Sequence[str], size: tuple[int, int]) -> Layout:
+    """The tensors that these nodes hand on for a canvas of (H, W) pixels, in the order of `crossing`.
 
     Raises InvalidSize for a canvas that the network cannot have.
     """
-    shapes = dict(_trace(head, size))
+    shapes: dict[str, Shape] = {INPUT: (3, *size)}
+    shapes |= {node.name: shape for node, _, shape in _traced(head, size)}
     return tuple(TensorSpec(name, shapes[name]) for name in crossing)
 
 
-def points(graph: Graph, size: tuple[int, int]) -> tuple[Point, ...]:
+def points(graph: Cuttable[CutNode], size: tuple[int, int]) -> tuple[Point, ...]:
     """Every split point for a canvas of (H, W) pixels, in execution order.
 
     Counts the floating-point operations of convolutions, a multiplication and an addition each: over 99 % of the
     arithmetic. Activations, additions, pooling and the decoding of boxes are left out.
     Raises InvalidSize for a canvas that the network cannot have.
     """
-    with FlopCounterMode(display=False) as counter:
-        steps = [(name, shape, counter.get_total_flops()) for name, shape in _trace(graph.nodes, size)]
-    shapes = {name: shape for name, shape, _ in steps}
-    _, _, total = steps[-1]
+    shapes: dict[str, Shape] = {INPUT: (3, *size)}
+    work: list[tuple[str, int]] = []
+    total = 0
+    for node, inputs, shape in _traced(graph.nodes, size):
+        total += node.flops(inputs)
+        shapes[node.name] = shape
+        work.append((node.name, total))
     return tuple(
         Point(name, tuple(TensorSpec(live, shapes[live]) for live in live_set(graph, name)), flops, total)
-        for name, _, flops in steps[:-1]
+        for name, flops in work[:-1]
     )
 
 
-def strides(graph: Graph) -> dict[str, int]:
-    """Pixels per cell, along one side, of what each node but the final Detect puts out.
+def strides(graph: Cuttable[CutNode]) -> dict[str, int]:
+    """Pixels per cell, along one side, of what each node but the last puts out.
 
     Raises ValueError where a node's output is no such grid.
     """
     result = {}
-    for name, shape in _trace(graph.nodes[:-1], (_PROBE, _PROBE)):
+    for node, _, shape in _traced(graph.nodes[:-1], (_PROBE, _PROBE)):
         height, width = shape[-2:]
         if height != width or _PROBE % height:
-            raise ValueError(f"layer {name} has {height}x{width} cells for a picture of {_PROBE}x{_PROBE}")
-        result[name] = _PROBE // height
+            raise ValueError(
+                f"layer {node.name} has {height}x{width} cells for a picture of {_PROBE}x{_PROBE}"
+            )
+        result[node.name] = _PROBE // height
     return result
 
 
@@ -117,24 +188,15 @@ def canvas_stride(of_nodes: Mapping[str, int]) -> int:
     return max(STRIDE, *of_nodes.values())
 
 
-def _trace(nodes: Sequence[Node], size: tuple[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and output shape, without the batch axis, of each node, as it is run on the meta device.
-
-    Tensors have shapes there but no values, and the weights of the network stay where they are.
-    """
-    tensors = {INPUT: torch.empty(1, 3, *size, device="meta")}
+def _traced(nodes: Sequence[Step], size: tuple[int, int]) -> Iterator[tuple[Step, list[Shape], Shape]]:
+    """Each node with the shapes of what it reads and of what it puts out, for a canvas of (H, W) pixels."""
+    shapes: dict[str, Shape] = {INPUT: (3, *size)}
     for node in nodes:
+        inputs = [shapes[name] for name in node.inputs]
         try:
-            with torch.no_grad():
-                tensors[node.name] = replace(node, module=_on_meta(node.module))(tensors)
-        except RuntimeError as error:  # layers that differ in size where they are joined
+            shapes[node.name] = node.shape(inputs)
+        except ValueError as error:
             raise InvalidSize(
                 f"layer {node.name} cannot have a picture of {size[0]}x{size[1]}: {error}"
             ) from error
-        yield node.name, tuple(tensors[node.name].shape[1:])
-
-
-def _on_meta(module: nn.Module) -> nn.Module:
-    """A copy without weights. The module itself is left alone: another thread may be running it."""
-    weights = (*module.parameters(), *module.buffers())
-    return deepcopy(module, {id(weight): weight.to("meta") for weight in weights})
+        yield node, inputs, shapes[node.name]

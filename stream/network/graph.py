@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-from ultralytics.nn.modules import C3, Concat
-
 from stream.network.architecture import Layer
+from stream.network.operations import C3, Conv, Detect, Join, Operation, Shape
 
 INPUT = "input"
 """Name of the picture's own tensor: float32 (B, 3, H, W), RGB, 0 to 1."""
@@ -17,17 +14,19 @@ INPUT = "input"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One step of the network: a module and the tensors it reads, by the names of the nodes that made them."""
+    """One step of the network: an operation and the tensors it reads, by the names of the nodes that made them."""
 
     name: str
-    module: nn.Module
+    operation: Operation
     inputs: tuple[str, ...]
-    takes_list: bool  # the module takes its inputs as one list, as Concat and Detect do
 
-    def __call__(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        values = [tensors[name] for name in self.inputs]
-        result: torch.Tensor = self.module(values if self.takes_list else values[0])
-        return result
+    def shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Shape of what it puts out for inputs of these shapes. Raises ValueError for those it cannot have."""
+        return self.operation.shape(inputs)
+
+    def flops(self, inputs: Sequence[Shape]) -> int:
+        """Floating-point operations of its convolutions."""
+        return self.operation.flops(inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,51 +47,30 @@ class Graph:
         for index, layer in enumerate(layers):
             name = str(index)
             inputs = tuple(INPUT if source < 0 else str(source) for source in layer.sources)
-            if isinstance(layer.module, C3):
-                nodes += _c3_nodes(name, layer.module, inputs)
+            if isinstance(layer.operation, C3):
+                nodes += _c3_nodes(name, layer.operation, inputs)
             else:
-                takes_list = isinstance(layer.module, Concat) or index == len(layers) - 1
-                nodes.append(Node(name, layer.module, inputs, takes_list))
+                nodes.append(Node(name, layer.operation, inputs))
         return cls(tuple(nodes))
 
     @property
-    def output(self) -> str:
-        """Name of the last node, whose tensor holds the predictions."""
-        return self.nodes[-1].name
+    def detect(self) -> Detect:
+        """What the last node computes."""
+        operation = self.nodes[-1].operation
+        assert isinstance(operation, Detect)
+        return operation
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        """Predictions float32 (B, 4 + classes, N) for pictures float32 (B, 3, H, W): the network without a split."""
-        return run(self.nodes, {INPUT: picture}, (self.output,))[self.output]
-
-
-def run(
-    nodes: Sequence[Node], tensors: Mapping[str, torch.Tensor], outputs: Collection[str]
-) -> dict[str, torch.Tensor]:
-    """The tensors named by `outputs`, in their order, after running the nodes on the given tensors.
-
-    Each other tensor is dropped after its last use, so that its memory can be used again.
-    """
-    held = dict(tensors)
-    last_reader = {name: position for position, node in enumerate(nodes) for name in node.inputs}
-    for position, node in enumerate(nodes):
-        held[node.name] = node(held)
-        for name in node.inputs:
-            if last_reader[name] == position and name not in outputs:
-                held.pop(name, None)
-    return {name: held[name] for name in outputs}
+    @property
+    def convolutions(self) -> tuple[Conv, ...]:
+        """Of all nodes, in execution order."""
+        return tuple(conv for node in self.nodes for conv in node.operation.convolutions)
 
 
-def _c3_nodes(name: str, block: nn.Module, inputs: tuple[str, ...]) -> list[Node]:
-    cv1, cv2, cv3, bottlenecks = (getattr(block, part) for part in ("cv1", "cv2", "cv3", "m"))
-    nodes = [
-        Node(f"{name}.cv2", cv2, inputs, takes_list=False),
-        Node(f"{name}.cv1", cv1, inputs, takes_list=False),
-    ]
-    for position, bottleneck in enumerate(bottlenecks):
-        is_last = position == len(bottlenecks) - 1
+def _c3_nodes(name: str, block: C3, inputs: tuple[str, ...]) -> list[Node]:
+    nodes = [Node(f"{name}.cv2", block.cv2, inputs), Node(f"{name}.cv1", block.cv1, inputs)]
+    for position, bottleneck in enumerate(block.bottlenecks):
+        is_last = position == len(block.bottlenecks) - 1
         step = f"{name}.m" if is_last else f"{name}.m.{position}"
-        nodes.append(Node(step, bottleneck, (nodes[-1].name,), takes_list=False))
-    nodes.append(
-        Node(name, nn.Sequential(Concat(1), cv3), (f"{name}.m", f"{name}.cv2"), takes_list=True),
-    )
+        nodes.append(Node(step, bottleneck, (nodes[-1].name,)))
+    nodes.append(Node(name, Join(block.cv3), (f"{name}.m", f"{name}.cv2")))
     return nodes

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeAlias
 
-import torch
+import ml_dtypes
+import numpy as np
 
 from stream.errors import UnreadableCheckpoint, UnsafeCheckpoint
 
@@ -23,16 +24,16 @@ _MAX_DIMENSIONS = 8
 _MAX_NAME = 200  # characters of a name of the program's
 
 _DTYPES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch.LongStorage": np.dtype("<i8"),
+    "torch.IntStorage": np.dtype("<i4"),
+    "torch.ShortStorage": np.dtype("<i2"),
+    "torch.CharStorage": np.dtype("i1"),
+    "torch.ByteStorage": np.dtype("u1"),
+    "torch.BoolStorage": np.dtype("?"),
 }
 
 # What may be named. None of it is imported: an allowed name only becomes the kind of an inert record.
@@ -108,7 +109,7 @@ class StoredTensor:
     """A tensor still in the file; its geometry has been checked against the bytes that are there."""
 
     member: str
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     elements: int  # of the whole storage
     offset: int  # in elements
     shape: tuple[int, ...]
@@ -125,7 +126,7 @@ class _Name:
 @dataclass(frozen=True, slots=True)
 class _Storage:
     member: str
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     elements: int
 
 
@@ -139,7 +140,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _DICTS = frozenset({"collections.OrderedDict", "collections.defaultdict"})
 
 
-FindStorage: TypeAlias = Callable[[str, torch.dtype, int], str]
+FindStorage: TypeAlias = Callable[[str, np.dtype[Any], int], str]
 """Member of the file that holds a storage, from its key, type and number of elements; raises if there is none."""
 
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import ml_dtypes  # noqa: F401 - makes bfloat16 known to NumPy, where safetensors looks for it
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from stream.atomic_file import replacing
 from stream.errors import UnreadableCheckpoint
@@ -31,7 +33,7 @@ def read_safe_checkpoint(path: Path) -> Checkpoint:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise UnreadableCheckpoint(f"{path} is larger than any network")
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             names = _names(metadata.get("names", ""), path)
             network = _network(metadata.get("network", ""), path)
@@ -42,18 +44,19 @@ def read_safe_checkpoint(path: Path) -> Checkpoint:
 
 
 def write_checkpoint(
-    path: Path, network: str, names: Sequence[str], state: Mapping[str, torch.Tensor]
+    path: Path, network: str, names: Sequence[str], state: Mapping[str, NDArray[np.generic]]
 ) -> None:
     """Save the weights of a `yolov5n` ... `yolov5x` in float16, whole or not at all.
 
-    `state` is a state dict with the names of a YOLOv5 checkpoint. Raises ValueError where float16 cannot hold it.
+    `state` has the names of a YOLOv5 checkpoint. Raises ValueError where float16 cannot hold it.
     """
-    halves = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-        for name, tensor in state.items()
-    }
-    for name, tensor in halves.items():
-        if not tensor.isfinite().all():
+    with np.errstate(over="ignore"):  # found by what comes out
+        halves = {
+            name: np.require(values, np.float16 if values.dtype.kind == "f" else None, "C")
+            for name, values in state.items()
+        }
+    for name, values in halves.items():
+        if not np.isfinite(values).all():
             raise ValueError(f"{name} does not fit float16")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

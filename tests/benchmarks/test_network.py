@@ -17,10 +17,10 @@ from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.profiles import resolve
 from stream.letterbox import Letterbox
-from stream.network.model import load_model, random_model
-from stream.network.split import Head, Tail
 from stream.sources.files import read_video
 from stream.sources.virtual_camera import VirtualCamera
+from stream.torch_network.model import load_model, random_model
+from stream.torch_network.split import TorchHead, TorchTail
 from tests.benchmarks.timing import ROUNDS, show, timed
 from tests.paths import SHARED
 
@@ -44,7 +44,7 @@ def network(request):
         pictures = [virtual.render(number) for number in range(2)]
     canvases = [Letterbox(picture.shape[:2], SIZE).apply(picture) for picture in pictures]
     name = f"{request.param} ({'official' if official else 'random'} weights)"
-    return name, model.weights_hash, Head(model, size=SIZE), Tail(model), canvases
+    return name, model.weights_hash, TorchHead(model, size=SIZE), TorchTail(model), canvases
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -9,10 +9,10 @@ import pytest
 
 from stream.canvas import canvas_for
 from stream.letterbox import Letterbox
-from stream.network.model import load_model
-from stream.network.nms import detect
-from stream.network.split import Unsplit
 from stream.sources.files import read_video
+from stream.torch_network.model import load_model
+from stream.torch_network.nms import detect
+from stream.torch_network.split import Unsplit
 from tests.services.counts import balances
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until

@@ -26,7 +26,7 @@ from services.study.section import Claim, Drawing, Section, Table, percent
 from services.study.study import Experiment, Study
 from services.study.subject import Subject, Tensors
 from stream.network.cut import halves
-from stream.network.graph import run
+from stream.torch_network.graph import run
 
 SHARE = 0.1  # of the coefficients that the paper calls relevant
 NULL = 1e-3  # of the tensor's range: coefficients so near to zero count as nulls, since SiLU's are never exactly zero

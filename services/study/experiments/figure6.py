@@ -19,7 +19,7 @@ from services.study.record import StudyRecord, by_subject
 from services.study.section import KIB, Claim, Drawing, Section, Table, kibibytes, percent
 from services.study.study import Experiment, Study
 from services.study.subject import SplitSample, Subject
-from stream.network.classifier import CLASSIFIERS
+from stream.torch_network.classifier import CLASSIFIERS
 
 _BOTTLENECKS = {  # of networks that were changed and trained again, in bytes
     "classification": ("ResNet-152 with a bottleneck at layer 16 [4]", 10.6 * KIB),

@@ -23,8 +23,9 @@ from services.study.section import KIB, Claim, Drawing, Section, Table, kibibyte
 from services.study.study import Experiment, Study
 from services.study.subject import SplitSample, Subject
 from stream.network.cut import layout, live_set, points, split_points
-from stream.network.graph import INPUT, run
-from stream.network.split import Tail
+from stream.network.graph import INPUT
+from stream.torch_network.graph import run
+from stream.torch_network.split import TorchTail
 
 BITS = 4
 PICTURES, QUICK_PICTURES = 16, 2
@@ -69,7 +70,7 @@ class _Candidates:
     def __init__(self, subject: Subject, names: Sequence[str]) -> None:
         self._subject = subject
         self._trained = subject.weights != RANDOM
-        self._tails = {name: Tail(subject, name) for name in names}
+        self._tails = {name: TorchTail(subject, name) for name in names}
         self._scorers = {name: subject.scorer() for name in names}
         self._whole = subject.scorer()
         self._sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in names}

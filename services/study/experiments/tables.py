@@ -14,10 +14,10 @@ from codec.layout import Layout, raw_bytes
 from services.study.record import Settings, StudyRecord
 from services.study.section import KIB, Claim, Section, Table, kibibytes
 from services.study.study import Experiment, Study
-from stream.network.classifier import SIZE, classifier_skeleton
 from stream.network.cut import layout
-from stream.network.model import skeleton
 from stream.network.names import DEFAULT_SPLIT
+from stream.network.network import official_structure
+from stream.torch_network.classifier import SIZE, classifier_skeleton
 
 _INPUT_BYTES = 4 * 3 * prod(SIZE)
 
@@ -45,7 +45,7 @@ def _measure_1(study: Study) -> None:
 
 def _measure_2(study: Study) -> None:
     for network in _DETECTORS:
-        crossing = layout(skeleton(network), DEFAULT_SPLIT, _PICTURE_2)
+        crossing = layout(official_structure(network).graph, DEFAULT_SPLIT, _PICTURE_2)
         settings = {"network": network, "layer": DEFAULT_SPLIT, "size": list(_PICTURE_2)}
         _write_tensor(study, "table2", settings, crossing)
     _write_jpeg(study, "table2", classification=False)

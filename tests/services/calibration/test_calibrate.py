@@ -20,8 +20,8 @@ from services.cli import main
 from services.errors import Exit
 from stream.errors import SourceError
 from stream.network.cut import layout
-from stream.network.model import load_model
-from stream.network.split import Head
+from stream.torch_network.model import load_model
+from stream.torch_network.split import TorchHead
 from tests.services.clips import SIZE
 
 IMAGES = MIN_SAMPLES
@@ -315,7 +315,7 @@ class TestSamples:
         (sample,) = Sampler(model, "4.m", (96, 96), draws=1, seed=0).samples([picture])
         canvas = np.full((96, 96, 3), 114, np.uint8)
         canvas[16:80] = picture
-        expected = Head(model, "4.m", (96, 96))(canvas)
+        expected = TorchHead(model, "4.m", (96, 96))(canvas)
         assert all(np.array_equal(sample.tensors[name], expected[name]) for name in expected)
         (sample,) = Sampler(model, "4.m", 192, draws=1, seed=0).samples([picture])
         assert sample.tensors["4.m"].shape == (32, 128 // 8, 192 // 8)

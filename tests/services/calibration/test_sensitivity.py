@@ -12,12 +12,12 @@ import torch
 
 from services.calibration.sensitivity import fisher_samples, weighted_outputs
 from stream.errors import UnknownSplitPoint
-from stream.network.anchor_free_head import AnchorFreeDetect
-from stream.network.anchor_head import AnchorDetect
 from stream.network.cut import halves, layout, split_points
-from stream.network.graph import run
-from stream.network.model import Model, random_model
-from stream.network.split import Head, Unsplit
+from stream.torch_network.anchor_free_head import AnchorFreeDetect
+from stream.torch_network.anchor_head import AnchorDetect
+from stream.torch_network.graph import run
+from stream.torch_network.model import Model, random_model
+from stream.torch_network.split import TorchHead, Unsplit
 
 SIZE = (64, 96)
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
@@ -150,7 +150,7 @@ def test_the_tensors_are_the_heads_at_every_split_point(name):
     model = network(name)
     for split in split_points(model.graph):
         sample = fisher_samples(model, split, IMAGE, 1, np.random.default_rng(0))
-        expected = Head(model, split, SIZE)(IMAGE)
+        expected = TorchHead(model, split, SIZE)(IMAGE)
         assert list(sample.tensors) == [spec.name for spec in layout(model.graph, split, SIZE)]
         (gradient,) = sample.gradients
         assert list(gradient) == list(sample.tensors)

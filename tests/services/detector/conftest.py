@@ -18,9 +18,9 @@ from playwright.async_api import Page, expect
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from stream.network.cut import layout
-from stream.network.model import load_model
 from stream.session.camera import tensor_shapes
 from stream.session.messages import Clock, Hello
+from stream.torch_network.model import load_model
 from tests.services.browser import open_browser
 from tests.services.clips import SIZE
 from tests.services.waiting import LIVENESS_S

@@ -13,11 +13,11 @@ from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.detector.connection import reject_reason
 from stream.letterbox import Letterbox
-from stream.network.model import load_model
-from stream.network.nms import detect
-from stream.network.split import Unsplit
 from stream.session.close_codes import CloseCode
 from stream.session.messages import REJECT_REASONS
+from stream.torch_network.model import load_model
+from stream.torch_network.nms import detect
+from stream.torch_network.split import Unsplit
 from tests.services.clips import FRAMES, SIZE
 from tests.services.detector.peers import answer, linked
 from tests.services.subscribing import subscribed

@@ -14,8 +14,8 @@ from stream.errors import MissingWeights, UnknownSplitPoint
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
 from stream.network.names import DEFAULT_SPLIT
-from stream.network.nms import detect
-from stream.network.split import Head, Tail, Unsplit
+from stream.torch_network.nms import detect
+from stream.torch_network.split import TorchHead, TorchTail, Unsplit
 from tests.services.clips import SIZE
 
 LETTERBOX = Letterbox((200, 150), SIZE)
@@ -35,7 +35,7 @@ async def test_finishes_what_the_head_began(inference, model, split):
     image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
     clock = StageClock(0)
     inference.prepare(split)
-    detections = await inference.detect(split, Head(model, split, SIZE)(image), LETTERBOX, clock)
+    detections = await inference.detect(split, TorchHead(model, split, SIZE)(image), LETTERBOX, clock)
     expected = detect(Unsplit(model)(image), LETTERBOX, conf=0.001, iou=0.45, max_det=20)
     assert len(detections) == len(expected) == 20
     np.testing.assert_array_equal(detections.boxes, expected.boxes)
@@ -49,7 +49,7 @@ async def test_frames_of_several_cameras_wait_for_each_other(inference, model):
     tensors = {}
     for split in ("4.m", "9"):
         inference.prepare(split)
-        tensors[split] = Head(model, split, SIZE)(image)
+        tensors[split] = TorchHead(model, split, SIZE)(image)
     assert inference.queue_length == 0
 
     async def in_turn(split: str) -> Detections:
@@ -68,7 +68,7 @@ async def test_frames_of_several_cameras_wait_for_each_other(inference, model):
 async def test_a_tail_is_made_once_and_has_run_before_the_first_frame(weights, monkeypatch):
     done = []
 
-    class Watched(Tail):
+    class Watched(TorchTail):
         def __init__(self, model, split):
             super().__init__(model, split)
             done.append(("made", split))

@@ -17,8 +17,8 @@ from services.camera.service import Camera
 from services.detector.service import Detector
 from stream.latency import STAGES
 from stream.network.cut import layout
-from stream.network.model import load_model
 from stream.session.messages import DETECTIONS_PROTOCOL
+from stream.torch_network.model import load_model
 from tests.services.browser import CHROMIUM
 from tests.services.calibrated import make_profile
 from tests.services.clips import SIZE

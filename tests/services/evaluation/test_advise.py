@@ -18,8 +18,8 @@ from services.evaluation.dataset import read_clip
 from services.evaluation.delay import LinkModel, Placement, ranked
 from stream.letterbox import Letterbox
 from stream.network.cut import layout, split_points
-from stream.network.model import Model, load_model
-from stream.network.split import Head
+from stream.torch_network.model import Model, load_model
+from stream.torch_network.split import TorchHead
 from tests.services.calibrated import make_profile
 
 
@@ -70,7 +70,7 @@ def test_measures_a_real_network_and_tells_the_same_in_json(
         assert line in printed
     assert {one["kind"] for one in told["choices"]} == {"split", "pixels", "all here"}
     chosen = next(one for one in told["choices"] if one["name"] == "split at 9, rle:bits=4")
-    head, sizes = Head(model, "9", (64, 96)), []
+    head, sizes = TorchHead(model, "9", (64, 96)), []
     for picture in read_clip(video, max_frames=3).pictures:
         canvas = Letterbox((64, 96), (64, 96)).apply(picture.image)
         sizes.append(len(Rle(4).encoder(head.layout).encode(head(canvas), Stamp(0, 0, 1, 1)).data))

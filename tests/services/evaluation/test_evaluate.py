@@ -24,9 +24,9 @@ from services.evaluation.scores import EvaluationRecord
 from services.evaluation.settings import EvaluateSettings
 from stream.canvas import STRIDE, canvas_for
 from stream.letterbox import Letterbox
-from stream.network.model import load_model
-from stream.network.nms import detect
-from stream.network.split import Head, Unsplit
+from stream.torch_network.model import load_model
+from stream.torch_network.nms import detect
+from stream.torch_network.split import TorchHead, Unsplit
 from tests.paths import DOCS
 from tests.services.clips import FRAMES, SIZE
 
@@ -86,7 +86,7 @@ class TestClip:
 
     def test_a_temporal_codec_keeps_its_state_along_the_clip(self, clip_records, model, video):
         """The bytes are those of one encoder that sees all frames in turn."""
-        head = Head(model, size=SIZE)
+        head = TorchHead(model, size=SIZE)
         encoder = parse_codec("rle:bits=4,temporal=true").encoder(head.layout)
         packets = []
         for number, picture in enumerate(read_clip(video).pictures):

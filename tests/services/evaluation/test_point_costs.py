@@ -9,7 +9,7 @@ import torch
 
 from services.evaluation.point_costs import node_times_ms, point_costs
 from stream.network.cut import layout, split_points
-from stream.network.model import Model, load_model
+from stream.torch_network.model import Model, load_model
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from codec.layout import raw_bytes
 from codec.spec import parse_codec
 from services.evaluation.pixel_codecs import PixelCodec
 from services.evaluation.runs import FeatureRun, PixelRun
-from stream.network.model import Model, load_model
-from stream.network.split import Head, Tail
+from stream.torch_network.model import Model, load_model
+from stream.torch_network.split import TorchHead, TorchTail
 from tests.services.clips import SIZE
 
 CANVASES = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), np.uint8)
@@ -24,7 +24,7 @@ def model(weights) -> Model:
 @pytest.mark.parametrize(("consecutive", "keyframes"), [(True, 1), (False, 4)])
 def test_only_consecutive_frames_share_an_encoder(model, consecutive, keyframes):
     run = FeatureRun(parse_codec("rle:bits=4,temporal=true"), consecutive)
-    head, tail = Head(model, "4.m", SIZE), Tail(model, "4.m")
+    head, tail = TorchHead(model, "4.m", SIZE), TorchTail(model, "4.m")
     for canvas in CANVASES[[0, 0, 0, 0]]:
         run.predict(head(canvas), head.layout, SIZE, tail)
         run.scores.frames += 1

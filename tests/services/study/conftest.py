@@ -13,7 +13,7 @@ from services.study.dataset import PictureSet, clip_pictures, folder_pictures
 from services.study.detection import Detection
 from services.study.record import RecordBook
 from services.study.study import Study
-from stream.network.model import Model, load_model
+from stream.torch_network.model import Model, load_model
 from tests.services.study.records import StudyFactory
 
 PICTURES = 3

@@ -77,7 +77,7 @@ def test_real_weights_score_as_the_evaluation_does(
     from services.evaluation.evaluate import evaluate
     from services.study.dataset import folder_pictures
     from services.study.detection import Detection
-    from stream.network.model import load_model
+    from stream.torch_network.model import load_model
 
     model = load_model(yolov5n_weights)
     images = folder_pictures(shared_data / "coco/images/val2017", 6)

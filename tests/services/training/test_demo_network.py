@@ -10,9 +10,9 @@ from services.training.pictures import CLASSES
 from services.training.scenes import SplitDetector, count, objects_in
 from stream.detections import Detections
 from stream.network.download import find_weights
-from stream.network.model import Model, load_model
 from stream.network.names import DEMO
 from stream.sources.virtual_camera import SCENES, VirtualCamera
+from stream.torch_network.model import Model, load_model
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from services.detector.settings import DetectorSettings
-from stream.network.nms import detect
+from stream.torch_network.nms import detect
 
 
 def test_scenes_are_seen_with_the_detectors_own_thresholds() -> None:

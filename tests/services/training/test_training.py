@@ -13,9 +13,10 @@ from services.training.losses import assign, head_logits, initialize, label_loss
 from services.training.pictures import CLASSES, COCO_IDS, Batches, Example, demo_boxes, photographs
 from stream.detections import Detections
 from stream.letterbox import Letterbox
-from stream.network.graph import INPUT, run
-from stream.network.model import load_model, trainable
-from stream.network.nms import detect
+from stream.network.graph import INPUT
+from stream.torch_network.graph import run
+from stream.torch_network.model import load_model, trainable
+from stream.torch_network.nms import detect
 from tests.services.clips import write_video
 from tests.stream.network import legacy
 

@@ -9,11 +9,19 @@ import struct
 import zipfile
 from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from stream.network.checkpoint import Checkpoint, read_checkpoint
 from tests.stream.network import legacy
+
+
+def in_torch(values: NDArray[np.generic]) -> torch.Tensor:
+    """A checkpoint's tensor as torch has it; bfloat16, which torch takes from no array, as float32."""
+    return torch.tensor(values.astype(np.float32) if values.dtype == ml_dtypes.bfloat16 else values)
 
 
 def small_description() -> dict:

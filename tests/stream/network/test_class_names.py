@@ -105,7 +105,7 @@ def test_does_not_read_one_long_array_in_every_place(tmp_path, monkeypatch):
     long = np.zeros(100_000, np.uint8)
     assert read_names(tmp_path, [long] * 1000) == (None,) * 1000
     assert read_names(tmp_path, {0: long, 1: long}) == (None, None)
-    assert not decoded
+    assert not [size for size in decoded if size >= long.size]
 
 
 def test_a_set_has_no_order_in_any_protocol(tmp_path):

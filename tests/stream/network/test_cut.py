@@ -8,14 +8,16 @@ import torch
 from codec.layout import TensorSpec, raw_bytes
 from stream.errors import UnknownModel, UnknownSplitPoint
 from stream.network.cut import halves, layout, live_set, points, split_points
-from stream.network.graph import INPUT, run
-from stream.network.model import random_model, skeleton
+from stream.network.graph import INPUT
 from stream.network.names import MODELS
+from stream.network.network import official_structure
+from stream.torch_network.graph import run
+from stream.torch_network.model import random_model
 
 
 def test_the_default_cut_has_two_live_tensors():
     kilobytes = 1024  # the paper's
-    crossing = layout(skeleton("yolov5m"), "4.m", (480, 640))
+    crossing = layout(official_structure("yolov5m").graph, "4.m", (480, 640))
     assert crossing == (TensorSpec("4.cv2", (96, 60, 80)), TensorSpec("4.m", (96, 60, 80)))
     assert crossing[1].raw_bytes == 1800 * kilobytes  # the one that the paper counts
     assert raw_bytes(crossing) == 3600 * kilobytes
@@ -35,11 +37,11 @@ def test_the_default_cut_has_two_live_tensors():
     ],
 )
 def test_live_sets_of_yolov5n(split, live):
-    assert live_set(skeleton("yolov5n"), split) == live
+    assert live_set(official_structure("yolov5n").graph, split) == live
 
 
 def test_split_points_are_every_node_but_detect():
-    names = split_points(skeleton("yolov5n"))
+    names = split_points(official_structure("yolov5n").graph)
     assert names[:12] == ("0", "1", "2.cv2", "2.cv1", "2.m", "2", "3", "4.cv2", "4.cv1", "4.m.0", "4.m", "4")
     assert names[-1] == "23"
     assert len(names) == len(set(names))
@@ -72,7 +74,7 @@ def test_shapes_without_weights_are_the_shapes_of_a_run():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_work_grows_along_the_network(name):
-    shares = [point.share for point in points(skeleton(name), (480, 640))]
+    shares = [point.share for point in points(official_structure(name).graph, (480, 640))]
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] < 1
 
@@ -82,7 +84,7 @@ def test_work_grows_along_the_network(name):
 )
 def test_total_work_is_the_published_one(name, giga):
     # The release notes of v6.0 count at 640x640, with what is not convolution.
-    total = points(skeleton(name), (640, 640))[0].total_flops
+    total = points(official_structure(name).graph, (640, 640))[0].total_flops
     assert total / 1e9 == pytest.approx(giga, rel=0.03)
 
 
@@ -103,8 +105,8 @@ def test_looking_at_a_network_leaves_it_alone():
 )
 def test_an_unknown_point_names_valid_ones_nearby(split, near):
     with pytest.raises(UnknownSplitPoint) as caught:
-        live_set(skeleton("yolov5n"), split)
-    assert set(caught.value.near) <= set(split_points(skeleton("yolov5n")))
+        live_set(official_structure("yolov5n").graph, split)
+    assert set(caught.value.near) <= set(split_points(official_structure("yolov5n").graph))
     if split.startswith("4.m"):
         assert caught.value.near == near
     assert all(name in str(caught.value) for name in caught.value.near)
@@ -112,4 +114,4 @@ def test_an_unknown_point_names_valid_ones_nearby(split, near):
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(UnknownModel, match="one of yolov5n"):
-        skeleton("yolov8n")
+        official_structure("yolov8n")

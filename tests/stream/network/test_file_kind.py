@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stream.errors import UnreadableCheckpoint
-from stream.network.model import load_model
+from stream.network.network import load_network
 
 
 def tarred() -> bytes:
@@ -93,7 +93,7 @@ JPEG = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
 def test_a_file_is_named_for_what_it_is(tmp_path, name, content, kind, way_out):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableCheckpoint) as caught:
-        load_model(tmp_path / name)
+        load_network(tmp_path / name)
     message = str(caught.value)
     assert message.startswith((f"{tmp_path / name} is {kind}", f"{tmp_path / name}: {kind}"))
     assert way_out in message
@@ -113,4 +113,4 @@ def test_a_file_is_named_for_what_it_is(tmp_path, name, content, kind, way_out):
 def test_a_name_tells_what_first_bytes_do_not(tmp_path, name, kind):
     (tmp_path / name).write_bytes(b"\x07\x93\x01\xfe" * 50)
     with pytest.raises(UnreadableCheckpoint, match=f"{name} is {kind}"):
-        load_model(Path(tmp_path / name))
+        load_network(Path(tmp_path / name))

@@ -20,7 +20,7 @@ from torch import nn
 from stream.errors import CheckpointError, UnreadableCheckpoint, UnsafeCheckpoint
 from stream.network import pickle_reader
 from stream.network.checkpoint import read_checkpoint
-from stream.network.model import load_model
+from stream.network.network import load_network
 from stream.network.pickle_reader import PickleReader
 from tests.stream.network import legacy
 from tests.stream.network.checkpoints import MODULE, Call, keyed, read_tensors, small_description, text, write
@@ -227,7 +227,7 @@ def test_refuses_nonsense_programs(tmp_path, program):
 
 def test_refuses_names_that_would_print_forever(tmp_path):
     with pytest.raises(CheckpointError):
-        load_model(write(tmp_path / "model.pt", laughing_names(60)))
+        load_network(write(tmp_path / "model.pt", laughing_names(60)))
 
 
 def number(value: int) -> bytes:

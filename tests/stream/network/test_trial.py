@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from stream.errors import BrokenNetwork
-from stream.network.graph import INPUT, Graph, Node
-from stream.network.model import load_model
-from stream.network.trial import check_detects, warming_up
+from stream.network import trial
+from stream.network.network import load_network, random_network
+from stream.network.trial import check_runs, warming_up
 from tests.stream.network import legacy
 from tests.stream.network.checkpoints import small_description
-
-CPU = torch.device("cpu")
-
-
-def graph_of(*modules: nn.Module) -> Graph:
-    names = [INPUT, *map(str, range(len(modules)))]
-    return Graph(
-        tuple(
-            Node(name, module, (before,), takes_list=False)
-            for before, name, module in zip(names, names[1:], modules, strict=False)
-        )
-    )
 
 
 def broken(tmp_path, change) -> str:
@@ -31,7 +18,7 @@ def broken(tmp_path, change) -> str:
     with torch.no_grad():
         change(model.model)
     with pytest.raises(BrokenNetwork) as caught:
-        load_model(legacy.save(model, tmp_path / "model.pt"))
+        load_network(legacy.save(model, tmp_path / "model.pt"))
     return str(caught.value)
 
 
@@ -57,14 +44,20 @@ def test_a_sigmoid_does_not_hide_it(tmp_path):
 
 
 def test_a_layer_that_cannot_be_run():
-    with pytest.raises(BrokenNetwork, match=r"layer 1 cannot be run \(.*channels"):
-        check_detects(graph_of(nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)), 32, 1, CPU)
+    network = random_network("yolov5n")
+    weight, bias = network.weights["model.1"]
+    with pytest.raises(BrokenNetwork, match="the network cannot be run"):
+        check_runs(network.graph, {**network.weights, "model.1": (weight[:, 1:], bias)}, network.stride)
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-def test_predictions_of_another_shape(classes):
-    with pytest.raises(BrokenNetwork, match=f"not boxes of {classes} classes"):
-        check_detects(graph_of(nn.Conv2d(3, 6, 1), nn.Flatten(2)), 32, classes, CPU)
+def test_a_network_without_enough_memory(monkeypatch):
+    def fail(*arguments, **keywords):
+        raise MemoryError
+
+    monkeypatch.setattr(trial, "OnnxSession", fail)
+    network = random_network("yolov5n")
+    with pytest.raises(BrokenNetwork, match=r"cannot be run \(MemoryError\)"):
+        check_runs(network.graph, network.weights, network.stride)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("not enough memory:\n you tried"), MemoryError()])
@@ -76,7 +69,3 @@ def test_a_first_run_that_fails_is_told(error):
         warming_up("the head at 9x9"),
     ):
         raise error
-
-
-def test_a_sound_network_passes():
-    check_detects(graph_of(nn.Conv2d(3, 6, 1), nn.Flatten(2)), 32, 2, CPU)

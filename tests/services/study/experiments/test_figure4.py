@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from services.study.experiments.figure4 import describe, figure4, gradients, most_relevant, relevance
-from stream.network.graph import INPUT, Graph, Node
+from stream.network.graph import INPUT
+from stream.torch_network.graph import ModuleGraph, ModuleNode
 from tests.services.study.records import StudyFactory, record
 
 
@@ -21,10 +22,10 @@ class _Tiny:
     def __init__(self) -> None:
         torch.manual_seed(0)
         tail = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 5)).double()
-        self.graph = Graph(
+        self.graph = ModuleGraph(
             (
-                Node("1", nn.Identity(), (INPUT,), takes_list=False),
-                Node("2", tail, ("1",), takes_list=False),
+                ModuleNode("1", nn.Identity(), (INPUT,), takes_list=False),
+                ModuleNode("2", tail, ("1",), takes_list=False),
             )
         )
 

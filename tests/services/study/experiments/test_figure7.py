@@ -17,7 +17,7 @@ from services.study.dataset import folder_pictures
 from services.study.detection import Detection
 from services.study.experiments.figure7 import figure7
 from services.study.levels import FLOAT
-from stream.network.model import Model
+from stream.torch_network.model import Model
 from tests.services.study.records import StudyFactory, record
 
 

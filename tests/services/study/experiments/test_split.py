@@ -12,7 +12,7 @@ from codec.rle.codec import Rle
 from services.study.experiments.split import GOOD, split
 from services.study.record import RANDOM
 from stream.network.cut import split_points
-from stream.network.split import Head
+from stream.torch_network.split import TorchHead
 from tests.services.study.records import StudyFactory, record
 
 
@@ -24,7 +24,7 @@ def test_sizes_are_those_of_each_cut_by_itself(make_study: StudyFactory) -> None
     assert list(records) == list(split_points(subject.graph))
     samples = list(study.samples(subject, study.stills(subject)))
     for point in ("0", "4.m", "9", "20"):
-        head = Head(subject, point, (64, 96))
+        head = TorchHead(subject, point, (64, 96))
         sizes = []
         for sample in samples:
             tensors = {name: one[0].numpy() for name, one in head.run(sample.picture).items()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stream.letterbox import Letterbox
-from stream.network.nms import detect
+from stream.torch_network.nms import detect
 
 CANVAS = Letterbox((480, 640), (480, 640))
 

@@ -18,10 +18,10 @@ from stream.errors import BrokenNetwork, InvalidSize, UnreadableCheckpoint, Unsu
 from stream.letterbox import Letterbox
 from stream.network.checkpoint import read_checkpoint
 from stream.network.cut import points
-from stream.network.model import load_model, random_model
 from stream.network.names import MODELS
-from stream.network.nms import detect
-from stream.network.split import Head, Tail
+from stream.torch_network.model import load_model, random_model
+from stream.torch_network.nms import detect
+from stream.torch_network.split import TorchHead, TorchTail
 from tests.stream.network import legacy
 from tests.stream.network.checkpoints import small_description
 
@@ -63,7 +63,7 @@ def test_an_anchor_free_network_knows_its_stride(tmp_path, yaml, stride):
     torch.save({"model": DetectionModel(yaml, verbose=False).eval()}, tmp_path / "model.pt")
     model = load_model(tmp_path / "model.pt")
     assert model.stride == stride
-    assert Head(model, size=(stride, 3 * stride)).layout
+    assert TorchHead(model, size=(stride, 3 * stride)).layout
 
 
 def test_a_fine_network_has_the_canvas_of_yolov5s_own_tools(tmp_path):
@@ -84,7 +84,7 @@ def test_a_canvas_that_the_network_cannot_have_is_an_error_of_the_size(tmp_path)
     with pytest.raises(InvalidSize, match="480x640"):
         points(model.graph, (480, 640))
     with pytest.raises(InvalidSize, match="480x640"):
-        Head(model, "31", (480, 640))
+        TorchHead(model, "31", (480, 640))
 
 
 @pytest.mark.parametrize("scale", "nsm")
@@ -202,14 +202,14 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 @pytest.mark.shared
 def test_finds_the_large_people_and_cars_of_real_pictures(shared_data, yolov5n_weights):
     model = load_model(yolov5n_weights)
-    tail = Tail(model)
+    tail = TorchTail(model)
     wanted = {model.names.index("person"), model.names.index("car")}
     found = labeled = 0
     for path in sorted((shared_data / "coco" / "images" / "val2017").glob("*.jpg"))[:24]:
         image = cv2.imread(str(path))
         height, width = image.shape[:2]
         box = Letterbox((height, width), canvas_for(640, height, width, model.stride))
-        result = detect(tail(Head(model, size=box.canvas)(box.apply(image))), box)
+        result = detect(tail(TorchHead(model, size=box.canvas)(box.apply(image))), box)
         assert (result.boxes >= 0).all()
         assert (result.boxes <= [width, height, width, height]).all()
         for class_id, *center_and_size in labels_of(path):
@@ -227,7 +227,7 @@ def test_finds_the_large_people_and_cars_of_real_pictures(shared_data, yolov5n_w
 @pytest.mark.shared
 def test_the_official_file_is_half_precision_and_computed_in_single(yolov5n_weights):
     stored = read_checkpoint(yolov5n_weights).state["model.0.conv.weight"]
-    assert stored.dtype == torch.float16
+    assert stored.dtype == np.float16
     model = load_model(yolov5n_weights)
     assert all(
         value.dtype == torch.float32 for node in model.graph.nodes for value in node.module.parameters()

@@ -35,3 +35,10 @@ class AnchorFreeDetect(Detect):  # type: ignore[misc] # ultralytics ships withou
         sides = torch.cat([head(x).flatten(2) for head, x in zip(self.cv2, features, strict=True)], 2)
         scores = torch.cat([head(x).flatten(2) for head, x in zip(self.cv3, features, strict=True)], 2)
         return self.dfl(sides), scores
+
+    def level_logits(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Bins of the distances and class logits, (B, channels, h, w) per level, see `Levels`."""
+        return [
+            torch.cat((sides(x), scores(x)), 1)
+            for sides, scores, x in zip(self.cv2, self.cv3, features, strict=True)
+        ]

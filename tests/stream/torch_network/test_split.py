@@ -15,8 +15,8 @@ from codec.layout import TensorSpec
 from stream.errors import UnknownSplitPoint, WrongTensors
 from stream.network.checkpoint import read_checkpoint
 from stream.network.cut import live_set, split_points
-from stream.network.model import Model, load_model, random_model
-from stream.network.split import Head, Tail, Unsplit
+from stream.torch_network.model import Model, load_model, random_model
+from stream.torch_network.split import TorchHead, TorchTail, Unsplit
 from tests.stream.network import legacy
 
 SIZE = (64, 96)
@@ -49,8 +49,8 @@ def fuse(model: nn.Module) -> nn.Module:
 
 def assert_every_split_agrees(model: Model, image: np.ndarray, expected: torch.Tensor) -> None:
     for split in split_points(model.graph):
-        tensors = Head(model, split, image.shape[:2])(image)
-        result = Tail(model, split)(tensors)
+        tensors = TorchHead(model, split, image.shape[:2])(image)
+        result = TorchTail(model, split)(tensors)
         assert torch.equal(result, expected), split
 
 
@@ -91,41 +91,41 @@ def test_every_split_of_the_official_weights_agrees_with_the_original_layers(yol
     oracle = legacy.Model(legacy.description("n"))
     state = read_checkpoint(yolov5n_weights).state
     grid = state.pop("model.24.anchor_grid")  # v6.0 files repeat the anchors in pixels; later ones do not
-    assert torch.equal(grid.flatten().int(), torch.tensor(legacy.ANCHORS).flatten())
-    oracle.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    assert grid.ravel().tolist() == np.ravel(legacy.ANCHORS).tolist()
+    oracle.load_state_dict({name: torch.tensor(values).float() for name, values in state.items()})
     image = picture(size)
     expected = legacy.as_predictions(fuse(oracle)(tensor_of(image)))
     model = load_model(yolov5n_weights)
     if size == SIZE:
         assert_every_split_agrees(model, image, expected)
     else:
-        assert torch.equal(Tail(model)(Head(model, size=size)(image)), expected)
+        assert torch.equal(TorchTail(model)(TorchHead(model, size=size)(image)), expected)
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5nu"])
 def test_one_model_serves_many_sizes_and_batches(name):
     model = network(name)
-    tail = Tail(model)
+    tail = TorchTail(model)
     seen = []
     for size in [(64, 96), (96, 64), (64, 96), (128, 128)]:
-        seen.append(tail(Head(model, size=size)(picture(size))))
+        seen.append(tail(TorchHead(model, size=size)(picture(size))))
         assert torch.equal(seen[-1], Unsplit(model)(picture(size)))
     assert torch.equal(seen[0], seen[2])
     pictures = torch.cat([tensor_of(picture(seed=seed)) for seed in range(3)])
-    batch = tail.run(Head(model, size=SIZE).run(pictures))
+    batch = tail.run(TorchHead(model, size=SIZE).run(pictures))
     assert batch.shape == (3, 84, seen[0].shape[-1])
     torch.testing.assert_close(batch[:1], seen[0], rtol=1e-4, atol=1e-4)
 
 
 def test_head_gives_what_its_layout_says():
-    head = Head(network("yolov5n"), "6.m.0", SIZE)
+    head = TorchHead(network("yolov5n"), "6.m.0", SIZE)
     tensors = head(picture())
     assert tuple(TensorSpec(name, array.shape) for name, array in tensors.items()) == head.layout
     assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in tensors.values())
 
 
 def test_tensors_do_not_change_when_the_head_runs_again():
-    head = Head(network("yolov5n"), size=SIZE)
+    head = TorchHead(network("yolov5n"), size=SIZE)
     first = head(picture(seed=1))
     kept = {name: array.copy() for name, array in first.items()}
     head(picture(seed=2))
@@ -135,15 +135,15 @@ def test_tensors_do_not_change_when_the_head_runs_again():
 def test_tail_does_not_change_its_tensors():
     model = network("yolov5nu")
     for split in split_points(model.graph):
-        tensors = Head(model, split, SIZE)(picture())
+        tensors = TorchHead(model, split, SIZE)(picture())
         kept = {name: array.copy() for name, array in tensors.items()}
-        Tail(model, split)(tensors)
+        TorchTail(model, split)(tensors)
         assert all(np.array_equal(tensors[name], kept[name]) for name in kept), split
 
 
 def test_halves_hold_only_their_own_layers():
     model = random_model("yolov5n")
-    head, tail = Head(model, size=SIZE), Tail(model)
+    head, tail = TorchHead(model, size=SIZE), TorchTail(model)
     names = [[node.name for node in half._nodes] for half in (head, tail)]
     assert names[0] + names[1] == [node.name for node in model.graph.nodes]
 
@@ -155,24 +155,24 @@ def test_halves_hold_only_their_own_layers():
 )
 def test_head_refuses_other_pictures(image):
     with pytest.raises(ValueError, match="uint8 pictures of shape"):
-        Head(network("yolov5n"), size=SIZE)(image)
+        TorchHead(network("yolov5n"), size=SIZE)(image)
 
 
 @pytest.mark.parametrize("names", [(), ("4.m",), ("4.m", "4.cv2", "4")])
 def test_tail_refuses_other_tensors(names):
     with pytest.raises(WrongTensors, match=r"needs the tensors 4\.cv2, 4\.m, got"):
-        Tail(network("yolov5n"))({name: np.zeros((32, 8, 12), np.float32) for name in names})
+        TorchTail(network("yolov5n"))({name: np.zeros((32, 8, 12), np.float32) for name in names})
 
 
 def test_tail_takes_its_tensors_in_any_order():
     model = network("yolov5n")
-    tensors = Head(model, size=SIZE)(picture())
+    tensors = TorchHead(model, size=SIZE)(picture())
     assert tuple(tensors) == live_set(model.graph, "4.m")
     swapped = dict(reversed(tensors.items()))
-    assert torch.equal(Tail(model)(swapped), Tail(model)(tensors))
+    assert torch.equal(TorchTail(model)(swapped), TorchTail(model)(tensors))
 
 
-@pytest.mark.parametrize("half", [Head, Tail])
+@pytest.mark.parametrize("half", [TorchHead, TorchTail])
 def test_unknown_split_points_are_refused(half):
     with pytest.raises(UnknownSplitPoint):
         half(network("yolov5n"), "24")
@@ -186,7 +186,7 @@ def test_halves_agree_on_another_device(monkeypatch, name):
     for node in cuda.graph.nodes:
         node.module.to("cuda")
     image = picture()
-    on_cuda = Tail(cuda)(Head(cuda, size=SIZE)(image))
+    on_cuda = TorchTail(cuda)(TorchHead(cuda, size=SIZE)(image))
     assert on_cuda.device.type == "cuda"
     assert torch.equal(on_cuda, Unsplit(cuda)(image))
     torch.testing.assert_close(on_cuda.cpu(), Unsplit(cpu)(image), rtol=1e-3, atol=1e-2)

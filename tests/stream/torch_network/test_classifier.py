@@ -18,7 +18,8 @@ import torch
 import torchvision
 
 from stream.errors import BrokenNetwork, DownloadFailed, MissingWeights, UnreadableCheckpoint
-from stream.network.classifier import (
+from stream.network.cut import layout, points, split_points
+from stream.torch_network.classifier import (
     CLASSIFIERS,
     SIZE,
     Classifier,
@@ -27,8 +28,7 @@ from stream.network.classifier import (
     load_classifier,
     random_classifier,
 )
-from stream.network.cut import layout, points, split_points
-from stream.network.split import Head, Tail
+from stream.torch_network.split import TorchHead, TorchTail
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,9 @@ def test_halves_equal_the_whole_at_every_point(resnet50: Classifier) -> None:
     with torch.inference_mode():
         whole = resnet50.graph.forward(picture)
     for split in split_points(resnet50.graph):
-        crossing = Head(resnet50, split, (64, 64)).run(picture)
+        crossing = TorchHead(resnet50, split, (64, 64)).run(picture)
         before = {name: tensor.clone() for name, tensor in crossing.items()}
-        assert torch.equal(Tail(resnet50, split).run(crossing), whole), split
+        assert torch.equal(TorchTail(resnet50, split).run(crossing), whole), split
         assert all(torch.equal(before[name], tensor) for name, tensor in crossing.items()), (
             "left as they were"
         )
@@ -95,7 +95,7 @@ def test_vgg_halves_equal_the_whole() -> None:
     with torch.inference_mode():
         whole = vgg.graph.forward(picture)
     for split in ("1", "10", "17", "avgpool"):
-        assert torch.equal(Tail(vgg, split).run(Head(vgg, split, (32, 32)).run(picture)), whole)
+        assert torch.equal(TorchTail(vgg, split).run(TorchHead(vgg, split, (32, 32)).run(picture)), whole)
 
 
 def test_random_weights_are_the_same_for_the_same_seed(resnet50: Classifier) -> None:

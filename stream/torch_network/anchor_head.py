@@ -5,12 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-ANCHORS = (  # COCO's, as (width, height) in pixels, for strides 8, 16 and 32
-    ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
-    ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
-    ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
-)
-
 
 class AnchorDetect(nn.Module):
     """Predicts, per grid cell and anchor, a box, an objectness and class probabilities.
@@ -55,6 +49,10 @@ class AnchorDetect(nn.Module):
         Along the third axis: center x and y, width, height, objectness, classes.
         """
         return [
-            convolution(feature).unflatten(1, (len(anchors), 5 + self.classes))
-            for feature, convolution, anchors in zip(features, self.m, self.anchors, strict=True)
+            level.unflatten(1, (len(anchors), 5 + self.classes))  # type: ignore[no-untyped-call]
+            for level, anchors in zip(self.level_logits(features), self.anchors, strict=True)
         ]
+
+    def level_logits(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The same as the convolutions put it out, (B, channels, h, w) per level, see `Levels`."""
+        return [convolution(feature) for feature, convolution in zip(features, self.m, strict=True)]

@@ -13,22 +13,23 @@ from numpy.typing import NDArray
 from codec.layout import FloatArray, Layout
 from stream.errors import WrongTensors
 from stream.network.cut import halves, layout, layout_of, live_set
-from stream.network.graph import INPUT, Graph, run
-from stream.network.model import Model
+from stream.network.graph import INPUT
 from stream.network.names import DEFAULT_SPLIT
+from stream.torch_network.graph import ModuleGraph, run
+from stream.torch_network.model import Model
 
 
 class Splittable(Protocol):
     """A network that can be cut: a detector or a classifier."""
 
     @property
-    def graph(self) -> Graph: ...
+    def graph(self) -> ModuleGraph: ...
 
     @property
     def device(self) -> torch.device: ...
 
 
-class Head:
+class TorchHead:
     """The layers up to the split: from a picture to the tensors that cross.
 
     Holds only its own layers, so that the rest of the model can be freed.
@@ -45,7 +46,7 @@ class Head:
         self._nodes, _ = halves(model.graph, split)
         self._crossing = live_set(model.graph, split)
 
-    def resized(self, size: tuple[int, int]) -> Head:
+    def resized(self, size: tuple[int, int]) -> TorchHead:
         """The same layers for a canvas of another size (H, W). Raises InvalidSize."""
         other = copy(self)
         other.size, other.layout = size, layout_of(self._nodes, self._crossing, size)
@@ -67,7 +68,7 @@ class Head:
         return run(self._nodes, {INPUT: picture}, self._crossing)
 
 
-class Tail:
+class TorchTail:
     """The layers after the split: from the tensors that crossed to predictions.
 
     Keeps nothing between calls: any tail of the same weights may take any frame, of any size.
@@ -99,7 +100,7 @@ class Tail:
 
 
 class Unsplit:
-    """The whole network, to compare with: what `Tail` and `Head` together must equal bit for bit."""
+    """The whole network, to compare with: what `TorchTail` and `TorchHead` together must equal bit for bit."""
 
     def __init__(self, model: Model) -> None:
         self._model = model

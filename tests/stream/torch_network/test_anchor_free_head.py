@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.stream.network.heads import head_and_features
+from tests.stream.torch_network.heads import head_and_features
 
 
 @torch.inference_mode()

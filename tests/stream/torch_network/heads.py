@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from stream.network.graph import INPUT, run
-from stream.network.model import random_model
+from stream.network.graph import INPUT
+from stream.torch_network.graph import run
+from stream.torch_network.model import random_model
 
 SIZE = (64, 96)  # (H, W) of the picture: 8x12, 4x6 and 2x3 cells
 

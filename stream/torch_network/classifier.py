@@ -7,7 +7,7 @@ ReLU and pooling of the stem, and then block by block.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from torch import nn
 from stream.errors import BrokenNetwork, MissingWeights, UnreadableCheckpoint
 from stream.network.download import fetch
 from stream.network.file_kind import foreign_kind
-from stream.network.graph import INPUT, Graph, Node
-from stream.network.model import load_state, weights_hash
+from stream.network.graph import INPUT
 from stream.network.names import SAFETENSORS
-from stream.network.trial import check_runs
+from stream.network.network import weights_hash
+from stream.torch_network.graph import ModuleGraph, ModuleNode
+from stream.torch_network.trial import check_runs
 
 CLASSIFIERS = ("vgg16", "resnet50", "resnet152")
 SIZE = (224, 224)
@@ -40,7 +41,7 @@ _PREFIX = 8  # hexadecimal digits of a file's SHA-256 that its official name end
 class Classifier:
     """A classifier in evaluation mode, float32, with 1000 classes of ImageNet."""
 
-    graph: Graph  # the last node puts out logits (B, classes)
+    graph: ModuleGraph  # the last node puts out logits (B, classes)
     names: tuple[str, ...]  # of the classes, as torchvision writes them
     weights_hash: str  # SHA-256, 64 hexadecimal digits
     transform: Callable[[torch.Tensor], torch.Tensor]  # of pictures (1, 3, h, w), RGB, to the network's input
@@ -58,7 +59,7 @@ class Classifier:
         return self.transform(rgb[None].to(self.device))
 
 
-def classifier_skeleton(name: str) -> Graph:
+def classifier_skeleton(name: str) -> ModuleGraph:
     """The graph of a classifier without weights, on torch's meta device: good for shapes and costs."""
     return _graph(_network(name))
 
@@ -81,7 +82,7 @@ def load_classifier(name: str, file: Path, device: str | torch.device = "cpu") -
         raise MissingWeights(file)
     state = _read(file)
     network = _network(name)
-    load_state(network, state, str(file))
+    _load_state(network, state, str(file))
     classifier = _finished(name, network, torch.device(device))
     try:
         check_runs(classifier.graph, SIZE, classifier.device)
@@ -146,15 +147,56 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def _load_state(modules: nn.Module, state: Mapping[str, torch.Tensor], file: str) -> None:
+    """Puts a file's tensors into modules on the meta device; every name and shape must agree.
+
+    Raises UnreadableCheckpoint, or BrokenNetwork for a number that is not finite in the type that is computed in.
+    """
+    expected = modules.state_dict()
+    differing = sorted(expected.keys() ^ state.keys()) or sorted(
+        name for name, tensor in expected.items() if tensor.shape != state[name].shape
+    )
+    if differing:
+        shown = ", ".join(name[:80] for name in differing[:3])
+        raise UnreadableCheckpoint(
+            f"{len(differing)} of the tensors in {file} do not fit the network they are for ({shown}, ...)"
+        )
+    modules.load_state_dict(
+        {name: _converted(value, expected[name].dtype, name, file) for name, value in state.items()},
+        assign=True,
+    )
+
+
+def _converted(value: torch.Tensor, dtype: torch.dtype, name: str, file: str) -> torch.Tensor:
+    """A file's tensor in the type that it is computed in. Raises BrokenNetwork where that leaves no number of it."""
+    if dtype.is_floating_point and not value.is_floating_point():
+        raise UnreadableCheckpoint(
+            f"{file}: {name[:80]} holds {str(value.dtype).removeprefix('torch.')}, not floating point; "
+            "use the checkpoint from before it was quantized"
+        )
+    if not value.isfinite().all():
+        raise BrokenNetwork(
+            f"{file}: {name[:80]} holds numbers that are not finite (NaN or infinity): the training went wrong, or the "
+            "file is damaged; use an earlier checkpoint, or fetch it again"
+        )
+    converted = value.to(dtype).contiguous()
+    if not converted.isfinite().all():
+        raise BrokenNetwork(
+            f"{file}: {name[:80]} holds numbers beyond what {str(dtype).removeprefix('torch.')} can hold; "
+            "the training went wrong: use an earlier checkpoint"
+        )
+    return converted
+
+
 def _finished(name: str, network: nn.Module, device: torch.device) -> Classifier:
     network.eval().requires_grad_(False)
-    digest = weights_hash(network.state_dict())
+    digest = weights_hash({name: tensor.float().numpy() for name, tensor in network.state_dict().items()})
     network.to(device).to(memory_format=torch.channels_last)
     weights = torchvision.models.get_model_weights(name).DEFAULT
     return Classifier(_graph(network), tuple(weights.meta["categories"]), digest, weights.transforms())
 
 
-def _graph(network: nn.Module) -> Graph:
+def _graph(network: nn.Module) -> ModuleGraph:
     """The layers as the paper numbers them, and what comes after by torchvision's names."""
     for module in network.modules():
         if isinstance(module, nn.ReLU):
@@ -173,9 +215,9 @@ def _graph(network: nn.Module) -> Graph:
     layers = [(str(number), module) for number, module in enumerate(numbered, 1)]
     layers += [("avgpool", modules["avgpool"]), last]
     inputs = [INPUT, *(name for name, _ in layers)]
-    return Graph(
+    return ModuleGraph(
         tuple(
-            Node(name, module, (before,), takes_list=False)
+            ModuleNode(name, module, (before,), takes_list=False)
             for (name, module), before in zip(layers, inputs, strict=False)
         )
     )

@@ -1,0 +1,1 @@
+"""The reference network in torch: what training, study and calibration differentiate, and the engine of CUDA."""
