@@ -50,6 +50,11 @@ TABLE = {
         others={"numpy", "ml_dtypes", "numba", "onnx", "onnxruntime", "safetensors", "pooch", "tqdm"},
         reach={"asyncio", "aiohttp"} | TORCH,
     ),
+    "stream.network.engine": Rule(  # torch's engine is imported only where it is chosen
+        ours={"codec", "stream/", "stream.network", "stream.torch_network"},
+        others={"numpy"},
+        reach={"asyncio", "aiohttp"},
+    ),
     "stream.torch_network": Rule(
         ours={"codec", "stream/", "stream.network"},
         others=TORCH | {"numpy", "safetensors"},
