@@ -24,12 +24,17 @@ help:
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
 	@echo "make screenshot   take the README's picture of the live page"
 
-$(VENV)/.ok: pyproject.toml
+# What camera, detector and demo need, and all that tests need besides: torch is most of it.
+$(VENV)/.base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.all: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-demo: $(VENV)/.ok
+demo: $(VENV)/.base
 	$(BIN)/splitcast demo --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
 
 # Side by side on as many cores as there are, up to this many: a worker takes about 2 GB.
@@ -39,7 +44,7 @@ TEST_ARGS    ?=
 PYTEST        = pytest -n logical --maxprocesses $(TEST_WORKERS) --dist worksteal $(TEST_ARGS)
 
 # COVERAGE=1 tells which lines no test runs, and fails where fewer run than pyproject.toml says.
-test: $(VENV)/.ok
+test: $(VENV)/.all
 ifdef COVERAGE
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST)
@@ -49,59 +54,59 @@ else
 	$(BIN)/python -m $(PYTEST)
 endif
 
-lint: $(VENV)/.ok
+lint: $(VENV)/.all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/oxlint --deny-warnings services
 
-format: $(VENV)/.ok
+format: $(VENV)/.all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ok
+bench: $(VENV)/.all
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
 
 # On a quiet machine: it writes what it measured beside what others measured.
 LOAD_ARGS ?=
 
-load: $(VENV)/.ok
+load: $(VENV)/.all
 	$(BIN)/splitcast bench load --streams 1,2,4,8,16,32 --out docs/results/load.json --table docs/results/load.md $(LOAD_ARGS)
 
 STUDY_OUT  ?= study
 STUDY_ARGS ?= --quick
 
-study: $(VENV)/.ok
+study: $(VENV)/.all
 	$(BIN)/splitcast study all --out $(STUDY_OUT) $(STUDY_ARGS)
 
 # What it finds, and the inputs that it grew, are in .fuzz afterwards.
 MINUTES ?= 10
 
-fuzz: $(VENV)/.ok
+fuzz: $(VENV)/.all
 	$(BIN)/python -m pip install --quiet --editable '.[test,fuzz]'
 	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
 
 # One at a time, as it measures how long each takes; tells which bounds are not kept.
-faults: $(VENV)/.ok
+faults: $(VENV)/.all
 	FAULTS_TABLE=docs/results/faults.md $(BIN)/python -m pytest tests/faults tests/services/detector/test_stopped_detector.py -m "patient or not patient" $(TEST_ARGS)
 
 # Random faults for so long; beside it sessions and sources are lost and found so often.
 RECONNECTS ?= 1000
 
-soak: $(VENV)/.ok
+soak: $(VENV)/.all
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --sessions $(RECONNECTS) --sources $(RECONNECTS) --out docs/results/soak.json
 
 # Needs COCO images with labels, clips and the official yolov5n.pt, which do not come with the project.
 DATA    ?= $(SPLITCAST_SHARED)/data
 TEACHER ?= $(DATA)/weights/yolov5n.pt
 
-train-demo: $(VENV)/.ok
+train-demo: $(VENV)/.all
 	@test -d "$(DATA)" || { echo "make train-demo DATA=FOLDER, with coco/, clips/ and weights/"; exit 2; }
 	$(BIN)/python -m services.training --data $(DATA) --teacher $(TEACHER)
 	$(BIN)/python -m services.training.assess $(DATA)/coco/images/val2017
 	$(BIN)/python -m services.training.scenes
 
-screenshot: $(VENV)/.ok
+screenshot: $(VENV)/.all
 	$(BIN)/python -m tests.services.screenshot docs/images/live.png
 
 clean:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.environment import prepare_process
 from services.errors import Exit, ServiceError, exit_code
+from services.extras import lacking
 from services.signals import end_on_signals
 
 if TYPE_CHECKING:
@@ -33,17 +34,20 @@ class Command:
     settings: str  # a CommandSettings
     run: str  # takes these settings, and returns an exit code if it is not OK; imported once they are right
     help: str
+    extra: str | None = None  # of pyproject.toml, that it needs always
 
     def parse(self, arguments: Sequence[str], name: str) -> CommandSettings:
         """The settings that the arguments after the command's name say. Raises SettingsError, SystemExit after help."""
         settings: type[CommandSettings] = _imported(self.settings)
         return settings.parse(arguments, f"splitcast {name}", self.help)
 
-    def __call__(self, settings: CommandSettings) -> Exit:
+    def __call__(self, settings: CommandSettings, name: str) -> Exit:
         try:
             settings.check_machine()
             run: Callable[[CommandSettings], Exit | None] = _imported(self.run)
             return run(settings) or Exit.OK
+        except ModuleNotFoundError as error:
+            raise lacking(error, f"splitcast {name}", self.extra) or error from None
         except ServiceError as error:
             error.args = (settings.as_given(str(error)),)
             raise
@@ -84,16 +88,19 @@ COMMANDS = {
         "services.evaluation.settings:AdviseSettings",
         "services.evaluation.advise:run_advise",
         "where to split a network for a link, and whether to split it at all",
+        extra="evaluate",
     ),
     "evaluate": Command(
         "services.evaluation.settings:EvaluateSettings",
         "services.evaluation.evaluate:run_evaluate",
         "measure what codecs cost in bytes and in detections",
+        extra="evaluate",
     ),
     "calibrate": Command(
         "services.calibration.settings:CalibrateSettings",
         "services.calibration.calibrate:run_calibrate",
         "fit the feature codec to a network on sample images",
+        extra="torch",
     ),
     "profile show": Command(
         "services.commands.settings:ProfileShowSettings",
@@ -104,6 +111,7 @@ COMMANDS = {
         "services.study.settings:StudySettings",
         "services.study.run:run_study",
         "reproduce the paper's tables and figures, and go on from there",
+        extra="study",
     ),
     "encode": Command(
         "services.commands.settings:EncodeSettings",
@@ -143,10 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs = LogSettings(early_log_format(arguments))
     try:
         configure_logs(logs)
-        command, settings = parse(arguments)
+        name, settings = parse(arguments)
         logs = settings.logs
         configure_logs(logs)
-        code = command(settings)
+        code = COMMANDS[name](settings, name)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -218,15 +226,15 @@ def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
     log_failed_thread(failed)
 
 
-def parse(arguments: Sequence[str]) -> tuple[Command, CommandSettings]:
-    """The command that is named, and its settings.
+def parse(arguments: Sequence[str]) -> tuple[str, CommandSettings]:
+    """The name of the command, and its settings.
 
     Raises SettingsError where a setting is wrong or unknown, SystemExit after help or where a command is unknown.
     """
     for words in (1, 2):
         name = " ".join(arguments[:words])
         if command := COMMANDS.get(name):
-            return command, command.parse(arguments[words:], name)
+            return name, command.parse(arguments[words:], name)
     _overview().parse_args(arguments)
     raise AssertionError(f"{arguments} names no command, and was not refused")
 

@@ -100,14 +100,17 @@ def test_the_package_is_built_from_all_it_needs():
     assert {path.rstrip("/") for path in STAGES["package"].context} == needed
 
 
-def test_the_list_of_dependencies_is_the_projects(tmp_path):
+@pytest.mark.parametrize("extra", ["", "torch"])
+def test_the_list_of_dependencies_is_the_projects(extra, tmp_path):
     """The first step of the image, up to the call of pip, as a shell runs it."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     command = STAGES["dependencies"].runs[1].split("&&")[0]
     assert command.startswith("python -c ")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    subprocess.run(["sh", "-c", command], cwd=tmp_path, env={"PATH": path}, check=True, timeout=LIVENESS_S)
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    environment = {"PATH": path, "EXTRAS": extra}
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True, timeout=LIVENESS_S)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    dependencies = project["dependencies"] + project["optional-dependencies"].get(extra, [])
     assert (tmp_path / "requirements.txt").read_text().splitlines() == dependencies
     assert any(dependency.startswith("opencv-python>") for dependency in dependencies)  # the one replaced
 

@@ -1,0 +1,32 @@
+"""The extras of pyproject.toml: which packages come with each, and which one a command lacks."""
+
+from __future__ import annotations
+
+from services.errors import Exit, ServiceError
+
+EXTRAS = {
+    "torch": {"torch", "torchvision", "ultralytics"},
+    "evaluate": {"PIL", "faster_coco_eval", "jinja2", "matplotlib"},
+    "study": {"lz4", "scipy", "zstandard"},
+}
+"""Modules that an extra brings and a plain installation lacks. Each extra brings those above it, too."""
+
+
+class MissingExtra(ServiceError):
+    """A command needs packages that come with an extra, which is not installed."""
+
+    exit_code = Exit.USAGE  # it is not there after a new start either
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'splitcast[{extra}]'")
+        self.extra = extra
+
+
+def lacking(error: ModuleNotFoundError, what: str, extra: str | None) -> MissingExtra | None:
+    """What to say of `what` that ended with this error: None where no extra brings the module.
+
+    `extra` is that which all of it needs, where it needs one always.
+    """
+    package = (error.name or "").partition(".")[0]
+    bringing = next((name for name, packages in EXTRAS.items() if package in packages), None)
+    return MissingExtra(what, extra or bringing) if bringing else None
