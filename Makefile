@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench load study fuzz faults soak train-demo screenshot clean
+.PHONY: help demo test lint format bench load gpu study fuzz faults soak train-demo screenshot clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    ruff, ruff format --check, mypy --strict, oxlint for the page"
 	@echo "make bench   time the codec, its share of the network, and zlib and zstd beside it"
 	@echo "make load    how many streams a detector holds here, and what each frame costs it"
+	@echo "make gpu     whether a CUDA card computes what the CPU does, how fast, and how many streams it holds"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
 	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
 	@echo "make faults  do every fault to a camera, a detector and a consumer, and write what came of it"
@@ -72,6 +73,12 @@ LOAD_ARGS ?=
 
 load: $(VENV)/.all
 	$(BIN)/splitcast bench load --streams 1,2,4,8,16,32 --out docs/results/load.json --table docs/results/load.md $(LOAD_ARGS)
+
+# Takes under eight minutes. GPU_ARGS='--device cpu ...' shows that it works where there is no card.
+GPU_ARGS ?=
+
+gpu: $(VENV)/.ok
+	$(BIN)/splitcast bench device --out docs/results/gpu.json --table docs/results/gpu.md $(GPU_ARGS)
 
 STUDY_OUT  ?= study
 STUDY_ARGS ?= --quick

@@ -133,6 +133,11 @@ COMMANDS = {
         "services.bench.load:run_bench_load",
         "what a detector holds of many simulated cameras, and what each frame costs it",
     ),
+    "bench device": Command(
+        "services.bench.settings:BenchDeviceSettings",
+        "services.bench.device:run_bench_device",
+        "what a GPU computes beside the CPU, how fast, and how many streams it holds",
+    ),
 }
 GROUPS = {
     "profile": "calibration profiles of the feature codec",

@@ -10,6 +10,7 @@ from services.settings import (
     DEFAULT_CODEC,
     CodecText,
     Count,
+    NetworkSettings,
     PathSetting,
     PathText,
     Seconds,
@@ -18,16 +19,22 @@ from services.settings import (
     websocket_url,
 )
 
-MAX_STREAMS = 1024
+MAX_COUNT = 1024
 
 
 def counts_text(text: str) -> str:
     for word in text.split(","):
-        if not word.strip().isdecimal() or not 1 <= int(word) <= MAX_STREAMS:
-            raise ValueError(
-                f"must be numbers of streams, 1 to {MAX_STREAMS}, separated by commas: 8, or 1,2,4"
-            )
+        if not word.strip().isdecimal() or not 1 <= int(word) <= MAX_COUNT:
+            raise ValueError(f"must be numbers from 1 to {MAX_COUNT}, separated by commas: 8, or 1,2,4")
     return text
+
+
+def counts(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+CountsText = Annotated[str, AfterValidator(counts_text)]
+"""Numbers one after the other: 1,2,4."""
 
 
 class BenchPipelineSettings(SplitSettings):
@@ -43,7 +50,7 @@ class BenchPipelineSettings(SplitSettings):
 class BenchLoadSettings(SplitSettings):
     """Settings of `splitcast bench load`."""
 
-    streams: Annotated[str, AfterValidator(counts_text)] = Field(
+    streams: CountsText = Field(
         "8", title="N,...", description="simulated cameras; several numbers, one after the other: 1,2,4,8"
     )
     fps: Annotated[float, Field(gt=0, le=1000)] = Field(5.0, description="frames a second of each camera")
@@ -71,7 +78,45 @@ class BenchLoadSettings(SplitSettings):
 
     @property
     def stream_counts(self) -> tuple[int, ...]:
-        return tuple(map(int, self.streams.split(",")))
+        return counts(self.streams)
+
+    def check_machine(self) -> None:
+        require_folder_of(self.out, "--out")
+        require_folder_of(self.table, "--table")
+
+
+class BenchDeviceSettings(NetworkSettings):
+    """Settings of `splitcast bench device`."""
+
+    model: PathText = Field("demo", description="network by name or path; demo: the embedded one")
+    device: str = Field("cuda", description="torch device")
+    pictures: Count = Field(32, description="pictures of the virtual camera that are compared")
+    batches: CountsText = Field("1,2,4,8,16,32", title="N,...", description="sizes of batches")
+    batch_seconds: Seconds = Field(2.0, description="how long each size is measured")
+    streams: CountsText = Field("64", title="N,...", description="simulated cameras of the load test")
+    fps: Annotated[float, Field(gt=0, le=1000)] = Field(5.0, description="frames a second of each camera")
+    seconds: Seconds = Field(20.0, description="how long the load is measured")
+    out: PathSetting | None = Field(None, title="OUT", description="write the record there, as JSON")
+    table: PathSetting | None = Field(None, title="OUT", description="write the tables there, as Markdown")
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return counts(self.batches)
+
+    @property
+    def load(self) -> BenchLoadSettings:
+        """The load test's, of the same network on the same device."""
+        return BenchLoadSettings.load(
+            {
+                "model": self.model,
+                "size": self.size,
+                "threads": self.threads,
+                "device": self.device,
+                "streams": self.streams,
+                "fps": self.fps,
+                "seconds": self.seconds,
+            }
+        )
 
     def check_machine(self) -> None:
         require_folder_of(self.out, "--out")
