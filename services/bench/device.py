@@ -41,7 +41,7 @@ def run_bench_device(settings: BenchDeviceSettings) -> None:
     started_s = time.monotonic()
     device = choose_device(settings.device)
     correctness, speeds = _compare(settings, device)
-    load = asyncio.run(bench_load(settings.load))
+    load = asyncio.run(bench_load(settings.load_settings))
     card = device_name(device)
     blocks = [
         f"{settings.model}, torch {torch.__version__}, {this_machine()}.",
@@ -68,7 +68,7 @@ def run_bench_device(settings: BenchDeviceSettings) -> None:
         write_whole(settings.out, json.dumps(record, indent=2) + "\n")
     if settings.table:
         write_page(settings.table, [f"# {card}", *blocks])
-    _require_agreement(correctness)
+    require_agreement(correctness)
 
 
 def _compare(settings: BenchDeviceSettings, device: str) -> tuple[list[Correctness], list[Speed]]:
@@ -105,7 +105,8 @@ def device_name(device: str) -> str:
     return f"{this_machine().processor} ({platform.machine()}): no card"
 
 
-def _require_agreement(correctness: list[Correctness]) -> None:
+def require_agreement(correctness: list[Correctness]) -> None:
+    """Raise NotMeasurable where float32 on the device finds other objects than the CPU."""
     for row in correctness:
         if row.network == "float32" and row.agreement is not None and row.agreement < LEAST_AGREEMENT:
             raise NotMeasurable(

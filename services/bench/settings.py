@@ -104,7 +104,7 @@ class BenchDeviceSettings(NetworkSettings):
         return counts(self.batches)
 
     @property
-    def load(self) -> BenchLoadSettings:
+    def load_settings(self) -> BenchLoadSettings:
         """The load test's, of the same network on the same device."""
         return BenchLoadSettings.load(
             {
@@ -115,6 +115,7 @@ class BenchDeviceSettings(NetworkSettings):
                 "streams": self.streams,
                 "fps": self.fps,
                 "seconds": self.seconds,
+                "warm_up_s": self.seconds / 10,
             }
         )
 
