@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
-import torch
 
 from services.errors import SettingsError
 from services.printable import well_formed
-from services.settings import ServiceSettings
+from services.settings import EngineChoice, ServiceSettings
 from stream.network.download import find_weights
-from stream.torch_network.model import Model, load_model
+from stream.network.engine import EngineName, RunnableNetwork, open_network
 
 log = structlog.get_logger(__name__)
+
+_GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/dxg")  # of Linux, and of Linux in Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,39 +24,60 @@ class LoadedModel:
     """A network and the name that people know it by."""
 
     name: str
-    model: Model
+    model: RunnableNetwork
 
 
-def choose_device(device: str) -> str:
-    """`auto` becomes CUDA where there is one, else the CPU; other names stay.
+def choose_engine(engine: EngineChoice, device: str) -> tuple[EngineName, str]:
+    """The engine to compute with, and its device: `auto` is torch where that is no CPU, else ONNX Runtime.
 
-    Raises SettingsError for a device that this machine or torch does not have.
+    torch is loaded only where it is asked for, or where there may be a GPU for it.
+    Raises SettingsError for a device that this machine or the engine does not have.
     """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"--device: no {device!r} here ({reason}); use auto or cpu") from None
-    return device
+    if engine == "onnxruntime" and device not in ("auto", "cpu"):
+        raise SettingsError(
+            f"--device: ONNX Runtime computes on the CPU, not on {device!r}; take --engine torch"
+        )
+    if engine == "onnxruntime" or (engine == "auto" and (device == "cpu" or _has_no_gpu(device))):
+        return "onnxruntime", "cpu"
+    from services.torch_devices import choose_device
+
+    chosen = choose_device(device)
+    return "torch" if engine == "torch" or chosen != "cpu" else "onnxruntime", chosen
 
 
 def load_network(config: ServiceSettings) -> LoadedModel:
     """Find, read and place the configured network. Raises WeightsError or CheckpointError."""
-    torch.set_num_threads(config.threads)
+    engine, device = choose_engine(config.engine, config.device)
     name = well_formed(Path(config.model).stem)  # it goes into messages and metrics
-    return LoadedModel(name, find_model(config.model, choose_device(config.device), config.cache))
+    return LoadedModel(name, find_network(config.model, engine, device, config.threads, config.cache))
 
 
-def find_model(model: str, device: str = "cpu", cache: Path | None = None) -> Model:
-    """A network by name or path, on a device. Raises WeightsError or CheckpointError."""
-    loaded = load_model(find_weights(model, cache), device)
-    if loaded.unnamed:
+def find_network(
+    model: str,
+    engine: EngineName = "onnxruntime",
+    device: str = "cpu",
+    threads: int = 1,
+    cache: Path | None = None,
+) -> RunnableNetwork:
+    """A network by name or path, in an engine. Raises WeightsError or CheckpointError."""
+    network = open_network(find_weights(model, cache), engine, device, threads)
+    tell_unnamed(model, network.unnamed, len(network.names))
+    return network
+
+
+def tell_unnamed(model: str, unnamed: int, classes: int) -> None:
+    """Warn of classes that the checkpoint does not name."""
+    if unnamed:
         log.warning(
             "the checkpoint does not name all its classes: the others are called class0, class1 and so on",
             model=model,
-            unnamed=loaded.unnamed,
-            classes=len(loaded.names),
+            unnamed=unnamed,
+            classes=classes,
         )
-    return loaded
+
+
+def _has_no_gpu(device: str) -> bool:
+    """Whether `auto` can only be the CPU, as far as can be said without loading torch, which takes seconds."""
+    if device != "auto":
+        return False
+    return find_spec("torch") is None or not any(Path(driver).exists() for driver in _GPU_DRIVERS)

@@ -97,6 +97,7 @@ PathText = Annotated[str, WrapValidator(any_name), AfterValidator(expanded)]
 """A text that may be a path: a source, a network, a profile."""
 CodecText = Annotated[str, AfterValidator(codec_text)]
 """A codec of features, such as feature:quality=6, in its canonical form."""
+EngineChoice = Literal["auto", "onnxruntime", "torch"]
 SizeText = Annotated[str, AfterValidator(size_text)]
 """A network's input, as `parse_size` takes it."""
 
@@ -108,8 +109,17 @@ class NetworkSettings(CommandSettings):
     size: SizeText = Field(
         "640", description="network input: longer side, or HEIGHTxWIDTH; multiples of its stride, 32 (P6: 64)"
     )
-    threads: Threads = Field(1, description="torch threads")
+    threads: Threads = Field(1, description="threads that compute")
     device: str = Field("auto", description="torch device")
+
+
+class EngineSettings(NetworkSettings):
+    """What a command is told of a network that any engine may run."""
+
+    engine: EngineChoice = Field(
+        "auto",
+        description="what computes: onnxruntime on the CPU, or torch (auto: torch where the device is no CPU)",
+    )
 
 
 class SplitSettings(NetworkSettings):
@@ -145,7 +155,11 @@ class ServiceSettings(CommandSettings):
     device: str = Field(
         "auto", description="torch device: auto, cpu, cuda, cuda:1...; auto takes CUDA where it is"
     )
-    threads: Threads = Field(1, description="torch threads of this process")
+    engine: EngineChoice = Field(
+        "auto",
+        description="what computes: onnxruntime on the CPU, or torch (auto: torch where the device is no CPU)",
+    )
+    threads: Threads = Field(1, description="threads that compute a network's layers together")
     drain_s: Seconds = Field(5.0, description="seconds that a stop may take to finish frames in flight")
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, else JSON lines"

@@ -10,7 +10,6 @@
     │   ├── UnsafeCheckpoint
     │   ├── UnsupportedLayer
     │   └── BrokenNetwork
-    ├── MissingEngine                the library that would run the network is not installed
     ├── UnknownSplitPoint            the network cannot be cut there
     ├── WrongTensors                 the tail needs other tensors
     ├── InvalidSize                  the network cannot have pictures of that size
@@ -112,17 +111,6 @@ class UnsupportedLayer(CheckpointError):
 
 class BrokenNetwork(CheckpointError):
     """The network was read, and what it computes is of no use: it cannot be run, or its numbers are not finite."""
-
-
-class MissingEngine(StreamError):
-    """The library that would run the network is not installed."""
-
-    def __init__(self, engine: str, module: str) -> None:
-        super().__init__(
-            f"the {engine} engine needs {module}, which is not installed; pip install 'splitcast[{engine}]', "
-            "or take --engine onnxruntime"
-        )
-        self.engine, self.module = engine, module
 
 
 class UnknownSplitPoint(StreamError):

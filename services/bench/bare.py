@@ -10,8 +10,7 @@ from services.bench.recording import RecordedPackets
 from services.loading import LoadedModel
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
-from stream.torch_network.nms import detect
-from stream.torch_network.split import TorchTail
+from stream.network.boxes import detect
 
 LEAST_FRAMES = 60
 WARM_UP_FRAMES = 5
@@ -20,7 +19,7 @@ WARM_UP_FRAMES = 5
 def bare_cost(network: LoadedModel, recorded: RecordedPackets) -> BareCost:
     """CPU of one frame of the recorded packets, a mean as the detector's is. Nothing else may run in this process."""
     decoder = recorded.codec.decoder(recorded.layout)
-    tail = TorchTail(network.model, recorded.split)
+    tail, levels = network.model.tail(recorded.split), network.model.levels
     letterbox = Letterbox(recorded.frame_size, recorded.canvas)
     rounds = -(-(LEAST_FRAMES + WARM_UP_FRAMES) // len(recorded.packets))
     costs_ns = []
@@ -28,9 +27,9 @@ def bare_cost(network: LoadedModel, recorded: RecordedPackets) -> BareCost:
         clock = StageClock(time.process_time_ns())
         tensors = decoder.decode(packet).tensors
         clock.lap("decode", time.process_time_ns())
-        logits = tail(tensors)
+        (logits,) = tail([tensors])
         clock.lap("tail", time.process_time_ns())
-        detect(logits, letterbox)
+        detect(logits, levels, letterbox)
         clock.lap("boxes", time.process_time_ns())
         costs_ns.append(clock.durations_ns)
     decode_ms, tail_ms, boxes_ms = (

@@ -18,7 +18,7 @@ from services.bench.machine import this_machine
 from services.bench.markdown import table, write_page
 from services.bench.settings import BenchDeviceSettings
 from services.errors import NotMeasurable
-from services.loading import choose_device
+from services.torch_devices import choose_device
 from stream.atomic_file import write_whole
 from stream.canvas import canvas_for, parse_size
 from stream.letterbox import Letterbox

@@ -23,7 +23,7 @@ from services.bench.settings import BenchLoadSettings
 from services.bench.simulated_camera import SimulatedCamera
 from services.commands.loopback import local_detector
 from services.detector.settings import DetectorSettings
-from services.loading import LoadedModel, choose_device, find_model
+from services.loading import LoadedModel, choose_engine, find_network
 from services.printable import well_formed
 from stream.atomic_file import write_whole
 from stream.tasks.background import run_with_background
@@ -65,7 +65,8 @@ async def bench_load(settings: BenchLoadSettings) -> LoadReport:
 def _prepare(settings: BenchLoadSettings) -> tuple[RecordedPackets, BareCost]:
     """What needs the network, which is gone then: this process has nothing to do but send."""
     name = well_formed(Path(settings.model).stem)
-    network = LoadedModel(name, find_model(settings.model, choose_device(settings.device)))
+    engine, device = choose_engine("auto", settings.device)
+    network = LoadedModel(name, find_network(settings.model, engine, device))
     recorded = record_packets(settings, network)
     return recorded, bare_cost(network, recorded)
 

@@ -26,9 +26,9 @@ from services.units import KB
 from stream.atomic_file import write_whole
 from stream.canvas import canvas_for, parse_size
 from stream.letterbox import Letterbox
+from stream.network.boxes import detect
+from stream.network.engine import Head
 from stream.sources.files import Image, read_video
-from stream.torch_network.nms import detect
-from stream.torch_network.split import Unsplit
 
 
 async def bench_pipeline(settings: BenchPipelineSettings) -> dict[str, Any]:
@@ -62,7 +62,8 @@ async def bench_pipeline(settings: BenchPipelineSettings) -> dict[str, Any]:
 
 def bare_frames_per_second(network: LoadedModel, config: CameraSettings) -> float:
     """Frames per second of `model(frame)` alone, from the first frame read to the last detections."""
-    model = Unsplit(network.model)
+    split = network.model.split_points[-1]
+    tail, heads = network.model.tail(split), dict[tuple[int, int], Head]()
     size = parse_size(config.size)
     frames = 0
     started_ns = 0
@@ -70,7 +71,10 @@ def bare_frames_per_second(network: LoadedModel, config: CameraSettings) -> floa
         started_ns = started_ns or time.monotonic_ns()
         height, width = image.shape[:2]
         letterbox = Letterbox((height, width), canvas_for(size, height, width, network.model.stride))
-        detect(model(letterbox.apply(image)), letterbox)
+        if letterbox.canvas not in heads:
+            heads[letterbox.canvas] = network.model.head(split, letterbox.canvas)
+        (logits,) = tail([heads[letterbox.canvas](letterbox.apply(image))])
+        detect(logits, network.model.levels, letterbox)
         frames += 1
     return frames / (time.monotonic_ns() - started_ns) * 1e9
 

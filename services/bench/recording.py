@@ -24,7 +24,6 @@ from stream.sources.base import CaptureOptions
 from stream.sources.recorded import Recording, open_recording
 from stream.sources.virtual import VirtualRecording, is_virtual
 from stream.sources.virtual_camera import VirtualCamera
-from stream.torch_network.split import TorchHead
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +85,7 @@ def record_packets(settings: BenchLoadSettings, network: LoadedModel) -> Recorde
         first = _first_frame(recording, settings.source)
         frame: Frame | None = first
         canvas = canvas_for(parse_size(settings.size), first.height, first.width, network.model.stride)
-        head = TorchHead(network.model, settings.split, canvas)
+        head = network.model.head(settings.split, canvas)
         codec = resolve(parse_codec(settings.codec), network.model.weights_hash, settings.split)
         encoder = codec.encoder(head.layout)
         packets: list[bytes] = []

@@ -21,9 +21,10 @@ from services.calibration.settings import CalibrateSettings
 from services.calibration.step_network import train_step_network
 from services.evaluation.evaluate import tell
 from services.evaluation.images import ImageFiles, folder_images, readable_images
-from services.loading import choose_device, find_model
 from services.printable import printable
 from services.settings import require_folder_of
+from services.torch_devices import choose_device
+from services.torch_loading import find_model
 from stream.atomic_file import write_whole
 from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError

@@ -17,12 +17,12 @@ from services.profiles import resolve
 from stream.canvas import canvas_for, parse_size
 from stream.frame import Frame
 from stream.letterbox import Letterbox
+from stream.network.engine import Head
 from stream.network.trial import warming_up
 from stream.rate.control import RateControl, Steps
 from stream.session.camera import tensor_shapes
 from stream.session.messages import REJECT_REASONS, Hello
 from stream.tasks.worker import Worker
-from stream.torch_network.split import TorchHead
 
 RESIZED_FRAMES = 3  # of another size in a row, until the canvas follows
 
@@ -37,7 +37,7 @@ class FeaturePipeline:
     network: str  # the name that people know it by
     weights: str  # SHA-256
     stride: int  # the network's, in pixels
-    head: TorchHead
+    head: Head
     codec: Codec
     encoder: Encoder
     steps: Steps | None  # quantizer steps that `encode` takes; None where the codec has none to choose
@@ -54,7 +54,7 @@ class FeaturePipeline:
         """
         stride = network.model.stride
         canvas = canvas_for(parse_size(config.size), *frame_size, stride)
-        head = await worker.run(TorchHead, network.model, config.split, canvas)
+        head = await worker.run(network.model.head, config.split, canvas)
         name, weights = network.name, network.model.weights_hash
         del network
         codec = await worker.run(resolve, config.parsed_codec, weights, config.split, config.profile)
@@ -75,7 +75,7 @@ class FeaturePipeline:
         return replace(self, head=head, encoder=encoder, rate=rate)
 
     async def warm_up(self) -> None:
-        """Let torch choose its kernels and touch its memory before the first frame counts: it may take seconds."""
+        """Let the engine choose its kernels and touch its memory before the first frame counts: it may take seconds."""
         await self.worker.run(_warm_up, self.head, self.codec)
 
     def hello(self, config: CameraSettings, *, session: str, live: bool, frame: int) -> Hello:
@@ -131,7 +131,7 @@ def _steps(codec: Codec, encoder: Encoder) -> Steps | None:
     return None
 
 
-def _run_head(head: TorchHead, frame: Frame) -> dict[str, FloatArray]:
+def _run_head(head: Head, frame: Frame) -> dict[str, FloatArray]:
     return head(Letterbox((frame.height, frame.width), head.size).apply(frame.image))
 
 
@@ -142,7 +142,7 @@ def _encode(encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], 
     return encoder.encode(tensors, stamp)
 
 
-def _warm_up(head: TorchHead, codec: Codec) -> None:
+def _warm_up(head: Head, codec: Codec) -> None:
     blank = Frame(Letterbox(head.size, head.size).blank(), captured_ns=0)
     with warming_up("the network up to {} at {}x{} pixels".format(head.split, *head.size)):
         tensors = _run_head(head, blank)

@@ -28,7 +28,7 @@ from services.commands.settings import DemoSettings
 from services.commands.watch import detections_url, messages
 from services.detector.settings import DetectorSettings
 from services.errors import Exit, NothingDetected
-from services.loading import choose_device
+from services.loading import choose_engine
 from services.printable import printable
 from services.settings import DEFAULT_PORT
 from services.signals import run_until_stopped
@@ -62,7 +62,7 @@ async def _demo(settings: DemoSettings) -> int:
     console = Console(markup=False, emoji=False)
     # What is wrong with the settings is said before anything starts.
     find_weights(settings.model)
-    choose_device(settings.device)
+    choose_engine("auto", settings.device)
     async with open_source(settings.source):
         pass
     if settings.summary:

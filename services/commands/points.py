@@ -9,12 +9,12 @@ from rich.table import Table
 
 from codec.layout import raw_bytes
 from services.commands.settings import PointsSettings
-from services.loading import find_model
 from services.units import KB
 from stream.canvas import check_size, parse_size
 from stream.network.cut import Point, canvas_stride, points, strides
+from stream.network.download import find_weights
 from stream.network.names import MODELS
-from stream.network.network import official_structure
+from stream.network.network import load_network, official_structure
 
 
 def find_points(model: str, size: tuple[int, int]) -> tuple[Point, ...]:
@@ -22,7 +22,7 @@ def find_points(model: str, size: tuple[int, int]) -> tuple[Point, ...]:
 
     `size` is (H, W) of the canvas in pixels. Raises WeightsError, CheckpointError, InvalidSize.
     """
-    graph = official_structure(model).graph if model in MODELS else find_model(model).graph
+    graph = official_structure(model).graph if model in MODELS else load_network(find_weights(model)).graph
     check_size(size, canvas_stride(strides(graph)))
     return points(graph, size)
 

@@ -24,7 +24,6 @@ from services.detector.visit import Visit
 from services.metrics import VERSION
 from services.profiles import read_profile
 from stream.errors import SessionError
-from stream.network.cut import split_points
 from stream.session.close_codes import CloseCode
 from stream.session.detector import DetectorSession, check_codec, check_hello, check_layout, check_version
 from stream.session.messages import Hello, Waiting
@@ -159,7 +158,7 @@ def negotiate(
     there.
     """
     network = inference.network
-    splits = frozenset([settings.split] if settings.split else split_points(network.model.graph))
+    splits = frozenset([settings.split] if settings.split else network.model.split_points)
     check_hello(hello, network.model.weights_hash, splits, network.name)
     _check_preview(hello, settings)
     _check_canvas(hello, settings, network.model.stride)

@@ -17,12 +17,12 @@ from stream.canvas import canvas_for
 from stream.detections import Detections
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
-from stream.network.cut import layout
+from stream.network.boxes import detect
+from stream.network.cut import Cut
+from stream.network.engine import Tail
 from stream.network.names import DEFAULT_SPLIT
 from stream.network.trial import warming_up
 from stream.tasks.worker import Worker
-from stream.torch_network.nms import detect
-from stream.torch_network.split import TorchTail
 
 # One frame is worked on and one waits at the thread, so that it never idles; the others wait for their turn, and of
 # each live camera the newest one comes when it is.
@@ -42,8 +42,8 @@ class Inference:
         self._turns = asyncio.Semaphore(TURNS)  # handed out in the order in which they were asked for
         self._queue_length = 0
         self._network: LoadedModel | None = None
-        self._tails: dict[str, TorchTail] = {}
-        self._layout = lru_cache(maxsize=256)(layout)
+        self._tails: dict[str, Tail] = {}
+        self._cut = lru_cache(maxsize=256)(self._cut_at)
 
     @property
     def network(self) -> LoadedModel:
@@ -63,12 +63,12 @@ class Inference:
 
     def layout(self, split: str, canvas: tuple[int, int]) -> Layout:
         """The tensors that cross at a split point, for a canvas of (H, W) pixels. Raises UnknownSplitPoint."""
-        return self._layout(self.network.model.graph, split, canvas)
+        return self._cut(split).layout(canvas)
 
     def prepare(self, split: str) -> None:
         """Make the tail of a split point, once for all cameras that split there. Raises UnknownSplitPoint."""
         if split not in self._tails:
-            self._tails[split] = TorchTail(self.network.model, split)
+            self._tails[split] = self.network.model.tail(split)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -98,13 +98,14 @@ class Inference:
         self._worker.close()
 
     def _detect(
-        self, tail: TorchTail, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
+        self, tail: Tail, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
     ) -> Detections:
         clock.lap("queue", time.monotonic_ns())
-        prediction = tail(tensors)
+        (logits,) = tail([tensors])
         clock.lap("tail", time.monotonic_ns())
         detections = detect(
-            prediction,
+            logits,
+            self.network.model.levels,
             letterbox,
             conf=self._settings.confidence,
             iou=self._settings.iou,
@@ -112,6 +113,9 @@ class Inference:
         )
         clock.lap("nms", time.monotonic_ns())
         return detections
+
+    def _cut_at(self, split: str) -> Cut:
+        return self.network.model.cut(split)
 
     def _warm_up(self, split: str) -> None:
         """Run the tail once, so that the first frame does not wait for memory and kernels."""

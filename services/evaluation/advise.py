@@ -34,9 +34,10 @@ from services.evaluation.placements import (
 )
 from services.evaluation.point_costs import PointCost, point_costs
 from services.evaluation.settings import AdviseSettings
-from services.loading import choose_device, find_model
 from services.profiles import read_profile
 from services.settings import require_folder_of
+from services.torch_devices import choose_device
+from services.torch_loading import find_model
 from services.units import KB
 from stream.atomic_file import write_whole
 from stream.canvas import canvas_for, parse_size

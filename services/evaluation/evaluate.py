@@ -28,9 +28,10 @@ from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
 from services.evaluation.scores import EvaluationRecord, Scores, make_record
 from services.evaluation.settings import EvaluateSettings
 from services.evaluation.summary import print_summary
-from services.loading import choose_device, find_model
 from services.profiles import resolve
 from services.settings import require_folder_of
+from services.torch_devices import choose_device
+from services.torch_loading import find_model
 from stream.atomic_file import write_whole
 from stream.canvas import parse_size
 from stream.detections import Detections

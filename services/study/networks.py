@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Self
 
 from services.errors import SettingsError
-from services.loading import find_model
 from services.study.classification import Classification
 from services.study.detection import Detection
 from services.study.record import RANDOM
 from services.study.subject import Subject
+from services.torch_loading import find_model
 from stream.errors import DownloadFailed
 from stream.network.names import DEFAULT_SPLIT, DEMO, MODELS, is_path
 from stream.torch_network.classifier import (

@@ -13,7 +13,6 @@ from rich.table import Table as RichTable
 from services.errors import SettingsError
 from services.evaluation.evaluate import tell
 from services.evaluation.plot import style, svg
-from services.loading import choose_device
 from services.study.classification import Classification
 from services.study.dataset import PictureSet, class_pictures, clip_pictures, folder_pictures
 from services.study.draw import png
@@ -25,6 +24,7 @@ from services.study.section import Section, Table
 from services.study.settings import StudySettings
 from services.study.study import Experiment, Study
 from services.study.subject import Subject
+from services.torch_devices import choose_device
 from stream.atomic_file import write_whole
 from stream.canvas import parse_size
 

@@ -73,6 +73,8 @@ class Cut:
     split: str
     tensors: tuple[LiveTensor, ...]  # in the order in which the head makes them
     stride: int  # both sides of a canvas are multiples of it, in pixels
+    head_flops: float  # floating-point operations of the convolutions before it, per pixel of the canvas
+    tail_flops: float  # of those after it
 
     def layout(self, size: tuple[int, int]) -> Layout:
         """Names and shapes (C, h, w) for a canvas of (H, W) pixels. Raises InvalidSize for one that cannot be."""
@@ -91,11 +93,14 @@ class Cut:
 
 def cut_at(graph: Cuttable[CutNode], split: str) -> Cut:
     """What crosses at a split point. Raises UnknownSplitPoint."""
-    live = live_set(graph, split)
+    halves(graph, split)
     of_nodes = strides(graph)
-    shapes = {spec.name: spec.shape for spec in layout(graph, split, (_PROBE, _PROBE))}
-    tensors = tuple(LiveTensor(name, shapes[name][0], {INPUT: 1, **of_nodes}[name]) for name in live)
-    return Cut(split, tensors, canvas_stride(of_nodes))
+    (point,) = [point for point in points(graph, (_PROBE, _PROBE)) if point.name == split]
+    tensors = tuple(
+        LiveTensor(spec.name, spec.shape[0], {INPUT: 1, **of_nodes}[spec.name]) for spec in point.layout
+    )
+    head_flops, total_flops = point.flops / _PROBE**2, point.total_flops / _PROBE**2
+    return Cut(split, tensors, canvas_stride(of_nodes), head_flops, total_flops - head_flops)
 
 
 def split_points(graph: Cuttable[CutNode]) -> tuple[str, ...]:

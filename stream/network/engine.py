@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray, Layout
-from stream.errors import MissingEngine
 from stream.network.cut import Cut
 from stream.network.levels import Levels, Logits
 from stream.network.network import load_network
@@ -88,6 +87,10 @@ class RunnableNetwork(Protocol):
         """Classes that the checkpoint does not name."""
 
     @property
+    def device(self) -> str:
+        """Where it is computed: cpu, cuda:0 and so on."""
+
+    @property
     def split_points(self) -> tuple[str, ...]:
         """Where it can be split, in execution order."""
 
@@ -107,13 +110,10 @@ def open_network(
     """The network in a checkpoint, in an engine, each half of which computes with so many threads.
 
     `device` is torch's name of one; ONNX Runtime computes on the CPU.
-    Raises CheckpointError, or MissingEngine where torch is asked for and not installed.
+    Raises CheckpointError, or ModuleNotFoundError where torch is asked for and not installed.
     """
     if engine == "onnxruntime":
         return OnnxNetwork(load_network(weights), threads)
-    try:
-        torch_engine = import_module("stream.torch_network.engine")
-    except ImportError as error:
-        raise MissingEngine("torch", error.name or str(error)) from error
+    torch_engine = import_module("stream.torch_network.engine")
     network: RunnableNetwork = torch_engine.open_network(weights, device, threads)
     return network

@@ -87,6 +87,10 @@ class OnnxNetwork:
     def unnamed(self) -> int:
         return self._network.unnamed
 
+    @property
+    def device(self) -> str:
+        return "cpu"
+
     @cached_property
     def split_points(self) -> tuple[str, ...]:
         return split_points(self._network.graph)

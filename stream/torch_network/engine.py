@@ -43,6 +43,7 @@ class TorchNetwork:
         self._model, self._graph, self._dtype = model, graph, torch.float16 if half else torch.float32
         self.names, self.weights_hash, self.levels = model.names, model.weights_hash, model.levels
         self.stride, self.unnamed = model.stride, model.unnamed
+        self.device = str(model.device)
         self.split_points = split_points(graph)
 
     def cut(self, split: str) -> Cut:

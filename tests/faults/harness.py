@@ -26,9 +26,9 @@ from services.loading import LoadedModel, load_network
 from stream.errors import ConnectionLost
 from stream.frame import Frame
 from stream.letterbox import Letterbox
+from stream.network.boxes import detect
+from stream.network.engine import Head, Tail
 from stream.session.messages import DETECTIONS_PROTOCOL
-from stream.torch_network.nms import detect
-from stream.torch_network.split import TorchHead, TorchTail
 from stream.transport.websocket import connect
 from tests.faults.programs import usage
 from tests.faults.table import Row, add_row
@@ -102,7 +102,8 @@ def undisturbed(
     head = _head(split, canvas)
     packet = codec.encoder(head.layout).encode(head(letterbox.apply(frame.image)), Stamp(0, 0)).data
     tensors = codec.decoder(head.layout).decode(packet).tensors
-    found = detect(TorchTail(model, split)(tensors), letterbox, conf=confidence, iou=0.45, max_det=300)
+    (logits,) = _tail(split)([tensors])
+    found = detect(logits, model.levels, letterbox, conf=confidence, iou=0.45, max_det=300)
     return [
         (
             round(float(left + right) / 2, 2),
@@ -119,8 +120,13 @@ def undisturbed(
 
 
 @cache
-def _head(split: str, canvas: tuple[int, int]) -> TorchHead:
-    return TorchHead(network().model, split, canvas)
+def _head(split: str, canvas: tuple[int, int]) -> Head:
+    return network().model.head(split, canvas)
+
+
+@cache
+def _tail(split: str) -> Tail:
+    return network().model.tail(split)
 
 
 # --- the rig ---

@@ -8,31 +8,38 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
+from services import loading
 from services.cli import main
 from services.detector.settings import DetectorSettings
-from services.errors import Exit
-from services.loading import choose_device, find_model, load_network
+from services.errors import Exit, SettingsError
+from services.loading import choose_engine, find_network, load_network
+from services.torch_devices import choose_device
+from services.torch_loading import find_model
 from stream.errors import MissingWeights
 from tests.stream.network import legacy
 
 
-def test_loads_what_is_configured_and_leaves_arithmetic_alone(weights):
-    """Bitstreams are defined in IEEE arithmetic, which torch could switch to flushing small numbers to zero."""
-    network = load_network(DetectorSettings.load({"model": str(weights), "threads": 1, "device": "cpu"}))
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_loads_what_is_configured_and_leaves_arithmetic_alone(weights, engine):
+    """Bitstreams are defined in IEEE arithmetic, which an engine could switch to flushing small numbers to zero."""
+    given = {"model": str(weights), "threads": 1, "device": "cpu", "engine": engine}
+    network = load_network(DetectorSettings.load(given))
     assert network.name == "random"
-    assert network.model.device.type == "cpu"
+    assert network.model.device == "cpu"
+    network.model.head("0", (32, 32))(np.zeros((32, 32, 3), np.uint8))
     assert torch.get_num_threads() == 1
     assert np.float32(1e-40) * np.float32(0.5) > 0
     assert (torch.tensor([1e-40]) * 0.5).item() > 0
 
 
-def test_tells_of_classes_without_names(tmp_path, capfd):
+@pytest.mark.parametrize("find", [find_network, find_model])
+def test_tells_of_classes_without_names(tmp_path, capfd, find):
     model = legacy.Model(legacy.description("n", 2))
     for names, warned in ((["cat", "dog"], False), ({"cat", "dog"}, True), ([], True), (["cat", None], True)):
         model.names = names
         legacy.save(model, tmp_path / "model.pt")
         with capture_logs() as logs:
-            loaded = find_model(str(tmp_path / "model.pt"))
+            loaded = find(str(tmp_path / "model.pt"))
         assert loaded.names[1] in ("dog", "class1")
         assert ["does not name all its classes" in log["event"] for log in logs] == [True] * warned
 
@@ -75,3 +82,37 @@ def test_says_where_weights_may_come_from(tmp_path):
 def test_device():
     assert choose_device("cpu") == "cpu"
     assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+GPU = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "chosen"),
+    [
+        ("auto", "cpu", ("onnxruntime", "cpu")),
+        ("auto", "auto", ("torch" if GPU == "cuda" else "onnxruntime", GPU)),
+        ("auto", "meta", ("torch", "meta")),
+        ("onnxruntime", "auto", ("onnxruntime", "cpu")),
+        ("torch", "cpu", ("torch", "cpu")),
+        ("torch", "auto", ("torch", GPU)),
+    ],
+)
+def test_engine(engine, device, chosen):
+    assert choose_engine(engine, device) == chosen
+
+
+def test_a_gpu_is_looked_for_where_there_is_a_driver(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: asked.append(1) or True)
+    monkeypatch.setattr(loading, "_GPU_DRIVERS", (str(tmp_path / "absent"),))
+    assert choose_engine("auto", "auto") == ("onnxruntime", "cpu")
+    assert not asked
+    monkeypatch.setattr(loading, "_GPU_DRIVERS", (str(tmp_path / "absent"), str(tmp_path)))
+    assert choose_engine("auto", "auto") == ("torch", "cuda")
+    assert asked
+
+
+def test_onnx_runtime_has_no_gpu():
+    with pytest.raises(SettingsError, match="computes on the CPU, not on 'cuda'"):
+        choose_engine("onnxruntime", "cuda")

@@ -7,14 +7,14 @@ import pytest
 from codec.errors import MissingReference
 from services.bench.recording import Replay, record_packets
 from services.bench.settings import BenchLoadSettings
-from services.loading import LoadedModel, find_model
+from services.loading import LoadedModel, find_network
 from stream.errors import SourceError
 from tests.services.clips import SIZE
 
 
 @pytest.fixture(scope="module")
 def network(weights):
-    return LoadedModel("random", find_model(str(weights)))
+    return LoadedModel("random", find_network(str(weights)))
 
 
 def recorded(network, **settings):
