@@ -137,6 +137,7 @@ COMMANDS = {
         "services.bench.settings:BenchDeviceSettings",
         "services.bench.device:run_bench_device",
         "what a GPU computes beside the CPU, how fast, and how many streams it holds",
+        extra="evaluate",
     ),
 }
 GROUPS = {
