@@ -67,6 +67,7 @@ format: $(VENV)/.all
 
 bench: $(VENV)/.all
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+	$(BIN)/python -m tests.benchmarks.footprint
 
 # On a quiet machine: it writes what it measured beside what others measured.
 LOAD_ARGS ?=
