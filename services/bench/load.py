@@ -65,8 +65,8 @@ async def bench_load(settings: BenchLoadSettings) -> LoadReport:
 def _prepare(settings: BenchLoadSettings) -> tuple[RecordedPackets, BareCost]:
     """What needs the network, which is gone then: this process has nothing to do but send."""
     name = well_formed(Path(settings.model).stem)
-    engine, device = choose_engine("auto", settings.device)
-    network = LoadedModel(name, find_network(settings.model, engine, device))
+    engine, device = choose_engine(settings.engine, settings.device)
+    network = LoadedModel(name, find_network(settings.model, engine, device, settings.threads))
     recorded = record_packets(settings, network)
     return recorded, bare_cost(network, recorded)
 
@@ -141,6 +141,7 @@ async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[
         "port": 0,
         "model": settings.model,
         "device": settings.device,
+        "engine": settings.engine,
         "threads": settings.threads,
         "max_streams": streams + 1,  # the one that comes first and goes,
         "log_level": "error",

@@ -10,6 +10,8 @@ from services.settings import (
     DEFAULT_CODEC,
     CodecText,
     Count,
+    EngineChoice,
+    EngineSettings,
     NetworkSettings,
     PathSetting,
     PathText,
@@ -37,17 +39,18 @@ CountsText = Annotated[str, AfterValidator(counts_text)]
 """Numbers one after the other: 1,2,4."""
 
 
-class BenchPipelineSettings(SplitSettings):
+class BenchPipelineSettings(SplitSettings, EngineSettings):
     """Settings of `splitcast bench pipeline`."""
 
     source: PathText = Field(description="video file")
     codec: CodecText = Field(DEFAULT_CODEC, description="codec")
     frames: Count = Field(150, description="frames a round")
     rounds: Count = Field(5, description="rounds")
+    against: EngineChoice | None = Field(None, description="another engine, measured in turns with the first")
     record: PathSetting | None = Field(None, alias="json", title="OUT", description="write the record there")
 
 
-class BenchLoadSettings(SplitSettings):
+class BenchLoadSettings(SplitSettings, EngineSettings):
     """Settings of `splitcast bench load`."""
 
     streams: CountsText = Field(
@@ -112,6 +115,7 @@ class BenchDeviceSettings(NetworkSettings):
                 "size": self.size,
                 "threads": self.threads,
                 "device": self.device,
+                "engine": "torch",
                 "streams": self.streams,
                 "fps": self.fps,
                 "seconds": self.seconds,
