@@ -84,6 +84,11 @@ COMMANDS = {
         "services.commands.points:run_points",
         "list the split points of a network",
     ),
+    "export": Command(
+        "services.commands.settings:ExportSettings",
+        "services.commands.export:run_export",
+        "write both halves of a network as ONNX models, for --model DIR and for other programs",
+    ),
     "advise": Command(
         "services.evaluation.settings:AdviseSettings",
         "services.evaluation.advise:run_advise",

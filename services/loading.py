@@ -13,6 +13,7 @@ from services.printable import well_formed
 from services.settings import EngineChoice, ServiceSettings
 from stream.network.download import find_weights
 from stream.network.engine import EngineName, RunnableNetwork, open_network
+from stream.network.names import DEFAULT_SPLIT
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,12 @@ class LoadedModel:
 
     name: str
     model: RunnableNetwork
+
+    @property
+    def default_split(self) -> str:
+        """Where it is split unless told otherwise: an exported network at its only point."""
+        points = self.model.split_points
+        return DEFAULT_SPLIT if DEFAULT_SPLIT in points else points[0]
 
 
 def choose_engine(engine: EngineChoice, device: str) -> tuple[EngineName, str]:
@@ -47,7 +54,10 @@ def choose_engine(engine: EngineChoice, device: str) -> tuple[EngineName, str]:
 
 def load_network(config: ServiceSettings) -> LoadedModel:
     """Find, read and place the configured network. Raises WeightsError or CheckpointError."""
-    engine, device = choose_engine(config.engine, config.device)
+    given = config.engine
+    if given == "auto" and Path(config.model).is_dir():
+        given = "onnxruntime"  # which it was exported for
+    engine, device = choose_engine(given, config.device)
     name = well_formed(Path(config.model).stem)  # it goes into messages and metrics
     return LoadedModel(name, find_network(config.model, engine, device, config.threads, config.cache))
 

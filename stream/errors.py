@@ -60,7 +60,11 @@ class MissingWeights(WeightsError):
 
     def __init__(self, path: Path) -> None:
         what = (
-            "that is a folder" if path.is_dir() else "it is no file" if path.exists() else "there is no file"
+            "a folder that holds no export"
+            if path.is_dir()
+            else "it is no file"
+            if path.exists()
+            else "there is no file"
         )
         super().__init__(
             f"no weights at {path}: {what}; give an existing .pt file, or a name such as yolov5n to fetch one"

@@ -47,7 +47,18 @@ TABLE = {
     "stream.__init__": Rule(ours={"codec", "stream"}),
     "stream.network": Rule(
         ours={"codec", "stream/"},
-        others={"numpy", "ml_dtypes", "numba", "onnx", "onnxruntime", "safetensors", "pooch", "tqdm"},
+        others={
+            "numpy",
+            "ml_dtypes",
+            "numba",
+            "onnx",
+            "onnxruntime",
+            "google",
+            "pydantic",
+            "safetensors",
+            "pooch",
+            "tqdm",
+        },
         reach={"asyncio", "aiohttp"} | TORCH,
     ),
     "stream.network.engine": Rule(  # torch's engine is imported only where it is chosen

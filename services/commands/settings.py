@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
-from pydantic_settings import CliPositionalArg
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from services.command_settings import CommandSettings
 from services.logs import LogSettings
@@ -19,6 +19,7 @@ from services.settings import (
     PathText,
     SizeText,
 )
+from stream.network.names import DEFAULT_SPLIT
 
 _TYPE = "(detections|stream|gap)"
 
@@ -67,6 +68,16 @@ class PointsSettings(CommandSettings):
     model: PathText = Field("yolov5n", description="network by name or path")
     size: SizeText = Field("640x640", description="network input HEIGHTxWIDTH, multiples of its stride")
     as_json: bool = Field(False, alias="json", description="JSON instead of a table")
+
+
+class ExportSettings(CommandSettings):
+    """Settings of `splitcast export`."""
+
+    model_config = SettingsConfigDict(cli_shortcuts={"output": "o"})
+
+    model: PathText = Field("yolov5n", description="network by name or path")
+    split: str = Field(DEFAULT_SPLIT, description="split point")
+    output: PathSetting = Field(title="DIR", description="a new folder for both halves and their description")
 
 
 class EncodeSettings(CommandSettings):

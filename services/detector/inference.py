@@ -20,7 +20,6 @@ from stream.letterbox import Letterbox
 from stream.network.boxes import detect
 from stream.network.cut import Cut
 from stream.network.engine import Tail
-from stream.network.names import DEFAULT_SPLIT
 from stream.network.trial import warming_up
 from stream.tasks.worker import Worker
 
@@ -59,7 +58,7 @@ class Inference:
     async def load(self) -> None:
         """Find, read, place and warm up the network. Raises WeightsError or CheckpointError."""
         self._network = await self._worker.run(load_network, self._settings)
-        await self._worker.run(self._warm_up, self._settings.split or DEFAULT_SPLIT)
+        await self._worker.run(self._warm_up, self._settings.split or self._network.default_split)
 
     def layout(self, split: str, canvas: tuple[int, int]) -> Layout:
         """The tensors that cross at a split point, for a canvas of (H, W) pixels. Raises UnknownSplitPoint."""

@@ -9,7 +9,7 @@ from typing import Any
 import pooch
 
 from stream.errors import DownloadFailed, MissingWeights, UnknownModel
-from stream.network.names import DEMO, MODELS, SAFETENSORS, is_path
+from stream.network.names import DEMO, EXPORT_DESCRIPTION, MODELS, SAFETENSORS, is_path
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled"
 """Folder of the networks that come with this package, as NAME.safetensors; the model card stands beside each."""
@@ -25,15 +25,15 @@ _SHA256 = {  # of the released files that are known; the others are only checked
 def find_weights(model: str, cache: Path | None = None, base_url: str | None = None) -> Path:
     """Path of a model's weights, fetched with a progress bar if they are not there yet.
 
-    `model` is `DEMO`, a path to a file with a folder or an ending, or one of `MODELS`. The last are kept in `cache`,
-    by default the user's cache folder (`~/.cache/splitcast`), and come from `base_url` or else from their official
-    release. A file appears under its name only once it is complete and, where the SHA-256 is known, found to be the
-    released one.
+    `model` is `DEMO`, a path to a file or to the folder of an exported network, or one of `MODELS`. The last are kept
+    in `cache`, by default the user's cache folder (`~/.cache/splitcast`), and come from `base_url` or else from their
+    official release. A file appears under its name only once it is complete and, where the SHA-256 is known, found to
+    be the released one.
     Raises UnknownModel, MissingWeights, DownloadFailed.
     """
     path = BUNDLED_WEIGHTS / f"{DEMO}{SAFETENSORS}" if model == DEMO else Path(model).expanduser()
     if model == DEMO or is_path(model):
-        if not path.is_file():
+        if not path.is_file() and not (path / EXPORT_DESCRIPTION).is_file():
             raise MissingWeights(path)
         return path
     if model not in MODELS:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray, Layout
+from stream.errors import UnreadableCheckpoint
 from stream.network.cut import Cut
+from stream.network.exported import ExportedNetwork
 from stream.network.levels import Levels, Logits
 from stream.network.network import load_network
 from stream.network.onnx_engine import OnnxNetwork
@@ -107,11 +109,17 @@ class RunnableNetwork(Protocol):
 def open_network(
     weights: Path, engine: EngineName = "onnxruntime", device: str = "cpu", threads: int = 1
 ) -> RunnableNetwork:
-    """The network in a checkpoint, in an engine, each half of which computes with so many threads.
+    """The network in a checkpoint or in an exported folder, in an engine; each half computes with so many threads.
 
     `device` is torch's name of one; ONNX Runtime computes on the CPU.
     Raises CheckpointError, or ModuleNotFoundError where torch is asked for and not installed.
     """
+    if weights.is_dir():
+        if engine != "onnxruntime":
+            raise UnreadableCheckpoint(
+                f"{weights} is exported for ONNX Runtime; take --engine onnxruntime, or the .pt file it was made from"
+            )
+        return ExportedNetwork(weights, threads)
     if engine == "onnxruntime":
         return OnnxNetwork(load_network(weights), threads)
     torch_engine = import_module("stream.torch_network.engine")

@@ -17,7 +17,11 @@ SAFETENSORS = ".safetensors"
 """Suffix of checkpoints without a pickle; others mostly end in .pt."""
 
 
+EXPORT_DESCRIPTION = "splitcast.json"
+"""The file of an exported network's folder that says what the others are."""
+
+
 def is_path(model: str) -> bool:
     """Whether a model that is given by name or path is a path: by its folder or its ending, or because it is there."""
     path = Path(model).expanduser()
-    return model not in (*MODELS, DEMO) and (len(path.parts) > 1 or bool(path.suffix) or path.is_file())
+    return model not in (*MODELS, DEMO) and (len(path.parts) > 1 or bool(path.suffix) or path.exists())

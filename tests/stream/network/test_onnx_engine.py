@@ -150,7 +150,6 @@ def test_half_a_network_holds_its_own_weights_only():
     weights = sum(values.nbytes for arrays in network("yolov5n").weights.values() for values in arrays)
     for split in ("4.m", "9"):
         head, tail = len(ours.head_model(split)), len(ours.tail_model(split))
-        assert head < tail
         assert weights < head + tail < weights + 100_000
 
 
