@@ -73,6 +73,11 @@ class Metrics:
     def seconds(self, name: str, text: str, labels: Iterable[str] = ()) -> Histogram:
         return Histogram(f"{self._prefix}_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
 
+    def powers_of_two(self, name: str, text: str) -> Histogram:
+        """Of small numbers, from 1 on."""
+        buckets = [2**power for power in range(7)]
+        return Histogram(f"{self._prefix}_{name}", text, registry=self.registry, buckets=buckets)
+
     def observe_stages(self, histogram: Histogram, durations_ns: Mapping[str, int]) -> None:
         for stage, duration_ns in durations_ns.items():
             histogram.labels(stage).observe(duration_ns / 1e9)

@@ -1,4 +1,4 @@
-"""One camera's connection: receive → decode → infer → publish → answer."""
+"""One camera's connection: receive → turn (decode → infer) → publish → answer."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 
 import structlog
 
 from codec.errors import BitstreamError, MissingReference, ReferenceMismatch
-from codec.interface import DecodedFrame, Decoder
-from services.detector.decoded import DecodedPacket, DecodedPackets, ReceivedPacket, StaleFrame
+from codec.layout import FloatArray
 from services.detector.detections_json import DetectionMessage
-from services.detector.handshake import AdmittedCamera
-from services.detector.inference import Inference
+from services.detector.handshake import AdmittedCamera, check_cost
+from services.detector.inference import Inference, InferredFrame
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
+from services.detector.turns import AnsweredPacket, CameraTurns, DetectedFrame, ReceivedPacket, StaleFrame
 from services.detector.visit import Visit
 from services.metrics import WireMeter
-from stream.detections import Detections
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
 from stream.rate.window import WindowControl
-from stream.session.camera_clock import CameraClock, FrameAges
+from stream.session.camera_clock import CameraClock
 from stream.session.messages import Preview, RejectReason, Report
 from stream.tasks.background import run_with_background
-from stream.tasks.worker import Worker
+from stream.tasks.fair_workers import FairWorkers
 from stream.transport.websocket import Link
 
 log = structlog.get_logger(__name__)
 
 
 class CameraConnection:
-    """Serves one camera from the welcome on. While one frame is inferred the next is decoded and others may arrive."""
+    """Serves one camera from the welcome on. While one frame is worked on others may arrive."""
 
     def __init__(
         self,
@@ -44,31 +44,39 @@ class CameraConnection:
         meter: WireMeter,
         *,
         inference: Inference,
+        workers: FairWorkers,
         publisher: Publisher,
         statistics: DetectorStatistics,
         stopping: asyncio.Event,
         settings: DetectorSettings,
     ) -> None:
         self._link, self._visit, self._meter, self._stopping = link, visit, meter, stopping
-        self._session, self._stream, self._decoder = camera.session, camera.stream, camera.decoder
+        self._session, self._stream = camera.session, camera.stream
         self._hello = camera.hello
         self._inference, self._publisher, self._statistics = inference, publisher, statistics
-        self._worker = Worker(f"decode-{camera.stream.name}")  # owns the decoder's reference frame
+        self._workers, self._owner = workers, workers.owner()
+        self._turns = CameraTurns(
+            camera.decoder,
+            self._detect,
+            camera.hello.canvas,
+            live=camera.hello.live,
+            max_age_s=settings.max_age_s,
+        )
+        self._max_tail_ms = settings.max_tail_ms
+        self._changed = asyncio.Event()  # a packet has come, or nothing more does
+        self._ended = False
         # Bounded by the session's window; None ends it.
-        self._received: asyncio.Queue[ReceivedPacket | None] = asyncio.Queue()
-        self._decoded = DecodedPackets(live=camera.hello.live)
+        self._answered: asyncio.Queue[list[AnsweredPacket] | None] = asyncio.Queue()
         self._unanswered: deque[int] = deque()  # numbers of frames
         self._clock = CameraClock(camera.hello.clock)
         self._clock_stepped_s: float | None = None  # since the last detections
-        self._ages, self._max_age_s = FrameAges(), settings.max_age_s
         self._window = WindowControl(settings.window, time.monotonic())
 
     async def run(self) -> None:
         """Answer every packet, until the detector stops. Raises SessionError or ConnectionLost."""
         try:
-            await run_with_background(self._infer(), self._receive(), self._decode())
+            await run_with_background(self._answer(), self._receive(), self._work())
         finally:
-            self._worker.close()
             if self._hello.live:
                 self._publisher.publish_gaps(self._stream, self._stream.numbers.lose(self._unanswered))
 
@@ -77,7 +85,8 @@ class CameraConnection:
     async def _receive(self) -> None:
         """Take packets until the detector stops."""
         await run_with_background(self._stopping.wait(), self._read())
-        self._received.put_nowait(None)
+        self._ended = True
+        self._changed.set()
 
     async def _read(self) -> None:
         async for data in self._link:
@@ -92,7 +101,8 @@ class CameraConnection:
         self._statistics.receive(self._stream, len(packet), now_ns)
         number = self._stream.numbers.packet()
         self._unanswered.append(number)
-        self._received.put_nowait(ReceivedPacket(packet, number, now_ns, StageClock(now_ns)))
+        self._turns.put(ReceivedPacket(packet, number, StageClock(now_ns), now_ns))
+        self._changed.set()
 
     def _on_text(self, text: str) -> None:
         match self._session.receive_text(text):
@@ -111,77 +121,45 @@ class CameraConnection:
             self._statistics.step_clock()
             log.warning("the camera's clock was set", stream=self._stream.name, seconds=round(stepped_s, 3))
 
-    # --- decode ---
+    # --- decode and infer ---
 
-    async def _decode(self) -> None:
-        """Decode ahead of the tail, in order, on the connection's own worker."""
-        while packet := await self._received.get():
-            outcome: DecodedFrame | Exception
-            try:
-                outcome = await self._worker.run(_decode_packet, self._decoder, packet)
-            except Exception as error:  # the camera gets to know in its turn
-                outcome = error
-            else:
-                self._ages.arrive(outcome.header.captured_ns, packet.received_ns)
-            await self._decoded.put(DecodedPacket(outcome, packet))
-        await self._decoded.end()
+    async def _work(self) -> None:
+        """Have every packet worked on, a turn of this camera's each."""
+        while await self._next_turn():
+            self._answered.put_nowait(await self._workers.run(self._owner, self._turns.turn))
+        self._answered.put_nowait(None)
 
-    # --- infer ---
+    async def _next_turn(self) -> bool:
+        """Wait for a packet; False where no more come."""
+        while not len(self._turns) and not self._ended:
+            self._changed.clear()
+            await self._changed.wait()
+        return len(self._turns) > 0
 
-    async def _infer(self) -> None:
-        """Answer what was decoded: every packet once, the oldest first."""
-        while await self._decoded.wait():
-            if self._decoded.has_frame:
-                await self._infer_in_turn()
-            else:
-                await self._reject_all(await self._decoded.take())
+    def _detect(
+        self, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
+    ) -> InferredFrame:
+        return self._inference.detect(self._hello.split, self._owner, tensors, letterbox, clock)
 
-    async def _infer_in_turn(self) -> None:
-        """Wait for the turn, detect on the frame that waits then, and answer the packets up to it."""
-        async with self._inference.turn():
-            *before, last = await self._decoded.take()
-            frame, packet = last.outcome, last.packet
-            assert isinstance(frame, DecodedFrame)
-            letterbox = Letterbox(self._frame_size(frame), self._hello.canvas)
-            try:
-                self._refuse_old(frame)
-                detections = await self._inference.detect(
-                    self._hello.split, frame.tensors, letterbox, packet.clock
-                )
-            except Exception as error:  # costs one frame
-                detections = None
-                before.append(DecodedPacket(error, packet))
-        await self._reject_all(before)
-        if detections is not None:
-            self._publish(frame, packet, letterbox.frame, detections)
-            await self._acknowledge(frame, packet, detections)
+    def _refuse_costly(self) -> None:
+        """Leave a camera whose frames take longer than any may: it would meet the same tomorrow."""
+        kind = self._hello.split, self._hello.canvas
+        check_cost(self._hello, self._inference.costs.measured_ms(kind), self._max_tail_ms)
 
-    async def _reject_all(self, packets: list[DecodedPacket]) -> None:
-        for decoded in packets:
-            assert isinstance(decoded.outcome, Exception)
-            await self._reject(decoded.packet, decoded.outcome)
+    # --- answer ---
 
-    def _refuse_old(self, frame: DecodedFrame) -> None:
-        age_s = self._ages.age_s(frame.header.captured_ns, time.monotonic_ns())
-        if self._hello.live and age_s > self._max_age_s:
-            raise StaleFrame(f"{age_s:.1f} s old; at most {self._max_age_s:g} s (--max-age-s)")
+    async def _answer(self) -> None:
+        """Answer every packet once, the oldest first."""
+        while (answered := await self._answered.get()) is not None:
+            for packet in answered:
+                if isinstance(packet.outcome, DetectedFrame):
+                    self._publish(packet.outcome, packet.packet)
+                    await self._acknowledge(packet.outcome, packet.packet)
+                    self._refuse_costly()
+                else:
+                    await self._reject(packet.packet, packet.outcome)
 
-    def _frame_size(self, frame: DecodedFrame) -> tuple[int, int]:
-        """(H, W) of the original picture; the canvas where the packet does not say."""
-        header = frame.header
-        if header.frame_height and header.frame_width:
-            return header.frame_height, header.frame_width
-        return self._hello.canvas
-
-    # --- publish ---
-
-    def _publish(
-        self,
-        frame: DecodedFrame,
-        packet: ReceivedPacket,
-        frame_size: tuple[int, int],
-        detections: Detections,
-    ) -> None:
+    def _publish(self, frame: DetectedFrame, packet: ReceivedPacket) -> None:
         clock, unix_ns = packet.clock, time.time_ns()
         stepped_s, self._clock_stepped_s = self._clock_stepped_s, None
         message = DetectionMessage(
@@ -189,8 +167,8 @@ class CameraConnection:
             self._stream.status.connection,
             packet.number,
             frame.header,
-            frame_size,
-            detections,
+            frame.size,
+            frame.inferred.detections,
             self._inference.network.model.names,
             self._clock.unix_ns(frame.header.captured_ns),
             clock.durations_ns,
@@ -201,21 +179,23 @@ class CameraConnection:
         clock.lap("publish", time.monotonic_ns())
         self._statistics.publish(
             self._stream,
-            frame_size,
+            frame.size,
             keyframe=frame.header.keyframe,
-            detections=len(detections),
+            detections=len(frame.inferred.detections),
             stages_ns=clock.durations_ns,
+            tail_ns=frame.inferred.tail_ns,
             now_ns=time.monotonic_ns(),
             unix_s=unix_ns / 1e9,
         )
 
-    # --- answer ---
-
-    async def _acknowledge(self, frame: DecodedFrame, packet: ReceivedPacket, detections: Detections) -> None:
+    async def _acknowledge(self, frame: DetectedFrame, packet: ReceivedPacket) -> None:
         self._unanswered.popleft()
         self._stream.numbers.answer()
         text = self._session.acknowledge(
-            frame.header.sequence, frame.header.captured_ns, len(detections), packet.clock.durations_ns
+            frame.header.sequence,
+            frame.header.captured_ns,
+            len(frame.inferred.detections),
+            packet.clock.durations_ns,
         )
         await self._link.send(text)
         self._meter.update()
@@ -244,13 +224,6 @@ class CameraConnection:
             log.info("window", stream=self._stream.name, frames=window)
             for text in self._session.set_window(window):
                 await self._link.send(text)
-
-
-def _decode_packet(decoder: Decoder, packet: ReceivedPacket) -> DecodedFrame:
-    packet.clock.lap("queue", time.monotonic_ns())
-    frame = decoder.decode(packet.data)
-    packet.clock.lap("decode", time.monotonic_ns())
-    return frame
 
 
 def reject_reason(error: Exception) -> RejectReason:

@@ -25,6 +25,7 @@ from stream.session.close_codes import PERMANENT, CloseCode
 from stream.session.detector import DetectorSession
 from stream.session.messages import FEATURES_PROTOCOL
 from stream.tasks.background import run_with_background
+from stream.tasks.fair_workers import FairWorkers
 from stream.transport.websocket import VIOLATIONS, Link, ServerWebSocket, WireBytes
 
 log = structlog.get_logger(__name__)
@@ -46,13 +47,15 @@ class FeaturesEndpoint:
         streams: Streams,
         *,
         inference: Inference,
+        workers: FairWorkers,
         publisher: Publisher,
         statistics: DetectorStatistics,
         stopping: asyncio.Event,
         overdue: asyncio.Event,
     ) -> None:
         self._settings, self._handshake, self._streams = settings, handshake, streams
-        self._inference, self._publisher, self._statistics = inference, publisher, statistics
+        self._inference, self._workers = inference, workers
+        self._publisher, self._statistics = publisher, statistics
         self._stopping, self._overdue = stopping, overdue
         self._names = Names(settings.max_streams, settings.reserve_s)
         self._open = 0
@@ -125,6 +128,7 @@ class FeaturesEndpoint:
             visit,
             meter,
             inference=self._inference,
+            workers=self._workers,
             publisher=self._publisher,
             statistics=self._statistics,
             stopping=self._stopping,

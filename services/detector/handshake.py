@@ -26,13 +26,14 @@ from services.profiles import read_profile
 from stream.errors import SessionError
 from stream.session.close_codes import CloseCode
 from stream.session.detector import DetectorSession, check_codec, check_hello, check_layout, check_version
-from stream.session.messages import Hello, Waiting
-from stream.tasks.worker import Worker
+from stream.session.messages import MAX_TEXT_CHARACTERS, Hello, Waiting
+from stream.tasks.fair_workers import FairWorkers
 from stream.transport.websocket import Link
 
 log = structlog.get_logger(__name__)
 
 MIB = 2**20
+MAX_GREETING_BYTES = MAX_TEXT_CHARACTERS + 1024  # and some pings
 PROFILE_TIMEOUT_S = 30.0  # a camera gives up earlier, if its link takes nothing
 
 
@@ -58,17 +59,24 @@ class AdmittedCamera:
 class Handshake:
     """Admits cameras, and holds the calibration profiles that they may name."""
 
-    def __init__(self, settings: DetectorSettings, inference: Inference, ready: asyncio.Event) -> None:
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        inference: Inference,
+        workers: FairWorkers,
+        ready: asyncio.Event,
+    ) -> None:
         self._settings, self._inference, self._ready = settings, inference, ready
-        self._worker = Worker("handshake")
-        self._profiles = ProfileStore(BUNDLED)  # touched on the worker's thread only
+        # All handshakes together have the share of one camera: they cost before anybody has a name.
+        self._workers, self._owner = workers, workers.owner()
+        self._profiles = ProfileStore(BUNDLED)  # touched in this owner's calls only
 
     async def load(self) -> None:
         """Load the codecs, and read the operator's profile, if there is one. Raises SettingsError or ProfileError."""
         for codec in CODECS:
-            await self._worker.run(codec.load)
+            await self._workers.run(self._owner, codec.load)
         if self._settings.profile:
-            await self._worker.run(self._keep_profile, self._settings.profile)
+            await self._workers.run(self._owner, self._keep_profile, self._settings.profile)
 
     async def admit(self, link: Link, session: DetectorSession, visit: Visit) -> AdmittedCamera:
         """The camera at the other end of `link`, once its packets may come.
@@ -79,14 +87,10 @@ class Handshake:
         hello = await self._receive_hello(link, session, visit)
         negotiated = await self._negotiate(link, session, visit, hello)
         # All that can fail comes before the name is taken.
-        self._inference.prepare(hello.split)
+        await self._workers.run(self._owner, self._inference.prepare, hello.split)
         stream = visit.greet(hello, negotiated.layout)
         await link.send(session.welcome(negotiated.max_packet_bytes, f"splitcast/{VERSION}"))
         return AdmittedCamera(session, hello, stream, negotiated.decoder)
-
-    def close(self) -> None:
-        """Let a running check end and forget those that wait; does not block."""
-        self._worker.close()
 
     async def _receive_hello(self, link: Link, session: DetectorSession, visit: Visit) -> Hello:
         """The camera's hello; until its source has a picture it says that it waits."""
@@ -104,7 +108,7 @@ class Handshake:
         timeout_s = self._settings.hello_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                data = await link.receive()
+                data = await link.receive_small(MAX_GREETING_BYTES)
         except TimeoutError:
             raise SessionError(CloseCode.TIMEOUT, f"no hello within {timeout_s:g} s") from None
         if isinstance(data, bytes):
@@ -118,13 +122,15 @@ class Handshake:
     ) -> NegotiatedCodec:
         """What both ends know from the welcome on; the codec's calibration profile may have to come first."""
         try:
-            return await self._worker.run(negotiate, hello, self._settings, self._inference, self._profiles)
+            return await self._workers.run(
+                self._owner, negotiate, hello, self._settings, self._inference, self._profiles
+            )
         except UnknownProfile as unknown:
             visit.check(hello.stream, hello.session)
             log.debug("calibration profile requested", stream=hello.stream, profile=unknown.hash[:12])
             await link.send(session.request_profile(unknown.hash))
         packed = await self._receive_profile(link)
-        return await self._worker.run(self._negotiate_with, packed, session, hello)
+        return await self._workers.run(self._owner, self._negotiate_with, packed, session, hello)
 
     async def _receive_profile(self, link: Link) -> bytes:
         try:
@@ -164,6 +170,7 @@ def negotiate(
     _check_canvas(hello, settings, network.model.stride)
     layout = inference.layout(hello.split, hello.canvas)
     check_layout(hello, layout)
+    check_cost(hello, inference.expected_ms(hello.split, hello.canvas), settings.max_tail_ms)
     codec = _find_codec(hello, settings, profiles)
     try:
         max_packet_bytes = codec.packet_format(layout).max_packet_bytes
@@ -187,10 +194,25 @@ def _check_preview(hello: Hello, settings: DetectorSettings) -> None:
 
 def _check_canvas(hello: Hello, settings: DetectorSettings, stride: int) -> None:
     height, width = hello.canvas
-    if height % stride or width % stride or max(height, width) > settings.max_side:
+    if height % stride or width % stride:
         raise SessionError(
-            CloseCode.SHAPES_DIFFER,
-            f"canvas {height}x{width}: sides must be multiples of {stride}, at most {settings.max_side}",
+            CloseCode.SHAPES_DIFFER, f"canvas {height}x{width}: sides must be multiples of {stride}"
+        )
+    if max(height, width) > settings.max_side:
+        raise SessionError(
+            CloseCode.TOO_COSTLY,
+            f"too_costly: canvas {height}x{width}; sides of at most {settings.max_side} are allowed (--max-side)",
+        )
+
+
+def check_cost(hello: Hello, tail_ms: float | None, max_tail_ms: float | None) -> None:
+    """Raise SessionError where a frame's tail takes longer than any may; None: that is not known, or not limited."""
+    if tail_ms is not None and max_tail_ms is not None and tail_ms > max_tail_ms:
+        height, width = hello.canvas
+        raise SessionError(
+            CloseCode.TOO_COSTLY,
+            f"too_costly: a frame of {height}x{width} split at {hello.split} takes {tail_ms:.0f} ms; "
+            f"allowed: {max_tail_ms:g} (--max-tail-ms)",
         )
 
 

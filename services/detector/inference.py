@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from codec.layout import FloatArray, Layout
 from services.detector.settings import DetectorSettings
+from services.detector.tail_costs import TailCosts
 from services.loading import LoadedModel, load_network
 from stream.canvas import canvas_for
 from stream.detections import Detections
@@ -20,29 +20,40 @@ from stream.letterbox import Letterbox
 from stream.network.boxes import detect
 from stream.network.cut import Cut
 from stream.network.engine import Tail
+from stream.network.levels import Logits
 from stream.network.trial import warming_up
-from stream.tasks.worker import Worker
+from stream.tasks.batcher import Batcher
+from stream.tasks.fair_workers import FairWorkers, Owner
 
-# One frame is worked on and one waits at the thread, so that it never idles; the others wait for their turn, and of
-# each live camera the newest one comes when it is.
-TURNS = 2
 WARM_UP_FRAME = (360, 640)  # (H, W) in pixels: 16:9, at the default size
+WARM_UPS = 3  # the first fetches memory and kernels; the fastest of the others tells the machine's speed
+BATCH_DEADLINE_S = 0.002  # that a frame waits at most for others that are being decoded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferredFrame:
+    """What was found in a frame, and what that took of the network's last layers."""
+
+    detections: Detections
+    tail_ns: int
 
 
 class Inference:
-    """Network, tails and boxes for all cameras: one frame at a time, on a thread of its own.
+    """Network, tails and boxes for all cameras. Its methods but `load` are for several threads at once.
 
     Keeps nothing between frames, so any frame of any camera may be next.
     """
 
-    def __init__(self, settings: DetectorSettings) -> None:
-        self._settings = settings
-        self._worker = Worker("tail")
-        self._turns = asyncio.Semaphore(TURNS)  # handed out in the order in which they were asked for
-        self._queue_length = 0
+    def __init__(self, settings: DetectorSettings, workers: FairWorkers) -> None:
+        self._settings, self._workers = settings, workers
         self._network: LoadedModel | None = None
         self._tails: dict[str, Tail] = {}
         self._cut = lru_cache(maxsize=256)(self._cut_at)
+        self._batches: Batcher[Mapping[str, FloatArray], Logits] = Batcher(
+            1, BATCH_DEADLINE_S, lambda: workers.running
+        )
+        self.on_batch: Callable[[int], None] = lambda size: None
+        self.costs = TailCosts()
 
     @property
     def network(self) -> LoadedModel:
@@ -50,77 +61,83 @@ class Inference:
         assert self._network is not None
         return self._network
 
-    @property
-    def queue_length(self) -> int:
-        """Frames that wait for their turn or are worked on."""
-        return self._queue_length
-
     async def load(self) -> None:
         """Find, read, place and warm up the network. Raises WeightsError or CheckpointError."""
-        self._network = await self._worker.run(load_network, self._settings)
-        await self._worker.run(self._warm_up, self._settings.split or self._network.default_split)
+        owner = self._workers.owner()
+        self._network = await self._workers.run(owner, load_network, self._settings)
+        largest = self._settings.largest_batch(cuda=self._network.model.device.startswith("cuda"))
+        self._batches.largest = largest
+        if largest > 1:  # while one batch is in the network, the next is decoded
+            self._workers.grow(2 * largest)
+        await self._workers.run(owner, self._warm_up, self._settings.split or self._network.default_split)
 
     def layout(self, split: str, canvas: tuple[int, int]) -> Layout:
         """The tensors that cross at a split point, for a canvas of (H, W) pixels. Raises UnknownSplitPoint."""
         return self._cut(split).layout(canvas)
+
+    def expected_ms(self, split: str, canvas: tuple[int, int]) -> float:
+        """What a frame's tail costs, as far as is known."""
+        return self.costs.expected_ms((split, canvas), self._flops(split, canvas))
 
     def prepare(self, split: str) -> None:
         """Make the tail of a split point, once for all cameras that split there. Raises UnknownSplitPoint."""
         if split not in self._tails:
             self._tails[split] = self.network.model.tail(split)
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait until it is this caller's turn to `detect` on one frame: the others go first that asked before.
-
-        A camera that asks once for one frame at a time gets its fair share beside any others.
-        """
-        self._queue_length += 1
-        try:
-            async with self._turns:
-                yield
-        finally:
-            self._queue_length -= 1
-
-    async def detect(
-        self, split: str, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
-    ) -> Detections:
-        """The objects of one frame, in pixels of the original picture.
+    def detect(
+        self,
+        split: str,
+        owner: Owner,
+        tensors: Mapping[str, FloatArray],
+        letterbox: Letterbox,
+        clock: StageClock,
+    ) -> InferredFrame:
+        """The objects of one frame, in pixels of the original picture; to be called in a turn of `owner`.
 
         `tensors` are those that crossed at `split`, which has to be prepared: float32 (C, h, w) each, as `layout` has
         them. The time goes to the stages queue, tail and nms of `clock`.
         """
-        return await self._worker.run(self._detect, self._tails[split], tensors, letterbox, clock)
+        asked_ns = time.monotonic_ns()
+        batch = self._batches.run((split, letterbox.canvas), self._tails[split], tensors)
+        answered_ns = time.monotonic_ns()
+        clock.lap("queue", batch.began_ns)
+        clock.lap("tail", answered_ns)
+        owner.excuse(answered_ns - asked_ns - batch.share_ns)
+        self.on_batch(batch.size)
+        self.costs.observe((split, letterbox.canvas), batch.share_ns / 1e6)
+        detections = self._boxes(batch.output, letterbox)
+        clock.lap("nms", time.monotonic_ns())
+        return InferredFrame(detections, batch.share_ns)
 
-    def close(self) -> None:
-        """Let a running frame end and forget those that wait; does not block."""
-        self._worker.close()
-
-    def _detect(
-        self, tail: Tail, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
-    ) -> Detections:
-        clock.lap("queue", time.monotonic_ns())
-        (logits,) = tail([tensors])
-        clock.lap("tail", time.monotonic_ns())
-        detections = detect(
+    def _boxes(self, logits: Logits, letterbox: Letterbox) -> Detections:
+        settings = self._settings
+        return detect(
             logits,
             self.network.model.levels,
             letterbox,
-            conf=self._settings.confidence,
-            iou=self._settings.iou,
-            max_det=self._settings.max_detections,
+            conf=settings.confidence,
+            iou=settings.iou,
+            max_det=settings.max_detections,
         )
-        clock.lap("nms", time.monotonic_ns())
-        return detections
+
+    def _flops(self, split: str, canvas: tuple[int, int]) -> float:
+        """Floating-point operations of the tail."""
+        return self._cut(split).tail_flops * canvas[0] * canvas[1]
 
     def _cut_at(self, split: str) -> Cut:
         return self.network.model.cut(split)
 
     def _warm_up(self, split: str) -> None:
-        """Run the tail once, so that the first frame does not wait for memory and kernels."""
+        """Run the tail, so that the first frame does not wait for memory and kernels, and measure it."""
         self.prepare(split)
         canvas = canvas_for(WARM_UP_FRAME[1], *WARM_UP_FRAME, self.network.model.stride)
         tensors = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in self.layout(split, canvas)}
         letterbox = Letterbox(WARM_UP_FRAME, canvas)
+        took_ns = []
         with warming_up("the network from {} on at {}x{} pixels".format(split, *canvas)):
-            self._detect(self._tails[split], tensors, letterbox, StageClock(time.monotonic_ns()))
+            for _ in range(WARM_UPS):
+                began_ns = time.monotonic_ns()
+                (logits,) = self._tails[split]([tensors])
+                took_ns.append(time.monotonic_ns() - began_ns)
+            self._boxes(logits, letterbox)
+        self.costs.calibrate(self._flops(split, canvas), min(took_ns) / 1e6)

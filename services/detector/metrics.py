@@ -53,7 +53,10 @@ class DetectorMetrics(Metrics):
             ["code"],
         )
         self.queue = self.gauge(
-            "queue_length", "Frames that wait or are worked on; tail: in the network's last layers", ["queue"]
+            "queue_length", "Streams with packets that wait for their turn, or that have it", ["queue"]
+        )
+        self.batch = self.powers_of_two(
+            "batch_frames", "Frames that each frame was with in the network's last layers, itself included"
         )
         self.subscribers = self.gauge("subscribers", "Consumers of detections connected now")
         self.subscriber_drops = self.counter(

@@ -25,6 +25,7 @@ from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_
 from services.listening import naming_address, permitted_connections
 from stream.network.names import DEMO, MODELS
 from stream.tasks.background import run_with_background
+from stream.tasks.fair_workers import FairWorkers
 from stream.transport.broadcast import Broadcast
 from stream.transport.listener import AcceptedSocket, Listener
 
@@ -48,18 +49,21 @@ class Detector:
         self.broadcast = Broadcast(config.subscriber_queue, self.statistics.drop_message)
         publisher = Publisher(self.broadcast)
         self.streams.on_change = publisher.publish_stream
-        self.inference = Inference(config)
+        self.workers = FairWorkers("worker", config.tail_threads)
+        self.inference = Inference(config, self.workers)
+        self.inference.on_batch = self.statistics.infer
         self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._overdue = asyncio.Event()  # the drain has taken as long as it may
-        self._handshake = Handshake(config, self.inference, self.ready)
+        self._handshake = Handshake(config, self.inference, self.workers, self.ready)
         self._subscribers = Subscribers(config, self.broadcast, self.streams, self.statistics, self._overdue)
         self._cameras = FeaturesEndpoint(
             config,
             self._handshake,
             self.streams,
             inference=self.inference,
+            workers=self.workers,
             publisher=publisher,
             statistics=self.statistics,
             stopping=self._stopping,
@@ -107,8 +111,7 @@ class Detector:
             await self._drain_on_stop()
         finally:
             await runner.cleanup()
-            self.inference.close()
-            self._handshake.close()
+            self.workers.close()
             log.info("detector stopped")
 
     async def _load(self) -> None:
@@ -201,4 +204,4 @@ class Detector:
         metrics.age.set_function(lambda: self.statistics.frame_age_s(time.monotonic_ns()))
         metrics.streams.set_function(lambda: self.streams.connected)
         metrics.subscribers.set_function(lambda: len(self.broadcast))
-        metrics.queue.labels("tail").set_function(lambda: self.inference.queue_length)
+        metrics.queue.labels("turn").set_function(lambda: self.workers.queue_length)

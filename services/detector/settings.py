@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+import os
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -14,6 +15,7 @@ from services.settings import (
     Port,
     Seconds,
     ServiceSettings,
+    Threads,
     origins,
 )
 
@@ -39,7 +41,18 @@ class DetectorSettings(ServiceSettings):
         256, description="most consumers of detections at a time"
     )
     max_side: Annotated[int, Field(ge=32, le=65535)] = Field(
-        1920, description="longest side of a network input"
+        1280, description="longest side of a network input"
+    )
+    max_tail_ms: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="most milliseconds that a frame may take of the network's last layers (default: any)",
+    )
+    tails: Threads | Literal["auto"] = Field(
+        "auto",
+        description="threads that decode and run the network, each on one core; auto: one a usable core",
+    )
+    batch_max: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
+        "auto", description="most frames that go through the network together; auto: 1 on a CPU, 16 on CUDA"
     )
     max_packet_mib: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="largest packet in MiB")
     max_tensors_mib: Annotated[int, Field(ge=1, le=4096)] = Field(
@@ -73,6 +86,15 @@ class DetectorSettings(ServiceSettings):
     subscriber_queue: Annotated[int, Field(ge=1, le=65536)] = Field(
         64, description="messages kept for a slow subscriber before the oldest goes"
     )
+
+    @property
+    def tail_threads(self) -> int:
+        """How many frames are worked on at a time."""
+        return len(os.sched_getaffinity(0)) if self.tails == "auto" else self.tails
+
+    def largest_batch(self, *, cuda: bool) -> int:
+        """How many frames go through the network together at most."""
+        return (16 if cuda else 1) if self.batch_max == "auto" else self.batch_max
 
     def check_machine(self) -> None:
         check_address(self.host, self.port)

@@ -55,15 +55,21 @@ class DetectorStatistics:
         keyframe: bool,
         detections: int,
         stages_ns: dict[str, int],
+        tail_ns: int,
         now_ns: int,
         unix_s: float,
     ) -> None:
-        """A frame's detections were published; `frame_size` is (H, W) in pixels, its stages are durations in ns."""
+        """A frame's detections were published.
+
+        `frame_size` is (H, W) in pixels, its stages are durations in ns, `tail_ns` is its share of the time that its
+        batch took in the network's last layers.
+        """
         stream.publish(
             frame_size,
             keyframe=keyframe,
             detections=detections,
             stages_ns=stages_ns,
+            tail_ns=tail_ns,
             now_ns=now_ns,
             unix_s=unix_s,
         )
@@ -72,6 +78,10 @@ class DetectorStatistics:
         self.metrics.keyframes.inc(keyframe)
         self.metrics.detections.inc(detections)
         self.metrics.observe_stages(self.metrics.stage, stages_ns)
+
+    def infer(self, frames: int) -> None:
+        """A frame was through the network's last layers, in a batch of so many. For several threads."""
+        self.metrics.batch.observe(frames)
 
     def reject(self, stream: Stream, reason: RejectReason) -> None:
         """A packet gave no detections."""

@@ -12,7 +12,7 @@ from services.detector.stream_status import STREAM_STATES
 from services.detector.streams import Stream
 from stream.session.messages import REJECT_REASONS
 
-STREAM_SERIES = 256  # streams that have series of their own, 13 each
+STREAM_SERIES = 256  # streams that have series of their own, 14 each
 
 
 class StreamSeries(Collector):
@@ -35,6 +35,9 @@ class StreamSeries(Collector):
             "last_frame_timestamp_seconds", "When detections of the stream were last published, Unix time"
         )
         frames = self._counter("frames", "Frames of the stream whose detections were published")
+        tail = self._counter(
+            "tail_seconds", "Time that the frames of the stream took of the network's last layers"
+        )
         rejected = self._counter(
             "rejected", "Packets of the stream that gave no detections, by reason", "reason"
         )
@@ -44,6 +47,7 @@ class StreamSeries(Collector):
             if stream.last_frame_unix_s is not None:
                 last.add_metric([stream.name], stream.last_frame_unix_s)
             frames.add_metric([stream.name], stream.frames)
+            tail.add_metric([stream.name], stream.tail_ns / 1e9)
             for reason in REJECT_REASONS:
                 rejected.add_metric([stream.name, reason], stream.rejected[reason])
         omitted = GaugeMetricFamily(
@@ -51,7 +55,7 @@ class StreamSeries(Collector):
             f"Streams that have no series of their own, because {STREAM_SERIES} others have",
             value=len(welcomed) - len(kept),
         )
-        yield from (state, last, frames, rejected, omitted)
+        yield from (state, last, frames, tail, rejected, omitted)
 
     def _gauge(self, name: str, text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"{self._prefix}_{name}", text, labels=["stream", *labels])

@@ -44,6 +44,7 @@ class Stream:
     frames: int = 0
     keyframes: int = 0
     detections: int = 0
+    tail_ns: int = 0  # that its frames took of the network's last layers
     rejected: Counter[RejectReason] = field(default_factory=Counter)
     packets: int = 0
     encoded_bytes: int = 0
@@ -89,15 +90,17 @@ class Stream:
         keyframe: bool,
         detections: int,
         stages_ns: dict[str, int],
+        tail_ns: int,
         now_ns: int,
         unix_s: float,
     ) -> None:
-        """Count a frame whose detections were just published; its stages are durations in ns."""
+        """Count a frame whose detections were just published; its stages, and its share of the tail, are in ns."""
         self.frame_size = frame_size
         self.frames += 1
         self.keyframes += keyframe
         self.detections += detections
         self.stages.add(stages_ns)
+        self.tail_ns += tail_ns
         self.last_frame_ns, self.last_frame_unix_s = now_ns, unix_s
 
     def update_report(self, report: Report, now_ns: int) -> None:

@@ -25,6 +25,7 @@ class CloseCode(IntEnum):
     SPLIT_UNKNOWN = 4411
     SHAPES_DIFFER = 4412
     PACKET_TOO_LARGE = 4413
+    TOO_COSTLY = 4414
     CODEC_REFUSED = 4415
     PROTOCOL_VERSION = 4426
     WINDOW_EXCEEDED = 4428
@@ -43,6 +44,7 @@ PERMANENT = frozenset(
         CloseCode.SPLIT_UNKNOWN,
         CloseCode.SHAPES_DIFFER,
         CloseCode.PACKET_TOO_LARGE,
+        CloseCode.TOO_COSTLY,
         CloseCode.CODEC_REFUSED,
         CloseCode.PROTOCOL_VERSION,
     }

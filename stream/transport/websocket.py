@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import aiohttp
 from aiohttp import WSMsgType, web
 
-from stream.errors import ConnectionLost
+from stream.errors import ConnectionLost, SessionError
 from stream.session.close_codes import CloseCode, close_reason
 from stream.transport.attempts import first_answer
 from stream.transport.liveness import LOOK_S, PING_S, Idle
@@ -36,6 +36,14 @@ class WireBytes:
 
     sent: int = 0
     received: int = 0
+    allowed: int | None = None  # of those received: what comes beyond is thrown away; None: any
+    on_excess: Callable[[], None] = lambda: None
+
+    def check(self) -> None:
+        """Raise BlockingIOError, which asyncio takes as nothing there, where more was received than is allowed."""
+        if self.allowed is not None and self.received > self.allowed:
+            self.on_excess()
+            raise BlockingIOError
 
 
 class CountingSocket(socket.socket):
@@ -58,11 +66,15 @@ class CountingSocket(socket.socket):
     def recv(self, *args: Any) -> bytes:
         data = super().recv(*args)
         self.wire.received += len(data)
+        if data:
+            self.wire.check()
         return data
 
     def recv_into(self, *args: Any) -> int:
         count = super().recv_into(*args)
         self.wire.received += count
+        if count:
+            self.wire.check()
         return count
 
 
@@ -168,6 +180,32 @@ class Link:
                 case _:
                     reason = self._aborted or "the peer ended the connection without a word"
                     raise ConnectionLost(reason, answered=not self._aborted)
+
+    async def receive_small(self, limit_bytes: int) -> bytes | str:
+        """The next packet or text of a peer that is not known yet: it can make this end hold so much, and no more.
+
+        aiohttp has one limit for all messages of a connection, which is that of the largest. Raises ConnectionLost as
+        `receive` does, SessionError where more comes: that is thrown away, and the connection is good for a close
+        alone.
+        """
+        exceeded = asyncio.Event()
+        self.wire.allowed = self.wire.received + limit_bytes
+        self.wire.on_excess = exceeded.set
+        receiving = asyncio.ensure_future(self.receive())
+        watching = asyncio.ensure_future(exceeded.wait())
+        try:
+            await asyncio.wait([receiving, watching], return_when=asyncio.FIRST_COMPLETED)
+            if exceeded.is_set():
+                raise SessionError(
+                    CloseCode.MESSAGE_TOO_LARGE,
+                    f"a message of more than {limit_bytes} bytes before the hello",
+                )
+            self.wire.allowed = None
+            return receiving.result()
+        finally:
+            receiving.cancel()
+            watching.cancel()
+            await asyncio.gather(receiving, watching, return_exceptions=True)
 
     async def __aiter__(self) -> AsyncIterator[bytes | str]:
         """What the peer sends, until `close` is called here. Raises ConnectionLost."""

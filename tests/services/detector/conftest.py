@@ -20,6 +20,7 @@ from codec.spec import parse_codec
 from stream.network.cut import layout
 from stream.session.camera import tensor_shapes
 from stream.session.messages import Clock, Hello
+from stream.tasks.fair_workers import FairWorkers
 from stream.torch_network.model import load_model
 from tests.services.browser import open_browser
 from tests.services.clips import SIZE
@@ -31,6 +32,14 @@ expect.set_options(timeout=LIVENESS_S * 1000)
 @pytest.fixture(scope="session")
 def model(weights):
     return load_model(weights)
+
+
+@pytest.fixture
+def workers():
+    """Two threads for whatever is decoded and inferred."""
+    workers = FairWorkers("test", 2)
+    yield workers
+    workers.close()
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,7 @@ async def test_a_frame_that_the_tail_fails_on_costs_one_frame(
 ):
     """The detector's reference is good all the same: it asks for no keyframe, and takes the next difference."""
 
-    async def fail(*_):
+    def fail(*_):
         raise RuntimeError("out of memory")
 
     async with start_detector() as running, linked(running.url) as link:

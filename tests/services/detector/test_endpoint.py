@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from contextlib import suppress
 
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.detector import visit
-from services.detector.decoded import DecodedPacket, DecodedPackets
+from services.detector.turns import CameraTurns, ReceivedPacket
 from stream.rate.window import SHRINK_PAUSE_S
 from stream.session.close_codes import CloseCode
 from stream.session.detector import REPORT_BURST
@@ -169,8 +170,10 @@ async def test_a_drain_that_runs_out_is_told(start_detector, hello, encode, monk
     """A frame that is never done, and a consumer that does not read: both ends are told that the detector goes."""
     messages: list[dict] = []
 
-    async def never(*_):
-        await asyncio.Event().wait()
+    over = threading.Event()
+
+    def never(*_):
+        over.wait(LIVENESS_S)
 
     async with start_detector(drain_s=0.2) as running:
         monkeypatch.setattr(running.detector.inference, "detect", never)
@@ -178,11 +181,12 @@ async def test_a_drain_that_runs_out_is_told(start_detector, hello, encode, monk
         async with linked(running.url) as link:
             await greet(link, hello())
             await link.send(encode(0))
-            await until(lambda: running.detector.inference.queue_length)
+            await until(lambda: running.detector.workers.running)
             running.detector.stop()
             assert await answer(link) == {"type": "retry", "after_s": 1.0}
             assert (await closed(link)).code == CloseCode.GOING_AWAY
         assert await subscription == CloseCode.GOING_AWAY
+    over.set()
 
 
 async def test_a_silent_camera_is_stalled_and_then_left(start_detector, hello, monkeypatch):
@@ -267,8 +271,8 @@ class Hold:
     """Lets a detector's frames wait before the tail until they may go."""
 
     def __init__(self) -> None:
-        self.entered, self.go = asyncio.Event(), asyncio.Event()
-        self.decoded = 0  # packets, also those that wait no more
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.received = 0  # packets
 
 
 @pytest.fixture
@@ -276,22 +280,26 @@ def held(monkeypatch):
     """Holds the frames of a detector from now on."""
 
     def begin(running) -> Hold:
-        hold, detect, put = Hold(), running.detector.inference.detect, DecodedPackets.put
+        hold, detect, put = Hold(), running.detector.inference.detect, CameraTurns.put
+        holds.append(hold)
 
-        async def wait(*arguments):
+        def wait(*arguments):
             hold.entered.set()
-            await hold.go.wait()
-            return await detect(*arguments)
+            hold.go.wait(LIVENESS_S)
+            return detect(*arguments)
 
-        async def count(packets: DecodedPackets, packet: DecodedPacket) -> None:
-            await put(packets, packet)
-            hold.decoded += 1
+        def count(turns: CameraTurns, packet: ReceivedPacket) -> None:
+            put(turns, packet)
+            hold.received += 1
 
         monkeypatch.setattr(running.detector.inference, "detect", wait)
-        monkeypatch.setattr(DecodedPackets, "put", count)
+        monkeypatch.setattr(CameraTurns, "put", count)
         return hold
 
-    return begin
+    holds: list[Hold] = []
+    yield begin
+    for hold in holds:
+        hold.go.set()
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -304,11 +312,10 @@ async def test_of_a_live_camera_only_the_newest_frame_is_detected(start_detector
         async with linked(running.url) as link:
             await greet(link, hello(live=live))
             await link.send(encode(0))
-            await asyncio.wait_for(hold.entered.wait(), LIVENESS_S)
+            await until(hold.entered.is_set)
             for sequence in range(1, 5):
                 await link.send(encode(sequence))
-            waiting = 5 if live else 2  # a file's third frame waits for the second
-            await until(lambda: hold.decoded == waiting)
+            await until(lambda: hold.received == 5)
             await asyncio.sleep(
                 SHRINK_PAUSE_S
             )  # a window does not change before, however new the connection is
@@ -340,7 +347,7 @@ async def test_what_a_lost_connection_leaves_unanswered_is_told_of_a_live_camera
         async with linked(running.url) as link:
             await greet(link, hello(live=live))
             await link.send(encode(0))
-            await asyncio.wait_for(hold.entered.wait(), LIVENESS_S)
+            await until(hold.entered.is_set)
             link.abort()
             await until(lambda: states(messages)[-1:] == [("lost", 1)])
     await subscription

@@ -34,11 +34,10 @@ def make_settings(weights):
 
 
 @pytest.fixture
-async def inference(make_settings):
-    inference = Inference(make_settings())
+async def inference(make_settings, workers):
+    inference = Inference(make_settings(), workers)
     await inference.load()
-    yield inference
-    inference.close()
+    return inference
 
 
 @pytest.fixture
@@ -72,7 +71,8 @@ def test_a_canvas_follows_the_networks_stride(make_settings, inference, make_hel
         ({"split": "9"}, {}, CloseCode.SPLIT_UNKNOWN, "allowed: 9"),
         ({}, {"weights": "0" * 64}, CloseCode.WEIGHTS_DIFFER, "weights differ"),
         ({"preview": False}, {"preview": True}, CloseCode.PREVIEW_REFUSED, "--no-preview"),
-        ({"max_side": 64}, {}, CloseCode.SHAPES_DIFFER, "at most 64"),
+        ({"max_side": 64}, {}, CloseCode.TOO_COSTLY, "at most 64"),
+        ({"max_tail_ms": 1e-6}, {}, CloseCode.TOO_COSTLY, "too_costly: a frame of 64x96 split at 4.m takes"),
         ({}, {"canvas": (64, 100)}, CloseCode.SHAPES_DIFFER, "multiples of 32"),
         ({}, {"canvas": (96, 96)}, CloseCode.SHAPES_DIFFER, "tensors differ"),
         ({}, {"codec": "av1"}, CloseCode.CODEC_REFUSED, "av1"),
@@ -111,6 +111,9 @@ class FakeLink:
             await asyncio.Event().wait()
         return self._data.pop(0)
 
+    async def receive_small(self, limit_bytes: int) -> str | bytes:
+        return await self.receive()
+
     async def send(self, text: str) -> None:
         if self._left:
             raise ConnectionLost("it left")
@@ -118,21 +121,17 @@ class FakeLink:
 
 
 @pytest.fixture
-async def make_handshake(make_settings, inference):
+async def make_handshake(make_settings, inference, workers):
     """A detector's handshake, and what lets a camera come to it: its link, its session and its visit."""
-    handshakes = []
 
     def make(*, is_ready: bool = True, **settings) -> Reception:
         ready = asyncio.Event()
         if is_ready:
             ready.set()
         settings = make_settings(**settings)
-        handshakes.append(Handshake(settings, inference, ready))
-        return Reception(handshakes[-1], settings)
+        return Reception(Handshake(settings, inference, workers, ready), settings)
 
-    yield make
-    for handshake in handshakes:
-        handshake.close()
+    return make
 
 
 class Reception:

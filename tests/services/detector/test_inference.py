@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 
-from services.detector.inference import Inference
+from services.detector.inference import WARM_UPS, Inference
 from services.detector.settings import DetectorSettings
-from stream.detections import Detections
+from services.detector.tail_costs import ENOUGH
 from stream.errors import MissingWeights, UnknownSplitPoint
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
@@ -23,20 +21,22 @@ LETTERBOX = Letterbox((200, 150), SIZE)
 
 
 @pytest.fixture
-async def inference(weights):
+async def inference(weights, workers):
     settings = DetectorSettings.load({"model": str(weights), "confidence": 0.001, "max_detections": 20})
-    inference = Inference(settings)
+    inference = Inference(settings, workers)
     await inference.load()
-    yield inference
-    inference.close()
+    return inference
 
 
 @pytest.mark.parametrize("split", ["4.m", "9"])
-async def test_finishes_what_the_head_began(inference, model, split):
+async def test_finishes_what_the_head_began(inference, workers, model, split):
     image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
     clock = StageClock(0)
     inference.prepare(split)
-    detections = await inference.detect(split, TorchHead(model, split, SIZE)(image), LETTERBOX, clock)
+    tensors = TorchHead(model, split, SIZE)(image)
+    inferred = inference.detect(split, workers.owner(), tensors, LETTERBOX, clock)
+    detections = inferred.detections
+    assert inferred.tail_ns > 0
     expected = detect(Unsplit(model)(image), LETTERBOX, conf=0.001, iou=0.45, max_det=20)
     assert len(detections) == len(expected) == 20
     np.testing.assert_allclose(detections.boxes, expected.boxes, atol=0.01)
@@ -45,28 +45,7 @@ async def test_finishes_what_the_head_began(inference, model, split):
     assert list(clock.durations_ns) == ["queue", "tail", "nms"]
 
 
-async def test_frames_of_several_cameras_wait_for_each_other(inference, model):
-    image = np.zeros((*SIZE, 3), np.uint8)
-    tensors = {}
-    for split in ("4.m", "9"):
-        inference.prepare(split)
-        tensors[split] = TorchHead(model, split, SIZE)(image)
-    assert inference.queue_length == 0
-
-    async def in_turn(split: str) -> Detections:
-        async with inference.turn():
-            return await inference.detect(split, tensors[split], LETTERBOX, StageClock(0))
-
-    frames = [asyncio.ensure_future(in_turn(split)) for split in ("4.m", "9", "4.m", "9")]
-    await asyncio.sleep(0)  # all have begun, none has been answered
-    assert inference.queue_length == 4
-    first, *others = await asyncio.gather(*frames)
-    assert inference.queue_length == 0
-    for other in others:
-        np.testing.assert_allclose(other.boxes, first.boxes, atol=1e-3)
-
-
-async def test_a_tail_is_made_once_and_has_run_before_the_first_frame(weights, monkeypatch):
+async def test_a_tail_is_made_once_and_has_run_before_the_first_frame(weights, workers, monkeypatch):
     done = []
 
     class Watched(OnnxTail):
@@ -79,11 +58,10 @@ async def test_a_tail_is_made_once_and_has_run_before_the_first_frame(weights, m
             return super().__call__(frames)
 
     monkeypatch.setattr("stream.network.onnx_engine.OnnxTail", Watched)
-    inference = Inference(DetectorSettings.load({"model": str(weights)}))
+    inference = Inference(DetectorSettings.load({"model": str(weights)}), workers)
     await inference.load()
     inference.prepare(DEFAULT_SPLIT)
-    inference.close()
-    assert done == [("made", DEFAULT_SPLIT), "run"]
+    assert done == [("made", DEFAULT_SPLIT), *["run"] * WARM_UPS]
 
 
 async def test_knows_the_tensors_of_every_split_point(inference, model, agreed):
@@ -94,8 +72,19 @@ async def test_knows_the_tensors_of_every_split_point(inference, model, agreed):
             refuse("99")
 
 
-async def test_a_file_that_is_not_there_is_no_network(tmp_path):
-    inference = Inference(DetectorSettings.load({"model": str(tmp_path / "none.pt")}))
+async def test_a_file_that_is_not_there_is_no_network(tmp_path, workers):
+    inference = Inference(DetectorSettings.load({"model": str(tmp_path / "none.pt")}), workers)
     with pytest.raises(MissingWeights):
         await inference.load()
-    inference.close()
+
+
+async def test_what_a_frame_costs_is_estimated_and_then_measured(inference, workers, model):
+    """By the operations that are left to do, until enough frames of its kind were seen."""
+    tensors = TorchHead(model, "4.m", SIZE)(np.zeros((*SIZE, 3), np.uint8))
+    early, late = (inference.expected_ms(split, SIZE) for split in ("0", "17"))
+    assert early > late > 0
+    inference.prepare("4.m")
+    for _ in range(ENOUGH):
+        inferred = inference.detect("4.m", workers.owner(), tensors, Letterbox(SIZE, SIZE), StageClock(0))
+    assert inference.expected_ms("4.m", SIZE) == inference.costs.measured_ms(("4.m", SIZE))
+    assert 0 < inference.expected_ms("4.m", SIZE) <= inferred.tail_ns / 1e6

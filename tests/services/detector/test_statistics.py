@@ -47,7 +47,14 @@ def test_counts_a_packet_for_its_stream_and_for_all(statistics, sample, stream):
 def test_counts_a_frame_for_its_stream_and_for_all(statistics, sample, stream):
     for keyframe, stages_ns in ((True, {"decode": SECOND, "tail": 2 * SECOND}), (False, {"tail": SECOND})):
         statistics.publish(
-            stream, (48, 64), keyframe=keyframe, detections=3, stages_ns=stages_ns, now_ns=SECOND, unix_s=1.0
+            stream,
+            (48, 64),
+            keyframe=keyframe,
+            detections=3,
+            stages_ns=stages_ns,
+            tail_ns=0,
+            now_ns=SECOND,
+            unix_s=1.0,
         )
     assert (stream.frames, stream.keyframes, stream.detections) == (2, 1, 6)
     assert [sample(f"{name}_total") for name in ("frames_detected", "keyframes", "detections")] == [2, 1, 6]
@@ -76,6 +83,13 @@ def test_the_age_is_that_of_the_last_frame_of_any_stream(statistics, stream):
     other = connect_stream(Streams(), LAYOUT, stream="porch")
     for published, now_ns in ((stream, SECOND), (other, 3 * SECOND)):
         statistics.publish(
-            published, (48, 64), keyframe=True, detections=0, stages_ns={}, now_ns=now_ns, unix_s=1.0
+            published,
+            (48, 64),
+            keyframe=True,
+            detections=0,
+            stages_ns={},
+            tail_ns=0,
+            now_ns=now_ns,
+            unix_s=1.0,
         )
     assert statistics.frame_age_s(4 * SECOND) == 1.0

@@ -42,10 +42,19 @@ def test_tells_of_each_stream_what_is_known(streams, metrics):
         )
 
     assert sample("last_frame_timestamp_seconds") is None
-    stream.publish((48, 64), keyframe=True, detections=3, stages_ns={}, now_ns=1, unix_s=1795435261.5)
+    stream.publish(
+        (48, 64),
+        keyframe=True,
+        detections=3,
+        stages_ns={},
+        tail_ns=20_000_000,
+        now_ns=1,
+        unix_s=1795435261.5,
+    )
     stream.rejected["stale"] += 2
     assert sample("last_frame_timestamp_seconds") == 1795435261.5
     assert sample("frames_total") == 1
+    assert sample("tail_seconds_total") == 0.02
     assert {reason: sample("rejected_total", reason=reason) for reason in REJECT_REASONS} == {
         **dict.fromkeys(REJECT_REASONS, 0),
         "stale": 2,

@@ -106,7 +106,9 @@ def test_what_a_camera_reported_is_no_news_on_its_next_connection(streams, strea
 
 def test_sums_of_other_tensors_are_not_compared(streams, stream):
     stream.receive(1000, 100 * SECOND)
-    stream.publish((48, 64), keyframe=True, detections=3, stages_ns={}, now_ns=100 * SECOND, unix_s=1.0)
+    stream.publish(
+        (48, 64), keyframe=True, detections=3, stages_ns={}, tail_ns=0, now_ns=100 * SECOND, unix_s=1.0
+    )
     streams.sample(101 * SECOND, 1.0)
     leave(streams, stream)
     other = (TensorSpec("4.m", (8, 2, 2)),)
@@ -134,7 +136,7 @@ def test_counts_what_is_published(stream):
         stream.receive(packet_bytes, 101 * SECOND)
     stages_ns = {"decode": 2_000_000, "tail": 30_000_000}
     stream.publish(
-        (48, 64), keyframe=True, detections=3, stages_ns=stages_ns, now_ns=102 * SECOND, unix_s=1.0
+        (48, 64), keyframe=True, detections=3, stages_ns=stages_ns, tail_ns=0, now_ns=102 * SECOND, unix_s=1.0
     )
     stream.rejected["corrupt"] += 1
     described = stream.describe(104 * SECOND)

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
-from stream.errors import ConnectionLost
+from stream.errors import ConnectionLost, SessionError
 from stream.session.close_codes import CloseCode
 from stream.transport import websocket
 from stream.transport.listener import Listener
@@ -524,3 +524,35 @@ def test_a_pong_tells_what_has_come_through(monkeypatch):
             reading.cancel()
 
     asyncio.run(asyncio.wait_for(talk(), LIVENESS_S))
+
+
+def test_a_peer_that_is_not_known_yet_is_held_to_small_messages():
+    """What comes beyond is thrown away as it comes, and the peer is told; a small message is taken as ever."""
+    told: list[object] = []
+
+    async def answer(link: Link) -> None:
+        told.append(await link.receive_small(1000))
+        await link.send("go on")
+        told.append(await link.receive())
+        await link.send("go on")
+        try:
+            await link.receive_small(1000)
+        except SessionError as error:
+            told.append(error.code)
+            await link.close(error.code, error.reason)
+
+    async def talk() -> int:
+        async with serving(answer) as url, connect(url, PROTOCOL) as link:
+            await link.send("small")
+            await link.receive()
+            await link.send(bytes(100_000))
+            await link.receive()
+            try:
+                await link.send(bytes(MAX_MESSAGE_BYTES - 1))
+                await link.receive()
+            except ConnectionLost as lost:
+                return lost.code
+        return 0
+
+    assert asyncio.run(talk()) in {CloseCode.MESSAGE_TOO_LARGE, 1006}
+    assert told == ["small", bytes(100_000), CloseCode.MESSAGE_TOO_LARGE]
