@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -22,7 +21,7 @@ from services.evaluation.codec_sets import AnyCodec, parse_codecs
 from services.evaluation.dataset import Dataset, read_clip, read_images, read_virtual
 from services.evaluation.delay import LinkModel, Placement, delay_ms, frames_per_s, ranked, transfer_ms
 from services.evaluation.evaluate import evaluate, tell
-from services.evaluation.pixel_codecs import FORMATS
+from services.evaluation.pixel_codecs import FORMATS, Canvas
 from services.evaluation.placements import (
     AGREEMENT,
     CODED_SHARE,
@@ -34,20 +33,17 @@ from services.evaluation.placements import (
 )
 from services.evaluation.point_costs import PointCost, point_costs
 from services.evaluation.settings import AdviseSettings
+from services.loading import choose_engine, find_network
 from services.profiles import read_profile
 from services.settings import require_folder_of
-from services.torch_devices import choose_device
-from services.torch_loading import find_model
 from services.units import KB
 from stream.atomic_file import write_whole
 from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError, UnknownSplitPoint
 from stream.letterbox import Letterbox
-from stream.network.cut import split_points
+from stream.network.engine import RunnableNetwork
 from stream.network.names import DEFAULT_SPLIT
 from stream.sources.virtual import is_virtual
-from stream.torch_network.model import Model
-from stream.torch_network.split import picture_tensor
 
 
 def sentences(placements: Sequence[Placement], link: LinkModel, fps: float, measured_on: str) -> list[str]:
@@ -137,18 +133,18 @@ def run_advise(settings: AdviseSettings) -> None:
     )
     link = LinkModel(settings.link_kbps, settings.rtt_ms, settings.detector_speed)
     dataset = _dataset(settings.source, settings.frames)
-    torch.set_num_threads(settings.threads)
-    model = find_model(settings.model, choose_device(settings.device))
+    engine, device = choose_engine(settings.engine, settings.device)
+    network = find_network(settings.model, engine, device, settings.threads)
     tell(dataset.account, notices := Console(stderr=True, markup=False, emoji=False))
     with Progress(console=notices) as progress:
-        advice = trial.advise(model, dataset, link, settings.fps, progress)
+        advice = trial.advise(network, dataset, link, settings.fps, progress)
     console = Console(markup=False, emoji=False)
     console.print(_points_table(settings.model, advice))
     console.print(_placements_table(advice))
     for sentence in advice.sentences():
         console.print(sentence, highlight=False, soft_wrap=True)
     if settings.json_file:
-        written = advice.as_json(Path(settings.model), model.weights_hash)
+        written = advice.as_json(Path(settings.model), network.weights_hash)
         write_whole(settings.json_file, json.dumps(written, indent=2) + "\n")
 
 
@@ -163,28 +159,29 @@ class _Trial:
     size: int | tuple[int, int]  # as `canvas_for` takes it
 
     def advise(
-        self, model: Model, dataset: Dataset, link: LinkModel, fps: float, progress: Progress
+        self, network: RunnableNetwork, dataset: Dataset, link: LinkModel, fps: float, progress: Progress
     ) -> Advice:
         """Measure everything on one dataset. Raises UnknownSplitPoint, SourceError or CodecError."""
         for point in (*self.required, *self.profiles):
-            if point not in split_points(model.graph):
-                raise UnknownSplitPoint(point, split_points(model.graph))
+            if point not in network.split_points:
+                raise UnknownSplitPoint(point, network.split_points)
         pixels = _pixel_codecs()
-        bar = progress.add_task("the network's nodes", total=None)
-        costs = point_costs(model, _first_picture(dataset, self.size, model))
+        first = _first_canvas(dataset, self.size, network.stride)
+        bar = progress.add_task("the network at every point", total=len(network.split_points))
+        costs = point_costs(network, first, watch=lambda: progress.update(bar, advance=1))
         promising = points_to_try(estimated_placements(costs), link, self.required)
         points = list(dict.fromkeys([*promising, *self.profiles]))
-        progress.update(bar, total=dataset.expected * (len(points) + 1 + len(pixels)))
+        progress.reset(bar, total=dataset.expected * (len(points) + 1 + len(pixels)))
 
         def watch(what: str) -> Callable[[str], None]:
             return lambda _: progress.update(bar, advance=1, description=what)
 
         coded: dict[str, list[Placement]] = {}
         for point in points:
-            codecs = self._codecs(model.weights_hash, point)
-            records = evaluate(model, codecs, dataset, point, self.size, watch=watch(f"split at {point}"))
+            codecs = self._codecs(network.weights_hash, point)
+            records = evaluate(network, codecs, dataset, point, self.size, watch=watch(f"split at {point}"))
             coded[point] = split_placements(records, point)
-        records = evaluate(model, pixels, dataset, points[0], self.size, watch=watch("pixels"))
+        records = evaluate(network, pixels, dataset, points[0], self.size, watch=watch("pixels"))
         placements = [
             *chain.from_iterable(coded.values()),
             *pixel_placements(records),
@@ -205,14 +202,12 @@ def _dataset(source: str, frames: int) -> Dataset:
     return read_images(path, max_frames=frames) if path.is_dir() else read_clip(path, max_frames=frames)
 
 
-def _first_picture(dataset: Dataset, size: int | tuple[int, int], model: Model) -> torch.Tensor:
+def _first_canvas(dataset: Dataset, size: int | tuple[int, int], stride: int) -> Canvas:
     first = next(iter(dataset.pictures), None)
     if first is None:
         raise SourceError(f"{dataset.name} holds no picture that can be read")
     frame = first.image.shape[0], first.image.shape[1]
-    return picture_tensor(
-        Letterbox(frame, canvas_for(size, *frame, model.stride)).apply(first.image), model.device
-    )
+    return Letterbox(frame, canvas_for(size, *frame, stride)).apply(first.image)
 
 
 def _profiles(file: Path | None) -> dict[str, Profile]:

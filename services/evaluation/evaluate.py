@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -28,22 +27,21 @@ from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
 from services.evaluation.scores import EvaluationRecord, Scores, make_record
 from services.evaluation.settings import EvaluateSettings
 from services.evaluation.summary import print_summary
+from services.loading import choose_engine, find_network
 from services.profiles import resolve
 from services.settings import require_folder_of
-from services.torch_devices import choose_device
-from services.torch_loading import find_model
 from stream.atomic_file import write_whole
 from stream.canvas import parse_size
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
+from stream.letterbox import Letterbox
+from stream.network.engine import EngineName, Head, RunnableNetwork
 from stream.network.names import DEFAULT_SPLIT
-from stream.torch_network.model import Model
-from stream.torch_network.split import TorchHead, TorchTail, Unsplit
 
 
 def evaluate(
-    model: Model,
+    network: RunnableNetwork,
     codecs: Sequence[AnyCodec],
     dataset: Dataset,
     split: str = DEFAULT_SPLIT,
@@ -58,9 +56,9 @@ def evaluate(
     encoder looks ahead. `size` is what `canvas_for` takes. `watch` is told what runs, once a picture.
     Raises SourceError, InvalidSize, UnknownSplitPoint or CodecError.
     """
-    classes = ClassMap(dataset.classes, model.names)
+    classes = ClassMap(dataset.classes, network.names)
     consecutive = dataset.kind == "clip"
-    unsplit = Unsplit(model)
+    halves = _Halves(network, split)
     runs = {
         codec: PixelRun(codec, consecutive)
         if isinstance(codec, PixelCodec)
@@ -69,57 +67,74 @@ def evaluate(
     }
 
     def pictures(passing: str) -> Iterator[LetterboxedPicture]:
-        for picture in letterboxed(dataset, classes, size, model.stride):
+        for picture in letterboxed(dataset, classes, size, network.stride):
             watch(passing)
             yield picture
 
     feature_runs = [run for run in runs.values() if isinstance(run, FeatureRun)]
-    ceiling, truths = _run_features(model, split, unsplit, feature_runs, pictures("features"))
+    ceiling, truths = _run_features(halves, feature_runs, pictures("features"))
     if not truths:
         raise SourceError(f"{dataset.name} holds no picture that can be read")
     for codec, run in runs.items():
         if isinstance(run, PixelRun):
-            _run_pixels(run, unsplit, pictures(str(codec)), truths)
+            _run_pixels(run, halves, pictures(str(codec)), truths)
     return [
         make_record(None, dataset, ceiling, ceiling),
         *(make_record(codec, dataset, run.scores, ceiling) for codec, run in runs.items()),
     ]
 
 
+class _Halves:
+    """The network's halves, of which the head follows the canvas: images differ in shape."""
+
+    def __init__(self, network: RunnableNetwork, split: str) -> None:
+        """Raises UnknownSplitPoint."""
+        self.tail, self.levels = network.tail(split), network.levels
+        self._network, self._split = network, split
+        self._heads: dict[tuple[int, int], Head] = {}
+
+    def head(self, canvas: tuple[int, int]) -> Head:
+        """The head for canvases of (H, W) pixels. Raises InvalidSize."""
+        if canvas not in self._heads:
+            first = next(iter(self._heads.values()), None)
+            made = first.resized(canvas) if first else self._network.head(self._split, canvas)
+            self._heads[canvas] = made
+        return self._heads[canvas]
+
+    def find(self, canvas: Canvas, letterbox: Letterbox) -> Detections:
+        """What the network finds where nothing is coded between its halves."""
+        (logits,) = self.tail([self.head(letterbox.canvas)(canvas)])
+        return scorable_detections(logits, self.levels, letterbox)
+
+
 def _run_features(
-    model: Model,
-    split: str,
-    unsplit: Unsplit,
-    runs: Sequence[FeatureRun],
-    pictures: Iterable[LetterboxedPicture],
+    halves: _Halves, runs: Sequence[FeatureRun], pictures: Iterable[LetterboxedPicture]
 ) -> tuple[Scores, list[Detections]]:
     """Score every run; returns the unsplit network's scores, and what it is confident of in each picture."""
     ceiling, truths = Scores(), []
-    tail = TorchTail(model, split)
-    heads: dict[tuple[int, int], TorchHead] = {}  # by canvas: images differ in shape
     for picture in pictures:
         letterbox = picture.letterbox
-        if letterbox.canvas not in heads:
-            heads[letterbox.canvas] = TorchHead(model, split, letterbox.canvas)
-        head = heads[letterbox.canvas]
+        head = halves.head(letterbox.canvas)
         clock = StageClock(time.monotonic_ns())
-        prediction = unsplit(picture.canvas).cpu()
-        clock.lap("unsplit", time.monotonic_ns())
         tensors = head(picture.canvas)
         clock.lap("head", time.monotonic_ns())
-        ceiling.durations.add(clock.durations_ns)
-        detections = scorable_detections(prediction, letterbox)
+        (logits,) = halves.tail([tensors])
+        clock.lap("tail", time.monotonic_ns())
+        took_ns = clock.durations_ns
+        ceiling.durations.add({"head": took_ns["head"], "unsplit": took_ns["head"] + took_ns["tail"]})
+        detections = scorable_detections(logits, halves.levels, letterbox)
         truth = confident(detections)
         truths.append(truth)
         ceiling.add_frame(detections, truth, picture.labels)
         for run in runs:
-            prediction = run.predict(tensors, head.layout, letterbox.frame, tail)
-            run.scores.add_frame(scorable_detections(prediction, letterbox), truth, picture.labels)
+            logits = run.logits(tensors, head.layout, letterbox.frame, halves.tail)
+            detections = scorable_detections(logits, halves.levels, letterbox)
+            run.scores.add_frame(detections, truth, picture.labels)
     return ceiling, truths
 
 
 def _run_pixels(
-    run: PixelRun, unsplit: Unsplit, pictures: Iterable[LetterboxedPicture], truths: Sequence[Detections]
+    run: PixelRun, halves: _Halves, pictures: Iterable[LetterboxedPicture], truths: Sequence[Detections]
 ) -> None:
     """Score what the unsplit network finds in canvases after coding, against what it found before."""
     in_coder: deque[LetterboxedPicture] = deque()
@@ -131,10 +146,12 @@ def _run_pixels(
 
     for canvas, truth in zip(run.decoded(canvases()), truths, strict=True):
         picture = in_coder.popleft()
-        run.scores.add_frame(scorable_detections(unsplit(canvas), picture.letterbox), truth, picture.labels)
+        run.scores.add_frame(halves.find(canvas, picture.letterbox), truth, picture.labels)
 
 
-def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Path | None) -> list[AnyCodec]:
+def _with_profile(
+    codecs: Sequence[AnyCodec], weights_hash: str, split: str, file: Path | None
+) -> list[AnyCodec]:
     """The codecs with the network's calibration profile where they need one, which is looked for once.
 
     Raises SettingsError or ProfileError.
@@ -150,7 +167,7 @@ def _with_profile(codecs: Sequence[AnyCodec], model: Model, split: str, file: Pa
     uncalibrated = next(filter(needs_profile, codecs), None)
     if uncalibrated is None:
         return list(codecs)
-    profile = resolve(uncalibrated, model.weights_hash, split, file).profile
+    profile = resolve(uncalibrated, weights_hash, split, file).profile
     return [codec.with_profile(profile) if needs_profile(codec) else codec for codec in codecs]
 
 
@@ -167,20 +184,19 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     codecs = parse_codecs(settings.codec) if settings.codec else standard_codecs(notices.print)
     size = parse_size(settings.size)
     sources = _sources(settings)
-    torch.set_num_threads(settings.threads)
-    device = choose_device(settings.device)
-    model = find_model(settings.model, device)
-    codecs = _with_profile(codecs, model, settings.split, settings.profile)
-    provenance = _provenance(settings, model, device)
+    engine, device = choose_engine(settings.engine, settings.device)
+    network = find_network(settings.model, engine, device, settings.threads)
+    codecs = _with_profile(codecs, network.weights_hash, settings.split, settings.profile)
+    provenance = _provenance(settings, network.weights_hash, engine, device)
     records: list[EvaluationRecord] = []
     for dataset in sources:
         tell(dataset.account, notices)
         if dataset.files:
             provenance["left_out"] = len(dataset.files.left_out)
         with _progress(dataset, codecs, notices) as watch:
-            of_source = evaluate(model, codecs, dataset, settings.split, size, watch=watch)
+            of_source = evaluate(network, codecs, dataset, settings.split, size, watch=watch)
         if of_source[0].map is not None:
-            provenance["labels"] = str(ClassMap(dataset.classes, model.names))
+            provenance["labels"] = str(ClassMap(dataset.classes, network.names))
         print_summary(of_source, console)
         records += of_source
         if settings.json_file:
@@ -213,17 +229,20 @@ def _sources(settings: EvaluateSettings) -> list[Dataset]:
     return images + [read_clip(clip, **sampling) for clip in settings.clip]
 
 
-def _provenance(settings: EvaluateSettings, model: Model, device: str) -> dict[str, Any]:
+def _provenance(
+    settings: EvaluateSettings, weights_hash: str, engine: EngineName, device: str
+) -> dict[str, Any]:
     """What the records were made with, for whoever wants to make them again."""
     return {
         "model": Path(settings.model).stem,
-        "weights": model.weights_hash,
+        "weights": weights_hash,
         "split": settings.split,
         "size": settings.size,
         "every": settings.every,
         "max_frames": settings.max_frames,
         "threads": settings.threads,
+        "engine": engine,
         "device": device,
         "machine": platform.processor() or platform.machine(),
-        "versions": {name: version(name) for name in ("splitcast", "torch", "av", "pillow")},
+        "versions": {name: version(name) for name in ("splitcast", engine, "av", "pillow")},
     }

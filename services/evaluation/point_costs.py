@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-
-import torch
+from statistics import median
+from typing import TypeVar
 
 from codec.layout import raw_bytes
-from stream.latency import StageClock, StageDurations
-from stream.network.cut import layout, split_points
-from stream.network.graph import INPUT
-from stream.torch_network.graph import ModuleGraph
-from stream.torch_network.model import Model
+from services.evaluation.pixel_codecs import Canvas
+from stream.network.engine import RunnableNetwork
 
-ROUNDS = 5  # traversals of the network whose times count, after one to warm up
+Given = TypeVar("Given")
 
-
-def node_times_ms(graph: ModuleGraph, picture: torch.Tensor, rounds: int = ROUNDS) -> dict[str, float]:
-    """How long each node takes, in execution order: medians over traversals of the network."""
-    durations = StageDurations()
-    with torch.inference_mode():
-        for number in range(rounds + 1):
-            tensors = {INPUT: picture}
-            clock = StageClock(time.monotonic_ns())
-            for node in graph.nodes:
-                tensors[node.name] = node(tensors)
-                if picture.is_cuda:
-                    torch.cuda.synchronize()
-                clock.lap(node.name, time.monotonic_ns())
-            if number:  # the first one warms up
-                durations.add(clock.durations_ns)
-    return durations.medians_ms()
+ROUNDS = 3  # runs of each head whose times count, after one to warm up
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +28,36 @@ class PointCost:
     raw_bytes: int
 
 
-def point_costs(model: Model, picture: torch.Tensor) -> list[PointCost]:
-    """Every split point in execution order; the times of nodes are measured here and now."""
-    times = node_times_ms(model.graph, picture)
-    size = (picture.shape[2], picture.shape[3])
-    before = dict(zip(times, accumulate(times.values()), strict=True))
-    whole = sum(times.values())
+def point_costs(
+    network: RunnableNetwork,
+    canvas: Canvas,
+    rounds: int = ROUNDS,
+    *,
+    watch: Callable[[], None] = lambda: None,
+) -> list[PointCost]:
+    """Every split point in execution order; the times of heads are measured here and now, tails are what is left.
+
+    A head's time is at least that of the head before it, as it does all that and more. `watch` is told of each point.
+    """
+    heads, sizes = [], []
+    for point in network.split_points:
+        head = network.head(point, (canvas.shape[0], canvas.shape[1]))
+        heads.append(_median_ms(head, canvas, rounds))
+        sizes.append(raw_bytes(head.layout))
+        watch()
+    tensors, tail = head(canvas), network.tail(point)
+    whole_ms = max(heads) + _median_ms(tail, [tensors], rounds)
     return [
-        PointCost(point, before[point], whole - before[point], raw_bytes(layout(model.graph, point, size)))
-        for point in split_points(model.graph)
+        PointCost(point, head_ms, whole_ms - head_ms, size)
+        for point, head_ms, size in zip(network.split_points, accumulate(heads, max), sizes, strict=True)
     ]
+
+
+def _median_ms(half: Callable[[Given], object], given: Given, rounds: int) -> float:
+    half(given)  # which warms up
+    times_ns = []
+    for _ in range(rounds):
+        started_ns = time.monotonic_ns()
+        half(given)
+        times_ns.append(time.monotonic_ns() - started_ns)
+    return median(times_ns) / 1e6

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-
-import torch
-import torchvision  # noqa: F401 # ultralytics then takes its compiled NMS: the same boxes, ten times faster here
+from typing import TypedDict
 
 from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout, raw_bytes
@@ -17,8 +15,29 @@ from services.evaluation.scores import Scores
 from stream.detections import Detections
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
-from stream.torch_network.nms import detect
-from stream.torch_network.split import TorchTail
+from stream.network.boxes import detect
+from stream.network.engine import Tail
+from stream.network.levels import Levels, Logits
+
+
+class Search(TypedDict):
+    """Which detections are looked for, as `detect` is told."""
+
+    conf: float
+    iou: float
+    max_det: int
+    multi_label: bool
+    max_candidates: int
+
+
+SCORABLE: Search = {
+    "conf": 0.001,
+    "iou": 0.6,
+    "max_det": 300,
+    "multi_label": True,
+    "max_candidates": 30_000,
+}
+"""Every detection that can count for average precision, with YOLOv5's settings for measuring it."""
 
 
 class FeatureRun:
@@ -30,10 +49,10 @@ class FeatureRun:
         self._consecutive = consecutive
         self._ends: tuple[Encoder, Decoder] | None = None
 
-    def predict(
-        self, tensors: Mapping[str, FloatArray], layout: Layout, frame: tuple[int, int], tail: TorchTail
-    ) -> torch.Tensor:
-        """Predictions from one frame's tensors after coding; `frame` is (H, W) of the picture in pixels.
+    def logits(
+        self, tensors: Mapping[str, FloatArray], layout: Layout, frame: tuple[int, int], tail: Tail
+    ) -> Logits:
+        """The network's logits from one frame's tensors after coding; `frame` is (H, W) of the picture in pixels.
 
         Consecutive frames share encoder and decoder; any other gets new ones, so that its packet is a keyframe.
         """
@@ -46,13 +65,13 @@ class FeatureRun:
         clock.lap("encode", time.monotonic_ns())
         decoded = decoder.decode(packet.data)
         clock.lap("decode", time.monotonic_ns())
-        prediction = tail(decoded.tensors).cpu()  # waits for the device, so that its time is all booked
+        (logits,) = tail([decoded.tensors])
         clock.lap("tail", time.monotonic_ns())
         scores.durations.add(clock.durations_ns)
         scores.keyframes += decoded.header.keyframe
         scores.coded_bytes += len(packet.data)
         scores.raw_bytes += raw_bytes(layout)
-        return prediction
+        return logits
 
 
 class PixelRun:
@@ -96,6 +115,6 @@ class PixelRun:
         return decoded
 
 
-def scorable_detections(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
-    """Every detection that can count for average precision, with YOLOv5's settings for measuring it."""
-    return detect(prediction, letterbox, conf=0.001, iou=0.6, max_det=300, multi_label=True)
+def scorable_detections(logits: Logits, levels: Levels, letterbox: Letterbox) -> Detections:
+    """Every detection of a picture that can count for average precision."""
+    return detect(logits, levels, letterbox, **SCORABLE)

@@ -36,7 +36,7 @@ class EvaluationRecord:
     decode_ms: float | None
     head_ms: float | None
     tail_ms: float | None
-    unsplit_ms: float | None  # the whole network at once, like head and tail without NMS
+    unsplit_ms: float | None  # head and tail with nothing between, without NMS
     frames: int
     keyframes: int | None
     objects: int  # confident detections of the unsplit network, which agreement counts

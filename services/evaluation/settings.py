@@ -11,7 +11,7 @@ from services.logs import LogSettings
 from services.settings import (
     CodecText,
     Count,
-    NetworkSettings,
+    EngineSettings,
     PathSetting,
     PathText,
     SplitSettings,
@@ -21,7 +21,7 @@ Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class EvaluateSettings(SplitSettings):
+class EvaluateSettings(EngineSettings, SplitSettings):
     """Settings of `splitcast evaluate`."""
 
     data: PathSetting | None = Field(
@@ -65,7 +65,7 @@ class EvaluateSettings(SplitSettings):
         return self
 
 
-class AdviseSettings(NetworkSettings):
+class AdviseSettings(EngineSettings):
     """Settings of `splitcast advise`."""
 
     link_kbps: Positive = Field(title="N", description="what the link carries, kbit/s")

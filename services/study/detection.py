@@ -12,7 +12,7 @@ import torch
 from services.evaluation.agreement import CONFIDENT, confident
 from services.evaluation.dataset import LetterboxedPicture, letterboxed
 from services.evaluation.labels import ClassMap, Objects
-from services.evaluation.runs import scorable_detections
+from services.evaluation.runs import SCORABLE
 from services.evaluation.scores import Scores
 from services.study.dataset import PictureSet
 from services.study.subject import SplitSample, Tensors
@@ -21,6 +21,7 @@ from stream.detections import Detections
 from stream.errors import SourceError
 from stream.letterbox import Letterbox
 from stream.torch_network.model import Model
+from stream.torch_network.nms import detect
 from stream.torch_network.split import TorchHead, TorchTail, picture_tensor
 
 
@@ -63,7 +64,7 @@ class Detection:
 
     def _truth(self, view: LetterboxedPicture, tensors: Tensors) -> _DetectionTruth:
         return _DetectionTruth(
-            view.letterbox, confident(scorable_detections(self.finish(tensors), view.letterbox)), view.labels
+            view.letterbox, confident(_scorable(self.finish(tensors), view.letterbox)), view.labels
         )
 
     def finish(self, tensors: Tensors) -> torch.Tensor:
@@ -86,7 +87,7 @@ class _Precision:
 
     def add(self, sample: SplitSample, prediction: torch.Tensor) -> None:
         truth = sample.truth()
-        self._scores.add_frame(scorable_detections(prediction, truth.letterbox), truth.detected, truth.labels)
+        self._scores.add_frame(_scorable(prediction, truth.letterbox), truth.detected, truth.labels)
 
     def values(self) -> dict[str, float]:
         scores: dict[str, float] = {}
@@ -95,3 +96,7 @@ class _Precision:
         if agreement := self._scores.agreement.over_objects():
             scores |= {"agreement": agreement.ap, "agreement50": agreement.ap50}
         return scores
+
+
+def _scorable(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:
+    return detect(prediction, letterbox, **SCORABLE)

@@ -103,14 +103,13 @@ def detect(
     )
     planes = [_planes(level, levels) for level in logits]
     candidates = _search(planes, search)
-    order = _most_confident(candidates.confidence, max_candidates)
+    order = most_confident(candidates.confidence, max_candidates)
     confidence, class_id = candidates.confidence[order], candidates.class_id[order]
     boxes = np.empty((len(order), 4), np.float32)
     first = 0
     for level, plane, stride, anchors in zip(logits, planes, levels.strides, _anchors(levels), strict=True):
         first = _decode(plane, level.shape[-1], stride, anchors, first, candidates.place[order], boxes)
-    kept = np.empty(min(max_det, len(order)), np.int64)
-    kept = kept[: _suppress(boxes, class_id, iou, np.empty((5, len(kept)), np.float32), kept)]
+    kept = unsuppressed(boxes, class_id, iou, max_det)
     return Detections(
         boxes=letterbox.to_frame(boxes[kept]),
         confidence=confidence[kept],
@@ -147,7 +146,7 @@ def _search(planes: Sequence[Floats], search: _Search) -> _BoxCandidates:
         room = found  # several classes of one box: they are found again, now that there is room for them
 
 
-def _most_confident(confidence: Floats, most: int) -> NDArray[np.intp]:
+def most_confident(confidence: Floats, most: int) -> NDArray[np.intp]:
     """Indices of at most so many, the most confident first, and of equals the first first."""
     # The bits of a positive float32 are ordered as its value is. One number for both is quicker to sort than two.
     keys = ~confidence.view(np.uint32) & np.uint64(2**32 - 1)
@@ -156,6 +155,15 @@ def _most_confident(confidence: Floats, most: int) -> NDArray[np.intp]:
         keys = np.partition(keys, most)[:most]
     keys.sort()
     return (keys & np.uint64(2**32 - 1)).astype(np.intp)
+
+
+def unsuppressed(boxes: Floats, class_id: NDArray[np.int32], iou: float, max_det: int) -> NDArray[np.int64]:
+    """Indices of the first `max_det` boxes that overlap no earlier one of their class by more than `iou`.
+
+    Boxes (N, 4) are given as left, top, right, bottom, the most confident first. One that is not finite is left out.
+    """
+    kept = np.empty(min(max_det, len(boxes)), np.int64)
+    return kept[: _suppress(boxes, class_id, iou, np.empty((5, len(kept)), np.float32), kept)]
 
 
 def _anchors(levels: Levels) -> list[Floats]:
@@ -299,9 +307,9 @@ def _decode(
 def _suppress(
     boxes: Floats, class_id: NDArray[np.int32], iou: float, rivals: Floats, kept: NDArray[np.int64]
 ) -> int:
-    """Write the indices of the boxes that no stronger one of their class overlaps too much; returns how many.
+    """Write the indices that `unsuppressed` gives; returns how many.
 
-    Boxes come in order of their confidence. `rivals` (5, as many as may be kept) is lent: sides and area of those kept.
+    `rivals` (5, as many as may be kept) is lent: sides and area of the boxes kept.
     """
     found = 0
     for n in range(boxes.shape[0]):

@@ -1,4 +1,4 @@
-"""From raw predictions to detections: non-maximum suppression, and back to the frame's own pixels."""
+"""From torch's predictions to detections, where a program has those and no logits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
-from ultralytics.utils.nms import non_max_suppression
+from numpy.typing import NDArray
 
 from stream.detections import Detections
 from stream.letterbox import Letterbox
+from stream.network.boxes import MAX_CANDIDATES, most_confident, unsuppressed
 
 
 @torch.inference_mode()
@@ -23,29 +23,29 @@ def detect(
     max_det: int = 300,
     classes: Sequence[int] | None = None,
     multi_label: bool = False,
+    max_candidates: int = MAX_CANDIDATES,
 ) -> Detections:
     """The objects of one picture, for predictions (1, 4 + classes, N) of either family, on any device.
 
-    `conf` is the least confidence, `iou` the overlap above which the weaker of two boxes of a class goes, and
-    `classes` the class indices to keep. `multi_label` keeps every class of a box above `conf` instead of the best
-    one, which is how mAP is measured.
+    All else is as in `stream.network.boxes.detect`.
     """
-    if prediction.shape[-1] == 6:
-        prediction = pad(
-            prediction, (0, 1)
-        )  # six columns would be taken for the output of an end-to-end model
-    (kept,) = non_max_suppression(
-        prediction,
-        conf,
-        iou,
-        classes=None if classes is None else list(classes),
-        multi_label=multi_label,
-        max_det=max_det,
-        max_time_img=float("inf"),  # a slow machine must find what a fast one finds
-    )
-    rows = kept.float().cpu().numpy()
+    rows = prediction[0].T
+    if multi_label:
+        place, class_id = (rows[:, 4:] > conf).nonzero(as_tuple=True)
+    else:
+        best, class_id = rows[:, 4:].max(1)
+        (place,) = (best > conf).nonzero(as_tuple=True)
+        class_id = class_id[place]
+    if classes is not None:
+        wanted = torch.isin(class_id, torch.tensor(classes, dtype=class_id.dtype, device=class_id.device))
+        place, class_id = place[wanted], class_id[wanted]
+    confidence = rows[place, 4 + class_id].cpu().numpy()
+    order = most_confident(confidence, max_candidates)
+    ids = class_id.cpu().numpy()[order]
+    centers, halves = rows[place, :2], rows[place, 2:4] / 2
+    corners = torch.cat((centers - halves, centers + halves), 1)
+    boxes: NDArray[np.float32] = corners.cpu().numpy()[order]
+    kept = unsuppressed(boxes, ids.astype(np.int32), iou, max_det)
     return Detections(
-        boxes=letterbox.to_frame(rows[:, :4]),
-        confidence=np.ascontiguousarray(rows[:, 4]),
-        class_id=rows[:, 5].astype(np.int64),
+        boxes=letterbox.to_frame(boxes[kept]), confidence=confidence[order][kept], class_id=ids[kept]
     )

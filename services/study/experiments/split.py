@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -15,16 +16,16 @@ from codec.packet import Stamp
 from codec.rle.codec import Rle
 from services.evaluation.delay import LinkModel, Placement, delay_ms, ranked
 from services.evaluation.placements import DETECTION_BYTES
-from services.evaluation.point_costs import node_times_ms
 from services.study.accuracy import main_score, rounded_scores
 from services.study.draw import label, legend, panels, stamp
 from services.study.record import RANDOM, StudyRecord, by_subject
 from services.study.section import KIB, Claim, Drawing, Section, Table, kibibytes, percent
 from services.study.study import Experiment, Study
 from services.study.subject import SplitSample, Subject
+from stream.latency import StageClock, StageDurations
 from stream.network.cut import layout, live_set, points, split_points
 from stream.network.graph import INPUT
-from stream.torch_network.graph import run
+from stream.torch_network.graph import ModuleGraph, run
 from stream.torch_network.split import TorchTail
 
 BITS = 4
@@ -62,6 +63,23 @@ def _measure_subject(study: Study, subject: Subject) -> None:
         values = {**candidates.values(name), "flops_share": round(work[name], 6)}
         times_ms = {"head": round(before[name], 4), "tail": round(total - before[name], 4)}
         study.write("split", subject, pictures, point, values=values, times_ms=times_ms)
+
+
+def node_times_ms(graph: ModuleGraph, picture: torch.Tensor, rounds: int) -> dict[str, float]:
+    """How long each node takes, in execution order: medians over traversals of the network."""
+    durations = StageDurations()
+    with torch.inference_mode():
+        for number in range(rounds + 1):
+            tensors = {INPUT: picture}
+            clock = StageClock(time.monotonic_ns())
+            for node in graph.nodes:
+                tensors[node.name] = node(tensors)
+                if picture.is_cuda:
+                    torch.cuda.synchronize()
+                clock.lap(node.name, time.monotonic_ns())
+            if number:  # the first one warms up
+                durations.add(clock.durations_ns)
+    return durations.medians_ms()
 
 
 class _Candidates:

@@ -17,15 +17,13 @@ from services.evaluation.advise import sentences
 from services.evaluation.dataset import read_clip
 from services.evaluation.delay import LinkModel, Placement, ranked
 from stream.letterbox import Letterbox
-from stream.network.cut import layout, split_points
-from stream.torch_network.model import Model, load_model
-from stream.torch_network.split import TorchHead
+from stream.network.engine import RunnableNetwork, open_network
 from tests.services.calibrated import make_profile
 
 
 @pytest.fixture(scope="module")
-def model(weights: Path) -> Model:
-    return load_model(weights)
+def network(weights: Path) -> RunnableNetwork:
+    return open_network(weights)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +53,7 @@ def test_words_tell_what_is_wrong_with_a_choice() -> None:
 
 
 def test_measures_a_real_network_and_tells_the_same_in_json(
-    weights: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Model
+    weights: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], network: RunnableNetwork
 ) -> None:
     out = tmp_path / "advice.json"
     code = main(
@@ -65,12 +63,12 @@ def test_measures_a_real_network_and_tells_the_same_in_json(
     assert code == Exit.OK
     printed = capsys.readouterr().out
     told = json.loads(out.read_text())
-    assert [one["point"] for one in told["points"]] == list(split_points(model.graph))
+    assert [one["point"] for one in told["points"]] == list(network.split_points)
     for line in told["advice"]:
         assert line in printed
     assert {one["kind"] for one in told["choices"]} == {"split", "pixels", "all here"}
     chosen = next(one for one in told["choices"] if one["name"] == "split at 9, rle:bits=4")
-    head, sizes = TorchHead(model, "9", (64, 96)), []
+    head, sizes = network.head("9", (64, 96)), []
     for picture in read_clip(video, max_frames=3).pictures:
         canvas = Letterbox((64, 96), (64, 96)).apply(picture.image)
         sizes.append(len(Rle(4).encoder(head.layout).encode(head(canvas), Stamp(0, 0, 1, 1)).data))
@@ -80,9 +78,9 @@ def test_measures_a_real_network_and_tells_the_same_in_json(
 
 
 def test_a_profile_counts_at_the_point_it_was_made_for(
-    weights: Path, video: Path, tmp_path: Path, model: Model
+    weights: Path, video: Path, tmp_path: Path, network: RunnableNetwork
 ) -> None:
-    profile = make_profile(layout(model.graph, "9", (64, 96)))
+    profile = make_profile(network.cut("9").layout((64, 96)))
     (file := tmp_path / "nine.profile").write_bytes(
         Profile(profile.groups, {**profile.metadata, "split": "9"}).pack()
     )
@@ -100,9 +98,9 @@ def test_a_profile_counts_at_the_point_it_was_made_for(
 
 
 def test_a_profile_of_another_network_is_refused(
-    weights: Path, video: Path, tmp_path: Path, model: Model, capsys: pytest.CaptureFixture[str]
+    weights: Path, video: Path, tmp_path: Path, network: RunnableNetwork, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    profile = make_profile(layout(model.graph, "9", (64, 96)))  # which does not tell its split point
+    profile = make_profile(network.cut("9").layout((64, 96)))  # which does not tell its split point
     (file := tmp_path / "other.profile").write_bytes(profile.pack())
     given = ["advise", "--model", str(weights), "--link-kbps", "500", "--source", str(video), "--frames", "2"]
     assert main([*given, "--size", "64x96", "--split", "4.m", "--profile", str(file)]) == Exit.USAGE

@@ -24,11 +24,17 @@ from services.evaluation.scores import EvaluationRecord
 from services.evaluation.settings import EvaluateSettings
 from stream.canvas import STRIDE, canvas_for
 from stream.letterbox import Letterbox
+from stream.network.engine import open_network
 from stream.torch_network.model import load_model
 from stream.torch_network.nms import detect
-from stream.torch_network.split import TorchHead, Unsplit
+from stream.torch_network.split import Unsplit
 from tests.paths import DOCS
 from tests.services.clips import FRAMES, SIZE
+
+
+@pytest.fixture(scope="module")
+def network(weights):
+    return open_network(weights)
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +43,16 @@ def model(weights):
 
 
 def scorable_detections(model, image, size):
-    """What the network unsplit finds."""
+    """What the network unsplit finds, run by torch."""
     height, width = image.shape[:2]
     letterbox = Letterbox((height, width), canvas_for(size, height, width, STRIDE))
     return detect(Unsplit(model)(letterbox.apply(image)), letterbox, conf=0.001, iou=0.6, multi_label=True)
 
 
 @pytest.fixture(scope="module")
-def clip_records(model, video):
+def clip_records(network, video):
     codecs = parse_codecs(["raw", "rle:bits=2", "rle:bits=8", "rle:bits=4,temporal=true", "rle:bits=4"])
-    return evaluate(model, codecs, read_clip(video), size=SIZE)
+    return evaluate(network, codecs, read_clip(video), size=SIZE)
 
 
 class TestClip:
@@ -84,9 +90,9 @@ class TestClip:
         assert temporal.kb_per_frame < intra.kb_per_frame
         assert (temporal.agreement, temporal.agreement50) == (intra.agreement, intra.agreement50)
 
-    def test_a_temporal_codec_keeps_its_state_along_the_clip(self, clip_records, model, video):
+    def test_a_temporal_codec_keeps_its_state_along_the_clip(self, clip_records, network, video):
         """The bytes are those of one encoder that sees all frames in turn."""
-        head = TorchHead(model, size=SIZE)
+        head = network.head("4.m", SIZE)
         encoder = parse_codec("rle:bits=4,temporal=true").encoder(head.layout)
         packets = []
         for number, picture in enumerate(read_clip(video).pictures):
@@ -102,10 +108,10 @@ PIXELS = ["jpeg:quality=20", "jpeg:quality=95", "x264:crf=35", "x264:crf=8", "x2
 
 
 @pytest.fixture(scope="module")
-def pixel_records(model, video):
+def pixel_records(network, video):
     told = []
     records = evaluate(
-        model, parse_codecs([*PIXELS, "raw"]), read_clip(video, max_frames=10), size=SIZE, watch=told.append
+        network, parse_codecs([*PIXELS, "raw"]), read_clip(video, max_frames=10), size=SIZE, watch=told.append
     )
     assert told == [what for pass_ in ("features", *PIXELS) for what in [pass_] * 10]
     return records
@@ -141,18 +147,18 @@ class TestPixels:
         sent = sum(len(packed.data) for picture in pictures for packed in coder.encode(picture.image))
         assert pixel_records[4].kb_per_frame == pytest.approx(sent / 10 / 1e3, abs=1e-3)
 
-    def test_each_codec_sees_the_decimated_clip_alone(self, model, video):
+    def test_each_codec_sees_the_decimated_clip_alone(self, network, video):
         _, record = evaluate(
-            model, parse_codecs(["x264:crf=8"]), read_clip(video, every=5, max_frames=3), size=SIZE
+            network, parse_codecs(["x264:crf=8"]), read_clip(video, every=5, max_frames=3), size=SIZE
         )
         coder = PixelCodec("x264", 8).coder(SIZE)
         pictures = [picture.image for picture in read_clip(video).pictures][:15:5]
         sent = sum(len(packed.data) for picture in pictures for packed in coder.encode(picture))
         assert record.kb_per_frame == pytest.approx(sent / 3 / 1e3, abs=1e-3)
 
-    def test_stills_are_coded_by_themselves(self, model, folder):
+    def test_stills_are_coded_by_themselves(self, network, folder):
         codecs = parse_codecs(["x264:crf=8", "x264-medium:crf=8", "jpeg:quality=95"])
-        for record in evaluate(model, codecs, read_images(folder), size=96)[1:]:
+        for record in evaluate(network, codecs, read_images(folder), size=96)[1:]:
             assert record.keyframes == record.frames == 4
 
 
@@ -177,9 +183,9 @@ def folder(tmp_path_factory, model, video):
 
 
 class TestStills:
-    def test_labels_are_the_truth_for_map(self, model, folder):
+    def test_labels_are_the_truth_for_map(self, network, folder):
         none, raw, coarse, temporal = evaluate(
-            model, parse_codecs(["raw", "rle:bits=2", "rle:temporal=true"]), read_images(folder), size=96
+            network, parse_codecs(["raw", "rle:bits=2", "rle:temporal=true"]), read_images(folder), size=96
         )
         assert (none.data, none.clip, none.frames) == ("few", None, 4)
         assert none.map == raw.map == pytest.approx(CEILING, abs=1e-3)
@@ -188,10 +194,10 @@ class TestStills:
         assert coarse.agreement < none.agreement == CEILING
         assert temporal.keyframes == temporal.frames == 4
 
-    def test_no_labels_no_map(self, model, folder, tmp_path):
+    def test_no_labels_no_map(self, network, folder, tmp_path):
         for path in folder.iterdir():
             (tmp_path / path.name).write_bytes(path.read_bytes())
-        (none,) = evaluate(model, [], read_images(tmp_path), size=96)
+        (none,) = evaluate(network, [], read_images(tmp_path), size=96)
         assert none.map is none.map50 is None
         assert none.agreement == CEILING
 
@@ -215,6 +221,7 @@ class TestCommand:
             max_frames=3,
             every=2,
             threads=1,
+            engine="auto",
             device="cpu",
             json=tmp_path / "out.json",
             html=tmp_path / "out.html",
@@ -299,12 +306,12 @@ class TestCommand:
         with pytest.raises(MissingCodec, match="installed Pillow"):
             run(options)
 
-    def test_writes_records_and_prints_a_table(self, options, model, video, capsys):
+    def test_writes_records_and_prints_a_table(self, options, network, video, capsys):
         run(options)
         text = options.json.read_text()
         written = json.loads(text)
         assert (written["model"], written["split"], written["size"]) == ("random", "4.m", "64x96")
-        assert (written["weights"], written["every"]) == (model.weights_hash, 2)
+        assert (written["weights"], written["every"]) == (network.weights_hash, 2)
         assert [record["codec"] for record in written["records"]] == ["none", "raw", "rle", "rle"]
         assert all(
             set(record) == {field.name for field in fields(EvaluationRecord)} for record in written["records"]
@@ -316,6 +323,23 @@ class TestCommand:
         assert "rle bits=3" in output.out
         assert "At an agreement of" in output.out
         assert video.name in output.err
+
+    def test_engines_find_the_same(self, options):
+        records = []
+        for engine, ran in (("auto", "onnxruntime"), ("onnxruntime", "onnxruntime"), ("torch", "torch")):
+            options.engine = engine
+            run(options)
+            written = json.loads(options.json.read_text())
+            assert written["engine"] == ran
+            assert set(written["versions"]) == {"splitcast", ran, "av", "pillow"}
+            records.append([(record["agreement"], record["objects"]) for record in written["records"]])
+        assert records[0] == records[1]
+        np.testing.assert_allclose(records[1], records[2], rtol=0.01)
+
+    def test_an_engine_that_knows_no_such_device_says_so(self, options):
+        options.engine, options.device = "onnxruntime", "cuda"
+        with pytest.raises(SettingsError, match="ONNX Runtime computes on the CPU"):
+            run(options)
 
     def test_every_key_is_documented(self, options):
         run(options)
@@ -341,7 +365,7 @@ RLE_2_TO_4 = [f"rle:bits={bits}" for bits in (2, 3, 4)]
 
 @pytest.fixture(scope="module")
 def yolov5n(yolov5n_weights):
-    return load_model(yolov5n_weights)
+    return open_network(yolov5n_weights)
 
 
 @pytest.mark.shared

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import torch
+import numpy as np
 
-from services.evaluation.point_costs import node_times_ms, point_costs
-from stream.network.cut import layout, split_points
-from stream.torch_network.model import Model, load_model
+from services.evaluation.point_costs import point_costs
+from stream.network.engine import open_network
 
 
-@pytest.fixture(scope="module")
-def model(weights: Path) -> Model:
-    return load_model(weights)
-
-
-def test_times_add_up_along_the_network(model: Model) -> None:
-    picture = torch.zeros(1, 3, 64, 96)
-    times = node_times_ms(model.graph, picture, rounds=2)
-    assert list(times) == [node.name for node in model.graph.nodes]
-    assert min(times.values()) > 0
-    costs = point_costs(model, picture)
-    assert [cost.point for cost in costs] == list(split_points(model.graph))
+def test_times_add_up_along_the_network(weights: Path) -> None:
+    network, told = open_network(weights), []
+    canvas = np.zeros((64, 96, 3), np.uint8)
+    costs = point_costs(network, canvas, rounds=1, watch=lambda: told.append(1))
+    assert [cost.point for cost in costs] == list(network.split_points)
+    assert len(told) == len(costs)
     heads = [cost.head_ms for cost in costs]
     assert heads == sorted(heads)
     assert len({round(cost.head_ms + cost.tail_ms, 6) for cost in costs}) == 1
+    assert min(min(cost.head_ms, cost.tail_ms) for cost in costs) > 0
     at = next(cost for cost in costs if cost.point == "4.m")
-    assert at.raw_bytes == sum(spec.raw_bytes for spec in layout(model.graph, "4.m", (64, 96)))
+    assert at.raw_bytes == sum(spec.raw_bytes for spec in network.cut("4.m").layout((64, 96)))

@@ -9,24 +9,23 @@ from codec.layout import raw_bytes
 from codec.spec import parse_codec
 from services.evaluation.pixel_codecs import PixelCodec
 from services.evaluation.runs import FeatureRun, PixelRun
-from stream.torch_network.model import Model, load_model
-from stream.torch_network.split import TorchHead, TorchTail
+from stream.network.engine import RunnableNetwork, open_network
 from tests.services.clips import SIZE
 
 CANVASES = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def model(weights) -> Model:
-    return load_model(weights)
+def network(weights) -> RunnableNetwork:
+    return open_network(weights)
 
 
 @pytest.mark.parametrize(("consecutive", "keyframes"), [(True, 1), (False, 4)])
-def test_only_consecutive_frames_share_an_encoder(model, consecutive, keyframes):
+def test_only_consecutive_frames_share_an_encoder(network, consecutive, keyframes):
     run = FeatureRun(parse_codec("rle:bits=4,temporal=true"), consecutive)
-    head, tail = TorchHead(model, "4.m", SIZE), TorchTail(model, "4.m")
+    head, tail = network.head("4.m", SIZE), network.tail("4.m")
     for canvas in CANVASES[[0, 0, 0, 0]]:
-        run.predict(head(canvas), head.layout, SIZE, tail)
+        run.logits(head(canvas), head.layout, SIZE, tail)
         run.scores.frames += 1
     assert run.scores.keyframes == keyframes
     assert run.scores.raw_bytes == 4 * raw_bytes(head.layout)

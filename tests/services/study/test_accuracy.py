@@ -77,6 +77,7 @@ def test_real_weights_score_as_the_evaluation_does(
     from services.evaluation.evaluate import evaluate
     from services.study.dataset import folder_pictures
     from services.study.detection import Detection
+    from stream.network.engine import open_network
     from stream.torch_network.model import load_model
 
     model = load_model(yolov5n_weights)
@@ -84,7 +85,7 @@ def test_real_weights_score_as_the_evaluation_does(
     subject = Detection("yolov5n", model, model.weights_hash, "4.m", 320)
     assert images.dataset is not None
     codec = Rle(4)
-    ceiling, coded = evaluate(model, [codec], images.dataset, size=320)
+    ceiling, coded = evaluate(open_network(yolov5n_weights, "torch"), [codec], images.dataset, size=320)
     found = accuracies(subject, subject.samples(images), {"none": unchanged, "rle": through(codec)})
     for record, outcome in ((ceiling, found["none"]), (coded, found["rle"])):
         for name in ("map", "map50", "agreement"):

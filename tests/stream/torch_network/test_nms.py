@@ -8,6 +8,8 @@ import torch
 
 from stream.letterbox import Letterbox
 from stream.torch_network.nms import detect
+from tests.stream.network.reference_boxes import predictions, suppressed
+from tests.stream.network.test_boxes import ANCHOR_BASED, LETTERBOX, assert_same, noise
 
 CANVAS = Letterbox((480, 640), (480, 640))
 
@@ -89,3 +91,14 @@ def test_takes_what_a_tail_gives():
     with torch.inference_mode():
         given = prediction((100, 50, 20, 10, 0.9, 0, 0)) * 1
     assert len(detect(given, CANVAS)) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"conf": 0.001, "iou": 0.6, "multi_label": True}, {"classes": [1, 4], "max_candidates": 90}],
+    ids=str,
+)
+def test_finds_what_ultralytics_finds(options):
+    given = predictions(noise(ANCHOR_BASED, seed=3), ANCHOR_BASED)
+    options = {"max_candidates": 30_000} | options
+    assert_same(detect(given, LETTERBOX, **options), suppressed(given, LETTERBOX, **options))
