@@ -52,18 +52,19 @@ class DetectionMessage:
         )
 
     def _predictions(self) -> list[dict[str, object]]:
-        detections = self.detections
+        # Lists first: numpy's scalars make every step below several times slower.
+        boxes, confidences = self.detections.boxes.tolist(), self.detections.confidence.tolist()
         return [
             {
-                "x": round(float(left + right) / 2, 2),
-                "y": round(float(top + bottom) / 2, 2),
-                "width": round(float(right - left), 2),
-                "height": round(float(bottom - top), 2),
-                "confidence": round(float(confidence), 4),
+                "x": round((left + right) / 2, 2),
+                "y": round((top + bottom) / 2, 2),
+                "width": round(right - left, 2),
+                "height": round(bottom - top, 2),
+                "confidence": round(confidence, 4),
                 "class": self.class_names[class_id],
-                "class_id": int(class_id),
+                "class_id": class_id,
             }
             for (left, top, right, bottom), confidence, class_id in zip(
-                detections.boxes, detections.confidence, detections.class_id, strict=True
+                boxes, confidences, self.detections.class_id.tolist(), strict=True
             )
         ]

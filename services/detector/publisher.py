@@ -15,17 +15,19 @@ KINDS = frozenset({"detections", "stream", "gap"})
 
 
 class Publisher:
-    """Puts messages into the broadcast. Never waits."""
+    """Puts messages into the broadcast, and makes their texts only where somebody reads them. Never waits."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
 
     def publish_detections(self, message: DetectionMessage) -> None:
-        self._broadcast.publish(message.stream, "detections", message.text())
+        if self._broadcast.is_wanted(message.stream, "detections"):
+            self._broadcast.publish(message.stream, "detections", message.text())
 
     def publish_stream(self, stream: Stream) -> None:
         """Where a stream stands now."""
-        self._broadcast.publish(stream.name, "stream", stream_text(stream))
+        if self._broadcast.is_wanted(stream.name, "stream"):
+            self._broadcast.publish(stream.name, "stream", stream_text(stream))
 
     def publish_gaps(self, stream: Stream, gaps: Iterable[Gap]) -> None:
         for gap in gaps:

@@ -60,6 +60,10 @@ class Broadcast:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
+    def is_wanted(self, stream: str, kind: str) -> bool:
+        """Whether anybody would get a text of that kind, of that stream: one that nobody reads need not be made."""
+        return any(subscription.wants(stream, kind) for subscription in self._subscriptions)
+
     def publish(self, stream: str, kind: str, text: str) -> None:
         """Queue `text` for every subscriber who wants it. Never waits."""
         for subscription in self._subscriptions:

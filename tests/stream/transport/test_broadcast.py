@@ -55,3 +55,14 @@ async def test_waits_for_the_next_text():
         await asyncio.sleep(0)
         broadcast.close()
         assert await taking == ["1"]
+
+
+def test_a_text_is_wanted_where_a_subscriber_would_get_it():
+    broadcast = Broadcast()
+    assert not broadcast.is_wanted("a", "gap")
+    with broadcast.subscribe("a", frozenset({"gap"})):
+        assert broadcast.is_wanted("a", "gap")
+        assert not broadcast.is_wanted("a", "detections")
+        assert not broadcast.is_wanted("b", "gap")
+        with broadcast.subscribe(None):
+            assert broadcast.is_wanted("b", "detections")
