@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+import resource
 import sys
 
 # malloc.h
@@ -49,6 +50,25 @@ def _open_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now; on systems without /proc, the most that it ever held."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - a file that is none
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+def give_memory_back() -> None:
+    """Hand the freed memory that glibc kept back to the system; elsewhere nothing happens. Takes some milliseconds."""
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    malloc_trim(0)
 
 
 def _keep_freed_memory() -> None:

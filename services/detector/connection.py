@@ -52,7 +52,7 @@ class CameraConnection:
     ) -> None:
         self._link, self._visit, self._meter, self._stopping = link, visit, meter, stopping
         self._session, self._stream = camera.session, camera.stream
-        self._hello = camera.hello
+        self._hello, self._tail = camera.hello, camera.tail
         self._inference, self._publisher, self._statistics = inference, publisher, statistics
         self._workers, self._owner = workers, workers.owner()
         self._turns = CameraTurns(
@@ -139,7 +139,7 @@ class CameraConnection:
     def _detect(
         self, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
     ) -> InferredFrame:
-        return self._inference.detect(self._hello.split, self._owner, tensors, letterbox, clock)
+        return self._inference.detect(self._tail, self._owner, tensors, letterbox, clock)
 
     def _refuse_costly(self) -> None:
         """Leave a camera whose frames take longer than any may: it would meet the same tomorrow."""

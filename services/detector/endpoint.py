@@ -12,6 +12,7 @@ from aiohttp import web
 from services.detector.connection import CameraConnection
 from services.detector.handshake import MIB, Handshake
 from services.detector.inference import Inference
+from services.detector.memory import MemoryBudget
 from services.detector.metrics import NOT_READY, TOO_MANY_SESSIONS
 from services.detector.names import Names
 from services.detector.publisher import Publisher
@@ -48,13 +49,14 @@ class FeaturesEndpoint:
         *,
         inference: Inference,
         workers: FairWorkers,
+        memory: MemoryBudget,
         publisher: Publisher,
         statistics: DetectorStatistics,
         stopping: asyncio.Event,
         overdue: asyncio.Event,
     ) -> None:
         self._settings, self._handshake, self._streams = settings, handshake, streams
-        self._inference, self._workers = inference, workers
+        self._inference, self._workers, self._memory = inference, workers, memory
         self._publisher, self._statistics = publisher, statistics
         self._stopping, self._overdue = stopping, overdue
         self._names = Names(settings.max_streams, settings.reserve_s)
@@ -99,6 +101,7 @@ class FeaturesEndpoint:
             )
         finally:
             visit.leave("cut off", "lost", reserve=True)
+            self._memory.release(session)
             self._open -= 1
             meter.update()
         return ws

@@ -17,6 +17,7 @@ from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
 from codec.spec import CODECS, Codec
 from services.detector.inference import Inference
+from services.detector.memory import MemoryBudget, camera_bytes
 from services.detector.profile_store import ProfileStore
 from services.detector.settings import DetectorSettings
 from services.detector.streams import Stream
@@ -24,6 +25,7 @@ from services.detector.visit import Visit
 from services.metrics import VERSION
 from services.profiles import read_profile
 from stream.errors import SessionError
+from stream.network.engine import Tail
 from stream.session.close_codes import CloseCode
 from stream.session.detector import DetectorSession, check_codec, check_hello, check_layout, check_version
 from stream.session.messages import MAX_TEXT_CHARACTERS, Hello, Waiting
@@ -44,6 +46,7 @@ class NegotiatedCodec:
     layout: Layout
     decoder: Decoder
     max_packet_bytes: int
+    memory_bytes: int  # that the camera can make the detector hold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +57,7 @@ class AdmittedCamera:
     hello: Hello
     stream: Stream
     decoder: Decoder
+    tail: Tail
 
 
 class Handshake:
@@ -64,11 +68,13 @@ class Handshake:
         settings: DetectorSettings,
         inference: Inference,
         workers: FairWorkers,
+        memory: MemoryBudget,
         ready: asyncio.Event,
     ) -> None:
         self._settings, self._inference, self._ready = settings, inference, ready
         # All handshakes together have the share of one camera: they cost before anybody has a name.
         self._workers, self._owner = workers, workers.owner()
+        self._memory = memory
         self._profiles = ProfileStore(BUNDLED)  # touched in this owner's calls only
 
     async def load(self) -> None:
@@ -87,10 +93,11 @@ class Handshake:
         hello = await self._receive_hello(link, session, visit)
         negotiated = await self._negotiate(link, session, visit, hello)
         # All that can fail comes before the name is taken.
-        await self._workers.run(self._owner, self._inference.prepare, hello.split)
+        self._memory.reserve(session, negotiated.memory_bytes)
+        tail = await self._workers.run(self._owner, self._inference.tail, hello.split)
         stream = visit.greet(hello, negotiated.layout)
         await link.send(session.welcome(negotiated.max_packet_bytes, f"splitcast/{VERSION}"))
-        return AdmittedCamera(session, hello, stream, negotiated.decoder)
+        return AdmittedCamera(session, hello, stream, negotiated.decoder, tail)
 
     async def _receive_hello(self, link: Link, session: DetectorSession, visit: Visit) -> Hello:
         """The camera's hello; until its source has a picture it says that it waits."""
@@ -181,7 +188,10 @@ def negotiate(
         decoder = codec.decoder(layout)
     except CodecError as error:  # a profile of another network
         raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
-    return NegotiatedCodec(layout, decoder, max_packet_bytes)
+    memory_bytes = camera_bytes(settings, max_packet_bytes, raw_bytes(layout)) + inference.new_tail_bytes(
+        hello.split
+    )
+    return NegotiatedCodec(layout, decoder, max_packet_bytes, memory_bytes)
 
 
 def _check_preview(hello: Hello, settings: DetectorSettings) -> None:

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from codec.layout import FloatArray, Layout
+from services.detector.memory import tail_bytes
 from services.detector.settings import DetectorSettings
 from services.detector.tail_costs import TailCosts
+from services.environment import resident_bytes
 from services.loading import LoadedModel, load_network
 from stream.canvas import canvas_for
 from stream.detections import Detections
@@ -47,7 +50,9 @@ class Inference:
     def __init__(self, settings: DetectorSettings, workers: FairWorkers) -> None:
         self._settings, self._workers = settings, workers
         self._network: LoadedModel | None = None
-        self._tails: dict[str, Tail] = {}
+        self._tails: WeakValueDictionary[str, Tail] = WeakValueDictionary()  # of the cameras that are there
+        self._default_tail: Tail | None = None
+        self.tail_bytes = 0  # that one more tail takes, with its weights
         self._cut = lru_cache(maxsize=256)(self._cut_at)
         self._batches: Batcher[Mapping[str, FloatArray], Logits] = Batcher(
             1, BATCH_DEADLINE_S, lambda: workers.running
@@ -79,14 +84,24 @@ class Inference:
         """What a frame's tail costs, as far as is known."""
         return self.costs.expected_ms((split, canvas), self._flops(split, canvas))
 
-    def prepare(self, split: str) -> None:
-        """Make the tail of a split point, once for all cameras that split there. Raises UnknownSplitPoint."""
-        if split not in self._tails:
-            self._tails[split] = self.network.model.tail(split)
+    def tail(self, split: str) -> Tail:
+        """The tail of a split point, one for all cameras that split there: as long as somebody holds it.
+
+        Made by one thread at a time. Raises UnknownSplitPoint.
+        """
+        tail = self._tails.get(split)
+        if tail is None:
+            self._tails[split] = tail = self.network.model.tail(split)
+        return tail
+
+    def new_tail_bytes(self, split: str) -> int:
+        """What a camera that splits there makes the detector hold for its tail."""
+        is_default = self._default_tail is not None and split == self._default_tail.split
+        return 0 if is_default else self.tail_bytes
 
     def detect(
         self,
-        split: str,
+        tail: Tail,
         owner: Owner,
         tensors: Mapping[str, FloatArray],
         letterbox: Letterbox,
@@ -94,20 +109,28 @@ class Inference:
     ) -> InferredFrame:
         """The objects of one frame, in pixels of the original picture; to be called in a turn of `owner`.
 
-        `tensors` are those that crossed at `split`, which has to be prepared: float32 (C, h, w) each, as `layout` has
-        them. The time goes to the stages queue, tail and nms of `clock`.
+        `tensors` are those that crossed at the tail's split: float32 (C, h, w) each, as `layout` has them. The time
+        goes to the stages queue, tail and nms of `clock`.
         """
         asked_ns = time.monotonic_ns()
-        batch = self._batches.run((split, letterbox.canvas), self._tails[split], tensors)
+        kind = tail.split, letterbox.canvas
+        batch = self._batches.run(kind, tail, tensors)
         answered_ns = time.monotonic_ns()
         clock.lap("queue", batch.began_ns)
         clock.lap("tail", answered_ns)
         owner.excuse(answered_ns - asked_ns - batch.share_ns)
         self.on_batch(batch.size)
-        self.costs.observe((split, letterbox.canvas), batch.share_ns / 1e6)
+        self.costs.observe(kind, batch.share_ns / 1e6)
         detections = self._boxes(batch.output, letterbox)
         clock.lap("nms", time.monotonic_ns())
         return InferredFrame(detections, batch.share_ns)
+
+    def frame_bytes(self) -> int:
+        """What a frame of the largest canvas holds in the network's last layers."""
+        stride, side = self.network.model.stride, self._settings.max_side
+        canvas = (max(stride, side // stride * stride),) * 2
+        splits = [self._settings.split] if self._settings.split else self.network.model.split_points
+        return tail_bytes([self.layout(split, canvas) for split in splits])
 
     def _boxes(self, logits: Logits, letterbox: Letterbox) -> Detections:
         settings = self._settings
@@ -129,7 +152,8 @@ class Inference:
 
     def _warm_up(self, split: str) -> None:
         """Run the tail, so that the first frame does not wait for memory and kernels, and measure it."""
-        self.prepare(split)
+        before_bytes = resident_bytes()
+        self._default_tail = tail = self.tail(split)
         canvas = canvas_for(WARM_UP_FRAME[1], *WARM_UP_FRAME, self.network.model.stride)
         tensors = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in self.layout(split, canvas)}
         letterbox = Letterbox(WARM_UP_FRAME, canvas)
@@ -137,7 +161,8 @@ class Inference:
         with warming_up("the network from {} on at {}x{} pixels".format(split, *canvas)):
             for _ in range(WARM_UPS):
                 began_ns = time.monotonic_ns()
-                (logits,) = self._tails[split]([tensors])
+                (logits,) = tail([tensors])
                 took_ns.append(time.monotonic_ns() - began_ns)
             self._boxes(logits, letterbox)
+        self.tail_bytes = max(0, resident_bytes() - before_bytes)
         self.costs.calibrate(self._flops(split, canvas), min(took_ns) / 1e6)

@@ -15,6 +15,7 @@ from services.detector.endpoint import EXTRA_SESSIONS, FeaturesEndpoint
 from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
 from services.detector.inference import Inference
+from services.detector.memory import MemoryBudget
 from services.detector.metrics import TOO_MANY_CONNECTIONS
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
@@ -22,6 +23,7 @@ from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Streams
 from services.detector.subscribers import Subscribers
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
+from services.environment import give_memory_back, resident_bytes
 from services.listening import naming_address, permitted_connections
 from stream.network.names import DEMO, MODELS
 from stream.tasks.background import run_with_background
@@ -31,6 +33,7 @@ from stream.transport.listener import AcceptedSocket, Listener
 
 log = structlog.get_logger(__name__)
 
+TRIM_INTERVAL_S = 10.0
 CLOSE_S = 2.0  # for connections to say why they end when the drain has run out
 CLEANUP_S = 0.5  # for connections that are still open after the drain
 # Scrapes, and requests of browsers beside the cameras and subscribers: a page holds up to six connections open.
@@ -56,7 +59,8 @@ class Detector:
         self.ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._overdue = asyncio.Event()  # the drain has taken as long as it may
-        self._handshake = Handshake(config, self.inference, self.workers, self.ready)
+        self.memory = MemoryBudget(config)
+        self._handshake = Handshake(config, self.inference, self.workers, self.memory, self.ready)
         self._subscribers = Subscribers(config, self.broadcast, self.streams, self.statistics, self._overdue)
         self._cameras = FeaturesEndpoint(
             config,
@@ -64,6 +68,7 @@ class Detector:
             self.streams,
             inference=self.inference,
             workers=self.workers,
+            memory=self.memory,
             publisher=publisher,
             statistics=self.statistics,
             stopping=self._stopping,
@@ -106,6 +111,7 @@ class Detector:
                 self._load(),
                 self._close_silent(self.listener),
                 self._sample(),
+                self._give_memory_back(),
                 self.statistics.metrics.measure_loop_delay(),
             )
             await self._drain_on_stop()
@@ -117,6 +123,7 @@ class Detector:
     async def _load(self) -> None:
         await self._handshake.load()
         await self.inference.load()
+        self.memory.open(resident_bytes(), self.inference.frame_bytes())
         self.ready.set()
         network = self.inference.network
         log.info("ready", model=network.name, weights=network.model.weights_hash[:12])
@@ -130,6 +137,13 @@ class Detector:
         while True:
             await asyncio.sleep(INTERVAL_S)
             self.streams.sample(time.monotonic_ns(), time.time())
+
+    async def _give_memory_back(self) -> None:
+        """Hand back what cameras that left have freed, now and then: it takes a while to come by it again."""
+        while True:
+            await asyncio.sleep(TRIM_INTERVAL_S)
+            if self.memory.take_released():
+                await self.workers.run(self.workers.owner(), give_memory_back)
 
     async def _drain_on_stop(self) -> None:
         """Let cameras and subscribers get what is theirs, for so long."""

@@ -58,6 +58,9 @@ class DetectorSettings(ServiceSettings):
     max_tensors_mib: Annotated[int, Field(ge=1, le=4096)] = Field(
         32, description="most decoded float32 tensors of one frame in MiB"
     )
+    max_memory: Annotated[int, Field(ge=64, le=2**24)] = Field(
+        4096, description="most memory that network, cameras and consumers may take in MiB"
+    )
     profile: PathSetting | None = Field(
         None, description="file of a calibration profile that cameras may name, beside those that ship"
     )

@@ -75,7 +75,8 @@ def start_detector(weights: Path) -> StartDetector:
 
     @asynccontextmanager
     async def start(**settings: Any) -> AsyncIterator[Running]:
-        settings = {"port": 0, "model": str(weights), "drain_s": 2.0, "confidence": 0.001, **settings}
+        own = {"port": 0, "model": str(weights), "drain_s": 2.0, "confidence": 0.001}
+        settings = {**own, "max_memory": 2**20, **settings}  # the test's process holds more than a detector
         detector = Detector(DetectorSettings.load(settings))
         task = asyncio.ensure_future(detector.run())
         async with asyncio.timeout(LIVENESS_S):

@@ -89,3 +89,26 @@ def test_a_closed_stream_leads_nowhere(closed, tmp_path):
 def test_what_the_terminal_cannot_show_is_escaped():
     program = "from services.environment import prepare_process\nprepare_process()\nprint('é \\ud800')"
     assert printed_by(program, PYTHONIOENCODING="ascii") == "\\xe9 \\ud800\n"
+
+
+GIVES_BACK = """
+import sys
+from services.environment import give_memory_back, prepare_process, resident_bytes
+prepare_process()
+before = resident_bytes()
+parts = [bytearray(b"x") * 100_000 for _ in range(1000)]  # of the heap, and not mapped each by itself
+held = resident_bytes()
+last = bytearray(1000)  # what keeps the heap from shrinking by itself
+del parts
+kept = resident_bytes()
+give_memory_back()
+print(held - before, kept - before, resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+def test_freed_memory_is_kept_until_it_is_given_back():
+    held, kept, left = map(int, printed_by(GIVES_BACK).split())
+    assert held > 90e6
+    assert kept > 90e6
+    assert left < 20e6

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 
 from codec.errors import UnknownProfile
 from services.detector.handshake import Handshake, negotiate
 from services.detector.inference import Inference
+from services.detector.memory import MemoryBudget
 from services.detector.names import Names
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
@@ -59,8 +59,7 @@ def test_agrees_on_tensors_and_a_decoder(agree, agreed, encode):
 
 
 def test_a_canvas_follows_the_networks_stride(make_settings, inference, make_hello, monkeypatch):
-    deep = replace(inference.network.model, stride=64)
-    monkeypatch.setattr(type(inference), "network", replace(inference.network, model=deep))
+    monkeypatch.setattr(type(inference.network.model), "stride", 64)
     with pytest.raises(SessionError, match="canvas 64x96: sides must be multiples of 64"):
         negotiate(make_hello(), make_settings(), inference, {})
 
@@ -129,7 +128,9 @@ async def make_handshake(make_settings, inference, workers):
         if is_ready:
             ready.set()
         settings = make_settings(**settings)
-        return Reception(Handshake(settings, inference, workers, ready), settings)
+        memory = MemoryBudget(settings)
+        memory.open(0, 0)
+        return Reception(Handshake(settings, inference, workers, memory, ready), settings)
 
     return make
 

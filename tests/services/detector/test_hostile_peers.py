@@ -309,7 +309,10 @@ async def test_refuses_tensors_larger_than_allowed(start_detector, make_hello, m
     canvas = (1280, 1280)
     tensors = tensor_shapes(layout(model.graph, "0", canvas))
     hello = make_hello(canvas=canvas, tensors=tensors, split="0", codec="rle:bits=2")
-    async with start_detector(max_packet_mib=1024) as running, linked(running.url) as link:
+    async with (
+        start_detector(max_packet_mib=1024, max_tensors_mib=16) as running,
+        linked(running.url) as link,
+    ):
         await link.send(hello.text())
         lost = await closed(link)
     assert lost.code == CloseCode.PACKET_TOO_LARGE
@@ -366,7 +369,7 @@ async def test_refuses_more_handshakes_than_allowed(start_detector, make_camera)
 async def test_a_defect_costs_one_connection(start_detector, make_hello, make_camera, monkeypatch):
     async with start_detector() as running:
         with monkeypatch.context() as broken:
-            broken.setattr(running.detector.inference, "prepare", lambda *_: 1 // 0)
+            broken.setattr(running.detector.inference, "tail", lambda *_: 1 // 0)
             async with linked(running.url) as link:
                 await link.send(make_hello().text())
                 assert (await closed(link)).code == CloseCode.INTERNAL_ERROR

@@ -32,9 +32,8 @@ async def inference(weights, workers):
 async def test_finishes_what_the_head_began(inference, workers, model, split):
     image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
     clock = StageClock(0)
-    inference.prepare(split)
     tensors = TorchHead(model, split, SIZE)(image)
-    inferred = inference.detect(split, workers.owner(), tensors, LETTERBOX, clock)
+    inferred = inference.detect(inference.tail(split), workers.owner(), tensors, LETTERBOX, clock)
     detections = inferred.detections
     assert inferred.tail_ns > 0
     expected = detect(Unsplit(model)(image), LETTERBOX, conf=0.001, iou=0.45, max_det=20)
@@ -60,14 +59,14 @@ async def test_a_tail_is_made_once_and_has_run_before_the_first_frame(weights, w
     monkeypatch.setattr("stream.network.onnx_engine.OnnxTail", Watched)
     inference = Inference(DetectorSettings.load({"model": str(weights)}), workers)
     await inference.load()
-    inference.prepare(DEFAULT_SPLIT)
+    inference.tail(DEFAULT_SPLIT)
     assert done == [("made", DEFAULT_SPLIT), *["run"] * WARM_UPS]
 
 
 async def test_knows_the_tensors_of_every_split_point(inference, model, agreed):
     assert inference.layout("4.m", SIZE) == agreed
     assert inference.network.model.weights_hash == model.weights_hash
-    for refuse in (inference.prepare, lambda split: inference.layout(split, SIZE)):
+    for refuse in (inference.tail, lambda split: inference.layout(split, SIZE)):
         with pytest.raises(UnknownSplitPoint):
             refuse("99")
 
@@ -83,8 +82,9 @@ async def test_what_a_frame_costs_is_estimated_and_then_measured(inference, work
     tensors = TorchHead(model, "4.m", SIZE)(np.zeros((*SIZE, 3), np.uint8))
     early, late = (inference.expected_ms(split, SIZE) for split in ("0", "17"))
     assert early > late > 0
-    inference.prepare("4.m")
     for _ in range(ENOUGH):
-        inferred = inference.detect("4.m", workers.owner(), tensors, Letterbox(SIZE, SIZE), StageClock(0))
+        inferred = inference.detect(
+            inference.tail("4.m"), workers.owner(), tensors, Letterbox(SIZE, SIZE), StageClock(0)
+        )
     assert inference.expected_ms("4.m", SIZE) == inference.costs.measured_ms(("4.m", SIZE))
     assert 0 < inference.expected_ms("4.m", SIZE) <= inferred.tail_ns / 1e6

@@ -1,0 +1,103 @@
+"""How much memory a detector may use, and how much of it is promised to cameras: docs/operations.md has the formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from codec.layout import Layout, raw_bytes
+from services.detector.settings import DetectorSettings
+from services.errors import SettingsError
+from stream.errors import SessionError
+from stream.session.close_codes import CloseCode
+
+MIB = 2**20
+# What a decoder holds, in units of the tensors of a frame: its reference frame, and what it works on. Another frame is
+# decoded and waits.
+DECODER_FRAMES, WAITING_FRAMES = 2, 1
+# A packet that comes is held twice for a moment: in the pieces that came, and as a whole.
+PACKETS_RECEIVED = 2
+# What the network's last layers hold at a time, in units of the largest tensors that cross any split point: a layer's
+# input and output, a copy in the order that the processor likes, and the frame's own tensors.
+TAIL_FRAMES = 4
+CONNECTION_BYTES = (
+    512 * 1024
+)  # a camera's texts, preview, history and statistics; buffers of socket and WebSocket
+BOX_BYTES, MESSAGE_BYTES = 160, 1024  # of a detection in JSON, and of a message without any
+PROFILES = 8  # that cameras have sent
+
+
+def camera_bytes(settings: DetectorSettings, max_packet_bytes: int, tensor_bytes: int) -> int:
+    """What a camera can make the detector hold: packets of so many bytes, frames of so many as float32."""
+    message_bytes = MESSAGE_BYTES + BOX_BYTES * settings.max_detections
+    return (
+        CONNECTION_BYTES
+        + (settings.window + PACKETS_RECEIVED) * max_packet_bytes
+        + (DECODER_FRAMES + WAITING_FRAMES) * tensor_bytes
+        + settings.subscriber_queue * message_bytes
+    )
+
+
+def tail_bytes(layouts: Sequence[Layout]) -> int:
+    """What a frame holds in the network's last layers; `layouts` are what crosses each split point."""
+    return TAIL_FRAMES * max(map(raw_bytes, layouts))
+
+
+class MemoryBudget:
+    """Promises memory to cameras, as much as there is."""
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        self._settings = settings
+        self._promised: dict[object, int] = {}
+        self._for_cameras = 0
+        self._released = False
+
+    def open(self, process_bytes: int, tail_bytes: int) -> None:
+        """Settle what is left for cameras.
+
+        `process_bytes` is what the process holds with its network, `tail_bytes` what a frame takes of its last layers.
+        Raises SettingsError where not even one camera with the largest packets and tensors has room.
+        """
+        settings = self._settings
+        parts = {
+            "the process with its network": process_bytes,
+            f"{settings.tail_threads} frames at a time (--tails, --max-side)": settings.tail_threads
+            * tail_bytes,
+            "calibration profiles (--max-profile-mib)": PROFILES * settings.max_profile_mib * MIB,
+            "a camera (--window, --max-packet-mib, --max-tensors-mib)": camera_bytes(
+                settings, settings.max_packet_mib * MIB, settings.max_tensors_mib * MIB
+            ),
+        }
+        *fixed, camera = parts.values()
+        self._for_cameras = settings.max_memory * MIB - sum(fixed)
+        if self._for_cameras < camera:
+            needed = ", ".join(f"{size / MIB:.0f} MiB for {what}" for what, size in parts.items())
+            raise SettingsError(
+                f"--max-memory: {settings.max_memory} MiB is too little; it takes {needed}. "
+                "Give it more, or lower what a flag in brackets allows"
+            )
+
+    @property
+    def promised_bytes(self) -> int:
+        """To all cameras."""
+        return sum(self._promised.values())
+
+    def reserve(self, owner: object, size_bytes: int) -> None:
+        """Promise so much to a camera, until `release`. Raises SessionError where that is not left."""
+        left = self._for_cameras - self.promised_bytes
+        if size_bytes > left:
+            raise SessionError(
+                CloseCode.TOO_MANY_STREAMS,
+                f"no memory is left for another camera: this one may need {size_bytes / MIB:.0f} MiB, "
+                f"{max(0, left) / MIB:.0f} are free (--max-memory)",
+            )
+        self._promised[owner] = size_bytes
+
+    def release(self, owner: object) -> None:
+        """Take back what a camera was promised, if anything."""
+        if self._promised.pop(owner, None) is not None:
+            self._released = True
+
+    def take_released(self) -> bool:
+        """Whether a camera has left since the last call."""
+        released, self._released = self._released, False
+        return released

@@ -1,0 +1,58 @@
+"""The memory that cameras are promised, and what is said where it is too little."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from codec.layout import TensorSpec
+from services.detector.memory import MIB, MemoryBudget, camera_bytes, tail_bytes
+from services.detector.settings import DetectorSettings
+from services.errors import SettingsError
+from stream.errors import SessionError
+from stream.session.close_codes import CloseCode
+
+SMALL = {"window": 1, "max_packet_mib": 1, "max_tensors_mib": 1, "max_profile_mib": 1, "tails": 2}
+
+
+def test_a_camera_is_its_window_of_packets_and_three_frames():
+    settings = DetectorSettings.load({"window": 8})
+    more_packets = camera_bytes(settings, 2 * MIB, MIB) - camera_bytes(settings, MIB, MIB)
+    assert more_packets == (8 + 2) * MIB
+    more_tensors = camera_bytes(settings, MIB, 2 * MIB) - camera_bytes(settings, MIB, MIB)
+    assert more_tensors == 3 * MIB
+    assert camera_bytes(settings, 0, 0) < 4 * MIB
+
+
+def test_a_frame_takes_several_times_its_largest_tensors():
+    layouts = [(TensorSpec("0", (16, 32, 32)),), (TensorSpec("1", (32, 16, 16)), TensorSpec("2", (1, 2, 2)))]
+    assert tail_bytes(layouts) == 4 * 16 * 32 * 32 * 4
+
+
+def test_cameras_come_as_long_as_there_is_memory():
+    settings = DetectorSettings.load({**SMALL, "max_memory": 100})
+    budget = MemoryBudget(settings)
+    budget.open(20 * MIB, 10 * MIB)  # and 8 MiB for profiles leave 52
+    budget.reserve("door", 30 * MIB)
+    with pytest.raises(SessionError, match=re.escape("30 MiB, 22 are free (--max-memory)")) as refusal:
+        budget.reserve("porch", 30 * MIB)
+    assert refusal.value.code == CloseCode.TOO_MANY_STREAMS
+    budget.reserve("yard", 22 * MIB)
+    budget.release("door")
+    budget.release("porch")  # which was promised nothing
+    assert budget.promised_bytes == 22 * MIB
+    assert budget.take_released()
+    assert not budget.take_released()
+    budget.reserve("porch", 30 * MIB)
+
+
+def test_says_what_takes_the_memory_where_it_is_too_little():
+    settings = DetectorSettings.load({**SMALL, "max_memory": 64})
+    with pytest.raises(SettingsError) as refusal:
+        MemoryBudget(settings).open(50 * MIB, 3 * MIB)
+    assert str(refusal.value).startswith(
+        "--max-memory: 64 MiB is too little; it takes 50 MiB for the process"
+    )
+    for told in ("6 MiB for 2 frames at a time (--tails, --max-side)", "--max-profile-mib", "--window"):
+        assert told in str(refusal.value)
