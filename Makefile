@@ -25,10 +25,11 @@ help:
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
 	@echo "make screenshot   take the README's picture of the live page"
 
-# What camera, detector and demo need, and all that tests need besides: torch is most of it.
+# What camera, detector and demo need, and all that tests need besides: torch is most of it. Python compiles what is
+# imported, and not all that is installed, for which pip would take twelve seconds.
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	touch $@
 
 $(VENV)/.all: $(VENV)/.base

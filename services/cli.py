@@ -56,12 +56,12 @@ class Command:
 COMMANDS = {
     "camera": Command(
         "services.camera.settings:CameraSettings",
-        "services.commands.serve:run_camera",
+        "services.commands.camera:run_camera",
         "stream features of a camera or file to a detector",
     ),
     "detector": Command(
         "services.detector.settings:DetectorSettings",
-        "services.commands.serve:run_detector",
+        "services.commands.detector:run_detector",
         "finish the network and publish detections",
     ),
     "watch": Command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,6 +52,8 @@ class Letterbox:
         height, width = self.scaled
         top, left = self.offset
         if (height, width) != image.shape[:2]:
+            import cv2  # a detector has no pictures, and does without 26 MB
+
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         canvas = self.blank()
         canvas[top : top + height, left : left + width] = image

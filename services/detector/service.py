@@ -123,6 +123,7 @@ class Detector:
     async def _load(self) -> None:
         await self._handshake.load()
         await self.inference.load()
+        await asyncio.to_thread(give_memory_back)  # what loading took
         self.memory.open(resident_bytes(), self.inference.frame_bytes())
         self.ready.set()
         network = self.inference.network

@@ -6,8 +6,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import pooch
-
 from stream.errors import DownloadFailed, MissingWeights, UnknownModel
 from stream.network.names import DEMO, EXPORT_DESCRIPTION, MODELS, SAFETENSORS, is_path
 
@@ -50,6 +48,8 @@ def fetch(
     It appears there only once it is whole and its SHA-256 is the given one, or begins with what is given of it.
     Raises DownloadFailed.
     """
+    import pooch  # and with it requests: most starts fetch nothing
+
     folder = cache or Path(pooch.os_cache("splitcast"))
     target = folder / name
     pooch.get_logger().setLevel("WARNING")  # the progress bar says it all

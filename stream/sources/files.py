@@ -11,16 +11,17 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SourceError, UnreadableImage
 from stream.redact import redact_url
-from stream.sources.video import NoVideo, VideoReader
+
+if TYPE_CHECKING:
+    from stream.sources.video import VideoReader
 
 Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3), BGR."""
@@ -129,6 +130,11 @@ def open_video(path: Path) -> VideoReader:
 
 
 def _open_video(path: Path) -> VideoReader:
+    # 20 MB and its libraries, which who reads pictures alone does without.
+    import av
+
+    from stream.sources.video import NoVideo, VideoReader
+
     try:
         descriptor = _open_file(path)
     except FileNotFoundError:

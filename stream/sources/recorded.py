@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -33,7 +33,9 @@ from stream.sources.files import (
     read_image,
     shown,
 )
-from stream.sources.video import VideoReader
+
+if TYPE_CHECKING:
+    from stream.sources.video import VideoReader
 
 
 class Recording(Protocol):

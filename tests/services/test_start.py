@@ -55,3 +55,20 @@ def test_help_of_what_knows_codecs_loads_none_of_their_kernels():
 )
 def test_settings_are_checked_before_anything_heavy_is_loaded(arguments):
     assert loaded_by(f"from services.cli import parse; parse({arguments})") <= {"numpy"}
+
+
+@pytest.mark.parametrize(
+    ("program", "without"),
+    [
+        ("camera", {"services.detector", "av", "pooch", "torch"}),
+        ("detector", {"services.camera", "stream.sources", "av", "cv2", "pooch", "torch"}),
+    ],
+)
+def test_a_service_loads_nothing_of_the_other(program, without):
+    """A camera opens no video file, and a detector no picture; `av`, `cv2` and the like are for who does."""
+    blind = f"print(*{without} & set(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys, services.commands.{program}; {blind}"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == []

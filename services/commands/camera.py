@@ -1,4 +1,4 @@
-"""The two services as programs: each runs until it ends by itself or a signal stops it."""
+"""The camera as a program: it runs until its source ends or a signal stops it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import asyncio
 from services.camera.metrics import serve_metrics
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
-from services.detector.service import Detector
-from services.detector.settings import DetectorSettings
 from services.signals import run_until_stopped
 
 
@@ -19,15 +17,5 @@ def run_camera(settings: CameraSettings) -> None:
         camera = Camera(settings)
         async with serve_metrics(camera.statistics.metrics, settings):
             await run_until_stopped(camera.run(), camera.stop)
-
-    asyncio.run(serve())
-
-
-def run_detector(settings: DetectorSettings) -> None:
-    """Serve for ever. Raises what `Detector.run` does."""
-
-    async def serve() -> None:
-        detector = Detector(settings)
-        await run_until_stopped(detector.run(), detector.stop)
 
     asyncio.run(serve())
