@@ -18,7 +18,10 @@ from tests.services.detector.legibility import FAINT_TEXTS
 from tests.services.detector.peers import linked
 from tests.services.waiting import LIVENESS_S, until
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 TROUBLE = {
     "source": "rtsp://10.0.0.20/stream1",
