@@ -31,7 +31,7 @@ $(VENV)/.ok: pyproject.toml
 demo: $(VENV)/.ok
 	$(BIN)/splitcast demo --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
 
-# Side by side on as many cores as there are, up to this many: a worker takes about 2 GB.
+# Side by side on all cores (tests/conftest.py), in up to this many workers, each of which takes about 2 GB.
 TEST_WORKERS ?= 4
 TEST_ARGS    ?=
 

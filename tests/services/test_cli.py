@@ -434,8 +434,9 @@ def test_demo_takes_its_usual_port_only_where_it_is_free():
         assert page_port() == 0
 
 
-def test_demo_without_a_camera_says_so_and_ends(weights, capsys):
-    flags = ["--model", str(weights), "--source", "97", "--seconds", "6"]
+def test_demo_without_a_camera_says_so_and_ends(weights, capsys, monkeypatch):
+    monkeypatch.setattr("services.commands.demo.REFRESH_S", 0.05)
+    flags = ["--model", str(weights), "--source", "97", "--seconds", "2"]
     assert main(["demo", *flags]) == Exit.NOTHING_DETECTED
     assert "waiting for the source: there is no /dev/video97" in capsys.readouterr().out
 
