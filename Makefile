@@ -39,7 +39,7 @@ $(VENV)/.all: $(VENV)/.base
 demo: $(VENV)/.base
 	$(BIN)/splitcast demo --seconds $(DEMO_SECONDS) $(DEMO_ARGS)
 
-# Side by side on as many cores as there are, up to this many: a worker takes about 2 GB.
+# Side by side on all cores (tests/conftest.py), in up to this many workers, each of which takes about 2 GB.
 TEST_WORKERS ?= 4
 TEST_ARGS    ?=
 

@@ -32,6 +32,11 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["XDG_STATE_HOME"] = before
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a good part of the tests wait, for outages and for programs that start."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the kernels once before workers start, each of which would compile them for itself otherwise."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):

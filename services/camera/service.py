@@ -217,20 +217,23 @@ class Camera:
     async def _keep_connected(self, preparing: asyncio.Future[FeaturePipeline], secret: str) -> None:
         """One uplink after another, until the last frame is answered. Raises DetectorRefused."""
         feed = Feed(self._source.name, self._source.live, self._next_frame, self._stopping)
-        await asyncio.wait([preparing], timeout=PREPARE_S)
-        while True:
-            self._uplink = uplink = Uplink(self.config, self.statistics, feed, preparing, secret)
-            try:
-                misfit = await uplink.run()
-            except ConnectionLost as lost:
-                self._requeue_or_drop(uplink.drain())
-                await self._wait_for_detector(lost, uplink)
-            else:
-                if misfit is None:
-                    return
-                self._requeued.appendleft(misfit)
-                preparing = asyncio.ensure_future(self._prepare_for(preparing.result(), misfit))
-                await asyncio.wait([preparing], timeout=PREPARE_S)
+        try:
+            await asyncio.wait([preparing], timeout=PREPARE_S)
+            while True:
+                self._uplink = uplink = Uplink(self.config, self.statistics, feed, preparing, secret)
+                try:
+                    misfit = await uplink.run()
+                except ConnectionLost as lost:
+                    self._requeue_or_drop(uplink.drain())
+                    await self._wait_for_detector(lost, uplink)
+                else:
+                    if misfit is None:
+                        return
+                    self._requeued.appendleft(misfit)
+                    preparing = asyncio.ensure_future(self._prepare_for(preparing.result(), misfit))
+                    await asyncio.wait([preparing], timeout=PREPARE_S)
+        finally:  # of the newest one, where pictures of another size have come
+            preparing.cancel()
 
     async def _wait_for_detector(self, lost: ConnectionLost, uplink: Uplink) -> None:
         """Until it is time to try again. Raises DetectorRefused."""

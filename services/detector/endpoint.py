@@ -168,6 +168,8 @@ class FeaturesEndpoint:
         """The camera has closed, or is gone, or sent what is no WebSocket, for which it was closed."""
         if lost.code in VIOLATIONS:
             self._statistics.close(CloseCode(lost.code))
+            if not visit.welcomed:
+                self._statistics.refuse(CloseCode(lost.code).name.lower())
         ended = lost.code in GOODBYES
         reason = "the source has ended" if lost.code == CloseCode.NORMAL else lost.reason
         visit.leave(reason, "ended" if ended else "lost", reserve=not ended)

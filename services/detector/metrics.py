@@ -16,11 +16,15 @@ TOO_MANY_CONNECTIONS = "too_many_connections"
 TOO_MANY_SESSIONS = "too_many_sessions"
 TOO_MANY_SUBSCRIBERS = "too_many_subscribers"
 NOT_READY = "not_ready"
+FOREIGN_PAGE = "foreign_page"  # see `foreign_pages_refused`
+BAD_REQUEST = "bad_request"
 REFUSALS = (
     TOO_MANY_CONNECTIONS,
     TOO_MANY_SESSIONS,
     TOO_MANY_SUBSCRIBERS,
     NOT_READY,
+    FOREIGN_PAGE,
+    BAD_REQUEST,
     *(code.name.lower() for code in CloseCode),
 )
 

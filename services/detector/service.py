@@ -16,7 +16,7 @@ from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
-from services.detector.metrics import TOO_MANY_CONNECTIONS
+from services.detector.metrics import BAD_REQUEST, FOREIGN_PAGE, TOO_MANY_CONNECTIONS
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
@@ -170,6 +170,7 @@ class Detector:
             middlewares=[
                 self._note_request,
                 errors_as_json,
+                self._count_refusal,
                 foreign_pages_refused(self.config.allow_origin, self.config.host),
             ]
         )
@@ -190,6 +191,18 @@ class Detector:
         if connection := self._connection(request):
             connection.has_requested = True
         return await handler(request)
+
+    @web.middleware
+    async def _count_refusal(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Those that HTTP has a status for: such a peer never gets a WebSocket, and so no close code."""
+        try:
+            return await handler(request)
+        except web.HTTPForbidden:
+            self.statistics.refuse(FOREIGN_PAGE)
+            raise
+        except web.HTTPBadRequest:
+            self.statistics.refuse(BAD_REQUEST)
+            raise
 
     def _connection(self, request: web.Request) -> AcceptedSocket | None:
         """The request's socket; None where the peer is gone already."""

@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 from stream.frame import Frame
@@ -60,8 +61,11 @@ class Pace:
     @property
     def patience_s(self) -> float:
         """Seconds after the last picture, or the opening, at which the camera counts as lost."""
-        if len(self._times_ns) <= _PERIODS:
+        if len(self._times_ns) < 2:
             return max(self._timeout_s, _FIRST_PICTURES_S)
+        if len(self._times_ns) <= _PERIODS:
+            # A server's first pictures may come at once, and say nothing of the others.
+            return max(self._timeout_s, _PERIODS * max(b - a for a, b in pairwise(self._times_ns)) / 1e9)
         return max(self._timeout_s, (self._times_ns[-1] - self._times_ns[0]) / 1e9)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from stream.atomic_file import write_whole
 
 WRITE_TO = os.environ.get("FAULTS_TABLE")
 """Where the table goes. A machine that does other things too may be late: only here are the bounds asserted."""
@@ -48,12 +51,14 @@ def add_row(row: Row) -> None:
     )
 
 
-def write_table(file: Path) -> None:
-    """Write what was added."""
+def write_table(file: Path, rows: Iterable[Row]) -> None:
+    """Write what these rows say now; what else the file says of other faults stays, as a part of them may be run."""
     head = ("Fault", "What happens", "Told after, s", "Back after, s", "Bound, s", "Kept")
-    lines = [head, ("---",) * len(head), *(row.cells() for row in _rows.values())]
+    told = {cells[0]: cells for cells in _read(file)} | {row.fault: row.cells() for row in rows}
+    lines = [head, ("---",) * len(head), *told.values()]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    file.write_text(
+    write_whole(
+        file,
         "# Faults\n\n"
         "Made by `make faults`: every fault is a test in `tests/faults/`, done to a real camera, detector and\n"
         "consumer. Of each it also holds that nothing was restarted by hand, that at every poll captured = detected +\n"
@@ -63,5 +68,16 @@ def write_table(file: Path) -> None:
         "after it.\n\n"
         "Simulated: the webcam that is gone is a device name that is not there, and clocks step by libfaketime. What\n"
         "a full disk does to whatever writes is in `tests/services/test_full_disk.py`.\n\n"
-        f"{table}\n"
+        f"{table}\n",
     )
+
+
+def rows() -> Iterable[Row]:
+    """What was added."""
+    return _rows.values()
+
+
+def _read(file: Path) -> list[tuple[str, ...]]:
+    """The rows of a table that was written before."""
+    lines = [line for line in file.read_text().splitlines() if line.startswith("|")] if file.exists() else []
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]

@@ -8,12 +8,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.chaos.settings import Address
+from services.detector import inference
 from services.detector.service import Detector
 from services.detector.settings import DetectorSettings
 from tests.services.clips import FRAMES, SIZE, write_video
@@ -69,9 +71,13 @@ StartDetector = Callable[..., AbstractAsyncContextManager[Running]]
 MakeCamera = Callable[..., Camera]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_detector(weights: Path) -> StartDetector:
-    """Starts a detector that is ready, and stops it."""
+    """Starts a detector that is ready, and stops it.
+
+    It warms up on a small picture: random weights find something everywhere in a usual one, and boxes of it all take
+    longer than most tests.
+    """
 
     @asynccontextmanager
     async def start(**settings: Any) -> AsyncIterator[Running]:
@@ -81,7 +87,8 @@ def start_detector(weights: Path) -> StartDetector:
         task = asyncio.ensure_future(detector.run())
         async with asyncio.timeout(LIVENESS_S):
             waiting = asyncio.ensure_future(detector.ready.wait())
-            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            with mock.patch.object(inference, "WARM_UP_FRAME", SIZE):
+                await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 await task
         try:
@@ -94,7 +101,7 @@ def start_detector(weights: Path) -> StartDetector:
     return start
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_camera(weights: Path, video: Path) -> MakeCamera:
     """Makes a camera that plays the video to a detector; must be called on the event loop."""
 

@@ -145,13 +145,12 @@ def metric(port: int, name: str) -> float:
     return float(found[1])
 
 
-def test_refused_by_the_detector(weights, other_weights, camera_flags):
+def test_refused_by_the_detector(weights, other_weights, camera_flags, capsys):
     with started("detector", "--port", "0", "--model", other_weights) as detector:
         port = next_event(detector, "listening")["port"]
         next_event(detector, "ready")
-        refused = run(*camera_flags, "--detector", f"ws://127.0.0.1:{port}")
-    assert refused.returncode == Exit.REFUSED
-    assert "the detector refused this camera (4410): weights differ" in refused.stderr
+        assert main([*map(str, camera_flags), "--detector", f"ws://127.0.0.1:{port}"]) == Exit.REFUSED
+    assert "the detector refused this camera (4410): weights differ" in capsys.readouterr().err
 
 
 def test_credentials_appear_nowhere(camera_flags):
@@ -314,21 +313,22 @@ def test_encode_says_that_features_are_not_calibrated(codec, warned, tmp_path, c
     assert ("without statistics" in said.err) == warned
 
 
-def test_demo_shows_and_writes_its_figures(weights, video, tmp_path):
+def test_demo_shows_and_writes_its_figures(weights, video, tmp_path, capsys, monkeypatch):
+    """By its flags alone: what the environment says is for services."""
+    for name, value in (("HOST", "192.0.2.1"), ("SPLIT", "2"), ("PREVIEW", "false")):
+        monkeypatch.setenv(f"SPLITCAST_{name}", value)
     target = tmp_path / "demo.json"
-    shown = run(
-        *("demo", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}"),
-        *("--seconds", "0", "--json", target),
-    )
+    flags = ["--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}", "--preview"]
+    code = main(["demo", *map(str, flags), "--seconds", "0", "--json", str(target)])
     figures = json.loads(target.read_text())
     # Random weights may find nothing above the default confidence, which the exit code has to tell.
-    assert shown.returncode == (Exit.OK if figures["detections"] else Exit.NOTHING_DETECTED), shown.stderr
+    assert code == (Exit.OK if figures["detections"] else Exit.NOTHING_DETECTED)
     assert figures["frames"] == FRAMES
     assert figures["raw_kb_per_frame"] == pytest.approx(2 * 32 * 8 * 12 * 4 / 1e3)
     assert 0 < figures["kb_per_frame"] < figures["raw_kb_per_frame"]
     stages = {stage: ms for stage, ms in figures["latency_ms"].items() if not stage.startswith("total")}
     assert figures["latency_ms"]["total"] == pytest.approx(sum(stages.values()), rel=0.02)
-    assert "frames/s" in shown.stdout
+    assert "frames/s" in capsys.readouterr().out
 
 
 def test_demo_needs_nothing_but_what_is_installed(tmp_path):
@@ -426,17 +426,6 @@ def test_demo_takes_only_times_that_end(seconds, capsys):
     assert "--seconds: " in capsys.readouterr().err
 
 
-def test_demo_takes_its_settings_from_flags_alone(weights, video, tmp_path):
-    shown = run(
-        *("demo", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}", "--seconds", "0"),
-        *("--preview", "--json", tmp_path / "demo.json"),
-        SPLITCAST_HOST="192.0.2.1",
-        SPLITCAST_SPLIT="2",
-        SPLITCAST_PREVIEW="false",
-    )
-    assert json.loads((tmp_path / "demo.json").read_text())["frames"] == FRAMES, shown.stderr
-
-
 def test_demo_takes_its_usual_port_only_where_it_is_free():
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -446,25 +435,24 @@ def test_demo_takes_its_usual_port_only_where_it_is_free():
         assert page_port() == 0
 
 
-def test_demo_without_a_camera_says_so_and_ends(weights):
-    shown = run("demo", "--model", weights, "--source", "97", "--seconds", "6")
-    assert shown.returncode == Exit.NOTHING_DETECTED, shown.stderr
-    assert "waiting for the source: there is no /dev/video97" in shown.stdout
+def test_demo_without_a_camera_says_so_and_ends(weights, capsys, monkeypatch):
+    monkeypatch.setattr("services.commands.demo.REFRESH_S", 0.05)
+    flags = ["--model", str(weights), "--source", "97", "--seconds", "2"]
+    assert main(["demo", *flags]) == Exit.NOTHING_DETECTED
+    assert "waiting for the source: there is no /dev/video97" in capsys.readouterr().out
 
 
-def test_bench_pipeline_reports_its_ratio(weights, video, tmp_path):
+def test_bench_pipeline_reports_its_ratio(weights, video, tmp_path, capsys):
     target = tmp_path / "bench.json"
-    shown = run(
-        *("bench", "pipeline", "--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}"),
-        *("--frames", "10", "--rounds", "2", "--codec", "rle:bits=4", "--json", target),
-        *("--against", "onnxruntime"),  # the other engine takes seconds to import
-    )
-    assert shown.returncode == Exit.OK, shown.stderr
+    flags = ["--model", weights, "--source", video, "--size", f"{SIZE[0]}x{SIZE[1]}", "--frames", "10"]
+    flags += ["--rounds", "2", "--codec", "rle:bits=4", "--json", target]
+    flags += ["--against", "onnxruntime"]  # the other engine takes seconds to import
+    assert main(["bench", "pipeline", *map(str, flags)]) == Exit.OK
     record = json.loads(target.read_text())
     assert (record["engine"], record["against"]["engine"]) == ("auto", "onnxruntime")
     assert record["against"]["frames"] == 20
     assert len(record["speedups"]) == 2
-    assert f"of that by onnxruntime: {record['speedup']:.2f} times" in shown.stdout
+    assert f"of that by onnxruntime: {record['speedup']:.2f} times" in capsys.readouterr().out
     assert record["frames"] == 20
     assert len(record["ratios"]) == 2
     assert record["ratio"] == pytest.approx(sum(record["ratios"]) / 2, abs=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -66,6 +67,17 @@ def wait_for_answer(url: str) -> None:
             time.sleep(0.05)
 
 
+def wait_for_connection(port: int) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port)):
+                return
+        except ConnectionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 @pytest.mark.parametrize("module", ["structlog", "pydantic_core", "numba", "torch", "ultralytics"])
 @pytest.mark.parametrize(
     ("arguments", "number"),
@@ -101,18 +113,21 @@ def test_a_signal_while_the_camera_loads_stops_it(weights: Path):
         assert process.returncode == Exit.OK
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
-def test_a_service_without_standard_streams_runs_and_logs_nowhere(weights: Path, closed: str):
+def test_a_service_without_standard_streams_runs_and_logs_nowhere(weights: Path):
     port = free_port()
-    with started("detector", "--port", str(port), "--model", str(weights), redirect=closed) as process:
+    flags = ["--port", str(port), "--model", str(weights)]
+    with started("detector", *flags, redirect="<&- >&- 2>&-") as process:
         wait_for_answer(f"http://127.0.0.1:{port}/readyz")
         process.terminate()
         assert process.wait(LIMIT_S) == Exit.OK
 
 
-def test_a_service_whose_log_is_on_a_full_disk_runs(weights: Path):
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full"])
+def test_a_service_whose_log_cannot_be_written_runs(redirect: str):
+    """The lightest of the services, as all have the same log and the same streams."""
     port = free_port()
-    with started("detector", "--port", str(port), "--model", str(weights), redirect="2>/dev/full") as process:
-        wait_for_answer(f"http://127.0.0.1:{port}/readyz")
+    flags = ["--listen", f"127.0.0.1:{port}", "--to", "127.0.0.1:1"]
+    with started("chaos", *flags, redirect=redirect) as process:
+        wait_for_connection(port)
         process.terminate()
         assert process.wait(LIMIT_S) == Exit.OK

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import cv2
 import pytest
 from aiohttp import WSMsgType, web
+from structlog.testing import capture_logs
 
 from codec.packet import PacketHeader
 from services.camera import uplink
 from services.chaos.service import chaos_proxy
+from stream.errors import ConnectionLost
 from stream.session.messages import (
     FEATURES_PROTOCOL,
     Ack,
     KeyframeRequest,
     Welcome,
 )
+from stream.transport.liveness import LOOK_S
 from tests.services.camera.sources import picture, scripted
 from tests.services.clips import FRAMES, write_video
 from tests.services.counts import balances
@@ -192,6 +196,69 @@ async def test_a_detector_that_lives_but_does_not_answer_is_left(
         await until(lambda: connections >= 2)
         playing.cancel()
         await asyncio.wait([playing])
+
+
+async def test_a_detector_that_takes_nothing_though_it_says_something_is_left(make_camera, monkeypatch):
+    """Packets and pings may be on their way through a slow link for long, but not for ever."""
+    monkeypatch.setattr(uplink, "DEAF_S", 1.0)
+    connections = 0
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        nonlocal connections
+        connections += 1
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        await ws.receive()
+        await ws.send_str(Welcome(window=2, max_packet_bytes=2**20).text())
+        with suppress(ConnectionError):
+            while True:  # it reads no more, so it answers no ping either
+                await ws.send_str(KeyframeRequest().text())
+                await asyncio.sleep(0.1)
+        return ws
+
+    async with serving(handle) as url:
+        with capture_logs() as logs:
+            camera = make_camera(url)
+            playing = asyncio.ensure_future(camera.run())
+            await until(lambda: connections >= 2)
+            playing.cancel()
+            await asyncio.wait([playing])
+    assert any("has taken nothing" in line.get("reason", "") for line in logs)
+
+
+class Watched:
+    """A link and its session, on a clock of the test's own."""
+
+    owed, accepted, answered, delivered_ns = True, True, 0, 0
+
+    def __init__(self, takes: bool) -> None:
+        self.now_s, self._takes = 1000.0, takes
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def monotonic_ns(self) -> int:
+        return round(self.now_s * 1e9)
+
+    async def watch(self):
+        while True:
+            self.now_s += LOOK_S
+            if self._takes:
+                self.delivered_ns = self.monotonic_ns()
+            yield 0.0
+
+
+@pytest.mark.parametrize(
+    ("takes", "limit_s", "words"), [(True, 60, "answered"), (False, 300, "taken nothing")]
+)
+async def test_how_long_a_detector_is_waited_for_that_says_something_but_no_answer(
+    takes, limit_s, words, monkeypatch
+):
+    watched = Watched(takes)
+    monkeypatch.setattr(uplink, "time", watched)
+    with pytest.raises(ConnectionLost, match=words):
+        await uplink._watch(watched, watched, 3.0)
+    assert watched.now_s - 1000 == pytest.approx(limit_s, abs=2 * LOOK_S)
 
 
 async def test_a_link_that_died_is_noticed_though_nothing_is_owed(make_camera, start_detector, monkeypatch):

@@ -8,6 +8,7 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
+from services.camera.service import Camera
 from services.errors import Exit, NothingDetected
 from stream.sources.base import (
     DecodeErrors,
@@ -158,6 +159,34 @@ async def test_pictures_of_another_size_get_another_canvas(start_detector, make_
     assert sizes == [(64, 96), (64, 96)]
     sample = camera.statistics.metrics.registry.get_sample_value
     assert sample("splitcast_camera_reconnects_total", {"peer": "detector", "reason": "resized"}) == 1
+
+
+async def test_a_stop_while_another_canvas_is_prepared_leaves_nothing_running(
+    start_detector, make_camera, monkeypatch
+):
+    made, prepared = scripted(monkeypatch, live=True), asyncio.Event()
+    running_tasks: list[asyncio.Task] = []
+
+    async def prepare_for_ever(_camera, _pipeline, _frame):
+        running_tasks.append(asyncio.current_task())
+        prepared.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Camera, "_prepare_for", prepare_for_ever)
+    async with start_detector() as running, asyncio.timeout(LIVENESS_S):
+        camera = make_camera(running.url, size="96")
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: made)
+        made[0].play(picture(64, 96))
+        await until(lambda: camera.statistics.frame_counts.detected)
+        made[0].play(PictureSizeChanged(64, 96))
+        while not prepared.is_set():
+            made[0].play(picture(96, 64))
+            await asyncio.sleep(0.05)
+        camera.stop()
+        await playing
+        await asyncio.sleep(0)
+        assert running_tasks[0].cancelled()
 
 
 async def test_a_single_picture_of_another_shape_keeps_the_canvas(make_camera, monkeypatch):

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from playwright.async_api import Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 
 from codec.packet import Stamp
 from codec.spec import parse_codec
@@ -84,44 +85,46 @@ def encode(agreed):
 Browse = Callable[..., AbstractAsyncContextManager[Page]]
 
 
-@pytest.fixture
-async def browse() -> AsyncIterator[Browse]:
-    """Opens a page that must not complain: no error or warning, no failed or foreign request."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One for all tests of a module, which share its event loop: starting it takes longer than most of them."""
     async with open_browser() as browser:
+        yield browser
 
-        @asynccontextmanager
-        async def open_page(url: str, tolerate: str | None = None, **context: Any) -> AsyncIterator[Page]:
-            complaints: list[str] = []
 
-            def complain(text: str) -> None:
-                if not (tolerate and tolerate in text):
-                    complaints.append(text)
+@pytest.fixture
+def browse(browser: Browser) -> Browse:
+    """Opens a page of its own that must not complain: no error or warning, no failed or foreign request."""
 
-            origin = urlsplit(url).netloc
-            session = await browser.new_context(**context)
-            session.set_default_timeout(LIVENESS_S * 1000)
-            page = await session.new_page()
-            page.on("console", lambda said: said.type in ("error", "warning") and complain(said.text))
-            page.on("pageerror", lambda error: complain(str(error)))
-            page.on("dialog", lambda dialog: complain(f"dialog: {dialog.message}"))
-            page.on(
-                "request", lambda request: urlsplit(request.url).netloc == origin or complain(request.url)
-            )
-            page.on(
-                "response", lambda answer: answer.ok or complain(f"{answer.status} for {answer.request.url}")
-            )
-            page.on(
-                "requestfailed",
-                # A poll is aborted when another stream is opened.
-                lambda request: (
-                    "ERR_ABORTED" in (request.failure or "") or complain(f"{request.failure} {request.url}")
-                ),
-            )
-            try:
-                await page.goto(url)
-                yield page
-            finally:
-                await session.close()
-            assert not complaints
+    @asynccontextmanager
+    async def open_page(url: str, tolerate: str | None = None, **context: Any) -> AsyncIterator[Page]:
+        complaints: list[str] = []
 
-        yield open_page
+        def complain(text: str) -> None:
+            if not (tolerate and tolerate in text):
+                complaints.append(text)
+
+        origin = urlsplit(url).netloc
+        session = await browser.new_context(**context)
+        session.set_default_timeout(LIVENESS_S * 1000)
+        page = await session.new_page()
+        page.on("console", lambda said: said.type in ("error", "warning") and complain(said.text))
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.on("dialog", lambda dialog: complain(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: urlsplit(request.url).netloc == origin or complain(request.url))
+        page.on("response", lambda answer: answer.ok or complain(f"{answer.status} for {answer.request.url}"))
+        page.on(
+            "requestfailed",
+            # A poll is aborted when another stream is opened.
+            lambda request: (
+                "ERR_ABORTED" in (request.failure or "") or complain(f"{request.failure} {request.url}")
+            ),
+        )
+        try:
+            await page.goto(url)
+            yield page
+        finally:
+            await session.close()
+        assert not complaints
+
+    return open_page

@@ -229,6 +229,11 @@ async def test_what_is_no_websocket_is_counted_and_told(start_detector, hello, k
                 assert message.type in (WSMsgType.TEXT, WSMsgType.PING)
             assert message.data == code
         await until(lambda: metric(running, "sessions_closed_total", code=str(code)) == 1)
+        reason = CloseCode(code).name.lower()
+        assert metric(running, "connections_refused_total", reason=reason) == 0
+        async with session.ws_connect(f"{running.url}/v1/features", protocols=(FEATURES_PROTOCOL,)) as ws:
+            await ws._writer.send_frame(data, kind)  # before any hello
+            await until(lambda: metric(running, "connections_refused_total", reason=reason) == 1)
 
 
 async def test_a_flood_of_pings_is_no_defect_of_ours(start_detector, hello):

@@ -26,7 +26,10 @@ from tests.services.detector.legibility import FAINT_TEXTS
 from tests.services.waiting import LIVENESS_S, until
 from tests.stream.network import legacy
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 LIVE = {"loop": True, "realtime": True}  # a camera that goes on until it is stopped
 GONE = re.compile(r"^ended \d+ s ago(: .+)?$")

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import ClientSession
 from playwright.async_api import Page, expect
 
@@ -18,7 +19,10 @@ from tests.services.detector.legibility import FAINT_TEXTS
 from tests.services.detector.peers import linked
 from tests.services.waiting import LIVENESS_S, until
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 TROUBLE = {
     "source": "rtsp://10.0.0.20/stream1",
@@ -41,9 +45,17 @@ UNKNOWN = dict.fromkeys(
 )
 
 
-async def seen_once(running, make_camera) -> dict[str, Any]:
-    """What the detector tells of a camera whose video has ended."""
-    await asyncio.wait_for(make_camera(running.url).run(), LIVENESS_S)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(start_detector, make_camera):
+    """A detector that has seen a camera whose video has ended."""
+    async with start_detector() as running:
+        await asyncio.wait_for(make_camera(running.url).run(), LIVENESS_S)
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stream(running) -> dict[str, Any]:
+    """What the detector tells of that camera."""
     async with ClientSession() as session, session.get(f"{running.http}/v1/streams/door") as answer:
         return await answer.json()
 
@@ -66,65 +78,57 @@ STATES = [
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_a_state_is_told_with_its_reason_and_since_when(start_detector, make_camera, browse, scheme):
-    async with start_detector() as running:
-        stream = await seen_once(running, make_camera)
-        async with browse(running.http, color_scheme=scheme, timezone_id="UTC") as page:
-            for state, reason, words, notice in STATES:
-                since = time.time() - 60
-                await tell(page, stream, state=state, reason=reason, state_since=since)
-                article = page.get_by_role("article", name="door")
-                await expect(article.locator(".state")).to_have_text(re.compile(f"^{words}: {reason}$"))
-                await expect(page.get_by_role("link", name="door")).to_have_text(re.compile(f"^door{words}$"))
-                await expect(page.locator(f'nav .dot[data-state="{state}"]')).to_be_visible()
-                await expect(article.get_by_role("status")).to_contain_text(notice)
-                clock = time.strftime("%H:%M:%S", time.gmtime(since))
-                await expect(page.locator('[data-fact="link"]')).to_have_text(f"{state} since {clock}")
-                await expect(page.locator("canvas")).to_have_css("opacity", "0.35")
-                assert (await page.evaluate(FAINT_TEXTS))["faint"] == []
+async def test_a_state_is_told_with_its_reason_and_since_when(running, stream, browse, scheme):
+    async with browse(running.http, color_scheme=scheme, timezone_id="UTC") as page:
+        for state, reason, words, notice in STATES:
+            since = time.time() - 60
+            await tell(page, stream, state=state, reason=reason, state_since=since)
+            article = page.get_by_role("article", name="door")
+            await expect(article.locator(".state")).to_have_text(re.compile(f"^{words}: {reason}$"))
+            await expect(page.get_by_role("link", name="door")).to_have_text(re.compile(f"^door{words}$"))
+            await expect(page.locator(f'nav .dot[data-state="{state}"]')).to_be_visible()
+            await expect(article.get_by_role("status")).to_contain_text(notice)
+            clock = time.strftime("%H:%M:%S", time.gmtime(since))
+            await expect(page.locator('[data-fact="link"]')).to_have_text(f"{state} since {clock}")
+            await expect(page.locator("canvas")).to_have_css("opacity", "0.35")
+            assert (await page.evaluate(FAINT_TEXTS))["faint"] == []
 
 
-async def test_a_state_of_another_day_is_told_with_its_date(start_detector, make_camera, browse):
-    async with start_detector() as running:
-        stream = await seen_once(running, make_camera)
-        async with browse(running.http, timezone_id="UTC") as page:
-            await tell(page, stream, state="lost", reason="", state_since=1795479221.259)
-            await expect(page.locator('[data-fact="link"]')).to_have_text(
-                re.compile(r"^lost since 2\d \w+ 2026, \d\d:\d\d:41$")
-            )
+async def test_a_state_of_another_day_is_told_with_its_date(running, stream, browse):
+    async with browse(running.http, timezone_id="UTC") as page:
+        await tell(page, stream, state="lost", reason="", state_since=1795479221.259)
+        await expect(page.locator('[data-fact="link"]')).to_have_text(
+            re.compile(r"^lost since 2\d \w+ 2026, \d\d:\d\d:41$")
+        )
 
 
 @pytest.mark.parametrize("width", [1280, 360])
-async def test_a_camera_without_a_picture_is_shown_with_its_trouble(
-    start_detector, make_camera, browse, width
-):
-    async with start_detector() as running:
-        stream = await seen_once(running, make_camera)
-        stream = {**stream, **UNKNOWN, "frames": 0, "detections": 0, "stages_ms": {}}
-        empty = {key: 1 if key == "interval_s" else [] for key in stream["history"]}
-        async with browse(running.http, viewport={"width": width, "height": 800}) as page:
-            await tell(
-                page,
-                stream,
-                state="waiting",
-                reason="",
-                state_since=time.time() - 60,
-                waiting=TROUBLE,
-                history=empty,
-            )
-            article = page.get_by_role("article", name="door")
-            await expect(article.locator(".state")).to_have_text(
-                re.compile(rf"^waiting for {SOME}: {re.escape(TROUBLE['reason'])}$")
-            )
-            await expect(article.get_by_role("status")).to_contain_text("its source gives no picture")
-            await expect(page.locator('[data-fact="source"]')).to_have_text(TROUBLE["source"])
-            await expect(page.locator('[data-fact="state"]')).to_have_text("lost")
-            await expect(page.locator('[data-fact="model"]')).to_have_text("\N{EN DASH}")
-            await expect(page.get_by_text("No pixels here")).to_be_hidden()
-            await expect(page.get_by_role("region", name="Where the time goes")).to_be_hidden()
-            await expect(page.get_by_role("heading", name="Frame rate")).to_be_hidden()
-            overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert await page.evaluate(overflow) == 0
+async def test_a_camera_without_a_picture_is_shown_with_its_trouble(running, stream, browse, width):
+    stream = {**stream, **UNKNOWN, "frames": 0, "detections": 0, "stages_ms": {}}
+    empty = {key: 1 if key == "interval_s" else [] for key in stream["history"]}
+    async with browse(running.http, viewport={"width": width, "height": 800}) as page:
+        await tell(
+            page,
+            stream,
+            state="waiting",
+            reason="",
+            state_since=time.time() - 60,
+            waiting=TROUBLE,
+            history=empty,
+        )
+        article = page.get_by_role("article", name="door")
+        await expect(article.locator(".state")).to_have_text(
+            re.compile(rf"^waiting for {SOME}: {re.escape(TROUBLE['reason'])}$")
+        )
+        await expect(article.get_by_role("status")).to_contain_text("its source gives no picture")
+        await expect(page.locator('[data-fact="source"]')).to_have_text(TROUBLE["source"])
+        await expect(page.locator('[data-fact="state"]')).to_have_text("lost")
+        await expect(page.locator('[data-fact="model"]')).to_have_text("\N{EN DASH}")
+        await expect(page.get_by_text("No pixels here")).to_be_hidden()
+        await expect(page.get_by_role("region", name="Where the time goes")).to_be_hidden()
+        await expect(page.get_by_role("heading", name="Frame rate")).to_be_hidden()
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert await page.evaluate(overflow) == 0
 
 
 async def test_a_camera_that_says_it_waits_is_on_the_page(start_detector, browse):
@@ -140,23 +144,19 @@ async def test_a_camera_that_says_it_waits_is_on_the_page(start_detector, browse
             await expect(article.get_by_role("status")).to_contain_text("its source gives no picture")
 
 
-async def test_frames_that_were_dropped_are_marked_in_the_curve_and_counted(
-    start_detector, make_camera, browse
-):
-    async with start_detector() as running:
-        stream = await seen_once(running, make_camera)
-        samples = 60
-        history = {key: [1.0] * samples for key in stream["history"] if key != "interval_s"}
-        history |= {"interval_s": 1, "unix_s": [1795479221.0 + i for i in range(samples)]}
-        history["dropped"] = [None, *[0] * 56, 3, 0, 1]
-        async with browse(running.http) as page:
-            await tell(page, stream, history=history)
-            await expect(page.get_by_text("4 dropped in 60 s")).to_be_visible()
-            marks = page.locator('[data-series="frames_per_second"] .lost')
-            await expect(marks).to_have_attribute("d", re.compile(r"^M58\.0,32v-[\d.]+M60\.0,32v-[\d.]+$"))
-            await expect(page.locator('[data-series="latency_ms"] .lost')).to_have_attribute("d", "")
-            await tell(page, stream, history={**history, "dropped": [0] * samples})
-            await expect(page.get_by_text("dropped in")).to_be_hidden()
+async def test_frames_that_were_dropped_are_marked_in_the_curve_and_counted(running, stream, browse):
+    samples = 60
+    history = {key: [1.0] * samples for key in stream["history"] if key != "interval_s"}
+    history |= {"interval_s": 1, "unix_s": [1795479221.0 + i for i in range(samples)]}
+    history["dropped"] = [None, *[0] * 56, 3, 0, 1]
+    async with browse(running.http) as page:
+        await tell(page, stream, history=history)
+        await expect(page.get_by_text("4 dropped in 60 s")).to_be_visible()
+        marks = page.locator('[data-series="frames_per_second"] .lost')
+        await expect(marks).to_have_attribute("d", re.compile(r"^M58\.0,32v-[\d.]+M60\.0,32v-[\d.]+$"))
+        await expect(page.locator('[data-series="latency_ms"] .lost')).to_have_attribute("d", "")
+        await tell(page, stream, history={**history, "dropped": [0] * samples})
+        await expect(page.get_by_text("dropped in")).to_be_hidden()
 
 
 def gap(**changes: Any) -> str:
@@ -165,30 +165,29 @@ def gap(**changes: Any) -> str:
     return json.dumps(message | changes)
 
 
-async def test_the_latest_gap_and_what_this_browser_missed_are_told(start_detector, make_camera, browse):
-    async with start_detector() as running:
-        await seen_once(running, make_camera)
-        async with browse(running.http) as page:
-            drops = page.get_by_role("region", name="Frames dropped")
-            await until(lambda: len(running.detector.broadcast))
-            await expect(drops.get_by_text("Latest")).to_be_hidden()
-            await expect(drops.get_by_text("too slow")).to_be_hidden()
+async def test_the_latest_gap_and_what_this_browser_missed_are_told(running, stream, browse):
+    await until(lambda: not len(running.detector.broadcast))  # pages of tests before have left
+    async with browse(running.http) as page:
+        drops = page.get_by_role("region", name="Frames dropped")
+        await until(lambda: len(running.detector.broadcast))
+        await expect(drops.get_by_text("Latest")).to_be_hidden()
+        await expect(drops.get_by_text("too slow")).to_be_hidden()
 
-            def publish(text: str) -> None:
-                running.detector.broadcast.publish("door", "gap", text)
+        def publish(text: str) -> None:
+            running.detector.broadcast.publish("door", "gap", text)
 
-            publish(gap(first=17, last=17, frames=1))
-            publish(gap())
-            await expect(
-                drops.get_by_text(re.compile(r"^Latest: 3 frames from 4,711 on, \d+ s ago\.$"))
-            ).to_be_visible()
-            publish(gap(dropped=12))
-            # What comes faster than the display shows is still counted.
-            for sequence in range(50):
-                publish(json.dumps({"type": "detections", "sequence": sequence, "dropped": 1}))
-            await expect(drops.get_by_text("62 messages lost on the way here")).to_be_visible()
-            publish(gap(dropped="many", reasons=None))
-            publish('{"type":"gap"')
-            publish(gap(first=20000))
-            await expect(drops.get_by_text("from 20,000 on")).to_be_visible()
-            await expect(drops.get_by_text("62 messages lost")).to_be_visible()
+        publish(gap(first=17, last=17, frames=1))
+        publish(gap())
+        await expect(
+            drops.get_by_text(re.compile(r"^Latest: 3 frames from 4,711 on, \d+ s ago\.$"))
+        ).to_be_visible()
+        publish(gap(dropped=12))
+        # What comes faster than the display shows is still counted.
+        for sequence in range(50):
+            publish(json.dumps({"type": "detections", "sequence": sequence, "dropped": 1}))
+        await expect(drops.get_by_text("62 messages lost on the way here")).to_be_visible()
+        publish(gap(dropped="many", reasons=None))
+        publish('{"type":"gap"')
+        publish(gap(first=20000))
+        await expect(drops.get_by_text("from 20,000 on")).to_be_visible()
+        await expect(drops.get_by_text("62 messages lost")).to_be_visible()

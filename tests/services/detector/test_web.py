@@ -249,6 +249,11 @@ async def test_a_detector_keeps_them_from_all_its_websockets(start_detector):
                 await session.ws_connect(running.http + path, origin="https://elsewhere.example")
             async with session.ws_connect(running.http + path, origin=running.http):
                 pass
+        async with session.get(running.http + "/v1/detections?types=boxes") as answer:
+            assert answer.status == 400
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        for reason, count in (("foreign_page", 3), ("bad_request", 1)):
+            assert sample("splitcast_detector_connections_refused_total", {"reason": reason}) == count
 
 
 @pytest.mark.parametrize(

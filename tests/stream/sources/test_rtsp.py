@@ -127,7 +127,7 @@ async def test_a_wrong_password_is_told_without_showing_it_and_tried_again(serve
     await server.start("--auth", "camera:right")
     events = Events()
     async with open_source(server.url("camera:wrong-secret@"), IMPATIENT, events) as source, drained(source):
-        await events.until(SourceLost, 3)
+        await events.until(SourceRetry, 2)
     assert all("401" in lost.reason for lost in events.of(SourceLost))
     assert "wrong-secret" not in source.name + str(events.seen)
     # Not at once, and ever more rarely: cameras lock accounts.
