@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 
@@ -17,6 +18,8 @@ from services.loading import load_network
 from stream.network.download import find_weights
 from stream.network.names import EXPORT_DESCRIPTION
 from stream.network.network import load_network as read_network
+from tests.services.clips import FRAMES
+from tests.services.waiting import LIVENESS_S
 
 
 @pytest.fixture
@@ -90,3 +93,10 @@ def test_refuses_what_cannot_be_exported(weights, chosen, capsys, arguments, cod
 def test_what_was_exported_is_not_exported_again(exported, tmp_path, capsys):
     assert main(["export", "--model", str(exported), "-o", str(tmp_path / "again")]) == Exit.USAGE
     assert "cannot be exported again" in capsys.readouterr().err
+
+
+async def test_a_camera_and_a_detector_stream_with_it(exported, start_detector, make_camera):
+    async with start_detector(model=str(exported)) as running:
+        camera = make_camera(running.url, model=str(exported), split="9", codec="rle:bits=4")
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert camera.statistics.frame_counts.detected == FRAMES
