@@ -75,6 +75,7 @@ LOAD_ARGS ?=
 
 load: $(VENV)/.all
 	$(BIN)/splitcast bench load --streams 1,2,4,8,16,32 --out docs/results/load.json --table docs/results/load.md $(LOAD_ARGS)
+	$(BIN)/splitcast bench load --streams 8,16 --tails 1 --out docs/results/load-one-tail.json --table docs/results/load-one-tail.md $(LOAD_ARGS)
 
 # Takes under eight minutes. GPU_ARGS='--device cpu ...' shows that it works where there is no card.
 GPU_ARGS ?=

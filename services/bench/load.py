@@ -142,6 +142,7 @@ async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[
         "model": settings.model,
         "device": settings.device,
         "engine": settings.engine,
+        "tails": settings.tails,
         "threads": settings.threads,
         "max_streams": streams + 1,  # the one that comes first and goes,
         "log_level": "error",

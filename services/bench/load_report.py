@@ -48,8 +48,8 @@ class LoadReport:
             f"{bare.boxes_ms:.2f} for boxes and {bare.decode_ms:.1f} to decode; beside: what is on top of these. "
             "Cores: how many the detector kept busy. Jain: fairness by frames detected, 1 where all streams have as "
             "many. Loop: how late the detector's event loop was, p99. MB each: resident memory that a stream added.",
-            f"{where}{self.machine}; {settings.seconds:g} s each. The load generator took {generator:.2f} cores at "
-            "most.",
+            f"{where}{self.machine}; engine {settings.engine}, tails {settings.tails}; {settings.seconds:g} s each. "
+            f"The load generator took {generator:.2f} cores at most.",
         ]
 
     @property
@@ -66,6 +66,8 @@ class LoadReport:
             "canvas": recorded.canvas,
             "codec": str(recorded.codec),
             "kb_per_frame": round(sum(map(len, recorded.packets)) / len(recorded.packets) / KB, 3),
+            "engine": settings.engine,
+            "tails": settings.tails,
             "fps": settings.fps,
             "seconds": settings.seconds,
             "tolerance": settings.tolerance,

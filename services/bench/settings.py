@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -17,6 +17,7 @@ from services.settings import (
     PathText,
     Seconds,
     SplitSettings,
+    Threads,
     require_folder_of,
     websocket_url,
 )
@@ -67,6 +68,9 @@ class BenchLoadSettings(SplitSettings, EngineSettings):
         description="ws://host:8765 of one that runs, with the same network (default: one is started for each number)",
     )
     model: PathText = Field("demo", description="network by name or path; demo: the embedded one")
+    tails: Threads | Literal["auto"] = Field(
+        "auto", title="N", description="threads of the detector that is started; auto: as many as cores"
+    )
     source: PathText = Field(
         "demo", description="what the packets are recorded from: a video, a folder of images, or demo"
     )
