@@ -7,6 +7,7 @@ import json
 import platform
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def run_bench_device(settings: BenchDeviceSettings) -> None:
     load = asyncio.run(bench_load(settings.load_settings))
     card = device_name(device)
     blocks = [
-        f"{settings.model}, torch {torch.__version__}, {this_machine()}.",
+        f"{Path(settings.model).stem}, torch {torch.__version__}, {this_machine()}.",
         "## Against ONNX Runtime on the CPU",
         _correctness_table(correctness),
         "Head and logits: largest difference, as a share of the largest value; both halves on the device. Agreement: "

@@ -7,10 +7,10 @@ from services.bench.markdown import table, write_page
 
 def test_columns_are_aligned_right_and_as_wide_as_they_need():
     assert table(("n", "held"), [("1", "1"), ("16", "7")]).splitlines() == [
-        "|  n | held |",
-        "| -: | ---: |",
-        "|  1 |    1 |",
-        "| 16 |    7 |",
+        "|   n | held |",
+        "| --: | ---: |",  # a colon alone would be no column
+        "|   1 |    1 |",
+        "|  16 |    7 |",
     ]
 
 
