@@ -21,10 +21,10 @@ from stream.network.onnx_engine import OnnxNetwork
 from stream.sources.files import read_video
 from stream.sources.virtual_camera import VirtualCamera
 from stream.torch_network.model import torch_model
-from stream.torch_network.nms import detect as torch_detect
 from stream.torch_network.split import TorchHead, TorchTail
 from tests.benchmarks.timing import ROUNDS, show, timed
 from tests.paths import SHARED
+from tests.stream.network.reference_boxes import suppressed
 
 SIZE = (384, 640)
 
@@ -55,7 +55,7 @@ def test_engines(benchmark, capsys, name):
         features = results[-1]
         times_s["head"].append(timed(head, canvas))
         times_s["torch tail"].append(timed(lambda given: results.append(torch_tail(given)), features))
-        times_s["torch boxes"].append(timed(lambda given: torch_detect(given, letterbox), results[-1]))
+        times_s["torch boxes"].append(timed(lambda given: suppressed(given, letterbox), results[-1]))
         times_s["tail"].append(timed(lambda given: results.append(tail([given])[0]), features))
         times_s["boxes"].append(timed(lambda given: detect(given, network.levels, letterbox), results[-1]))
 

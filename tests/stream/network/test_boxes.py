@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
+from stream.canvas import canvas_for
 from stream.letterbox import Letterbox
 from stream.network.boxes import detect
+from stream.network.engine import open_network
 from stream.network.levels import Levels
+from stream.torch_network.model import load_model
+from stream.torch_network.split import Unsplit
 from tests.stream.network.reference_boxes import predictions, suppressed
 
 ANCHORS = (
@@ -179,3 +184,21 @@ def test_logits_are_left_alone_and_may_lie_anywhere(levels):
 def test_refuses_logits_of_another_network(levels):
     with pytest.raises(AssertionError):
         detect(tuple(level[1:] for level in noise(levels)), levels, LETTERBOX)
+
+
+@pytest.mark.shared
+def test_finds_on_real_pictures_what_torch_and_ultralytics_find(yolov5n_weights, shared_data):
+    """With the candidates of a service, at its settings and at those that mAP is measured with."""
+    unsplit, network = Unsplit(load_model(yolov5n_weights)), open_network(yolov5n_weights, "torch")
+    tail, found = network.tail("4.m"), 0
+    for path in sorted((shared_data / "coco" / "images" / "val2017").iterdir())[:4]:
+        image = cv2.imread(str(path))
+        letterbox = Letterbox(image.shape[:2], canvas_for(640, *image.shape[:2], network.stride))
+        canvas = letterbox.apply(image)
+        (logits,) = tail([network.head("4.m", letterbox.canvas)(canvas)])
+        prediction = unsplit(canvas)
+        for options in ({}, {"conf": 0.001, "iou": 0.6, "multi_label": True}):
+            expected = suppressed(prediction, letterbox, **options)
+            assert_same(detect(logits, network.levels, letterbox, **options), expected)
+            found += len(expected)
+    assert found > 100
