@@ -16,6 +16,7 @@ from services.camera.session_secret import SessionSecret
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
 from services.camera.uplink import Feed, Uplink
+from services.environment import give_memory_back
 from services.errors import NothingDetected
 from services.loading import LoadedModel, load_network
 from stream.canvas import check_size, parse_size
@@ -44,6 +45,7 @@ from stream.tasks.worker import Worker
 log = structlog.get_logger(__name__)
 
 PREPARE_S = 1.0  # a camera that can say hello so soon does not say that it waits
+GIVE_BACK_S = 10.0  # it costs some milliseconds, and as much again to take back what is needed
 
 
 class Camera:
@@ -112,6 +114,7 @@ class Camera:
                     _until_over(streaming),
                     self._grab(),
                     self._drain_on_stop(streaming),
+                    self._give_memory_back(),
                     self.statistics.metrics.measure_loop_delay(),
                 )
             if counts.captured and not counts.detected and not self._stopping.is_set():
@@ -125,6 +128,12 @@ class Camera:
                 detected=counts.detected,
                 dropped=counts.dropped_total,
             )
+
+    async def _give_memory_back(self) -> None:
+        """Between frames hand back what freed tensors left in the heap: the holes between those that live add up."""
+        while True:
+            await asyncio.sleep(GIVE_BACK_S)
+            await self._worker.run(give_memory_back)
 
     # --- grab ---
 
