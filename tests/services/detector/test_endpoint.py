@@ -215,6 +215,24 @@ async def test_a_silent_camera_is_stalled_and_then_left(start_detector, hello, m
     ]
 
 
+async def test_a_camera_whose_frames_turn_out_too_costly_is_left(start_detector, hello, encode, monkeypatch):
+    """What was measured since its hello counts, and its next hello is refused by it."""
+    async with start_detector(max_tail_ms=3_600_000) as running:
+        async with linked(running.url) as link:
+            await greet(link, hello())
+            monkeypatch.setattr(running.detector.inference.costs, "measured_ms", lambda kind: 3_600_001.0)
+            await link.send(encode(0))
+            lost = await closed(link)
+            assert (lost.code, "too_costly: a frame of 64x96 split at 4.m" in lost.reason) == (
+                CloseCode.TOO_COSTLY,
+                True,
+            )
+        async with linked(running.url) as link:
+            await link.send(hello())
+            assert (await closed(link)).code == CloseCode.TOO_COSTLY
+        assert metric(running, "connections_refused_total", reason="too_costly") == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "code"),
     [(WSMsgType.TEXT, b"\xff", 1007), (WSMsgType.BINARY, bytes(9 * 2**20), 1009), (3, b"", 1002)],
