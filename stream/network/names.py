@@ -16,7 +16,6 @@ DEFAULT_SPLIT = "4.m"
 SAFETENSORS = ".safetensors"
 """Suffix of checkpoints without a pickle; others mostly end in .pt."""
 
-
 EXPORT_DESCRIPTION = "splitcast.json"
 """The file of an exported network's folder that says what the others are."""
 
@@ -24,4 +23,6 @@ EXPORT_DESCRIPTION = "splitcast.json"
 def is_path(model: str) -> bool:
     """Whether a model that is given by name or path is a path: by its folder or its ending, or because it is there."""
     path = Path(model).expanduser()
-    return model not in (*MODELS, DEMO) and (len(path.parts) > 1 or bool(path.suffix) or path.exists())
+    if model in (*MODELS, DEMO) or not path.parts:
+        return False
+    return len(path.parts) > 1 or bool(path.suffix) or path.exists()

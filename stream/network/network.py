@@ -99,6 +99,11 @@ def load_network(weights: Path) -> Network:
     What it cannot compute is found here: every weight is finite, and every layer has been run once.
     Raises CheckpointError: UnreadableCheckpoint, UnsafeCheckpoint, UnsupportedLayer or BrokenNetwork.
     """
+    if weights.is_dir():
+        raise UnreadableCheckpoint(
+            f"{weights} is a folder; an exported network is for camera, detector, evaluate and advise: give the file "
+            "that it was made from"
+        )
     checkpoint = read_safe_checkpoint(weights) if is_safetensors(weights) else read_checkpoint(weights)
     structure = checkpoint_structure(checkpoint)
     state = dict(checkpoint.state)

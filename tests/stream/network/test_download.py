@@ -13,6 +13,7 @@ import pytest
 
 from stream.errors import DownloadFailed, MissingWeights, UnknownModel, WeightsError
 from stream.network.download import find_weights
+from stream.network.names import EXPORT_DESCRIPTION
 
 
 def zip_bytes() -> bytes:
@@ -159,8 +160,15 @@ def test_a_name_is_a_name_also_beside_a_file_of_that_name(tmp_path, monkeypatch,
 
 
 def test_a_folder_is_told_from_nothing(tmp_path):
-    with pytest.raises(MissingWeights, match="that is a folder; give"):
+    with pytest.raises(MissingWeights, match="a folder that holds no export; give"):
         find_weights(f"{tmp_path}/")
+
+
+def test_an_exported_network_is_found_by_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / EXPORT_DESCRIPTION).touch()
+    assert find_weights("mine") == Path("mine")
 
 
 @pytest.mark.parametrize(

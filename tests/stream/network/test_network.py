@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stream.errors import BrokenNetwork, UnknownModel, UnsupportedLayer
+from stream.errors import BrokenNetwork, UnknownModel, UnreadableCheckpoint, UnsupportedLayer
 from stream.network.levels import Levels
 from stream.network.names import MODELS
 from stream.network.network import (
@@ -73,6 +73,11 @@ def test_random_weights_follow_the_seed_and_are_the_references():
     first, again, other = (random_network("yolov5n", seed) for seed in (3, 3, 4))
     assert first.weights_hash == again.weights_hash != other.weights_hash
     assert torch_model(first).weights_hash == first.weights_hash
+
+
+def test_an_exported_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(UnreadableCheckpoint, match="the file that it was made from"):
+        load_network(tmp_path)
 
 
 def test_an_unknown_name_is_refused():
