@@ -15,18 +15,20 @@ them a workspace.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 import numpy as np
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ Ints: TypeAlias = NDArray[np.int32]
 Bytes: TypeAlias = NDArray[np.uint8]
 
 _PACKAGE = Path(__file__).parent
+_UserProvidedLocator: Any = CompileResultCacheImpl._locator_classes[0]  # its name differs by numba's version
 
 
 def kernel(signature: object, **options: bool | str) -> Callable[[Kernel], Kernel]:
@@ -62,8 +65,29 @@ def inlined(function: Kernel) -> Kernel:
     return compiler(function)
 
 
+class _ReadOnlyLocator(_UserProvidedLocator):  # type: ignore[misc]
+    """NUMBA_CACHE_DIR where it cannot be written to, as in an image, but holds kernels of the sources as they are now.
+
+    Numba itself takes only a folder that it can write to, and would compile into another one.
+    """
+
+    def ensure_cache_path(self) -> None:
+        """Raises OSError where numba's own choice is the better one; numba asks that, and goes on to the next."""
+        folder = Path(self.get_cache_path())
+        if os.access(folder, os.W_OK):
+            raise OSError(errno.EEXIST, "it can be written to")
+        if not any(folder.glob(f"*.{_sources_stamp()[:16]}.*.nbc")):
+            raise OSError(errno.ENOENT, "it holds no kernels of these sources")
+
+
+class _PackageCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_ReadOnlyLocator, *CompileResultCacheImpl._locator_classes)
+
+
 class _PackageCache(FunctionCache):  # type: ignore[misc]
     """Numba's cache, in the folder that numba chooses, of kernels compiled from the sources as they are now."""
+
+    _impl_class = _PackageCacheImpl
 
     def __init__(self, function: Callable[..., object]) -> None:
         super().__init__(function)

@@ -173,6 +173,23 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(package: Package) -> None:
     assert "No space left" in warning
 
 
+def test_a_cache_that_cannot_be_written_to_is_read(package: Package, tmp_path: Path) -> None:
+    """As in an image whose kernels were compiled when it was built. What it does not hold is compiled elsewhere."""
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    package.run()
+    kept = package.codes()
+    mount = f"mount --bind {package.cache} {package.cache} && mount -o remount,bind,ro {package.cache}"
+    read_only = ("unshare", "-m", "sh", "-c", f'{mount}; exec "$0" "$@"')
+    assert package.run(*read_only) == [1005, *LOADED]
+    assert package.warnings == []
+    package.write(step=2, far=5)
+    assert package.run(*read_only) == [2005, *COMPILED]
+    assert package.warnings == []
+    assert package.run(*read_only) == [2005, *LOADED]
+    assert package.codes() == kept
+
+
 @pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
 @pytest.mark.parametrize("left", [0, 40])
 def test_a_cache_that_was_cut_short_is_made_anew(package: Package, pattern: str, left: int) -> None:

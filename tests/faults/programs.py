@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,10 @@ class Program:
     async def start(self, **environment: str) -> None:
         """Start it, for the first time or again."""
         self._process = await asyncio.create_subprocess_exec(
-            *self._arguments, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT | environment
+            *self._arguments,
+            stderr=asyncio.subprocess.PIPE,
+            env=ENVIRONMENT | environment,
+            start_new_session=True,  # a group of its own, with the processes that it starts
         )
         assert self._process.stderr is not None
         self._reading = asyncio.ensure_future(self._read(self._process.stderr))
@@ -119,16 +124,34 @@ class Program:
             await self._reading
         return code
 
+    def kill_now(self) -> None:
+        """End it, if it runs, and whatever it has started, which would keep its standard error open."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     async def kill(self) -> None:
-        """End it at once, if it runs."""
-        if self._process is not None and self.exit_code is None:
-            self.send(signal.SIGKILL)
+        """End it at once, if it runs, and wait until it has."""
+        self.kill_now()
         if self._process is not None:
             await self.ended()
 
     async def metrics(self, session: aiohttp.ClientSession) -> Metrics:
         """What it tells Prometheus now."""
         return await read_metrics(session, self.metrics_port)
+
+
+@asynccontextmanager
+async def running(*programs: Program) -> AsyncIterator[None]:
+    """Programs that run meanwhile; whatever happens, none is left."""
+    try:
+        for program in programs:
+            await program.start()
+        yield
+    finally:
+        for program in programs:  # all of them, before waiting for any
+            program.kill_now()
+        await asyncio.gather(*(program.kill() for program in programs))
 
 
 async def read_metrics(session: aiohttp.ClientSession, port: int) -> Metrics:

@@ -2,7 +2,8 @@
 
     python -m tests.faults.soak --minutes 60 --sessions 1000 --sources 1000 --out docs/results/soak.json
 
-Writes the figures as JSON, and a table beside it. Ends with 1 where a bound is not kept.
+Tells once a minute how far it is, and writes the figures as JSON, and a table beside it. Ends with 1 where a bound is
+not kept.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +43,7 @@ from tests.faults.programs import (
     Program,
     camera_program,
     detector_program,
+    running,
     total,
     unaccounted,
     usage,
@@ -53,6 +55,7 @@ from tests.stream.sources.rtsp import RtspServer, missing_gstreamer
 
 MB = 1e6
 SAMPLE_S = 10.0
+TOLD_S = 60.0
 MOST_MB_PER_HOUR = 1.0
 MOST_MB_OF_RECONNECTS = 5.0
 WARM_UP_RECONNECTS = 100
@@ -128,15 +131,17 @@ def _range(values: list[int]) -> list[int]:
     return [min(values), max(values)] if values else []
 
 
-@asynccontextmanager
-async def running(*programs: Program) -> AsyncIterator[None]:
-    try:
-        for program in programs:
-            await program.start()
-        yield
-    finally:
-        for program in programs:
-            await program.kill()
+class Progress:
+    """Tells how far a phase is, once a minute at most. Times are of any steady clock."""
+
+    def __init__(self, phase: str, now_s: float) -> None:
+        self._phase, self._told_s = phase, now_s
+
+    def tell(self, words: str, now_s: float) -> None:
+        """Print the words, if it is time to."""
+        if now_s - self._told_s >= TOLD_S:
+            self._told_s = now_s
+            print(f"{self._phase}: {words}", flush=True)
 
 
 # --- the soak ---
@@ -251,7 +256,12 @@ async def _watch(
     series = {name: Series() for name in programs}
     polls, worst, last = 0, 0.0, dict[str, Metrics]()
     start_s = time.monotonic()
+    progress = Progress("soak", start_s)
     while (now_s := time.monotonic() - start_s) < seconds:
+        resident = ", ".join(
+            f"{name} {each.resident_mb[-1]:.0f} MB" for name, each in series.items() if polls
+        )
+        progress.tell(f"{now_s / 60:.0f} of {seconds / 60:.0f} minutes; {resident}", start_s + now_s)
         await asyncio.sleep(min(SAMPLE_S, seconds - now_s))
         for task in group:
             if task.done():
@@ -322,7 +332,7 @@ async def session_reconnects(count: int) -> dict[str, Any]:
             await _until(lambda: texts["text"] >= before + 2)  # a welcome and an answer
             proxy.begin("reset")
 
-        return await _cycles(count, cycle, {"camera": camera, "detector": detector})
+        return await _cycles("sessions", count, cycle, {"camera": camera, "detector": detector})
 
 
 async def source_reconnects(count: int) -> dict[str, Any]:
@@ -350,16 +360,18 @@ async def source_reconnects(count: int) -> dict[str, Any]:
             await source.stop()
             await source.start()
 
-        return await _cycles(count, cycle, {"camera": camera, "detector": detector})
+        return await _cycles("sources", count, cycle, {"camera": camera, "detector": detector})
 
 
 async def _cycles(
-    count: int, cycle: Callable[[], Awaitable[None]], programs: dict[str, Program]
+    what: str, count: int, cycle: Callable[[], Awaitable[None]], programs: dict[str, Program]
 ) -> dict[str, Any]:
     series = {name: Series() for name in programs}
     start_s, warm_up = time.monotonic(), min(WARM_UP_RECONNECTS, count)
+    progress = Progress(what, start_s)
     for number in range(-warm_up, count + 1):
         await cycle()
+        progress.tell(f"{number + warm_up} of {count + warm_up} lost and found", time.monotonic())
         if number >= 0 and number % max(1, count // 20) == 0:
             for name, program in programs.items():
                 series[name].sample(program.pid, time.monotonic() - start_s)
@@ -521,15 +533,19 @@ def _words(ends: list[int]) -> str:
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures that were asked for; the phases run side by side, each with its own services."""
-    phases: dict[str, Awaitable[dict[str, Any]]] = {}
+    phases: dict[str, Coroutine[Any, Any, dict[str, Any]]] = {}
     if arguments.minutes:
         phases["soak"] = soak(arguments.minutes, arguments.seed)
     if arguments.sessions:
         phases["session_reconnects"] = session_reconnects(arguments.sessions)
     if arguments.sources:
         phases["source_reconnects"] = source_reconnects(arguments.sources)
-    results = await asyncio.gather(*phases.values())
-    return dict(zip(phases, results, strict=True))
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # else programs would be left
+    async with asyncio.TaskGroup() as group:  # one that fails ends the others
+        tasks = {name: group.create_task(phase) for name, phase in phases.items()}
+    return {name: task.result() for name, task in tasks.items()}
 
 
 def main() -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import signal
 
 import pytest
 
 from services.chaos.faults import parse_fault
-from tests.faults.soak import LINK_FAULTS, Series, broken, page
+from tests.faults.programs import Program, running
+from tests.faults.soak import LINK_FAULTS, Progress, Series, broken, page
 
 PROCESS = {
     "mb_per_hour": 0.2,
@@ -96,6 +98,24 @@ def test_the_slope_is_of_what_comes_after_the_warm_up():
     assert described["mb_per_hour"] == pytest.approx(2.0)
     assert described["anonymous_mb_per_hour"] == pytest.approx(0.0, abs=1e-9)
     assert described["descriptors"] == [9, 10]
+
+
+def test_progress_is_told_once_a_minute(capsys):
+    progress = Progress("soak", 100.0)
+    for now_s in range(100, 300, 10):
+        progress.tell(f"at {now_s}", now_s)
+    assert capsys.readouterr().out == "soak: at 160\nsoak: at 220\nsoak: at 280\n"
+
+
+async def test_what_a_phase_that_fails_has_started_is_ended():
+    """Also what its programs have started, which holds their standard error open."""
+    first, second = Program("camera", 0), Program("camera", 0)
+    first._arguments = ["sh", "-c", 'sleep 600 & echo "{\\"event\\": \\"up\\"}" >&2; wait']
+    second._arguments = ["/nowhere"]
+    with pytest.raises(FileNotFoundError):
+        async with running(first, second):
+            pass
+    assert first.exit_code == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("text", LINK_FAULTS)

@@ -23,6 +23,7 @@ from tests.services.waiting import LIVENESS_S
 from tests.stream.network import legacy
 
 CLASSES = 3
+WARM_UP_FRAME = (64, 128)  # (H, W): multiples of every network's stride
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +88,7 @@ def start_detector(weights: Path) -> StartDetector:
         task = asyncio.ensure_future(detector.run())
         async with asyncio.timeout(LIVENESS_S):
             waiting = asyncio.ensure_future(detector.ready.wait())
-            with mock.patch.object(inference, "WARM_UP_FRAME", SIZE):
+            with mock.patch.object(inference, "WARM_UP_FRAME", WARM_UP_FRAME):
                 await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 await task
