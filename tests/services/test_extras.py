@@ -52,6 +52,7 @@ ARGUMENTS = {
     "advise": ["--link-kbps", "1000"],
     "calibrate": ["--images", ".", "--out", "absent.profile"],
     "study": ["all", "--out", "absent"],
+    "bench device": ["--out", "absent"],
 }
 BLOCKED = sorted(module for modules in EXTRAS.values() for module in modules)
 
