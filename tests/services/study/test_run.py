@@ -192,7 +192,7 @@ def test_weights_that_cannot_be_fetched_are_replaced_and_that_is_told(
     def fail(*_: object) -> Path:
         raise DownloadFailed("an address", Path("a file"), "no network")
 
-    monkeypatch.setattr("services.loading.find_weights", fail)
+    monkeypatch.setattr("services.torch_loading.find_weights", fail)
     monkeypatch.setattr("services.study.networks.find_classifier_weights", fail)
     notices: list[str] = []
     subject = NetworkSpec.parse(name).load(640, "cpu", notices.append)
