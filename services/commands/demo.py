@@ -170,10 +170,19 @@ async def _count_classes(url: str, classes: Counter[str]) -> None:
 
 
 async def _stop_after(camera: Camera, seconds: float) -> None:
-    if seconds:
-        await camera.loaded.wait()  # loading the network is not what one came to watch
-        await asyncio.sleep(seconds)
-        camera.stop()
+    """Stop after so many seconds of streaming; those count, too, in which there is no picture to stream."""
+    if not seconds:
+        return
+    await camera.loaded.wait()
+    connected, left_s = camera.statistics.connected, seconds
+    while left_s > 0:
+        tick_s = min(left_s, REFRESH_S)
+        await asyncio.sleep(tick_s)
+        if (
+            connected["detector"] or not connected["source"]
+        ):  # no getting ready: that is not what one came to watch
+            left_s -= tick_s
+    camera.stop()
 
 
 async def _show(camera: Camera, console: Console) -> None:

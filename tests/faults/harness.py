@@ -106,15 +106,15 @@ def undisturbed(
     found = detect(logits, model.levels, letterbox, conf=confidence, iou=0.45, max_det=300)
     return [
         (
-            round(float(left + right) / 2, 2),
-            round(float(top + bottom) / 2, 2),
-            round(float(right - left), 2),
-            round(float(bottom - top), 2),
-            round(float(confidence), 4),
-            int(class_id),
+            round((left + right) / 2, 2),
+            round((top + bottom) / 2, 2),
+            round(right - left, 2),
+            round(bottom - top, 2),
+            round(confidence, 4),
+            class_id,
         )
         for (left, top, right, bottom), confidence, class_id in zip(
-            found.boxes, found.confidence, found.class_id, strict=True
+            found.boxes.tolist(), found.confidence.tolist(), found.class_id.tolist(), strict=True
         )
     ]
 
