@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import mkdtemp
 from typing import Annotated, Literal
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.helper import make_tensor_value_info
+from onnx.shape_inference import InferenceError, infer_shapes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from codec.layout import FloatArray
@@ -36,10 +40,16 @@ HEAD: Literal["head.onnx"] = "head.onnx"
 TAIL: Literal["tail.onnx"] = "tail.onnx"
 _MAX_DESCRIPTION_BYTES = 4 << 20
 _MAX_MODEL_BYTES = 1 << 30
+_MAX_FACTORS = 8  # values of a constant that sizes may depend on: the factors of a `Resize`
 _MAX_NODES = 4096  # of a model; yolov5x has some 700
 _OPERATORS = frozenset(
     ["Add", "Concat", "Conv", "HardSwish", "LeakyRelu", "MaxPool", "Mul", "Relu", "Resize", "Sigmoid"]
 )  # that `onnx_graph` writes
+_MAX_CROSSING = 256  # values that cross, per pixel of the canvas; those of an official network are at most 24
+_MAX_VALUES = (
+    4096  # that all nodes of a model put out, per pixel of the canvas; official networks' at most 1000
+)
+_MAX_WORK = 10_000_000  # multiplications, per pixel of the canvas; official networks' at most 300,000
 _CELLS = (1, 3)  # (rows, columns) of the coarsest layer, on which a model is tried
 
 Count = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -211,7 +221,7 @@ class ExportedNetwork:
             raise UnreadableCheckpoint(
                 f"{path} is not the file that {EXPORT_DESCRIPTION} describes; export again"
             )
-        _check_model(data, path)
+        _check_model(data, path, self._cut)
         with _trying(path):
             session = OnnxSession(data, self._threads)
         if set(session.inputs) != set(inputs) or (outputs is not None and session.outputs != tuple(outputs)):
@@ -223,7 +233,7 @@ class ExportedNetwork:
 def _trying(path: Path) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, InferenceError) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise BrokenNetwork(f"{path} cannot be run ({reason})") from error
 
@@ -236,7 +246,7 @@ def _check(path: Path, shapes: Sequence[tuple[int, ...]], made: Sequence[FloatAr
         raise BrokenNetwork(f"{path} puts out numbers that are not finite; use another checkpoint")
 
 
-def _check_model(data: bytes, path: Path) -> None:
+def _check_model(data: bytes, path: Path, cut: Cut) -> None:
     """Raises UnreadableCheckpoint for a model that `onnx_graph` would not have written."""
     try:
         model = onnx.load_model_from_string(data)
@@ -260,6 +270,48 @@ def _check_model(data: bytes, path: Path) -> None:
         raise UnreadableCheckpoint(
             f"{path} keeps its weights in other files, which are never read; export again"
         )
+    _check_cost(model, path, cut)
+
+
+def _check_cost(model: onnx.ModelProto, path: Path, cut: Cut) -> None:
+    """Raises UnreadableCheckpoint for a model that takes more memory or time than a network, before it is run.
+
+    `model` loses its weights, which the shapes of what it puts out do not depend on.
+    """
+    graph, size = model.graph, _trial_size(cut)
+    given = {INPUT: (1, 3, *size)} | {spec.name: (1, *spec.shape) for spec in cut.layout(size)}
+    shapes: dict[str, Sequence[int]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for tensor in graph.initializer:
+        if prod(tensor.dims) > _MAX_FACTORS:
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+    del graph.value_info[:]
+    for value in graph.input:
+        if value.name in given:
+            value.CopyFrom(make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, given[value.name]))
+    for value in graph.output:
+        value.CopyFrom(make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, None))
+    with _trying(path):
+        inferred = infer_shapes(model, strict_mode=True).graph
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    values = work = 0
+    for node in graph.node:
+        made = sum(prod(shapes.get(name) or (0,)) for name in node.output)
+        if made <= 0:
+            raise UnreadableCheckpoint(f"{path}: what {node.name[:80]} puts out has no size; export again")
+        values += made
+        work += made * _factor(node, shapes)
+    pixels = prod(size)
+    if values > _MAX_VALUES * pixels or work > _MAX_WORK * pixels:
+        raise UnreadableCheckpoint(f"{path} takes more memory or time than any network; export again")
+
+
+def _factor(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Values that each one of a node's output is made of."""
+    if node.op_type == "Conv":
+        return prod(shapes.get(node.input[1], ())[1:])
+    return prod(prod(attribute.ints) for attribute in node.attribute if attribute.name == "kernel_shape")
 
 
 def _nested(graph: onnx.GraphProto) -> bool:
@@ -289,12 +341,16 @@ def _read_description(folder: Path) -> ExportDescription:
         description.stride % stride for stride in (*levels.strides, *(t.stride for t in description.tensors))
     ):
         raise UnreadableCheckpoint(f"{path}: the strides do not fit the canvas; export again")
+    if sum(tensor.channels / tensor.stride**2 for tensor in description.tensors) > _MAX_CROSSING:
+        raise UnreadableCheckpoint(f"{path}: more values cross than in any network; export again")
     return description
 
 
 def _read(path: Path, limit: int) -> bytes:
     """A file's bytes. Raises UnreadableCheckpoint."""
     try:
+        if not S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise UnreadableCheckpoint(f"{path} cannot be read: it is no regular file")
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,7 @@ def test_damage_is_refused_by_name(folder, file, damage):
         {"tensors": []},
         {"tensors": [{"name": "9", "channels": 1 << 40, "stride": 8}]},
         {"tensors": [{"name": "9", "channels": 8, "stride": 32}]},
+        {"tensors": [{"name": "9", "channels": 1 << 16, "stride": 1}]},
         {"files": {}},
         {"files": {"../../etc/passwd": "0" * 64}},
         {"head_flops": -1.0},
@@ -223,6 +226,34 @@ def not_finite(model: onnx.ModelProto) -> None:
     bias.raw_data = np.full(bias.dims, np.nan, np.float32).tobytes()
 
 
+def doubling(model: onnx.ModelProto) -> None:
+    """Sixteen layers that put out twice as much each, beside the others."""
+    names = [model.graph.input[0].name, *(f"doubled{number}" for number in range(16))]
+    for number, (name, twice) in enumerate(pairwise(names)):
+        model.graph.node.insert(number, helper.make_node("Concat", [name, name], [twice], axis=2))
+    model.graph.node.append(helper.make_node("Relu", [twice], ["spared by no optimizer"]))
+
+
+def wide_padding(model: onnx.ModelProto) -> None:
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    next(attribute for attribute in conv.attribute if attribute.name == "pads").ints[:] = [1000] * 4
+
+
+def wide_pooling(model: onnx.ModelProto) -> None:
+    pooling = helper.make_node(
+        "MaxPool", [model.graph.input[0].name], ["pooled"], kernel_shape=[9999] * 2, pads=[4999] * 4
+    )
+    model.graph.node.insert(0, pooling)
+
+
+def no_size(model: onnx.ModelProto) -> None:
+    """A layer whose output's size depends on what another has computed."""
+    model.graph.initializer.append(helper.make_tensor("half", TensorProto.FLOAT, [4], [0.5] * 4))
+    model.graph.node.insert(0, helper.make_node("Add", ["half", "half"], ["one"]))
+    first = model.graph.input[0].name
+    model.graph.node.insert(1, helper.make_node("Resize", [first, "", "one"], ["resized"], mode="nearest"))
+
+
 def no_nodes(model: onnx.ModelProto) -> None:
     del model.graph.node[:]
 
@@ -243,6 +274,10 @@ def no_nodes(model: onnx.ModelProto) -> None:
         (other_weights, "cannot be run"),
         (not_finite, "not finite"),
         (no_nodes, "cannot be run"),
+        (doubling, "more memory or time than any network"),
+        (wide_padding, "more memory or time than any network|cannot be run"),
+        (wide_pooling, "more memory or time than any network"),
+        (no_size, "has no size"),
     ],
 )
 def test_a_model_of_something_else_is_refused(folder, file, change, reason):
@@ -258,6 +293,14 @@ def test_a_file_of_any_size_is_not_read_whole(folder, monkeypatch):
     monkeypatch.setattr("stream.network.exported._MAX_DESCRIPTION_BYTES", 10)
     with pytest.raises(UnreadableCheckpoint, match="larger than 10 bytes"):
         ExportedNetwork(folder)
+
+
+@pytest.mark.parametrize("file", ["head.onnx", "tail.onnx", EXPORT_DESCRIPTION])
+def test_a_pipe_is_not_waited_for(folder, file):
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises(UnreadableCheckpoint, match="no regular file"):
+        use(folder)
 
 
 def test_a_camera_needs_only_its_half(folder):
