@@ -22,6 +22,14 @@ class _Job:
     owner: Owner
     future: Future[Any] = field(default_factory=Future)
 
+    def forget(self, future: Future[Any]) -> None:
+        """Let go of what the call would have worked on, though its turn is still to come."""
+        self.function = _nothing
+
+
+def _nothing() -> None:
+    """What is left of a call that is over."""
+
 
 class Owner:
     """Whose work it is; made by `FairWorkers.owner`.
@@ -80,9 +88,10 @@ class FairWorkers:
     async def run(self, owner: Owner, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `function` returns or raises, run on one of the threads when it is the owner's turn.
 
-        A call that is cancelled while it waits is not run.
+        A call that is cancelled while it waits is not run, and holds none of its arguments.
         """
         job = _Job(lambda: function(*args, **kwargs), owner)
+        job.future.add_done_callback(job.forget)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the workers are closed")

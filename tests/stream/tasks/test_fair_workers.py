@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import Counter
 
 import pytest
@@ -98,6 +99,36 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_not_run(make_workers):
     await workers.run(second, seen.append, "run")
     await waiting
     assert seen == ["run"]
+
+
+class Frame:
+    """What a call works on."""
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_holds_nothing(make_workers):
+    """A camera that leaves takes its packets with it, however long the turns of others take."""
+    workers, release, frame = make_workers(1), threading.Event(), Frame()
+    waiting = asyncio.ensure_future(workers.run(workers.owner(), release.wait, LIVENESS_S))
+    await until(lambda: workers.running == 1)
+    cancelled = asyncio.ensure_future(workers.run(workers.owner(), id, frame))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    held = weakref.ref(frame)
+    del frame, cancelled
+    await until(lambda: held() is None)
+    assert workers.running == 1
+    release.set()
+    await waiting
+
+
+async def test_a_thread_that_waits_holds_nothing_of_its_last_call(make_workers):
+    workers, frame = make_workers(1), Frame()
+    await workers.run(workers.owner(), id, frame)
+    held = weakref.ref(frame)
+    del frame
+    await until(lambda: held() is None)
 
 
 async def test_closing_ends_the_running_call_and_forgets_the_others(make_workers):
