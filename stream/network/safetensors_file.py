@@ -26,6 +26,7 @@ _MAX_FILE_BYTES = 1 << 30
 _MAX_NAMES_TEXT = 1 << 20
 _MAX_TENSORS = 20_000
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})  # as safetensors names them
+_INTEGERS = frozenset({"I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"})
 
 
 def read_safe_checkpoint(path: Path) -> Checkpoint:
@@ -76,7 +77,7 @@ def _tensors(file: Any, path: Path) -> list[str]:
         raise UnreadableCheckpoint(f"{path} has {len(names)} tensors; at most {_MAX_TENSORS}")
     for name in names:
         dtype = file.get_slice(name).get_dtype()
-        if dtype not in _FLOATS and not name.endswith(".num_batches_tracked"):
+        if dtype not in _FLOATS and not (name.endswith(".num_batches_tracked") and dtype in _INTEGERS):
             raise UnreadableCheckpoint(
                 f"{path}: tensor {name[:MAX_NAME]!r} is of type {dtype}, not floating point"
             )

@@ -116,6 +116,15 @@ def test_refuses_other_tensors(saved, tmp_path, change):
         load_model(tmp_path / "other.safetensors")
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_refuses_counts_of_a_type_that_counts_nothing(saved, tmp_path, dtype):
+    state = load_file(saved)
+    state["model.3.bn.num_batches_tracked"] = state["model.3.bn.num_batches_tracked"].to(dtype)
+    save_file(state, tmp_path / "counts.safetensors", METADATA)
+    with pytest.raises(UnreadableCheckpoint, match="not floating point"):
+        read_safe_checkpoint(tmp_path / "counts.safetensors")
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float8_e4m3fn])
 def test_refuses_weights_that_are_no_common_floating_point(saved, tmp_path, dtype):
     state = load_file(saved)
