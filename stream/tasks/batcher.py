@@ -94,6 +94,7 @@ def _work_on(batch: Sequence[_Call[In, Out]]) -> None:
     began_ns = time.monotonic_ns()
     try:
         outputs = batch[0].work([call.item for call in batch])
+        answered = list(zip(batch, outputs, strict=True))
     except BaseException as error:
         if len(batch) == 1:
             batch[0].error = error
@@ -102,5 +103,5 @@ def _work_on(batch: Sequence[_Call[In, Out]]) -> None:
             _work_on([call])
         return
     share_ns = (time.monotonic_ns() - began_ns) // len(batch)
-    for call, output in zip(batch, outputs, strict=True):
+    for call, output in answered:
         call.result = BatchResult(output, len(batch), began_ns, share_ns)

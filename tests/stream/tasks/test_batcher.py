@@ -109,3 +109,13 @@ def test_one_frame_at_a_time_shares_nothing():
         results = [call.result(LIVENESS_S) for call in calls]
     assert [result.output for result in results] == [0, 1]
     assert all(result.size == 1 and result.share_ns > 0 for result in results)
+
+
+@pytest.mark.parametrize("largest", [1, 2])
+def test_work_that_forgets_an_item_leaves_no_call_waiting(largest):
+    batcher: Batcher[int, int] = Batcher(largest, LIVENESS_S, lambda: 2)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(batcher.run, "kind", lambda items: items[1:], number) for number in range(2)]
+        for call in calls:
+            with pytest.raises(ValueError, match="zip"):
+                call.result(LIVENESS_S)
