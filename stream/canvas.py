@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stream.errors import InvalidSize
 
 STRIDE = 32
@@ -39,6 +42,12 @@ def check_size(size: int | tuple[int, int], stride: int) -> None:
             f"both sides must be multiples of {stride}, the network's stride, up to {_MAX_SIDE}; "
             f"the nearest above is {near}"
         )
+
+
+def check_picture(image: NDArray[np.uint8], size: tuple[int, int]) -> None:
+    """Raises ValueError for a picture that is not uint8 (H, W, 3) of this size (H, W), as a head takes it."""
+    if image.shape != (*size, 3) or image.dtype != np.uint8:
+        raise ValueError(f"the head takes uint8 pictures of shape {(*size, 3)}, got {image.shape}")
 
 
 def canvas_for(

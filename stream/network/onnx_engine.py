@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray
+from stream.canvas import check_picture
 from stream.errors import WrongTensors
 from stream.network.cut import Cut, cut_at, halves, split_points
 from stream.network.graph import INPUT
-from stream.network.levels import Levels, Logits
+from stream.network.levels import Logits
 from stream.network.network import Network
 from stream.network.onnx_graph import onnx_model
 from stream.network.onnx_session import OnnxSession
@@ -35,8 +35,7 @@ class OnnxHead:
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, FloatArray]:
         """See `Head`."""
-        if image.shape != (*self.size, 3) or image.dtype != np.uint8:
-            raise ValueError(f"the head takes uint8 pictures of shape {(*self.size, 3)}, got {image.shape}")
+        check_picture(image, self.size)
         tensors = self._session({INPUT: picture_array(image)})
         return {name: tensor[0] for name, tensor in zip(self._session.outputs, tensors, strict=True)}
 
@@ -64,36 +63,13 @@ class OnnxTail:
 class OnnxNetwork:
     """A network from which heads and tails are made, each a model of its own. See `RunnableNetwork`."""
 
+    device = "cpu"
+
     def __init__(self, network: Network, threads: int = 1) -> None:
         self._network, self._threads = network, threads
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._network.names
-
-    @property
-    def weights_hash(self) -> str:
-        return self._network.weights_hash
-
-    @property
-    def levels(self) -> Levels:
-        return self._network.levels
-
-    @property
-    def stride(self) -> int:
-        return self._network.stride
-
-    @property
-    def unnamed(self) -> int:
-        return self._network.unnamed
-
-    @property
-    def device(self) -> str:
-        return "cpu"
-
-    @cached_property
-    def split_points(self) -> tuple[str, ...]:
-        return split_points(self._network.graph)
+        self.names, self.weights_hash, self.levels = network.names, network.weights_hash, network.levels
+        self.stride, self.unnamed = network.stride, network.unnamed
+        self.split_points = split_points(network.graph)
 
     def cut(self, split: str) -> Cut:
         return cut_at(self._network.graph, split)

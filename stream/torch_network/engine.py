@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray
+from stream.canvas import check_picture
 from stream.errors import WrongTensors
 from stream.network.cut import Cut, cut_at, halves, split_points
 from stream.network.graph import INPUT, Graph
@@ -72,8 +73,7 @@ class DeviceHead:
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, FloatArray]:
         """See `Head`."""
-        if image.shape != (*self.size, 3) or image.dtype != np.uint8:
-            raise ValueError(f"the head takes uint8 pictures of shape {(*self.size, 3)}, got {image.shape}")
+        check_picture(image, self.size)
         picture = picture_tensor(image, self._model.device).to(self._dtype)
         made = run(self._nodes, {INPUT: picture}, self._cut.names)
         return {name: _array(tensor)[0] for name, tensor in made.items()}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from codec.layout import FloatArray, Layout
+from stream.canvas import check_picture
 from stream.errors import WrongTensors
 from stream.network.cut import halves, layout, layout_of, live_set
 from stream.network.graph import INPUT
@@ -57,8 +58,7 @@ class TorchHead:
 
         `image` is uint8 (H, W, 3), BGR, of this head's size. Raises ValueError if it is not.
         """
-        if image.shape != (*self.size, 3) or image.dtype != np.uint8:
-            raise ValueError(f"the head takes uint8 pictures of shape {(*self.size, 3)}, got {image.shape}")
+        check_picture(image, self.size)
         tensors = self.run(picture_tensor(image, self.device))
         return {name: tensor[0].cpu().contiguous().numpy() for name, tensor in tensors.items()}
 
