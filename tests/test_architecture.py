@@ -29,6 +29,12 @@ MEASURE = {
 }
 OFFLINE = MEASURE | TORCH
 MEASURED = {"codec", "stream/", "stream.network", "stream.network.engine", "stream.sources", "services/"}
+STUDIED = MEASURED - {"stream.network.engine"} | {
+    "stream.torch_network",
+    "services.evaluation",
+    "services.torch_devices",
+    "services.torch_loading",
+}
 
 # A wing may import itself, the standard library but for `never`, and what its row names. "codec" names the whole
 # package, "codec/" its leaves: the modules that lie in no wing. What stands in `reach` is refused however many of our
@@ -78,8 +84,8 @@ TABLE = {
     ),
     "stream.transport": Rule(ours={"stream/", "stream.session"}, others={"aiohttp"}, reach=TORCH),
     "stream.tasks": Rule(ours=set(), reach=TORCH),
-    "services/": Rule(
-        ours={"codec", "stream", "services/"},
+    "services/": Rule(  # torch is asked for its devices only where it may be the engine
+        ours={"codec", "stream", "services/", "services.torch_devices"},
         others={
             "aiohttp",
             "structlog",
@@ -87,8 +93,11 @@ TABLE = {
             "pydantic_settings",
             "pydantic_core",
             "prometheus_client",
-            "torch",
         },
+    ),
+    "services.torch_devices": Rule(ours={"services/"}, others={"torch"}),
+    "services.torch_loading": Rule(
+        ours={"stream/", "stream.network", "stream.torch_network", "services/"}, others={"torch", "structlog"}
     ),
     "services.cli": Rule(ours={"codec", "stream", "services"}),
     "services.__init__": Rule(ours=set()),
@@ -101,41 +110,17 @@ TABLE = {
         never={"asyncio"},
     ),
     "services.calibration": Rule(
-        ours={
-            "codec",
-            "stream/",
-            "stream.network",
-            "stream.torch_network",
-            "stream.sources",
-            "services/",
-            "services.evaluation",
-        },
+        ours=STUDIED,
         others=OFFLINE,
         never={"asyncio"},
     ),
     "services.study": Rule(
-        ours={
-            "codec",
-            "stream/",
-            "stream.network",
-            "stream.torch_network",
-            "stream.sources",
-            "services/",
-            "services.evaluation",
-        },
+        ours=STUDIED,
         others=OFFLINE | {"lz4", "zstandard"},
         never={"asyncio"},
     ),
     "services.training": Rule(
-        ours={
-            "codec",
-            "stream/",
-            "stream.network",
-            "stream.torch_network",
-            "stream.sources",
-            "services/",
-            "services.evaluation",
-        },
+        ours=STUDIED,
         others=OFFLINE,
         never={"asyncio"},
     ),
