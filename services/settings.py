@@ -98,6 +98,12 @@ PathText = Annotated[str, WrapValidator(any_name), AfterValidator(expanded)]
 CodecText = Annotated[str, AfterValidator(codec_text)]
 """A codec of features, such as feature:quality=6, in its canonical form."""
 EngineChoice = Literal["auto", "onnxruntime", "torch"]
+EngineFlag = Annotated[
+    EngineChoice,
+    Field(
+        description="what computes: onnxruntime on the CPU, or torch (auto: torch where the device is no CPU)"
+    ),
+]
 SizeText = Annotated[str, AfterValidator(size_text)]
 """A network's input, as `parse_size` takes it."""
 
@@ -116,10 +122,7 @@ class NetworkSettings(CommandSettings):
 class EngineSettings(NetworkSettings):
     """What a command is told of a network that any engine may run."""
 
-    engine: EngineChoice = Field(
-        "auto",
-        description="what computes: onnxruntime on the CPU, or torch (auto: torch where the device is no CPU)",
-    )
+    engine: EngineFlag = "auto"
 
 
 class SplitSettings(NetworkSettings):
@@ -155,10 +158,7 @@ class ServiceSettings(CommandSettings):
     device: str = Field(
         "auto", description="torch device: auto, cpu, cuda, cuda:1...; auto takes CUDA where it is"
     )
-    engine: EngineChoice = Field(
-        "auto",
-        description="what computes: onnxruntime on the CPU, or torch (auto: torch where the device is no CPU)",
-    )
+    engine: EngineFlag = "auto"
     threads: Threads = Field(1, description="threads that compute a network's layers together")
     drain_s: Seconds = Field(5.0, description="seconds that a stop may take to finish frames in flight")
     log_format: Literal["auto", "text", "json"] = Field(
