@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from services.bench.detector_sample import DetectorSample
@@ -77,7 +79,9 @@ def test_fairness_is_jains_index():
     assert jains_index([1, 0, 0, 0]) == pytest.approx(0.25)
     assert jains_index([1, 3]) == pytest.approx(0.8)
     assert jains_index([0, 0]) == 1
+    assert measured(frames(1, superseded=2), frames(3)).fairness == 0.8
 
 
 def test_streams_a_core_come_from_the_most_that_was_detected():
-    assert streams_a_core([measured(frames(1)), measured(frames(1))], fps=5, cores=2) == 1
+    rows = [replace(measured(frames(1)), detected_fps=fps) for fps in (8, 10, 9)]
+    assert streams_a_core(rows, fps=5, cores=2) == 1
