@@ -128,12 +128,27 @@ async def test_what_is_rejected_has_the_detectors_reason_and_a_keyframe_follows(
 
 
 async def test_reports_as_a_camera_does(recorded, monkeypatch):
+    """One frame detected, one rejected, one that has no answer, and behind it the newest in place of those before."""
     monkeypatch.setattr("services.bench.simulated_camera.REPORT_INTERVAL_S", 0.01)
-    detector = FakeDetector(lambda header: [ack(header)])
-    await streamed(recorded, detector, lambda camera: detector.reports and detector.reports[-1]["detected"])
+    monkeypatch.setattr("services.bench.simulated_camera.LAST_ANSWERS_S", 0.01)
+
+    def answer(header):
+        if header.sequence == 1:
+            return [{"type": "reject", "reason": "corrupt", "detail": ""}]
+        if header.sequence == 0:
+            return [ack(header)]
+        detector.reports.clear()  # those before it was sent
+        return []
+
+    def has_captured_more(_camera):
+        captured = [report["captured"] for report in detector.reports]
+        return len(detector.headers) == 3 and captured and captured[-1] >= captured[0] + 2
+
+    detector = FakeDetector(answer)
+    await streamed(recorded, detector, has_captured_more)
     report = detector.reports[-1]
-    dropped = sum(report["dropped"].values())
-    assert report["captured"] == report["detected"] + report["in_flight"] + dropped
+    assert (report["detected"], report["in_flight"]) == (1, 2)
+    assert report["dropped"] == {"detector/corrupt": 1, "grab/superseded": report["captured"] - 4}
 
 
 async def test_a_detector_that_leaves_cannot_be_measured(recorded):
