@@ -79,7 +79,7 @@ async def test_what_one_owner_uses_is_kept_from_the_others(make_workers):
     )
     asked += [asyncio.ensure_future(workers.run(waiter, seen.append, "waiter")) for _ in range(2)]
     asked.append(asyncio.ensure_future(workers.run(user, seen.append, "user")))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.1)  # it has waited for longer than the other will work
     release.set()
     await asyncio.gather(*asked)
     assert Counter(seen[:3]) == {"user": 1, "waiter": 2}
