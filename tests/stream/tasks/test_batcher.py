@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from stream.tasks import batcher
 from stream.tasks.batcher import Batcher
 from tests.services.waiting import LIVENESS_S
 
@@ -88,6 +90,16 @@ def test_a_batch_waits_for_calls_that_are_coming():
     assert callers.tail.batches == [[1, 2]]
 
 
+def test_the_time_of_a_batch_is_shared_by_its_calls(monkeypatch):
+    times_ns = iter([1000, 1100])
+    monkeypatch.setattr(batcher, "time", SimpleNamespace(monotonic_ns=lambda: next(times_ns)))
+    callers = Callers(4)
+    callers.tail.go.set()
+    callers.coming = 2
+    results = [call.result(LIVENESS_S) for call in [callers.call("a", number) for number in range(2)]]
+    assert [(result.began_ns, result.share_ns) for result in results] == [(1000, 50)] * 2
+
+
 def test_a_batch_waits_no_longer_than_its_deadline():
     callers = Callers(4, deadline_s=0.001)
     callers.tail.go.set()
@@ -113,9 +125,9 @@ def test_one_frame_at_a_time_shares_nothing():
 
 @pytest.mark.parametrize("largest", [1, 2])
 def test_work_that_forgets_an_item_leaves_no_call_waiting(largest):
-    batcher: Batcher[int, int] = Batcher(largest, LIVENESS_S, lambda: 2)
+    batches: Batcher[int, int] = Batcher(largest, LIVENESS_S, lambda: 2)
     with ThreadPoolExecutor(2) as threads:
-        calls = [threads.submit(batcher.run, "kind", lambda items: items[1:], number) for number in range(2)]
+        calls = [threads.submit(batches.run, "kind", lambda items: items[1:], number) for number in range(2)]
         for call in calls:
             with pytest.raises(ValueError, match="zip"):
                 call.result(LIVENESS_S)
