@@ -18,9 +18,10 @@ class StartedHere(Exception):
 
 async def test_ctrl_c_while_the_detector_starts_is_not_lost(monkeypatch):
     """The new process does not hear it, and this one has to."""
-    heard = []
+    heard, held = [], []
 
     def start(_process: SpawnProcess) -> None:
+        held.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))  # which it inherits
         os.kill(os.getpid(), signal.SIGINT)
         raise StartedHere
 
@@ -32,4 +33,5 @@ async def test_ctrl_c_while_the_detector_starts_is_not_lost(monkeypatch):
                 pass
     finally:
         signal.signal(signal.SIGINT, before)
+    assert held == [True]
     assert heard == [signal.SIGINT]
