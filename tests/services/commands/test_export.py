@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from services.camera.settings import CameraSettings
 from services.cli import main
-from services.commands import export
 from services.detector.settings import DetectorSettings
 from services.errors import Exit
 from services.loading import load_network
 from stream.network.download import find_weights
 from stream.network.names import EXPORT_DESCRIPTION
 from stream.network.network import load_network as read_network
+from stream.torch_network.model import torch_model
 from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S
 
@@ -55,8 +56,14 @@ def test_the_description_is_for_other_programs(weights, exported):
     assert [tensor["stride"] for tensor in description["tensors"]] == [8, 16, 32]
 
 
-def test_what_differs_from_torch_is_not_written(weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+@pytest.mark.parametrize("layer", [0, -1], ids=["head", "tail"])
+def test_what_differs_from_torch_is_not_written(weights, tmp_path, capsys, monkeypatch, layer):
+    def make_another(network):
+        path = network.graph.convolutions[layer].path
+        weight, bias = network.weights[path]
+        return torch_model(replace(network, weights={**network.weights, path: (weight, bias + 1)}))
+
+    monkeypatch.setattr("stream.torch_network.model.torch_model", make_another)
     assert main(["export", "--model", str(weights), "-o", str(tmp_path / "network")]) == Exit.WEIGHTS
     assert "differs from torch" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
