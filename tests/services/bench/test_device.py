@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 import pytest
 
@@ -20,7 +21,9 @@ def test_compares_measures_and_loads_a_cpu(weights, tmp_path, start_detector, mo
         async with start_detector() as running:  # a process of its own would import torch for many seconds
             yield running.url
 
+    required = []
     monkeypatch.setattr("services.bench.load.local_detector", detector_here)
+    monkeypatch.setattr(device, "require_agreement", required.append)
     out, page = tmp_path / "gpu.json", tmp_path / "gpu.md"
     settings = {"model": str(weights), "device": "cpu", "size": "64x96", "pictures": 1, "batches": "1,2"}
     settings |= {"batch_seconds": 0.01, "streams": "2", "fps": 20, "seconds": 0.2}
@@ -34,6 +37,7 @@ def test_compares_measures_and_loads_a_cpu(weights, tmp_path, start_detector, mo
         for row in record["correctness"]
         if row["network"] == "float32"
     )
+    assert [[asdict(row) for row in rows] for rows in required] == [record["correctness"]]
     assert [row["batch"] for row in record["speeds"]] == [1, 2] * 4
     assert record["load"]["rows"][0]["detected_fps"] > 0
     assert "no card" in record["device"]
