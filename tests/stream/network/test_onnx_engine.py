@@ -81,6 +81,8 @@ def test_one_head_and_one_tail_serve_every_canvas(size):
     resized = head.resized(size)
     assert (resized.size, head.size) == (size, SIZE)
     tensors = resized(picture(size))
+    for name, values in reference.head("4.m", size)(picture(size)).items():
+        np.testing.assert_allclose(tensors[name], values, **TOLERANCE)
     assert tuple(TensorSpec(name, values.shape) for name, values in tensors.items()) == resized.layout
     for level, expected in zip(tail([tensors])[0], reference.tail("4.m")([tensors])[0], strict=True):
         np.testing.assert_allclose(level, expected, **TOLERANCE)
