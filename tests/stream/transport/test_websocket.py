@@ -16,7 +16,7 @@ from stream.errors import ConnectionLost, SessionError
 from stream.session.close_codes import CloseCode
 from stream.transport import websocket
 from stream.transport.listener import Listener
-from stream.transport.websocket import Link, ServerWebSocket, connect
+from stream.transport.websocket import CountingSocket, Link, ServerWebSocket, connect
 from tests.services.waiting import LIVENESS_S
 
 PROTOCOL = "splitcast.test"
@@ -556,3 +556,23 @@ def test_a_peer_that_is_not_known_yet_is_held_to_small_messages():
 
     assert asyncio.run(talk()) in {CloseCode.MESSAGE_TOO_LARGE, 1006}
     assert told == ["small", bytes(100_000), CloseCode.MESSAGE_TOO_LARGE]
+
+
+@pytest.mark.parametrize("receive", ["recv", "recv_into"])
+def test_what_comes_beyond_the_allowed_is_thrown_away_as_it_comes(receive):
+    here, there = socket.socketpair()
+    with CountingSocket(fileno=here.detach()) as ours, there:
+        told: list[int] = []
+        ours.wire.allowed, ours.wire.on_excess = 8, lambda: told.append(ours.wire.received)
+        read = {"recv": lambda: ours.recv(64), "recv_into": lambda: ours.recv_into(bytearray(64))}[receive]
+        there.send(bytes(8))
+        read()
+        assert told == []
+        for _ in range(2):
+            there.send(b"beyond")
+            with pytest.raises(BlockingIOError):
+                read()
+        assert told == [14, 20]
+        ours.wire.allowed = None
+        there.send(b"after")
+        assert ours.recv(64) == b"after"
