@@ -231,8 +231,8 @@ class Watched:
 
     owed, accepted, answered, delivered_ns = True, True, 0, 0
 
-    def __init__(self, takes: bool) -> None:
-        self.now_s, self._takes = 1000.0, takes
+    def __init__(self, takes: bool, says: bool = True) -> None:
+        self.now_s, self._takes, self._says = 1000.0, takes, says
 
     def monotonic(self) -> float:
         return self.now_s
@@ -245,7 +245,7 @@ class Watched:
             self.now_s += LOOK_S
             if self._takes:
                 self.delivered_ns = self.monotonic_ns()
-            yield 0.0
+            yield 0.0 if self._says else self.now_s - 1000
 
 
 @pytest.mark.parametrize(
@@ -259,6 +259,18 @@ async def test_how_long_a_detector_is_waited_for_that_says_something_but_no_answ
     with pytest.raises(ConnectionLost, match=words):
         await uplink._watch(watched, watched, 3.0)
     assert watched.now_s - 1000 == pytest.approx(limit_s, abs=2 * LOOK_S)
+
+
+@pytest.mark.parametrize(
+    ("owed", "accepted", "limit_s"), [(True, True, 3), (False, False, 3), (False, True, 10)]
+)
+async def test_how_long_a_detector_may_say_nothing(owed, accepted, limit_s, monkeypatch):
+    watched = Watched(takes=True, says=False)
+    watched.owed, watched.accepted = owed, accepted
+    monkeypatch.setattr(uplink, "time", watched)
+    with pytest.raises(ConnectionLost, match=f"nothing came from the detector for {limit_s} s"):
+        await uplink._watch(watched, watched, 3.0)
+    assert watched.now_s - 1000 == pytest.approx(limit_s, abs=LOOK_S)
 
 
 async def test_a_link_that_died_is_noticed_though_nothing_is_owed(make_camera, start_detector, monkeypatch):
