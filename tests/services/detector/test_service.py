@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -37,6 +38,7 @@ async def test_memory_that_a_camera_was_promised_is_free_when_it_has_left(
             await link.send(make_hello().text())
             assert (await answer(link))["type"] == "welcome"
             assert memory.promised_bytes > 2**20
+            await asyncio.sleep(20 * service.TRIM_INTERVAL_S)
             assert not given_back.is_set()
         await until(given_back.is_set)
         assert memory.promised_bytes == 0
