@@ -80,7 +80,7 @@ load: $(VENV)/.all
 # Takes under eight minutes. GPU_ARGS='--device cpu ...' shows that it works where there is no card.
 GPU_ARGS ?=
 
-gpu: $(VENV)/.ok
+gpu: $(VENV)/.all
 	$(BIN)/splitcast bench device --out docs/results/gpu.json --table docs/results/gpu.md $(GPU_ARGS)
 
 STUDY_OUT  ?= study

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from stream.errors import InvalidSize
+
+if TYPE_CHECKING:  # `--help` waits for what settings load
+    import numpy as np
+    from numpy.typing import NDArray
 
 STRIDE = 32
 """The least that both sides of a canvas are multiples of, in pixels; a network may have a coarser stride."""
@@ -46,7 +48,7 @@ def check_size(size: int | tuple[int, int], stride: int) -> None:
 
 def check_picture(image: NDArray[np.uint8], size: tuple[int, int]) -> None:
     """Raises ValueError for a picture that is not uint8 (H, W, 3) of this size (H, W), as a head takes it."""
-    if image.shape != (*size, 3) or image.dtype != np.uint8:
+    if image.shape != (*size, 3) or image.dtype != "uint8":
         raise ValueError(f"the head takes uint8 pictures of shape {(*size, 3)}, got {image.shape}")
 
 

@@ -1,4 +1,4 @@
-"""The codec's time as a share of the network's own: `make bench`.
+"""The codec's time as a share of the network's own, in ONNX Runtime: `make bench`.
 
 The official yolov5n on two neighboring frames of a real clip where there is one; otherwise random weights on two
 frames of the virtual camera. Random weights have no calibration profile, and their features code worse than real ones:
@@ -11,16 +11,16 @@ from itertools import islice
 from statistics import median
 
 import pytest
-import torch
 
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.profiles import resolve
 from stream.letterbox import Letterbox
+from stream.network.names import DEFAULT_SPLIT
+from stream.network.network import load_network, random_network
+from stream.network.onnx_engine import OnnxNetwork
 from stream.sources.files import read_video
 from stream.sources.virtual_camera import VirtualCamera
-from stream.torch_network.model import load_model, random_model
-from stream.torch_network.split import TorchHead, TorchTail
 from tests.benchmarks.timing import ROUNDS, show, timed
 from tests.paths import SHARED
 
@@ -32,11 +32,10 @@ CODECS += ["feature:quality=6,temporal=false", "feature:quality=3,temporal=false
 @pytest.fixture(scope="module", params=["yolov5n", "yolov5m"])
 def network(request):
     """Name, hash of the weights, head, tail and two canvases."""
-    torch.set_num_threads(1)
     weights = SHARED / "data" / "weights" / f"{request.param}.pt"
     clip = SHARED / "data" / "clips" / "one-by-one-person-detection.mp4"
     official = weights.is_file() and clip.is_file()
-    model = load_model(weights) if official else random_model(request.param)
+    model = OnnxNetwork(load_network(weights) if official else random_network(request.param))
     if official:
         pictures = list(islice(read_video(clip), 98, 100))
     else:
@@ -44,7 +43,7 @@ def network(request):
         pictures = [virtual.render(number) for number in range(2)]
     canvases = [Letterbox(picture.shape[:2], SIZE).apply(picture) for picture in pictures]
     name = f"{request.param} ({'official' if official else 'random'} weights)"
-    return name, model.weights_hash, TorchHead(model, size=SIZE), TorchTail(model), canvases
+    return name, model.weights_hash, model.head(DEFAULT_SPLIT, SIZE), model.tail(DEFAULT_SPLIT), canvases
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -64,7 +63,7 @@ def test_share_of_the_network(benchmark, capsys, network, codec):
             timed(lambda tensors: packets.append(encoder.encode(tensors, stamp)), features[turn])
         )
         times_s["decode"].append(timed(decoder.decode, packets[-1].data))
-        times_s["tail"].append(timed(tail, features[turn]))
+        times_s["tail"].append(timed(tail, [features[turn]]))
 
     benchmark.group = "one frame, head to tail"
     benchmark.pedantic(one_frame, rounds=ROUNDS, warmup_rounds=2)

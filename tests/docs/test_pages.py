@@ -55,6 +55,12 @@ def test_targets_exist_and_their_arguments_are_valid(line):
             parse(["demo", *shlex.split(value)])
 
 
+@pytest.mark.parametrize("target", PHONY)
+def test_every_target_can_be_made(target):
+    planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert planned.returncode == 0, planned.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):

@@ -59,7 +59,7 @@ def test_agrees_on_tensors_and_a_decoder(agree, agreed, encode):
 
 
 def test_a_canvas_follows_the_networks_stride(make_settings, inference, make_hello, monkeypatch):
-    monkeypatch.setattr(type(inference.network.model), "stride", 64)
+    monkeypatch.setattr(inference.network.model, "stride", 64)
     with pytest.raises(SessionError, match="canvas 64x96: sides must be multiples of 64"):
         negotiate(make_hello(), make_settings(), inference, {})
 
