@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import mmap
 import os
 import resource
 import sys
@@ -12,6 +13,8 @@ import sys
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
+
+_COMPILER = "libllvmlite"  # numba's LLVM
 
 _VARIABLES = {
     # On import ultralytics would look up hosts on the internet.
@@ -69,6 +72,31 @@ def give_memory_back() -> None:
     except (OSError, AttributeError):
         return
     malloc_trim(0)
+
+
+def forget_loading() -> None:
+    """Hand back what only loading took, to be called once networks and kernels are loaded. Linux alone needs it."""
+    _forget_compiler()
+    give_memory_back()
+
+
+def _forget_compiler() -> None:
+    """Let go of the pages of LLVM's code that are in memory, once all kernels are loaded; they come back if it runs.
+
+    They are pages of a file, a fifth of a camera's memory, which the system would take back by itself only once it
+    has no other.
+    """
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123 - a file that is none
+            lines = [line.split(maxsplit=5) for line in maps]
+        madvise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return
+    for addresses, access, *_, path in (line for line in lines if len(line) == 6):
+        # Code alone: a page of data may have been written to, and would be as it was in the file.
+        if access == "r-xp" and os.path.basename(path.strip()).startswith(_COMPILER):  # noqa: PTH119
+            first, end = (int(address, 16) for address in addresses.split("-"))
+            madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
 
 
 def _keep_freed_memory() -> None:

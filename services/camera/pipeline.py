@@ -11,7 +11,7 @@ from codec.packet import Stamp
 from codec.spec import Codec
 from services.camera.settings import CameraSettings
 from services.camera.statistics import clock_now
-from services.environment import give_memory_back
+from services.environment import forget_loading
 from services.loading import LoadedModel
 from services.metrics import VERSION
 from services.profiles import resolve
@@ -148,4 +148,4 @@ def _warm_up(head: Head, codec: Codec) -> None:
     with warming_up("the network up to {} at {}x{} pixels".format(head.split, *head.size)):
         tensors = _run_head(head, blank)
     codec.encoder(head.layout).encode(tensors, Stamp(0, 0, *head.size))
-    give_memory_back()  # what loading took, of which a frame needs a part
+    forget_loading()

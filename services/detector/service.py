@@ -23,7 +23,7 @@ from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Streams
 from services.detector.subscribers import Subscribers
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
-from services.environment import give_memory_back, resident_bytes
+from services.environment import forget_loading, give_memory_back, resident_bytes
 from services.listening import naming_address, permitted_connections
 from stream.network.names import DEMO, MODELS
 from stream.tasks.background import run_with_background
@@ -123,7 +123,7 @@ class Detector:
     async def _load(self) -> None:
         await self._handshake.load()
         await self.inference.load()
-        await asyncio.to_thread(give_memory_back)  # what loading took
+        await asyncio.to_thread(forget_loading)
         self.memory.open(resident_bytes(), self.inference.frame_bytes())
         self.ready.set()
         network = self.inference.network

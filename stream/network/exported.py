@@ -223,7 +223,7 @@ class ExportedNetwork:
             )
         _check_model(data, path, self._cut)
         with _trying(path):
-            session = OnnxSession(data, self._threads)
+            session = OnnxSession(data, self._threads, keep_memory=file == HEAD)
         if set(session.inputs) != set(inputs) or (outputs is not None and session.outputs != tuple(outputs)):
             raise UnreadableCheckpoint(f"{path} has other inputs or outputs than {EXPORT_DESCRIPTION} says")
         return session

@@ -75,7 +75,9 @@ class OnnxNetwork:
         return cut_at(self._network.graph, split)
 
     def head(self, split: str, size: tuple[int, int]) -> OnnxHead:
-        return OnnxHead(OnnxSession(self.head_model(split), self._threads), self.cut(split), size)
+        return OnnxHead(
+            OnnxSession(self.head_model(split), self._threads, keep_memory=True), self.cut(split), size
+        )
 
     def tail(self, split: str) -> OnnxTail:
         return OnnxTail(OnnxSession(self.tail_model(split), self._threads), self.cut(split))

@@ -25,10 +25,15 @@ _LEAST_SEVERE = 3  # of what it logs on standard error: errors
 
 
 class OnnxSession:
-    """A model that is ready to run. Several threads may run it at once: nothing is kept between runs."""
+    """A model that is ready to run. Several threads may run it at once."""
 
-    def __init__(self, model: bytes, threads: int = 1, *, optimized: bool = True) -> None:
-        """Raises RuntimeError for a model that cannot be run."""
+    def __init__(
+        self, model: bytes, threads: int = 1, *, optimized: bool = True, keep_memory: bool = False
+    ) -> None:
+        """`keep_memory` suits a model that runs on pictures of one size, on one thread, for as long as it is there.
+
+        Raises RuntimeError for a model that cannot be run.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -36,8 +41,9 @@ class OnnxSession:
         # A thread that waits spins for a millisecond by default, on a core that a neighbour could use.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # ONNX Runtime's own arena keeps the most that any runs at once have ever taken, and its patterns a plan for
-        # every size of picture. The system's allocator is as fast, and gives back what is free.
-        options.enable_cpu_mem_arena = False
+        # every size of picture. The system's allocator is as fast, and gives back what is free; but what each run
+        # takes from its heap and frees again lies between other things, and the holes are more than an arena's.
+        options.enable_cpu_mem_arena = keep_memory
         options.enable_mem_pattern = False
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

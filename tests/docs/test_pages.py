@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def shell_lines(page: Path) -> list[str]:
 
 COMMANDS = sorted({line for page in PAGES for line in shell_lines(page) if line.startswith("splitcast ")})
 TARGETS = sorted({line for page in PAGES for line in shell_lines(page) if line.startswith("make ")})
+
+
+PHONY = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
 
 
 def test_there_are_commands():

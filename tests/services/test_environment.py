@@ -106,6 +106,34 @@ print(held - before, kept - before, resident_bytes() - before)
 """
 
 
+FORGETS = """
+import re
+import numba
+from services.environment import forget_loading
+
+def resident_kb():
+    name, total = "", 0
+    for line in open("/proc/self/smaps"):
+        name = line.split()[-1] if re.match("[0-9a-f]+-", line) else name
+        total += int(line.split()[1]) if "llvmlite" in name and line.startswith("Rss:") else 0
+    return total
+
+def compiled():
+    return numba.njit("f8(f8, i8)")(lambda x, n: sum([x * i for i in range(n)]))(0.5, 4)
+
+first, before = compiled(), resident_kb()
+forget_loading()
+print(before, resident_kb(), first, compiled())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_compiler_that_has_done_its_work_leaves_memory_and_can_come_back():
+    before_kb, left_kb, *results = map(float, printed_by(FORGETS).split())
+    assert left_kb < before_kb - 20e3
+    assert results == [3.0, 3.0]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
 def test_freed_memory_is_kept_until_it_is_given_back():
     held, kept, left = map(int, printed_by(GIVES_BACK).split())

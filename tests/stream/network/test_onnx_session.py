@@ -1,4 +1,4 @@
-"""A session runs a model from several threads, says what goes wrong, and keeps no memory."""
+"""A session runs a model from several threads, says what goes wrong, and keeps no memory but where it should."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from stream.network import exported, onnx_engine
 from stream.network.graph import INPUT
 from stream.network.network import Network, random_network
 from stream.network.onnx_graph import onnx_model
@@ -67,8 +68,8 @@ def test_what_it_cannot_run_is_one_error(model, inputs, capfd):
     assert not capfd.readouterr().err
 
 
-GIVES_BACK = """
-import ctypes, numpy as np
+LEFT_BEHIND = """
+import ctypes, sys, numpy as np
 from stream.network.graph import INPUT
 from stream.network.network import random_network
 from stream.network.onnx_graph import onnx_model
@@ -78,7 +79,8 @@ def resident_mb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1e3
 
 network = random_network("yolov5n")
-session = OnnxSession(onnx_model(network.graph.nodes[:3], network.weights, {INPUT: 3}, ("2.cv2",)))
+model = onnx_model(network.graph.nodes[:3], network.weights, {INPUT: 3}, ("2.cv2",))
+session = OnnxSession(model, keep_memory=sys.argv[1] == "True")
 session({INPUT: np.zeros((1, 3, 64, 64), np.float32)})
 before = resident_mb()
 session({INPUT: np.zeros((1, 3, 1280, 1280), np.float32)})
@@ -87,7 +89,33 @@ print(resident_mb() - before)
 """
 
 
+def left_behind_mb(*, keep_memory):
+    """Resident memory that a large picture leaves, after all that is free was handed back."""
+    arguments = [sys.executable, "-c", LEFT_BEHIND, str(keep_memory)]
+    return float(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is resident")
-def test_a_large_picture_leaves_no_memory_behind():
-    run = subprocess.run([sys.executable, "-c", GIVES_BACK], check=True, capture_output=True, text=True)
-    assert float(run.stdout) < 20  # an arena keeps 70
+def test_a_large_picture_leaves_no_memory_behind_unless_it_is_kept_for_the_next():
+    assert left_behind_mb(keep_memory=False) < 20
+    assert left_behind_mb(keep_memory=True) > 40
+
+
+def test_a_head_keeps_its_memory_and_a_tail_none(network, tmp_path, monkeypatch):
+    """A head's pictures are all of one size; a tail's, of every camera's."""
+    kept = []
+
+    class Spy(OnnxSession):
+        def __init__(self, *arguments, **options):
+            kept.append(options.get("keep_memory", False))
+            super().__init__(*arguments, **options)
+
+    for module in (onnx_engine, exported):
+        monkeypatch.setattr(module, "OnnxSession", Spy)
+    folder = tmp_path / "exported"
+    exported.write_export(network, "yolov5n", "4.m", folder, software="splitcast/test")
+    for made in (onnx_engine.OnnxNetwork(network), exported.ExportedNetwork(folder)):
+        kept.clear()
+        made.head("4.m", (64, 64))
+        made.tail("4.m")
+        assert kept == [True, False]
