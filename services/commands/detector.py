@@ -6,14 +6,23 @@ import asyncio
 
 from services.detector.service import Detector
 from services.detector.settings import DetectorSettings
+from services.service_manager import ServiceManager
 from services.signals import run_until_stopped
+from stream.tasks.background import run_with_background
 
 
 def run_detector(settings: DetectorSettings) -> None:
     """Serve for ever. Raises what `Detector.run` does."""
 
     async def serve() -> None:
-        detector = Detector(settings)
-        await run_until_stopped(detector.run(), detector.stop)
+        detector, manager = Detector(settings), ServiceManager()
+
+        def stop() -> None:
+            manager.tell_stop()
+            detector.stop()
+
+        await run_until_stopped(
+            run_with_background(detector.run(), manager.tell_health(detector.ready)), stop
+        )
 
     asyncio.run(serve())
