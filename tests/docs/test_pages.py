@@ -13,6 +13,7 @@ from services.cli import parse
 from tests.paths import DEPLOY, DOCS, ROOT
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), DEPLOY / "README.md"]
+PHONY = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
 MOST_WORDS = 800  # of a README that is read to its end
 
 
@@ -27,9 +28,6 @@ def shell_lines(page: Path) -> list[str]:
 
 COMMANDS = sorted({line for page in PAGES for line in shell_lines(page) if line.startswith("splitcast ")})
 TARGETS = sorted({line for page in PAGES for line in shell_lines(page) if line.startswith("make ")})
-
-
-PHONY = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
 
 
 def test_there_are_commands():
@@ -61,7 +59,9 @@ def test_targets_exist_and_their_arguments_are_valid(line):
 
 @pytest.mark.parametrize("target", PHONY)
 def test_every_target_can_be_made(target):
-    planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    planned = subprocess.run(
+        ["make", "-n", target, "DATA=."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert planned.returncode == 0, planned.stderr
 
 
