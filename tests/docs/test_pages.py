@@ -30,9 +30,6 @@ COMMANDS = sorted({line for page in PAGES for line in shell_lines(page) if line.
 TARGETS = sorted({line for page in PAGES for line in shell_lines(page) if line.startswith("make ")})
 
 
-PHONY = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
-
-
 def test_there_are_commands():
     assert len(COMMANDS) > 10
     assert len(TARGETS) >= 3
