@@ -101,8 +101,13 @@ TABLE = {
     ),
     "services.cli": Rule(ours={"codec", "stream", "services"}),
     "services.__init__": Rule(ours=set()),
-    "services.camera": Rule(ours={"codec", "stream", "services/"}, others=LIVE),
-    "services.detector": Rule(ours={"codec", "stream", "services/"}, others=LIVE),
+    "services.access": Rule(  # no loop and no server: decides, and reads a file
+        ours={"stream/", "services/"},
+        others={"pydantic"},
+        never={"asyncio"},
+    ),
+    "services.camera": Rule(ours={"codec", "stream", "services/", "services.access"}, others=LIVE),
+    "services.detector": Rule(ours={"codec", "stream", "services/", "services.access"}, others=LIVE),
     "services.chaos": Rule(ours={"codec/", "stream/", "services/"}, others={"structlog", "pydantic"}),
     "services.evaluation": Rule(
         ours=MEASURED,

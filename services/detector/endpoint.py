@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from services.detector.connection import CameraConnection
+from services.detector.gate import until_revoked
 from services.detector.handshake import MIB, Handshake
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
@@ -88,6 +89,7 @@ class FeaturesEndpoint:
                 self._watch(link, visit),
                 visit.until_replaced(),
                 self._until_overdue(),
+                until_revoked(request),
             )
             raise SessionError(CloseCode.GOING_AWAY, "detector stops")
         except SessionError as error:

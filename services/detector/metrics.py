@@ -18,6 +18,9 @@ TOO_MANY_SUBSCRIBERS = "too_many_subscribers"
 NOT_READY = "not_ready"
 FOREIGN_PAGE = "foreign_page"  # see `foreign_pages_refused`
 BAD_REQUEST = "bad_request"
+NO_BEARER = "token_missing"  # see gate.py
+UNKNOWN_BEARER = "token_unknown"
+NOT_GRANTED = "not_granted"
 REFUSALS = (
     TOO_MANY_CONNECTIONS,
     TOO_MANY_SESSIONS,
@@ -25,6 +28,9 @@ REFUSALS = (
     NOT_READY,
     FOREIGN_PAGE,
     BAD_REQUEST,
+    NO_BEARER,
+    UNKNOWN_BEARER,
+    NOT_GRANTED,
     *(code.name.lower() for code in CloseCode),
 )
 

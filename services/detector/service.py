@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from services.access.token_file import TokenSource
 from services.detector.endpoint import EXTRA_SESSIONS, FeaturesEndpoint
+from services.detector.gate import Gate, NotGranted, TokenMissing, TokenUnknown
 from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
-from services.detector.metrics import BAD_REQUEST, FOREIGN_PAGE, TOO_MANY_CONNECTIONS
+from services.detector.metrics import (
+    BAD_REQUEST,
+    FOREIGN_PAGE,
+    NO_BEARER,
+    NOT_GRANTED,
+    TOO_MANY_CONNECTIONS,
+    UNKNOWN_BEARER,
+)
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
@@ -38,6 +47,15 @@ CLOSE_S = 2.0  # for connections to say why they end when the drain has run out
 CLEANUP_S = 0.5  # for connections that are still open after the drain
 # Scrapes, and requests of browsers beside the cameras and subscribers: a page holds up to six connections open.
 EXTRA_CONNECTIONS = EXTRA_SESSIONS + 48
+
+# The reason of each refusal that HTTP has a status for: such a peer never gets a WebSocket, and so no close code.
+HTTP_REFUSALS: Mapping[type[web.HTTPException], str] = {
+    TokenMissing: NO_BEARER,
+    TokenUnknown: UNKNOWN_BEARER,
+    NotGranted: NOT_GRANTED,
+    web.HTTPForbidden: FOREIGN_PAGE,
+    web.HTTPBadRequest: BAD_REQUEST,
+}
 
 WebSocketHandler = Callable[[web.Request], Awaitable[web.WebSocketResponse]]
 
@@ -74,8 +92,10 @@ class Detector:
             stopping=self._stopping,
             overdue=self._overdue,
         )
+        self.gate = Gate(TokenSource(config.tokens) if config.tokens else None)
         self._handlers: set[asyncio.Task[object]] = set()
         self.listener: Listener | None = None
+        self.application = self._application()
         self._export()
 
     def stop(self) -> None:
@@ -90,11 +110,12 @@ class Detector:
         given, SettingsError where the process may open hardly a file.
         """
         runner = web.AppRunner(
-            self._application(), access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
+            self.application, access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
         )
         config = self.config
         connections = permitted_connections(config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS)
         try:
+            await self.gate.load()
             await runner.setup()
             with naming_address(config.host, config.port):
                 self.listener = Listener.bound(
@@ -119,6 +140,10 @@ class Detector:
             await runner.cleanup()
             self.workers.close()
             log.info("detector stopped")
+
+    async def reload(self) -> None:
+        """Read the tokens anew; who lost his is disconnected."""
+        await self.gate.reload()
 
     async def _load(self) -> None:
         await self._handshake.load()
@@ -172,6 +197,7 @@ class Detector:
                 errors_as_json,
                 self._count_refusal,
                 foreign_pages_refused(self.config.allow_origin, self.config.host),
+                self.gate.admit,
             ]
         )
         app.router.add_get("/v1/features", self._tracked(self._features))
@@ -194,14 +220,16 @@ class Detector:
 
     @web.middleware
     async def _count_refusal(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Those that HTTP has a status for: such a peer never gets a WebSocket, and so no close code."""
+        """Count what is refused before it is a WebSocket, and log it: never what came with the request."""
         try:
             return await handler(request)
-        except web.HTTPForbidden:
-            self.statistics.refuse(FOREIGN_PAGE)
-            raise
-        except web.HTTPBadRequest:
-            self.statistics.refuse(BAD_REQUEST)
+        except web.HTTPException as error:
+            reason = next(
+                (HTTP_REFUSALS[kind] for kind in type(error).__mro__ if kind in HTTP_REFUSALS), None
+            )
+            if reason:
+                self.statistics.refuse(reason)
+                log.warning("request refused", reason=reason, status=error.status, peer=request.remote)
             raise
 
     def _connection(self, request: web.Request) -> AcceptedSocket | None:

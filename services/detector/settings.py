@@ -12,6 +12,7 @@ from services.listening import check_address
 from services.settings import (
     DEFAULT_PORT,
     PathSetting,
+    PathText,
     Port,
     Seconds,
     ServiceSettings,
@@ -72,6 +73,11 @@ class DetectorSettings(ServiceSettings):
     )
     preview: bool = Field(
         True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
+    )
+    tokens: PathText | None = Field(
+        None,
+        description="TOML file of the tokens that are asked for (see splitcast token), read anew on SIGHUP; "
+        "SPLITCAST_TOKENS may hold the TOML itself (default: nobody is asked)",
     )
     allow_origin: Annotated[str, AfterValidator(origins)] = Field(
         "",

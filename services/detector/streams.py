@@ -279,9 +279,11 @@ class Streams:
         for stream in self._streams.values():
             stream.sample(now_ns, unix_s)
 
-    def describe(self, now_ns: int) -> list[dict[str, object]]:
-        """All streams as JSON, by name."""
-        return [self._streams[name].describe(now_ns) for name in sorted(self._streams)]
+    def describe(
+        self, now_ns: int, wants: Callable[[str], bool] = lambda name: True
+    ) -> list[dict[str, object]]:
+        """The streams whose names are wanted as JSON, by name."""
+        return [self._streams[name].describe(now_ns) for name in sorted(self._streams) if wants(name)]
 
     def _tell(self, stream: Stream, changed: bool) -> None:
         if changed:

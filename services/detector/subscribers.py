@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from services.access.tokens import Grant
+from services.detector.gate import GRANT, until_revoked
 from services.detector.metrics import TOO_MANY_SUBSCRIBERS
 from services.detector.publisher import KINDS
 from services.detector.settings import DetectorSettings
@@ -14,8 +16,8 @@ from services.detector.statistics import DetectorStatistics
 from services.detector.stream_json import stream_text, with_drops
 from services.detector.streams import Streams
 from services.detector.web import websocket_response
-from stream.errors import ConnectionLost
-from stream.session.close_codes import CloseCode
+from stream.errors import ConnectionLost, SessionError
+from stream.session.close_codes import CloseCode, close_reason
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.background import run_with_background
 from stream.transport.broadcast import Broadcast
@@ -49,22 +51,32 @@ class Subscribers:
             self._statistics.refuse(TOO_MANY_SUBSCRIBERS)
             await ws.close(code=CloseCode.TRY_AGAIN_LATER, message=b"too many subscribers")
             return ws
+        code, reason = CloseCode.GOING_AWAY, b"detector stops"
         with suppress(ConnectionLost, ConnectionError):
-            with suppress(_Overdue):
+            try:
                 await run_with_background(
-                    self._send(ws, request.match_info.get("name"), kinds),
+                    self._send(ws, request.match_info.get("name"), kinds, request[GRANT]),
                     _wait_for_close(ws),
                     _until(self._overdue),
+                    until_revoked(request),
                 )
-            await ws.close(code=CloseCode.GOING_AWAY, message=b"detector stops")
+            except _Overdue:
+                pass
+            except SessionError as error:
+                code, reason = error.code, close_reason(error.reason)
+            await ws.close(code=code, message=reason)
         return ws
 
-    async def _send(self, ws: web.WebSocketResponse, name: str | None, kinds: frozenset[str]) -> None:
-        """Where every stream stands, and then what is published."""
-        with self._broadcast.subscribe(name, kinds) as subscription:
-            streams = [
-                stream for stream in self._streams if "stream" in kinds and name in (None, stream.name)
-            ]
+    async def _send(
+        self, ws: web.WebSocketResponse, name: str | None, kinds: frozenset[str], grant: Grant
+    ) -> None:
+        """Where every stream stands that is granted, and then what is published of them."""
+
+        def wants(stream: str) -> bool:
+            return name in (None, stream) and grant.may_stream(stream)
+
+        with self._broadcast.subscribe(wants, kinds) as subscription:
+            streams = [stream for stream in self._streams if "stream" in kinds and wants(stream.name)]
             for text in [stream_text(stream) for stream in streams]:
                 await ws.send_str(text)
             async for text, dropped in subscription:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from services.detector.gate import GRANT
 from services.detector.streams import Stream, Streams
 
 Readiness: TypeAlias = Literal["starting", "ready", "stopping"]
@@ -86,7 +87,9 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         if error.status < 400:
             raise
         reason = (error.text or "").removeprefix(f"{error.status}: ")
-        headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        headers = {
+            name: error.headers[name] for name in ("Allow", "WWW-Authenticate") if name in error.headers
+        }
         return web.json_response({"error": reason}, status=error.status, headers=_LIVE_HEADERS | headers)
 
 
@@ -194,8 +197,9 @@ class Web:
         asset = self._page.get(FAVICON)
         return asset.response() if asset else web.Response(status=204)
 
-    async def _list(self, _request: web.Request) -> web.Response:
-        return _json({"model": self._model, "streams": self._streams.describe(time.monotonic_ns())})
+    async def _list(self, request: web.Request) -> web.Response:
+        streams = self._streams.describe(time.monotonic_ns(), request[GRANT].may_stream)
+        return _json({"model": self._model, "streams": streams})
 
     async def _detail(self, request: web.Request) -> web.Response:
         stream = self._find(request)

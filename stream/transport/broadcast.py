@@ -12,9 +12,13 @@ class Subscription:
     """A subscriber's bounded queue of texts; when it is full the oldest text goes."""
 
     def __init__(
-        self, stream: str | None, kinds: frozenset[str] | None, capacity: int, on_drop: Callable[[], None]
+        self,
+        wants_stream: Callable[[str], bool],
+        kinds: frozenset[str] | None,
+        capacity: int,
+        on_drop: Callable[[], None],
     ) -> None:
-        self._stream, self._kinds = stream, kinds
+        self._wants_stream, self._kinds = wants_stream, kinds
         self._dropped = 0  # since the last text that was taken
         self._texts: deque[str] = deque(maxlen=capacity)
         self._ready = asyncio.Event()
@@ -23,7 +27,7 @@ class Subscription:
 
     def wants(self, stream: str, kind: str) -> bool:
         """Whether texts of that kind, of that stream, belong here."""
-        return self._stream in (None, stream) and (self._kinds is None or kind in self._kinds)
+        return (self._kinds is None or kind in self._kinds) and self._wants_stream(stream)
 
     def put(self, text: str) -> None:
         if len(self._texts) == self._texts.maxlen:
@@ -71,9 +75,11 @@ class Broadcast:
                 subscription.put(text)
 
     @contextmanager
-    def subscribe(self, stream: str | None, kinds: frozenset[str] | None = None) -> Iterator[Subscription]:
-        """Texts of one stream, or of all for None, of these kinds, or of all for None, from now on."""
-        subscription = Subscription(stream, kinds, self._capacity, self._on_drop)
+    def subscribe(
+        self, wants_stream: Callable[[str], bool] = lambda stream: True, kinds: frozenset[str] | None = None
+    ) -> Iterator[Subscription]:
+        """Texts of the streams whose names are wanted, all if nothing is said, and of these kinds, from now on."""
+        subscription = Subscription(wants_stream, kinds, self._capacity, self._on_drop)
         self._subscriptions.add(subscription)
         try:
             yield subscription

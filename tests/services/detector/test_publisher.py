@@ -35,7 +35,7 @@ async def test_texts_that_nobody_reads_are_not_made(monkeypatch):
 
 async def test_one_text_is_made_for_all_who_read_it():
     broadcast, message = Broadcast(), Message()
-    with broadcast.subscribe("door") as first, broadcast.subscribe(None) as second:
+    with broadcast.subscribe("door".__eq__) as first, broadcast.subscribe() as second:
         Publisher(broadcast).publish_detections(message)
         broadcast.close()
         assert [text async for text, _ in first] == [text async for text, _ in second] == ["{}"]

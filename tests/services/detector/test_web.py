@@ -11,6 +11,8 @@ import pytest
 from aiohttp import ClientSession, WSServerHandshakeError, web
 from yarl import URL
 
+from services.access.tokens import EVERYBODY
+from services.detector.gate import GRANT
 from services.detector.streams import Streams
 from services.detector.web import Web, errors_as_json, foreign_pages_refused, load_page
 from tests.services.browser import CHROMIUM, open_browser
@@ -37,10 +39,16 @@ async def accept(request: web.Request) -> web.WebSocketResponse:
     return ws
 
 
+@web.middleware
+async def granted(request: web.Request, handler) -> web.StreamResponse:
+    request[GRANT] = EVERYBODY
+    return await handler(request)
+
+
 @asynccontextmanager
 async def serving(folder, readiness: str = "ready", middlewares=()):
     """The address of a server that answers what `Web` does, and a WebSocket at /socket."""
-    app = web.Application(middlewares=[errors_as_json, *middlewares])
+    app = web.Application(middlewares=[errors_as_json, *middlewares, granted])
     app.router.add_get("/socket", accept)
     Web(load_page(folder), Streams(), lambda: readiness, "demo").add_routes(app.router)
     runner = web.AppRunner(app, shutdown_timeout=0.1)

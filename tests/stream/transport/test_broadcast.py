@@ -11,7 +11,7 @@ async def take(subscription) -> list[str]:
 
 async def test_subscribers_get_their_stream_in_order():
     broadcast = Broadcast()
-    with broadcast.subscribe("a") as a, broadcast.subscribe(None) as every:
+    with broadcast.subscribe("a".__eq__) as a, broadcast.subscribe() as every:
         assert len(broadcast) == 2
         for number in range(3):
             broadcast.publish("a", "gap", f"a{number}")
@@ -25,7 +25,7 @@ async def test_subscribers_get_their_stream_in_order():
 async def test_a_slow_subscriber_loses_the_oldest_and_it_is_counted():
     drops = []
     broadcast = Broadcast(capacity=2, on_drop=lambda: drops.append(1))
-    with broadcast.subscribe(None) as slow:
+    with broadcast.subscribe() as slow:
         for number in range(5):
             broadcast.publish("a", "gap", str(number))
         broadcast.close()
@@ -36,8 +36,8 @@ async def test_a_slow_subscriber_loses_the_oldest_and_it_is_counted():
 async def test_a_subscriber_gets_the_kinds_that_it_wants():
     broadcast = Broadcast()
     with (
-        broadcast.subscribe("a", frozenset({"gap", "stream"})) as some,
-        broadcast.subscribe(None, frozenset({"detections"})) as other,
+        broadcast.subscribe("a".__eq__, frozenset({"gap", "stream"})) as some,
+        broadcast.subscribe(kinds=frozenset({"detections"})) as other,
     ):
         for kind in ("detections", "stream", "gap"):
             broadcast.publish("a", kind, kind)
@@ -48,7 +48,7 @@ async def test_a_subscriber_gets_the_kinds_that_it_wants():
 
 async def test_waits_for_the_next_text():
     broadcast = Broadcast()
-    with broadcast.subscribe(None) as subscription:
+    with broadcast.subscribe() as subscription:
         taking = asyncio.ensure_future(take(subscription))
         await asyncio.sleep(0)
         broadcast.publish("a", "gap", "1")
@@ -60,9 +60,9 @@ async def test_waits_for_the_next_text():
 def test_a_text_is_wanted_where_a_subscriber_would_get_it():
     broadcast = Broadcast()
     assert not broadcast.is_wanted("a", "gap")
-    with broadcast.subscribe("a", frozenset({"gap"})):
+    with broadcast.subscribe("a".__eq__, frozenset({"gap"})):
         assert broadcast.is_wanted("a", "gap")
         assert not broadcast.is_wanted("a", "detections")
         assert not broadcast.is_wanted("b", "gap")
-        with broadcast.subscribe(None):
+        with broadcast.subscribe():
             assert broadcast.is_wanted("b", "detections")

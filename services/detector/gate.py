@@ -1,0 +1,143 @@
+"""Who may ask for what: found by the bearer token of each request, before it is answered or becomes a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from services.access.token_file import TokenSource
+from services.access.tokens import EVERYBODY, Grant, Role, Tokens
+from services.errors import SettingsError
+from stream.errors import SessionError
+from stream.session.close_codes import CloseCode
+
+log = structlog.get_logger(__name__)
+
+GRANT: web.RequestKey[Grant] = web.RequestKey("grant", Grant)
+"""What the request's token grants; EVERYBODY's where the detector asks for none. Open paths may lack it."""
+REVOKED: web.RequestKey[asyncio.Event] = web.RequestKey("revoked", asyncio.Event)
+"""Set once that token is revoked, or grants something else: whoever is connected has to come again."""
+
+OPEN: frozenset[Role] = frozenset()
+_READS_STREAMS: frozenset[Role] = frozenset({"consumer", "page"})
+ACCESS: Mapping[str, frozenset[Role]] = {
+    "/v1/features": frozenset({"camera"}),
+    "/v1/detections": _READS_STREAMS,
+    "/v1/streams/{name}/detections": _READS_STREAMS,
+    "/v1/streams": _READS_STREAMS,
+    "/v1/streams/{name}": _READS_STREAMS,
+    "/v1/streams/{name}/preview.jpg": _READS_STREAMS,
+    "/metrics": frozenset({"metrics"}),
+    "/": OPEN,  # shows nothing of any stream by itself
+    "/live/{file}": OPEN,
+    "/favicon.ico": OPEN,
+    "/livez": OPEN,
+    "/readyz": OPEN,
+}
+"""Roles that may ask for a path, one of which suffices. A path that is not here is nobody's."""
+
+
+class TokenMissing(web.HTTPUnauthorized):
+    """No token came."""
+
+
+class TokenUnknown(web.HTTPUnauthorized):
+    """None that is known, or no more."""
+
+
+class NotGranted(web.HTTPForbidden):
+    """The token grants something else."""
+
+
+class Gate:
+    """Keeps out who has no right to be here. Without a source of tokens everybody may do everything."""
+
+    def __init__(self, source: TokenSource | None) -> None:
+        self.cookie_grant: Callable[[web.Request], Grant | None] = lambda request: None
+        """What a browser's cookie grants, which has no other way to say who it is."""
+        self._source = source
+        self.tokens = Tokens()
+        self._inside: dict[asyncio.Event, Grant] = {}  # requests that are being answered
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked for."""
+        return self._source is not None
+
+    async def load(self) -> None:
+        """Read the tokens. Raises SettingsError."""
+        if self._source:
+            self.tokens = await asyncio.to_thread(self._source.read)
+            log.info("tokens read", source=str(self._source), tokens=len(self.tokens))
+
+    async def reload(self) -> None:
+        """Read the tokens anew, and let those who lost theirs know; a faulty file changes nothing."""
+        try:
+            await self.load()
+        except SettingsError as error:
+            log.error("tokens not read: those read before hold on", reason=str(error))
+            return
+        for revoked, grant in self._inside.items():
+            if grant is not EVERYBODY and not self.tokens.stands(grant):
+                revoked.set()
+
+    @web.middleware
+    async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A middleware that finds the request's grant. Raises TokenMissing, TokenUnknown or NotGranted."""
+        resource = request.match_info.route.resource
+        if resource is None:  # no such path, or none for this method
+            return await handler(request)
+        roles = ACCESS[resource.canonical]
+        grant = self._find(request)
+        if roles:
+            if grant is None:
+                raise _no_grant(request)
+            _check(grant, roles, request.match_info.get("name"))
+        if grant is None:
+            return await handler(request)
+        request[GRANT], request[REVOKED] = grant, asyncio.Event()
+        self._inside[request[REVOKED]] = grant
+        try:
+            return await handler(request)
+        finally:
+            del self._inside[request[REVOKED]]
+
+    def _find(self, request: web.Request) -> Grant | None:
+        if self._source is None:
+            return EVERYBODY
+        token = _bearer_token(request)
+        return self.cookie_grant(request) if token is None else self.tokens.grant(token)
+
+
+async def until_revoked(request: web.Request) -> None:
+    """Wait until the request's token grants no longer what it did. Raises SessionError then."""
+    await request[REVOKED].wait()
+    raise SessionError(CloseCode.TOKEN_REVOKED, "the token was revoked, or grants something else now")
+
+
+def _bearer_token(request: web.Request) -> str | None:
+    """The token that came with the request; None: none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _no_grant(request: web.Request) -> web.HTTPUnauthorized:
+    headers = {"WWW-Authenticate": 'Bearer realm="splitcast"'}  # RFC 6750, section 3
+    if _bearer_token(request) is None:
+        return TokenMissing(
+            text="this detector asks for a token: send it as Authorization: Bearer (splitcast: --token-file)",
+            headers=headers,
+        )
+    headers["WWW-Authenticate"] += ', error="invalid_token"'
+    return TokenUnknown(text="no such token; it may have been revoked", headers=headers)
+
+
+def _check(grant: Grant, roles: frozenset[Role], stream: str | None) -> None:
+    if not roles & grant.roles:
+        raise NotGranted(text=f"the token {grant.owner!r} lacks the role {' or '.join(sorted(roles))}")
+    if stream is not None and not grant.may_stream(stream):
+        raise NotGranted(text=f"the token {grant.owner!r} does not grant this stream")

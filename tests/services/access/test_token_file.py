@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+
+from services.access.token_file import MAX_TOKENS, TokenSource, parse_tokens
+from services.access.tokens import Quota, new_token, token_hash
+from services.errors import SettingsError
+
+TOKEN = new_token()
+HASH = token_hash(TOKEN)
+
+
+def entry(**keys) -> str:
+    own = {"name": '"door"', "hash": f'"{HASH}"', "roles": '["camera"]', "streams": '["door"]'}
+    lines = [f"{key} = {value}" for key, value in (own | keys).items() if value is not None]
+    return "\n".join(["[[token]]", *lines, ""])
+
+
+def test_reads_what_each_token_grants(tmp_path):
+    file = tmp_path / "tokens.toml"
+    reader = entry(name='"desk"', hash=f'"{"0" * 64}"', roles='["consumer", "page"]', streams='["*"]')
+    quota = {
+        "frames_per_s": 15,
+        "max_packet_kib": 64,
+        "max_side": 640,
+        "preview": "false",
+        "profiles": "false",
+    }
+    file.write_text(f"# ours\n{entry(**quota)}\n{reader}")
+    tokens = TokenSource(str(file)).read()
+    grant = tokens.grant(TOKEN)
+    assert grant
+    assert (grant.owner, grant.roles, grant.streams) == ("door", {"camera"}, ("door",))
+    assert grant.quota == Quota(15, 64 * 1024, 640, preview=False, profiles=False)
+    assert [other.quota for other in tokens if other is not grant] == [Quota()]
+
+
+def test_reads_a_text_in_place_of_a_file():
+    source = TokenSource(entry())
+    assert source.file is None
+    assert source.read().grant(TOKEN)
+    assert HASH not in str(source)
+
+
+def test_an_empty_file_lets_nobody_in(tmp_path):
+    file = tmp_path / "tokens.toml"
+    file.touch()
+    assert len(TokenSource(str(file)).read()) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[token", "not TOML"),
+        ('name = "door"', "name: it may hold tables"),
+        ('token = "door"', "token: it may hold tables"),
+        (entry(name=None), "token 1: name: Field required"),
+        (entry(name='"a b"'), "token 1 ('a b'): name: String should match"),
+        (entry(hash=None), "token 1 ('door'): hash: must be the token's SHA-256"),
+        (entry(hash='"0"'), "64 hexadecimal digits"),
+        (entry(hash=f'"{TOKEN}"'), "this is a token itself: revoke it"),
+        (entry(roles='["boss"]'), "token 1 ('door'): roles.0: Input should be 'camera'"),
+        (entry(roles="[]"), "roles"),
+        (entry(streams=None), "streams: name those that it grants"),
+        (entry(streams='["*door"]'), "streams.0"),
+        (entry(streams='["door*yard"]'), "streams.0"),
+        (entry(roles='["consumer"]', preview="true"), "preview: is for the role camera alone"),
+        (entry(frames_per_s=0), "frames_per_s"),
+        (entry(frames_per_s="nan"), "frames_per_s"),
+        (entry(shoes=1), "shoes: Extra inputs"),
+        (entry() + entry(), "name: door and door have the same"),
+        (entry() + entry(name='"porch"'), "hash: door and porch have the same"),
+        ("[[token]]\n" * (MAX_TOKENS + 1), f"at most {MAX_TOKENS}"),
+        (entry(name=f'"{TOKEN}"'), "token 1: name"),
+    ],
+)
+def test_says_what_is_wrong_and_where_and_shows_no_secret(text, words):
+    with pytest.raises(SettingsError) as error:
+        parse_tokens(text, "tokens.toml")
+    message = str(error.value)
+    assert message.startswith("--tokens: tokens.toml")
+    assert words in message
+    assert HASH not in message
+    assert TOKEN not in message
+
+
+def test_metrics_need_no_streams():
+    (grant,) = (found.grant for found in parse_tokens(entry(roles='["metrics"]', streams=None), "here"))
+    assert not grant.may_stream("door")
+
+
+def test_says_what_to_do_where_there_is_no_file(tmp_path):
+    with pytest.raises(SettingsError, match=r"No such file.*splitcast token create"):
+        TokenSource(str(tmp_path / "none.toml")).read()
+
+
+def test_refuses_a_file_that_anybody_may_write_to(tmp_path):
+    file = tmp_path / "tokens.toml"
+    file.write_text(entry())
+    file.chmod(0o602)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        TokenSource(str(file)).read()
+
+
+@pytest.mark.parametrize(("data", "words"), [(b"\xff", "UTF-8"), (b"#" * (2**20 + 1), "1 MiB")])
+def test_refuses_what_is_no_such_file(tmp_path, data, words):
+    file = tmp_path / "tokens.toml"
+    file.write_bytes(data)
+    with pytest.raises(SettingsError, match=words):
+        TokenSource(str(file)).read()

@@ -1,0 +1,176 @@
+"""Who gets in: each path by its role, before there is a WebSocket, and no longer than the token lasts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, WSServerHandshakeError
+
+from services.access.tokens import Role, new_token, token_hash
+from services.detector.gate import ACCESS
+from services.detector.metrics import NO_BEARER, NOT_GRANTED, UNKNOWN_BEARER
+from tests.services.waiting import until
+
+
+def entry(name: str, token: str, role: Role, *streams: str) -> str:
+    return (
+        f'[[token]]\nname = "{name}"\nhash = "{token_hash(token)}"\nroles = ["{role}"]\n'
+        f"streams = {list(streams)}\n"
+    )
+
+
+TOKENS = {"camera": new_token(), "consumer": new_token(), "metrics": new_token(), "page": new_token()}
+STREAMS = {"camera": ["door"], "consumer": ["door"], "metrics": [], "page": ["*"]}
+TABLE = "".join(entry(role, token, role, *STREAMS[role]) for role, token in TOKENS.items())
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def status(http: str, path: str, **headers: str) -> int:
+    """What a request gets, or an upgrade where the path is a WebSocket's; 101 where that is one."""
+    async with ClientSession(headers=headers) as session:
+        if not path.endswith(("detections", "features")):
+            async with session.get(http + path) as answer:
+                return answer.status
+        try:
+            async with session.ws_connect(http + path):
+                return 101
+        except WSServerHandshakeError as refused:
+            return refused.status
+
+
+ALLOWED = [
+    ("/v1/features", {"camera"}, 101),
+    ("/v1/detections", {"consumer", "page"}, 101),
+    ("/v1/streams/door/detections", {"consumer", "page"}, 101),
+    ("/v1/streams", {"consumer", "page"}, 200),
+    ("/v1/streams/door", {"consumer", "page"}, 404),  # it is not there yet
+    ("/v1/streams/door/preview.jpg", {"consumer", "page"}, 404),
+    ("/metrics", {"metrics"}, 200),
+    ("/livez", {*TOKENS, None}, 200),
+    ("/readyz", {*TOKENS, None}, 200),
+    ("/nowhere", {*TOKENS, None}, 404),
+]
+
+
+async def test_each_path_asks_for_its_role(start_detector):
+    async with start_detector(tokens=TABLE) as running:
+        for path, roles, good in ALLOWED:
+            for role in (*TOKENS, None):
+                expected = good if role in roles else 403 if role else 401
+                headers = bearer(TOKENS[role]) if role else {}
+                assert (path, role, await status(running.http, path, **headers)) == (path, role, expected)
+
+
+async def test_every_path_has_its_roles(start_detector):
+    """One that is not in the table is nobody's."""
+    async with start_detector() as running:
+        assert {
+            resource.canonical for resource in running.detector.application.router.resources()
+        } <= ACCESS.keys()
+
+
+async def test_another_stream_is_not_granted(start_detector):
+    async with start_detector(tokens=TABLE) as running:
+        for path in ("/v1/streams/porch", "/v1/streams/porch/preview.jpg", "/v1/streams/porch/detections"):
+            assert await status(running.http, path, **bearer(TOKENS["consumer"])) == 403
+            assert await status(running.http, path, **bearer(TOKENS["page"])) in {404, 101}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic dXNlcjpwYXNz",
+        TOKENS["page"],
+        f"Bearer {TOKENS['page']}x",
+        "Bearer \u00e9",
+    ],
+)
+async def test_what_is_no_token_is_answered_401_and_told_how_to_send_one(start_detector, header):
+    async with start_detector(tokens=TABLE) as running, ClientSession() as session:
+        async with session.get(f"{running.http}/v1/streams", headers={"Authorization": header}) as answer:
+            assert (answer.status, answer.content_type) == (401, "application/json")
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        async with session.get(f"{running.http}/v1/streams?token={TOKENS['page']}") as answer:
+            assert answer.status == 401
+
+
+async def test_refusals_are_counted_and_told_without_the_token(start_detector, capsys):
+    async with start_detector(tokens=TABLE) as running:
+        await status(running.http, "/v1/features")
+        await status(running.http, "/v1/features", **bearer(unknown := new_token()))
+        await status(running.http, "/v1/features", **bearer(TOKENS["page"]))
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        for reason in (NO_BEARER, UNKNOWN_BEARER, NOT_GRANTED):
+            assert sample("splitcast_detector_connections_refused_total", {"reason": reason}) == 1
+        async with ClientSession(headers=bearer(TOKENS["metrics"])) as session:
+            exported = await (await session.get(f"{running.http}/metrics")).text()
+    told = capsys.readouterr().out
+    assert [told.count(f"reason={reason} ") for reason in (NO_BEARER, UNKNOWN_BEARER, NOT_GRANTED)] == [
+        1,
+        1,
+        1,
+    ]
+    for token in (unknown, *TOKENS.values()):
+        assert token not in told + exported
+        assert token_hash(token) not in told + exported
+
+
+async def test_who_has_no_token_makes_no_websocket(start_detector, monkeypatch):
+    """Nor its buffers: the upgrade is refused before anything of ours handles it."""
+    async with start_detector(tokens=TABLE) as running:
+        handled = []
+        monkeypatch.setattr("services.detector.endpoint.ServerWebSocket", handled.append)
+        monkeypatch.setattr("services.detector.subscribers.websocket_response", handled.append)
+        for path in ("/v1/features", "/v1/detections"):
+            assert await status(running.http, path) == 401
+        assert not handled
+
+
+async def test_a_reload_lets_new_tokens_in_and_old_ones_out(start_detector, tmp_path: Path):
+    file, later = tmp_path / "tokens.toml", new_token()
+    file.write_text(TABLE)
+    async with start_detector(tokens=str(file)) as running:
+        assert await status(running.http, "/metrics", **bearer(later)) == 401
+        file.write_text(entry("later", later, "metrics"))
+        await running.detector.reload()
+        assert await status(running.http, "/metrics", **bearer(later)) == 200
+        assert await status(running.http, "/metrics", **bearer(TOKENS["metrics"])) == 401
+
+
+async def test_a_faulty_file_changes_nothing(start_detector, tmp_path: Path, capsys):
+    file = tmp_path / "tokens.toml"
+    file.write_text(TABLE)
+    async with start_detector(tokens=str(file)) as running:
+        file.write_text(TABLE + "[[token]]\n")
+        await running.detector.reload()
+        assert "those read before hold on" in capsys.readouterr().out
+        assert await status(running.http, "/metrics", **bearer(TOKENS["metrics"])) == 200
+
+
+async def test_a_revoked_tokens_connections_are_closed(start_detector, tmp_path: Path):
+    file = tmp_path / "tokens.toml"
+    file.write_text(TABLE)
+    async with (
+        start_detector(tokens=str(file)) as running,
+        ClientSession(headers=bearer(TOKENS["consumer"])) as revoked,
+        ClientSession(headers=bearer(TOKENS["page"])) as kept,
+        ClientSession(headers=bearer(TOKENS["camera"])) as camera,
+        revoked.ws_connect(f"{running.http}/v1/detections") as leaves,
+        kept.ws_connect(f"{running.http}/v1/detections") as stays,
+        camera.ws_connect(f"{running.http}/v1/features", protocols=("splitcast.features.v1",)) as link,
+    ):
+        await until(lambda: len(running.detector.broadcast) == 2)
+        file.write_text(entry("page", TOKENS["page"], "page", "*"))
+        await running.detector.reload()
+        for closed in (leaves, link):
+            while (await closed.receive()).data != 4401:
+                pass
+        assert not stays.closed
+        assert len(running.detector.broadcast) == 1
