@@ -18,6 +18,7 @@ DROPS = (
     ("grab", "shutdown"),
     ("head", "error"),
     ("encode", "error"),
+    ("encode", "too_large"),  # a packet of more bytes than the detector takes
     ("network", "connection_lost"),
     ("network", "stale"),  # it reached the detector too late
     ("network", "shutdown"),

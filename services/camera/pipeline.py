@@ -102,13 +102,27 @@ class FeaturePipeline:
         """The tensors that cross the split, by name: float32 of shape (C, H, W)."""
         return await self.worker.run(_run_head, self.head, frame)
 
-    async def encode(self, tensors: dict[str, FloatArray], stamp: Stamp, step: int | None) -> EncodedFrame:
-        """The frame's packet, at one of `steps`."""
-        return await self.worker.run(_encode, self.encoder, step, tensors, stamp)
+    async def encode(
+        self, tensors: dict[str, FloatArray], stamp: Stamp, step: int | None, max_bytes: int
+    ) -> EncodedFrame:
+        """The frame's packet, at one of `steps`.
+
+        Raises PacketTooLarge where it has more than `max_bytes`: the next one is a keyframe then.
+        """
+        return await self.worker.run(_encode, self.encoder, step, tensors, stamp, max_bytes)
 
     async def force_keyframe(self) -> None:
         """Make the next packet a keyframe."""
         await self.worker.run(self.encoder.force_keyframe)
+
+
+class PacketTooLarge(Exception):
+    """A packet of more bytes than the detector takes, which would close for it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"more than the {max_bytes} bytes that the detector takes: code more coarsely (--codec) or smaller (--size)"
+        )
 
 
 class CanvasWatch:
@@ -136,11 +150,17 @@ def _run_head(head: Head, frame: Frame) -> dict[str, FloatArray]:
     return head(Letterbox((frame.height, frame.width), head.size).apply(frame.image))
 
 
-def _encode(encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], stamp: Stamp) -> EncodedFrame:
+def _encode(
+    encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], stamp: Stamp, max_bytes: int
+) -> EncodedFrame:
     if step is not None:
         assert isinstance(encoder, Adjustable)
         encoder.step = step
-    return encoder.encode(tensors, stamp)
+    encoded = encoder.encode(tensors, stamp)
+    if len(encoded.data) > max_bytes:
+        encoder.force_keyframe()  # the detector never sees what the next packet would refer to
+        raise PacketTooLarge(max_bytes)
+    return encoded
 
 
 def _warm_up(head: Head, codec: Codec) -> None:

@@ -13,7 +13,7 @@ import structlog
 from codec.layout import raw_bytes
 from codec.packet import Stamp
 from services.camera.picture_sender import PictureSender
-from services.camera.pipeline import CanvasWatch, FeaturePipeline
+from services.camera.pipeline import CanvasWatch, FeaturePipeline, PacketTooLarge
 from services.camera.reconnection import loss_reason
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
@@ -221,11 +221,14 @@ class Uplink:
             stage = "encode"
             stamp = Stamp(session.next_sequence, frame.captured_ns, frame.height, frame.width)
             step = self._choose_step()
-            encoded = await pipeline.encode(tensors, stamp, step)
+            encoded = await pipeline.encode(tensors, stamp, step, session.max_packet_bytes)
             clock.lap(stage, time.monotonic_ns())
         except Exception as error:  # whatever it is, it costs one frame
             self._in_work = None
-            self._statistics.frame_counts.drop(stage, "error")
+            self._keyframe_due |= stage == "encode"
+            self._statistics.frame_counts.drop(
+                stage, "too_large" if isinstance(error, PacketTooLarge) else "error"
+            )
             log.error("frame dropped", stage=stage, reason=f"{type(error).__name__}: {error}")
             return
         packet = pipeline.rate.send(

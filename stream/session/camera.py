@@ -106,6 +106,7 @@ class CameraSession(Generic[T]):
         self._own_window = window
         self._window = 0  # nothing may be sent before the welcome
         self._offered = 0  # by the welcome
+        self.max_packet_bytes = 0  # that the detector takes, from its welcome on
         self.packets = 0  # sent
         self._unanswered: deque[T] = deque()
 
@@ -187,6 +188,7 @@ class CameraSession(Generic[T]):
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} {when}")
         if isinstance(message, Welcome):
             self._window = self._offered = min(message.window, self._own_window)
+            self.max_packet_bytes = message.max_packet_bytes
             return Accepted(self._window)
         if message.hash != self._profile:
             raise SessionError(CloseCode.BAD_MESSAGE, "a profile_request for another profile, or a second")

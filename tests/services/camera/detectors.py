@@ -17,8 +17,13 @@ class ObedientDetector:
     `texts` are those of each connection, `packets` the headers of all.
     """
 
-    def __init__(self, verdict: Callable[[PacketHeader], RejectReason | None] = lambda header: None) -> None:
+    def __init__(
+        self,
+        verdict: Callable[[PacketHeader], RejectReason | None] = lambda header: None,
+        max_packet_bytes: int = 2**20,
+    ) -> None:
         self.verdict = verdict
+        self.max_packet_bytes = max_packet_bytes
         self.texts: list[list[dict]] = []
         self.packets: list[PacketHeader] = []
         self.closes: list[int | None] = []
@@ -36,7 +41,7 @@ class ObedientDetector:
             if message.type is WSMsgType.TEXT:
                 texts.append(json.loads(message.data))
                 if texts[-1]["type"] == "hello":
-                    await ws.send_str(Welcome(window=1, max_packet_bytes=2**20).text())
+                    await ws.send_str(Welcome(window=1, max_packet_bytes=self.max_packet_bytes).text())
             elif message.type is WSMsgType.BINARY:
                 header = PacketHeader.parse(message.data)
                 self.packets.append(header)

@@ -21,6 +21,7 @@ from stream.session.messages import (
     Welcome,
 )
 from stream.transport.liveness import LOOK_S
+from tests.services.camera.detectors import ObedientDetector
 from tests.services.camera.sources import picture, scripted
 from tests.services.clips import FRAMES, write_video
 from tests.services.counts import balances
@@ -73,6 +74,37 @@ async def test_a_frame_that_fails_costs_one_frame(start_detector, make_camera, m
         await asyncio.wait_for(camera.run(), LIVENESS_S)
     assert camera.statistics.frame_counts.dropped == {("head", "error"): 2}
     assert camera.statistics.frame_counts.detected == FRAMES - 2
+
+
+async def test_a_packet_larger_than_the_detector_takes_is_never_sent(make_camera):
+    """It costs its frame: the detector would close for it. The next packet is a keyframe."""
+    detector = ObedientDetector(max_packet_bytes=1)
+    async with serving(detector.handle) as url, asyncio.timeout(LIVENESS_S):
+        camera = make_camera(url, loop=True)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.statistics.frame_counts.dropped["encode", "too_large"] >= 3)
+        assert detector.packets == []
+        camera.stop()
+        await playing
+    assert set(camera.statistics.frame_counts.dropped) <= {("encode", "too_large"), ("grab", "shutdown")}
+    assert balances(camera)
+
+
+async def test_what_follows_a_packet_that_was_too_large_is_a_keyframe(start_detector, make_camera, monkeypatch):
+    from services.camera import pipeline as module
+
+    genuine, sizes = module._encode, []
+
+    def once_too_large(encoder, step, tensors, stamp, max_bytes):
+        sizes.append(max_bytes)
+        return genuine(encoder, step, tensors, stamp, 1 if len(sizes) == 3 else max_bytes)
+
+    monkeypatch.setattr(module, "_encode", once_too_large)
+    async with start_detector() as running:
+        camera = make_camera(running.url)
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+    assert camera.statistics.frame_counts.dropped == {("encode", "too_large"): 1}
+    assert camera.statistics.frame_counts.detected == FRAMES - 1
 
 
 async def test_a_frozen_link_is_noticed_and_replaced(start_detector, make_camera, tmp_path):
