@@ -107,7 +107,8 @@ class FeaturePipeline:
     ) -> EncodedFrame:
         """The frame's packet, at one of `steps`.
 
-        Raises PacketTooLarge where it has more than `max_bytes`: the next one is a keyframe then.
+        Raises PacketTooLarge where it has more than `max_bytes`. The next packet then takes its sequence number, by
+        which the encoder knows that it must be a keyframe.
         """
         return await self.worker.run(_encode, self.encoder, step, tensors, stamp, max_bytes)
 
@@ -158,7 +159,6 @@ def _encode(
         encoder.step = step
     encoded = encoder.encode(tensors, stamp)
     if len(encoded.data) > max_bytes:
-        encoder.force_keyframe()  # the detector never sees what the next packet would refer to
         raise PacketTooLarge(max_bytes)
     return encoded
 

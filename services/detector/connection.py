@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -16,6 +17,7 @@ from services.detector.detections_json import DetectionMessage
 from services.detector.handshake import AdmittedCamera, check_cost
 from services.detector.inference import Inference, InferredFrame
 from services.detector.publisher import Publisher
+from services.detector.quota import FramePace
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.turns import AnsweredPacket, CameraTurns, DetectedFrame, ReceivedPacket, StaleFrame
@@ -62,6 +64,7 @@ class CameraConnection:
             live=camera.hello.live,
             max_age_s=settings.max_age_s,
         )
+        self._pace = FramePace(camera.quota.frames_per_s)
         self._max_tail_ms = settings.max_tail_ms
         self._changed = asyncio.Event()  # a packet has come, or nothing more does
         self._ended = False
@@ -126,6 +129,7 @@ class CameraConnection:
     async def _work(self) -> None:
         """Have every packet worked on, a turn of this camera's each."""
         while await self._next_turn():
+            await self._keep_pace()
             self._answered.put_nowait(await self._workers.run(self._owner, self._turns.turn))
         self._answered.put_nowait(None)
 
@@ -135,6 +139,14 @@ class CameraConnection:
             self._changed.clear()
             await self._changed.wait()
         return len(self._turns) > 0
+
+    async def _keep_pace(self) -> None:
+        """Wait until the camera's quota allows its next packet; what has come when the detector stops is answered."""
+        if wait_ns := self._pace.take(time.monotonic_ns()):
+            log.info("held to its token's frames a second", stream=self._stream.name)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_ns / 1e9):
+                    await self._stopping.wait()
 
     def _detect(
         self, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock

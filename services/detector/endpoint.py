@@ -9,14 +9,16 @@ from contextlib import suppress
 import structlog
 from aiohttp import web
 
+from services.access.tokens import Quota
 from services.detector.connection import CameraConnection
-from services.detector.gate import until_revoked
-from services.detector.handshake import MIB, Handshake
+from services.detector.gate import GRANT, until_revoked
+from services.detector.handshake import Handshake
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
 from services.detector.metrics import NOT_READY, TOO_MANY_SESSIONS
 from services.detector.names import Names
 from services.detector.publisher import Publisher
+from services.detector.quota import largest_message_bytes
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Ending, Streams
@@ -68,9 +70,8 @@ class FeaturesEndpoint:
 
         `wire` counts the bytes of its connection; None where it has left already.
         """
-        settings = self._settings
-        largest_mib = max(settings.max_packet_mib, settings.profiles * settings.max_profile_mib)
-        ws = ServerWebSocket(FEATURES_PROTOCOL, largest_mib * MIB)
+        settings, quota = self._settings, request[GRANT].quota
+        ws = ServerWebSocket(FEATURES_PROTOCOL, largest_message_bytes(settings, quota))
         try:
             await ws.prepare(request)
         except ConnectionError:  # the peer has left
@@ -85,7 +86,7 @@ class FeaturesEndpoint:
         try:
             self._check(ws)
             await run_with_background(
-                self._serve(link, session, visit, meter),
+                self._serve(link, session, visit, meter, quota),
                 self._watch(link, visit),
                 visit.until_replaced(),
                 self._until_overdue(),
@@ -114,8 +115,10 @@ class FeaturesEndpoint:
         if self._open > self._settings.max_streams + EXTRA_SESSIONS:
             raise SessionError(CloseCode.TRY_AGAIN_LATER, _TOO_MANY)
 
-    async def _serve(self, link: Link, session: DetectorSession, visit: Visit, meter: WireMeter) -> None:
-        camera = await self._handshake.admit(link, session, visit)
+    async def _serve(
+        self, link: Link, session: DetectorSession, visit: Visit, meter: WireMeter, quota: Quota
+    ) -> None:
+        camera = await self._handshake.admit(link, session, visit, quota)
         self._statistics.accept()
         log.info(
             "handshake",

@@ -16,9 +16,11 @@ from codec.feature.profile import Profile
 from codec.interface import Decoder
 from codec.layout import Layout, raw_bytes
 from codec.spec import CODECS, Codec
+from services.access.tokens import Quota
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget, camera_bytes
 from services.detector.profile_store import ProfileStore
+from services.detector.quota import agreed_packet_bytes, check_quota
 from services.detector.settings import DetectorSettings
 from services.detector.streams import Stream
 from services.detector.visit import Visit
@@ -58,6 +60,7 @@ class AdmittedCamera:
     stream: Stream
     decoder: Decoder
     tail: Tail
+    quota: Quota
 
 
 class Handshake:
@@ -84,20 +87,20 @@ class Handshake:
         if self._settings.profile:
             await self._workers.run(self._owner, self._keep_profile, self._settings.profile)
 
-    async def admit(self, link: Link, session: DetectorSession, visit: Visit) -> AdmittedCamera:
-        """The camera at the other end of `link`, once its packets may come.
+    async def admit(self, link: Link, session: DetectorSession, visit: Visit, quota: Quota) -> AdmittedCamera:
+        """The camera at the other end of `link`, once its packets may come; its token grants `quota`.
 
         Raises SessionError, with the close code and a reason a person understands, where it is refused, or
         ConnectionLost.
         """
         hello = await self._receive_hello(link, session, visit)
-        negotiated = await self._negotiate(link, session, visit, hello)
+        negotiated = await self._negotiate(link, session, visit, hello, quota)
         # All that can fail comes before the name is taken.
         self._memory.reserve(session, negotiated.memory_bytes)
         tail = await self._workers.run(self._owner, self._inference.tail, hello.split)
         stream = visit.greet(hello, negotiated.layout)
         await link.send(session.welcome(negotiated.max_packet_bytes, f"splitcast/{VERSION}"))
-        return AdmittedCamera(session, hello, stream, negotiated.decoder, tail)
+        return AdmittedCamera(session, hello, stream, negotiated.decoder, tail, quota)
 
     async def _receive_hello(self, link: Link, session: DetectorSession, visit: Visit) -> Hello:
         """The camera's hello; until its source has a picture it says that it waits."""
@@ -125,19 +128,19 @@ class Handshake:
         return message
 
     async def _negotiate(
-        self, link: Link, session: DetectorSession, visit: Visit, hello: Hello
+        self, link: Link, session: DetectorSession, visit: Visit, hello: Hello, quota: Quota
     ) -> NegotiatedCodec:
         """What both ends know from the welcome on; the codec's calibration profile may have to come first."""
         try:
             return await self._workers.run(
-                self._owner, negotiate, hello, self._settings, self._inference, self._profiles
+                self._owner, negotiate, hello, self._settings, self._inference, self._profiles, quota
             )
         except UnknownProfile as unknown:
             visit.check(hello.stream, hello.session)
             log.debug("calibration profile requested", stream=hello.stream, profile=unknown.hash[:12])
             await link.send(session.request_profile(unknown.hash))
         packed = await self._receive_profile(link)
-        return await self._workers.run(self._owner, self._negotiate_with, packed, session, hello)
+        return await self._workers.run(self._owner, self._negotiate_with, packed, session, hello, quota)
 
     async def _receive_profile(self, link: Link) -> bytes:
         try:
@@ -151,9 +154,11 @@ class Handshake:
             raise SessionError(CloseCode.BAD_MESSAGE, "a text in place of the calibration profile")
         return data
 
-    def _negotiate_with(self, packed: bytes, session: DetectorSession, hello: Hello) -> NegotiatedCodec:
+    def _negotiate_with(
+        self, packed: bytes, session: DetectorSession, hello: Hello, quota: Quota
+    ) -> NegotiatedCodec:
         profile = session.receive_profile(packed, self._settings.max_profile_mib * MIB)
-        negotiated = negotiate(hello, self._settings, self._inference, {profile.hash: profile})
+        negotiated = negotiate(hello, self._settings, self._inference, {profile.hash: profile}, quota)
         self._profiles.add(profile)  # now: one that fits no tensors displaces none that does
         return negotiated
 
@@ -162,28 +167,34 @@ class Handshake:
 
 
 def negotiate(
-    hello: Hello, settings: DetectorSettings, inference: Inference, profiles: Mapping[str, Profile]
+    hello: Hello,
+    settings: DetectorSettings,
+    inference: Inference,
+    profiles: Mapping[str, Profile],
+    quota: Quota,
 ) -> NegotiatedCodec:
     """The tensors that will cross, and what decodes them.
 
     Raises SessionError, with the close code and a reason a person understands, where the two ends differ or
-    the camera asks for more than the settings allow; UnknownProfile where everything but a calibration profile is
-    there.
+    the camera asks for more than the settings or its token's quota allow; UnknownProfile where everything but a
+    calibration profile is there.
     """
     network = inference.network
     splits = frozenset([settings.split] if settings.split else network.model.split_points)
     check_hello(hello, network.model.weights_hash, splits, network.name)
     _check_preview(hello, settings)
     _check_canvas(hello, settings, network.model.stride)
+    check_quota(hello, quota)
     layout = inference.layout(hello.split, hello.canvas)
     check_layout(hello, layout)
     check_cost(hello, inference.expected_ms(hello.split, hello.canvas), settings.max_tail_ms)
-    codec = _find_codec(hello, settings, profiles)
+    codec = _find_codec(hello, settings, profiles, quota)
     try:
         max_packet_bytes = codec.packet_format(layout).max_packet_bytes
     except CodecError as error:  # tensors beyond what the codec's packets can say
         raise SessionError(CloseCode.CODEC_REFUSED, str(error)) from None
     _check_sizes(hello, settings, layout, max_packet_bytes)
+    max_packet_bytes = agreed_packet_bytes(max_packet_bytes, quota)
     try:
         decoder = codec.decoder(layout)
     except CodecError as error:  # a profile of another network
@@ -226,15 +237,18 @@ def check_cost(hello: Hello, tail_ms: float | None, max_tail_ms: float | None) -
         )
 
 
-def _find_codec(hello: Hello, settings: DetectorSettings, profiles: Mapping[str, Profile]) -> Codec:
+def _find_codec(
+    hello: Hello, settings: DetectorSettings, profiles: Mapping[str, Profile], quota: Quota
+) -> Codec:
     try:
         return check_codec(hello, profiles)
     except UnknownProfile as unknown:
-        if settings.profiles:
+        if settings.profiles and quota.profiles:
             raise
+        why = "this camera's token allows none" if settings.profiles else "takes none (--no-profiles)"
         raise SessionError(
             CloseCode.PROFILE_REFUSED,
-            f"this detector lacks calibration profile {unknown.hash[:12]} and takes none (--no-profiles)",
+            f"this detector lacks calibration profile {unknown.hash[:12]} and {why}",
         ) from None
 
 

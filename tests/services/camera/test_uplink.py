@@ -90,7 +90,9 @@ async def test_a_packet_larger_than_the_detector_takes_is_never_sent(make_camera
     assert balances(camera)
 
 
-async def test_what_follows_a_packet_that_was_too_large_is_a_keyframe(start_detector, make_camera, monkeypatch):
+async def test_what_follows_a_packet_that_was_too_large_is_a_keyframe(
+    start_detector, make_camera, monkeypatch
+):
     from services.camera import pipeline as module
 
     genuine, sizes = module._encode, []
@@ -101,9 +103,10 @@ async def test_what_follows_a_packet_that_was_too_large_is_a_keyframe(start_dete
 
     monkeypatch.setattr(module, "_encode", once_too_large)
     async with start_detector() as running:
-        camera = make_camera(running.url)
+        camera = make_camera(running.url, codec="rle:bits=4,temporal=true")
         await asyncio.wait_for(camera.run(), LIVENESS_S)
     assert camera.statistics.frame_counts.dropped == {("encode", "too_large"): 1}
+    assert camera.statistics.keyframes == {"first": 2}
     assert camera.statistics.frame_counts.detected == FRAMES - 1
 
 

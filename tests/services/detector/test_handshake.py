@@ -8,6 +8,7 @@ import json
 import pytest
 
 from codec.errors import UnknownProfile
+from services.access.tokens import Quota
 from services.detector.handshake import Handshake, negotiate
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
@@ -44,8 +45,8 @@ async def inference(make_settings, workers):
 def agree(make_settings, inference, make_hello):
     """What a detector with these settings makes of a hello with these changes."""
 
-    def agree(settings, changes, profiles=None):
-        return negotiate(make_hello(**changes), make_settings(**settings), inference, profiles or {})
+    def agree(settings, changes, profiles=None, quota=Quota()):  # noqa: B008
+        return negotiate(make_hello(**changes), make_settings(**settings), inference, profiles or {}, quota)
 
     return agree
 
@@ -61,7 +62,7 @@ def test_agrees_on_tensors_and_a_decoder(agree, agreed, encode):
 def test_a_canvas_follows_the_networks_stride(make_settings, inference, make_hello, monkeypatch):
     monkeypatch.setattr(inference.network.model, "stride", 64)
     with pytest.raises(SessionError, match="canvas 64x96: sides must be multiples of 64"):
-        negotiate(make_hello(), make_settings(), inference, {})
+        negotiate(make_hello(), make_settings(), inference, {}, Quota())
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,39 @@ def test_says_which_profile_is_lacking(agree, agreed):
         agree({}, changes)
     assert unknown.value.hash == profile.hash
     assert agree({}, changes, {profile.hash: profile}).layout == agreed
+
+
+@pytest.mark.parametrize(
+    ("quota", "changes", "code", "words"),
+    [
+        (Quota(max_side=64), {}, CloseCode.TOO_COSTLY, "at most 64 (--size)"),
+        (Quota(preview=False), {"preview": True}, CloseCode.PREVIEW_REFUSED, "token allows no previews"),
+        (
+            Quota(profiles=False),
+            {"codec": f"feature:profile={'0' * 64}"},
+            CloseCode.PROFILE_REFUSED,
+            "token allows none",
+        ),
+    ],
+)
+def test_a_token_may_allow_less_than_the_detector(agree, quota, changes, code, words):
+    with pytest.raises(SessionError) as refusal:
+        agree({}, changes, quota=quota)
+    assert (refusal.value.code, words in refusal.value.reason) == (code, True), refusal.value.reason
+    assert len(refusal.value.reason) <= 123  # more is cut off on its way
+
+
+def test_a_token_may_name_a_profile_that_is_at_hand_though_it_may_send_none(agree, agreed):
+    profile = make_profile(agreed)
+    changes = {"codec": f"feature:profile={profile.hash}"}
+    assert agree({}, changes, {profile.hash: profile}, Quota(profiles=False)).layout == agreed
+
+
+def test_a_token_of_smaller_packets_is_promised_less_memory(agree):
+    usual, small = agree({}, {}), agree({}, {}, quota=Quota(packet_bytes=1000))
+    assert (small.max_packet_bytes, usual.max_packet_bytes > 1000) == (1000, True)
+    assert small.memory_bytes < usual.memory_bytes
+    assert agree({}, {}, quota=Quota(packet_bytes=2**30)).max_packet_bytes == usual.max_packet_bytes
 
 
 class FakeLink:
@@ -149,7 +183,7 @@ class Reception:
         """The camera that says all this, and what it was told."""
         link = FakeLink(*data, left=left)
         session = DetectorSession(self._settings.window)
-        return await self.handshake.admit(link, session, visit or self.visit()), link.texts
+        return await self.handshake.admit(link, session, visit or self.visit(), Quota()), link.texts
 
 
 async def test_a_camera_has_its_name_until_it_leaves(make_handshake, make_hello):

@@ -1,0 +1,78 @@
+"""What a token's quota refuses in a hello, and how it holds a camera to its rate."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.access.tokens import Quota
+from services.detector.quota import BURST_NS, TEXT_BYTES, FramePace, check_quota, largest_message_bytes
+from services.detector.settings import DetectorSettings
+from stream.errors import SessionError
+from stream.session.close_codes import CloseCode
+from tests.stream.session.peers import make_hello
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("quota", "hello", "code", "words"),
+    [
+        (Quota(preview=False), {"preview": True}, CloseCode.PREVIEW_REFUSED, "without --preview"),
+        (Quota(max_side=512), {}, CloseCode.TOO_COSTLY, "canvas 480x640; .* at most 512"),
+        (Quota(max_side=639), {"canvas": (640, 480)}, CloseCode.TOO_COSTLY, "canvas 640x480"),
+    ],
+)
+def test_refuses_what_the_token_does_not_allow(quota, hello, code, words):
+    with pytest.raises(SessionError, match=words) as refusal:
+        check_quota(make_hello(**hello), quota)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("quota", "hello"),
+    [(Quota(), {"preview": True}), (Quota(preview=False), {}), (Quota(max_side=640), {})],
+)
+def test_allows_the_rest(quota, hello):
+    check_quota(make_hello(**hello), quota)
+
+
+@pytest.mark.parametrize(
+    ("quota", "largest"),
+    [
+        (Quota(), 8 * 2**20),
+        (Quota(packet_bytes=2**30), 8 * 2**20),
+        (Quota(packet_bytes=2**20), 4 * 2**20),  # of a profile
+        (Quota(packet_bytes=2**20, profiles=False), 2**20),
+        (Quota(packet_bytes=1, profiles=False), TEXT_BYTES),
+    ],
+)
+def test_a_connection_takes_no_more_at_a_time_than_its_token_allows(quota, largest):
+    settings = DetectorSettings.load({"max_packet_mib": 8, "max_profile_mib": 4})
+    assert largest_message_bytes(settings, quota) == largest
+
+
+def waits(pace: FramePace, *times_ms: int) -> list[int]:
+    """Milliseconds that packets wait which are to be worked on at these times."""
+    return [pace.take(at_ms * MS) // MS for at_ms in times_ms]
+
+
+def test_who_keeps_to_the_rate_never_waits():
+    assert waits(FramePace(10), 0, 100, 200, 305, 400, 505, 600) == [0] * 7
+
+
+def test_who_is_too_fast_has_its_rate_and_no_more():
+    assert waits(FramePace(10), 0, 1, 2, 3) == [0, 99, 198, 297]
+
+
+def test_what_a_link_has_gathered_may_come_at_once():
+    late_ms = BURST_NS // MS
+    assert waits(FramePace(10), 0, *[100 + late_ms] * 7) == [0] * 6 + [0, 100]
+
+
+def test_a_long_rest_is_no_credit():
+    """A camera that was silent for a day may not be worked on for a day's frames at once."""
+    assert waits(FramePace(10), 0, *[86_400_000] * 7) == [0] * 6 + [0, 100]
+
+
+def test_a_token_without_a_rate_has_none():
+    assert waits(FramePace(None), *[0] * 1000) == [0] * 1000
