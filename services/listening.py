@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import structlog
@@ -35,6 +36,14 @@ def naming_address(host: str, port: int, flags: str = "--") -> Iterator[None]:
         raise CannotListen(
             f"{flags}{'host' if wrong_host else 'port'}: cannot listen on {host}:{port}: {error.strerror}"
         ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can be reached by that address. Of names that is known of localhost alone."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
 
 
 def check_address(host: str, port: int, flags: str = "--") -> None:

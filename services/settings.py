@@ -10,15 +10,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import structlog
-from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.command_settings import CommandSettings, GivenValue
 from services.errors import SettingsError
+from services.listening import is_loopback
 from services.logs import LogSettings
 from stream.canvas import parse_size
 from stream.network.names import DEFAULT_SPLIT
@@ -87,6 +88,17 @@ def origins(text: str) -> str:
     return text
 
 
+def certificate_fingerprint(text: str) -> str:
+    """A SHA-256 in the hexadecimal digits of `openssl x509 -fingerprint -sha256`, with colons or without."""
+    digits = text.strip().rpartition("=")[2].replace(":", "").lower()
+    if not re.fullmatch("[0-9a-f]{64}", digits):
+        raise ValueError(
+            "must be the 64 hexadecimal digits of a SHA-256, as `openssl x509 -noout -fingerprint -sha256 -in FILE` "
+            "prints them"
+        )
+    return digits
+
+
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -129,6 +141,43 @@ class SplitSettings(NetworkSettings):
     """What a command is told of the network that it cuts at a point."""
 
     split: str = Field(DEFAULT_SPLIT, description="split point")
+
+
+class ClientSettings(CommandSettings):
+    """What a command is told of how it knows the detector, and how the detector knows it."""
+
+    tls_ca: PathSetting | None = Field(
+        None,
+        description="PEM file of who signs the detector's certificate (default: whom this machine trusts)",
+    )
+    tls_fingerprint: Annotated[str, AfterValidator(certificate_fingerprint)] | None = Field(
+        None, title="SHA256", description="of the detector's certificate; without --tls-ca it alone counts"
+    )
+    tls_cert: PathSetting | None = Field(
+        None, description="PEM file of the certificate to show to the detector, if it wants to see one"
+    )
+    tls_key: PathSetting | None = Field(
+        None, description="PEM file of its key (default: in the certificate's)"
+    )
+    insecure: bool = Field(
+        False,
+        description="send a token even where the network could read it; certificates are checked all the same",
+    )
+
+    @model_validator(mode="after")
+    def _check_key(self) -> Self:
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("--tls-key: is of no use without --tls-cert")
+        return self
+
+    def check_way(self, url: str, what: str) -> None:
+        """Raises ValueError where `what` would go over a network that could read it, unless it may."""
+        parts = urlsplit(url)
+        if parts.scheme == "ws" and not is_loopback(parts.hostname or "") and not self.insecure:
+            raise ValueError(
+                f"{what} would go to {parts.hostname} unencrypted, for everybody on the way to read: write wss:// "
+                "and give the detector --tls-cert and --tls-key, or say --insecure where the network is trusted"
+            )
 
 
 class ServiceSettings(CommandSettings):

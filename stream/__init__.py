@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from stream.canvas import canvas_for
     from stream.detections import Detections
     from stream.errors import (
+        BadCertificate,
         CheckpointError,
         ConnectionLost,
         InvalidMessage,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         SessionError,
         SourceError,
         StreamError,
+        TlsFailed,
         UnknownSplitPoint,
         WeightsError,
         WrongTensors,
@@ -60,13 +62,16 @@ if TYPE_CHECKING:
     from stream.session.messages import Ack, Hello, KeyframeRequest, Preview, Reject, Report, Welcome
     from stream.sources.base import CaptureOptions, Source, SourceEvent
     from stream.sources.opening import open_source
+    from stream.transport.tls import ClientTls
     from stream.transport.websocket import Link, connect
 
 __all__ = [
     "Ack",
+    "BadCertificate",
     "CameraSession",
     "CaptureOptions",
     "CheckpointError",
+    "ClientTls",
     "CloseCode",
     "ConnectionLost",
     "Detections",
@@ -89,6 +94,7 @@ __all__ = [
     "SourceEvent",
     "StreamError",
     "Tail",
+    "TlsFailed",
     "UnknownSplitPoint",
     "WeightsError",
     "Welcome",
@@ -106,8 +112,8 @@ __getattr__, __dir__ = lazy_names(
     {
         "stream.canvas": "canvas_for",
         "stream.detections": "Detections",
-        "stream.errors": "CheckpointError ConnectionLost InvalidMessage InvalidSize SessionError SourceError "
-        "StreamError UnknownSplitPoint WeightsError WrongTensors",
+        "stream.errors": "BadCertificate CheckpointError ConnectionLost InvalidMessage InvalidSize SessionError "
+        "SourceError StreamError TlsFailed UnknownSplitPoint WeightsError WrongTensors",
         "stream.frame": "Frame",
         "stream.letterbox": "Letterbox",
         "stream.network.boxes": "detect",
@@ -119,6 +125,7 @@ __getattr__, __dir__ = lazy_names(
         "stream.session.messages": "Ack Hello KeyframeRequest Preview Reject Report Welcome",
         "stream.sources.base": "CaptureOptions Source SourceEvent",
         "stream.sources.opening": "open_source",
+        "stream.transport.tls": "ClientTls",
         "stream.transport.websocket": "Link connect",
     },
 )

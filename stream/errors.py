@@ -19,7 +19,9 @@
     ├── SessionError                 one end has to close the connection, and says why
     ├── InvalidMessage               a text is no message of the protocol
     ├── InvalidPreview               bytes are no preview
+    ├── BadCertificate               a file of TLS cannot be used
     └── ConnectionLost               the link is gone
+        └── TlsFailed                one end does not take the other's certificate, or speaks no TLS
 
 What only says that nothing more comes is no error and stays beside what has ended: `MailboxClosed` in
 `stream.tasks.mailbox`, and `CaptureEnded` in `stream.sources.capture`. A value that makes no sense to whoever wrote
@@ -186,3 +188,11 @@ class ConnectionLost(StreamError):
     ) -> None:
         super().__init__(reason)
         self.reason, self.code, self.status, self.answered = reason, code, status, answered
+
+
+class BadCertificate(StreamError):
+    """A file with a certificate or key cannot be read, or holds something else; the message says which."""
+
+
+class TlsFailed(ConnectionLost):
+    """The ends do not agree on TLS, and will not until somebody mends a certificate or an address."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from aiohttp import web
 
 from codec.interface import KEYFRAME_REASONS
 from services.camera.reconnection import LOSS_REASONS
 from services.camera.settings import CameraSettings
+from services.certificates import keep_renewed, server_context
 from services.listening import naming_address
 from services.metrics import Metrics
 from stream.frame_counts import DROPS
 from stream.latency import STAGES
 from stream.rate.control import REASONS
 from stream.transport.listener import Listener
+
+log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 64  # scrapes and probes
 
@@ -133,7 +138,7 @@ class CameraMetrics(Metrics):
 
 @asynccontextmanager
 async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> AsyncIterator[None]:
-    """Serve /metrics and /livez on the configured address, if any. Raises CannotListen."""
+    """Serve /metrics and /livez on the configured address, if any. Raises CannotListen, SettingsError."""
     if not config.metrics_port:
         yield
         return
@@ -144,12 +149,19 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
 
     app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/livez", live)
+    context = await server_context(config.metrics_tls, _tell_tls_failure)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
+    renewing = asyncio.ensure_future(keep_renewed(context))
     try:
         with naming_address(config.metrics_host, config.metrics_port, "--metrics-"):
             listener = Listener.bound(config.metrics_host, config.metrics_port, MAX_CONNECTIONS)
-        await web.SockSite(runner, listener).start()
+        await web.SockSite(runner, listener, ssl_context=context).start()
         yield
     finally:
+        renewing.cancel()
         await runner.cleanup()
+
+
+def _tell_tls_failure(reason: str) -> None:
+    log.warning("TLS handshake failed", port="metrics", reason=reason)

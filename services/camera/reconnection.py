@@ -6,7 +6,7 @@ from random import Random
 from typing import Literal, TypeAlias, get_args
 
 from services.errors import DetectorRefused
-from stream.errors import ConnectionLost
+from stream.errors import ConnectionLost, TlsFailed
 from stream.session.close_codes import PERMANENT, CloseCode
 from stream.tasks.backoff import Backoff, Failure
 
@@ -31,7 +31,7 @@ def loss_reason(lost: ConnectionLost) -> LossReason:
         return "silent"
     if lost.code in _GOING_AWAY or lost.status in _NOT_READY_STATUS:
         return "going_away"
-    if lost.status is not None or lost.code in _TAKEN or lost.code in PERMANENT:
+    if isinstance(lost, TlsFailed) or lost.status is not None or lost.code in {*_TAKEN, *PERMANENT}:
         return "refused"
     return "broken" if lost.code == 1006 else "closed"
 
@@ -44,7 +44,7 @@ def failure_of(lost: ConnectionLost, accepted: bool) -> Failure:
         return Failure.DENIED
     if lost.status is not None:
         return Failure.NOT_READY if lost.status in _NOT_READY_STATUS else Failure.REFUSED
-    if lost.code in _TAKEN:
+    if lost.code in _TAKEN or isinstance(lost, TlsFailed):
         return Failure.REFUSED
     # A session that breaks off, for what reason ever, may go on; a handshake that is closed will be closed again.
     closed = lost.code not in _GOING_AWAY and lost.code != 1006

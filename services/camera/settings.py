@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,6 +14,7 @@ from services.listening import check_address
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
+    ClientSettings,
     CodecText,
     Count,
     PathSetting,
@@ -27,8 +28,11 @@ from services.settings import (
 from stream.network.names import DEFAULT_SPLIT
 from stream.session.messages import StreamName
 
+if TYPE_CHECKING:
+    from stream.transport.tls import ServerTls
 
-class CameraSettings(ServiceSettings):
+
+class CameraSettings(ClientSettings, ServiceSettings):
     """Settings of `splitcast camera`."""
 
     table: ClassVar[str] = "camera"
@@ -84,6 +88,16 @@ class CameraSettings(ServiceSettings):
     )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
+    metrics_tls_cert: PathSetting | None = Field(
+        None,
+        description="PEM file of the certificate that makes /metrics https://; read anew when it changes",
+    )
+    metrics_tls_key: PathSetting | None = Field(
+        None, description="PEM file of its key (default: in the certificate's)"
+    )
+    metrics_tls_client_ca: PathSetting | None = Field(
+        None, description="PEM file of who signs the certificates that scrapers must then show"
+    )
 
     @property
     def parsed_codec(self) -> Codec:
@@ -93,9 +107,28 @@ class CameraSettings(ServiceSettings):
             return replace(codec, effort=self.effort)
         return codec
 
+    @property
+    def metrics_tls(self) -> ServerTls | None:
+        """Who serves /metrics; None without TLS."""
+        from stream.transport.tls import ServerTls
+
+        cert, key, client_ca = self.metrics_tls_cert, self.metrics_tls_key, self.metrics_tls_client_ca
+        return ServerTls(cert, key, client_ca, flags="--metrics-tls-") if cert else None
+
     def check_machine(self) -> None:
+        from services.certificates import check_files, client_tls
+
         if self.metrics_port:
             check_address(self.metrics_host, self.metrics_port, "--metrics-")
+        check_files(self.metrics_tls)
+        check_files(client_tls(self))
+
+    @model_validator(mode="after")
+    def _check_metrics_tls(self) -> Self:
+        for name in ("metrics_tls_key", "metrics_tls_client_ca"):
+            if getattr(self, name) and not self.metrics_tls_cert:
+                raise ValueError(f"--{name.replace('_', '-')}: is of no use without --metrics-tls-cert")
+        return self
 
     @model_validator(mode="after")
     def _check_codec(self) -> Self:

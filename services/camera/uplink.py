@@ -17,6 +17,7 @@ from services.camera.pipeline import CanvasWatch, FeaturePipeline, PacketTooLarg
 from services.camera.reconnection import loss_reason
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
+from services.certificates import client_tls
 from services.metrics import VERSION, WireMeter
 from stream.errors import ConnectionLost, SessionError
 from stream.frame import Frame
@@ -123,7 +124,7 @@ class Uplink:
         url = f"{self._config.detector}/v1/features"
         meter = None
         try:
-            async with connect(url, FEATURES_PROTOCOL) as link:
+            async with connect(url, FEATURES_PROTOCOL, tls=client_tls(self._config)) as link:
                 meter = WireMeter(self._statistics.metrics, link.wire, self._statistics.wire)
                 return await run_with_background(
                     self._stream(link),

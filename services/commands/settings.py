@@ -12,6 +12,7 @@ from services.logs import LogSettings
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
+    ClientSettings,
     CodecText,
     Count,
     NetworkSettings,
@@ -24,7 +25,7 @@ from stream.network.names import DEFAULT_SPLIT
 _TYPE = "(detections|stream|gap)"
 
 
-class WatchSettings(CommandSettings):
+class WatchSettings(ClientSettings):
     """Settings of `splitcast watch`."""
 
     url: CliPositionalArg[str] = Field(f"ws://127.0.0.1:{DEFAULT_PORT}", title="url", description="detector")
@@ -36,6 +37,11 @@ class WatchSettings(CommandSettings):
     )
     as_json: bool = Field(False, alias="json", description="JSON lines instead of readable ones")
     count: Count | None = Field(None, description="stop after so many messages")
+
+    def check_machine(self) -> None:
+        from services.certificates import check_files, client_tls
+
+        check_files(client_tls(self))
 
 
 class DemoSettings(NetworkSettings):

@@ -11,16 +11,18 @@ import time
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 
+from services.certificates import client_tls
 from services.commands.message_lines import readable
 from services.commands.settings import WatchSettings
 from services.errors import BadAddress
 from services.logs import to_json
 from services.printable import printable
-from stream.errors import ConnectionLost
+from stream.errors import ConnectionLost, TlsFailed
 from stream.redact import redact_url
 from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.backoff import Backoff, Failure
+from stream.transport.tls import ClientTls
 from stream.transport.websocket import connect
 
 _WHOLE_PATH = re.compile(r"/v1/(streams/[^/]+/)?detections$")
@@ -54,15 +56,15 @@ def detections_url(address: str, stream: str | None = None, types: str | None = 
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, query, ""))
 
 
-async def messages(url: str) -> AsyncIterator[str]:
+async def messages(url: str, tls: ClientTls | None = None) -> AsyncIterator[str]:
     """Texts that the detector publishes, for ever; a lost detector is tried again.
 
-    Raises BadAddress where something else than a detector answers.
+    `tls` says how to know it. Raises BadAddress where something else than a detector answers.
     """
     backoff = Backoff(random.Random())
     while True:
         try:
-            async with connect(url, DETECTIONS_PROTOCOL) as link:
+            async with connect(url, DETECTIONS_PROTOCOL, tls=tls) as link:
                 watching = asyncio.ensure_future(link.abort_when_silent(SILENCE_S))
                 try:
                     async for data in link:
@@ -74,7 +76,8 @@ async def messages(url: str) -> AsyncIterator[str]:
         except ConnectionLost as lost:
             if is_no_detector(lost):
                 raise BadAddress(f"no detector at {redact_url(url)}: {redact_url(lost.reason)}") from None
-            delay_s = backoff.next_delay_s(Failure.NOT_READY, time.monotonic())
+            failure = Failure.REFUSED if isinstance(lost, TlsFailed) else Failure.NOT_READY
+            delay_s = backoff.next_delay_s(failure, time.monotonic())
             reason = printable(redact_url(lost.reason))
             print(f"no detector: {reason}; again in {delay_s:.1f} s", file=sys.stderr)
         await asyncio.sleep(delay_s)
@@ -93,7 +96,7 @@ def is_no_detector(lost: ConnectionLost) -> bool:
 def run_watch(settings: WatchSettings) -> None:
     """Print messages until interrupted, or `count` of them. Raises BadAddress."""
     url = detections_url(settings.url, settings.stream, settings.types)
-    asyncio.run(_watch(url, settings.as_json, settings.count))
+    asyncio.run(_watch(url, client_tls(settings), settings.as_json, settings.count))
 
 
 def json_line(text: str) -> str:
@@ -104,9 +107,9 @@ def json_line(text: str) -> str:
         return to_json(text)
 
 
-async def _watch(url: str, as_json: bool, count: int | None) -> None:
+async def _watch(url: str, tls: ClientTls, as_json: bool, count: int | None) -> None:
     printed = 0
-    async for text in messages(url):
+    async for text in messages(url, tls):
         print(json_line(text) if as_json else readable(text), flush=True)
         printed += 1
         if printed == count:

@@ -21,6 +21,7 @@ BAD_REQUEST = "bad_request"
 NO_BEARER = "token_missing"  # see gate.py
 UNKNOWN_BEARER = "token_unknown"
 NOT_GRANTED = "not_granted"
+TLS_FAILED = "tls_failed"
 REFUSALS = (
     TOO_MANY_CONNECTIONS,
     TOO_MANY_SESSIONS,
@@ -31,6 +32,7 @@ REFUSALS = (
     NO_BEARER,
     UNKNOWN_BEARER,
     NOT_GRANTED,
+    TLS_FAILED,
     *(code.name.lower() for code in CloseCode),
 )
 

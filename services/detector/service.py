@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from services.access.token_file import TokenSource
+from services.certificates import keep_renewed, server_context
 from services.detector.endpoint import EXTRA_SESSIONS, FeaturesEndpoint
 from services.detector.gate import Gate, NotGranted, TokenMissing, TokenUnknown
 from services.detector.handshake import Handshake
@@ -23,6 +24,7 @@ from services.detector.metrics import (
     FOREIGN_PAGE,
     NO_BEARER,
     NOT_GRANTED,
+    TLS_FAILED,
     TOO_MANY_CONNECTIONS,
     UNKNOWN_BEARER,
 )
@@ -107,7 +109,7 @@ class Detector:
 
         Raises CannotListen where the address is taken, OSError where the live page is missing, WeightsError or
         CheckpointError where there is no network, SettingsError or ProfileError where there is no profile in the file
-        given, SettingsError where the process may open hardly a file.
+        given, SettingsError where a certificate cannot be used, or the process may open hardly a file.
         """
         runner = web.AppRunner(
             self.application, access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
@@ -116,6 +118,7 @@ class Detector:
         connections = permitted_connections(config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS)
         try:
             await self.gate.load()
+            context = await server_context(config.tls, self._refuse_tls)
             await runner.setup()
             with naming_address(config.host, config.port):
                 self.listener = Listener.bound(
@@ -124,15 +127,16 @@ class Detector:
                     connections,
                     partial(self.statistics.refuse, TOO_MANY_CONNECTIONS),
                 )
-            await web.SockSite(runner, self.listener).start()
+            await web.SockSite(runner, self.listener, ssl_context=context).start()
             self.port.set_result(self.listener.getsockname()[1])
-            log.info("listening", host=config.host, port=self.port.result())
+            log.info("listening", host=config.host, port=self.port.result(), tls=context is not None)
             await run_with_background(
                 self._stopping.wait(),
                 self._load(),
                 self._close_silent(self.listener),
                 self._sample(),
                 self._give_memory_back(),
+                keep_renewed(context),
                 self.statistics.metrics.measure_loop_delay(),
             )
             await self._drain_on_stop()
@@ -144,6 +148,10 @@ class Detector:
     async def reload(self) -> None:
         """Read the tokens anew; who lost his is disconnected."""
         await self.gate.reload()
+
+    def _refuse_tls(self, reason: str) -> None:
+        self.statistics.refuse(TLS_FAILED)
+        log.warning("TLS handshake failed", reason=reason)
 
     async def _load(self) -> None:
         await self._handshake.load()

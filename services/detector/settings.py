@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from codec.feature.profile import MAX_PROFILE_BYTES
-from services.listening import check_address
+from services.listening import check_address, is_loopback
 from services.settings import (
     DEFAULT_PORT,
     PathSetting,
@@ -20,6 +20,9 @@ from services.settings import (
     origins,
 )
 
+if TYPE_CHECKING:
+    from stream.transport.tls import ServerTls
+
 
 class DetectorSettings(ServiceSettings):
     """Settings of `splitcast detector`."""
@@ -28,6 +31,21 @@ class DetectorSettings(ServiceSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all")
     port: Port = Field(DEFAULT_PORT, description="port to listen on; 0: any free one")
+    tls_cert: PathSetting | None = Field(
+        None,
+        description="PEM file of this detector's certificate, which makes the port wss:// and https://; read anew when "
+        "it changes",
+    )
+    tls_key: PathSetting | None = Field(
+        None, description="PEM file of its key (default: in the certificate's)"
+    )
+    tls_client_ca: PathSetting | None = Field(
+        None, description="PEM file of who signs the certificates that clients must then show"
+    )
+    insecure: bool = Field(
+        False,
+        description="let other machines in without tokens, or tokens without TLS: the network keeps strangers out",
+    )
     split: str | None = Field(None, description="only split point accepted (default: any of the network's)")
     confidence: Annotated[float, Field(ge=0, le=1)] = Field(
         0.25, description="least confidence of a detection"
@@ -105,5 +123,38 @@ class DetectorSettings(ServiceSettings):
         """How many frames go through the network together at most."""
         return (16 if cuda else 1) if self.batch_max == "auto" else self.batch_max
 
+    @property
+    def tls(self) -> ServerTls | None:
+        """Who the detector is; None without TLS."""
+        from stream.transport.tls import ServerTls
+
+        return ServerTls(self.tls_cert, self.tls_key, self.tls_client_ca) if self.tls_cert else None
+
     def check_machine(self) -> None:
+        from services.certificates import check_files
+
         check_address(self.host, self.port)
+        check_files(self.tls)
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        for name in ("tls_key", "tls_client_ca"):
+            if getattr(self, name) and not self.tls_cert:
+                raise ValueError(f"--{name.replace('_', '-')}: is of no use without --tls-cert")
+        return self
+
+    @model_validator(mode="after")
+    def _check_exposure(self) -> Self:
+        if is_loopback(self.host) or self.insecure:
+            return self
+        if not self.tokens:
+            raise ValueError(
+                f"--host: whoever reaches {self.host} could send and read: give --tokens FILE (`splitcast token "
+                "create` writes it), --tls-cert and --tls-key, or say --insecure where the network keeps strangers out"
+            )
+        if not self.tls_cert:
+            raise ValueError(
+                f"--tokens: whoever can read the network on the way to {self.host} could read the tokens: give "
+                "--tls-cert and --tls-key, or say --insecure where TLS is done before this detector"
+            )
+        return self

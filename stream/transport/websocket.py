@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import WSMsgType, web
 
-from stream.errors import ConnectionLost, SessionError
+from stream.errors import BadCertificate, ConnectionLost, SessionError, TlsFailed
 from stream.session.close_codes import CloseCode, close_reason
 from stream.transport.attempts import first_answer
 from stream.transport.liveness import LOOK_S, PING_S, Idle
+from stream.transport.tls import ClientTls, client_failure, other_fingerprint
 
 CLOSE_S = 2.0  # for the peer to answer a close
 JOIN_S = 1.0  # an attempt to connect that has no answer for so long is joined by another
@@ -285,9 +288,19 @@ class Link:
 
 @asynccontextmanager
 async def connect(
-    url: str, protocol: str, *, connect_timeout_s: float = 10.0, max_message_bytes: int = 4 * 2**20
+    url: str,
+    protocol: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    tls: ClientTls | None = None,
+    connect_timeout_s: float = 10.0,
+    max_message_bytes: int = 4 * 2**20,
 ) -> AsyncIterator[Link]:
-    """A link to `url` (ws:// or wss://) that speaks the subprotocol. Raises ConnectionLost."""
+    """A link to `url` (ws:// or wss://) that speaks the subprotocol.
+
+    `headers` go with the HTTP request, and stay out of errors. `tls` says how to know the server of wss://; its files
+    are read each time. Raises ConnectionLost, of which TlsFailed.
+    """
     sockets: list[CountingSocket] = []
 
     def counting_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -296,36 +309,22 @@ async def connect(
         sockets.append(connection)
         return connection
 
-    connector = aiohttp.TCPConnector(socket_factory=counting_socket)
+    context = await _client_context(url, tls)
+    pinned = tls.pinned if tls else None
+    connector = aiohttp.TCPConnector(
+        socket_factory=counting_socket, ssl=aiohttp.Fingerprint(pinned) if pinned else True
+    )
     async with aiohttp.ClientSession(connector=connector, ws_response_class=ClientWebSocket) as session:
-
-        async def attempt() -> tuple[ClientWebSocket, WireBytes]:
-            async with asyncio.timeout(connect_timeout_s):
-                ws = await session.ws_connect(
-                    url,
-                    protocols=(protocol,),
-                    compress=0,
-                    autoping=False,
-                    max_msg_size=max_message_bytes,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
-                )
-            assert isinstance(ws, ClientWebSocket)
-            # Now: the server may close at once, and then the connection is known no more.
-            connection = ws.get_extra_info("socket")
-            if connection is None:
-                raise ConnectionLost("the server ended the connection without a word")
-            descriptor = connection.fileno()
-            return ws, next(candidate.wire for candidate in sockets if candidate.fileno() == descriptor)
-
-        try:
-            ws, wire = await first_answer(attempt, JOIN_S, lambda other: _end(other[0]))
-        except TimeoutError:
-            raise ConnectionLost(f"no answer within {connect_timeout_s:g} s", answered=False) from None
-        except aiohttp.WSServerHandshakeError as error:
-            reason = f"the server answered HTTP {error.status}: {error.message}"
-            raise ConnectionLost(reason, status=error.status) from None
-        except (OSError, aiohttp.ClientError) as error:
-            raise ConnectionLost(str(error) or type(error).__name__, answered=_is_answer(error)) from None
+        ws, wire = await _open(
+            session,
+            sockets,
+            connect_timeout_s,
+            url=url,
+            protocols=(protocol,),
+            headers=headers,
+            ssl=context,
+            max_msg_size=max_message_bytes,
+        )
         async with ws:
             if ws.protocol != protocol:
                 raise ConnectionLost(f"the server does not speak {protocol}", CloseCode.BAD_SUBPROTOCOL)
@@ -341,6 +340,67 @@ async def connect(
                 code = CloseCode.GOING_AWAY if stopped else CloseCode.INTERNAL_ERROR
                 await link.close(code, "stopped" if stopped else "internal error")
                 raise
+
+
+async def _open(
+    session: aiohttp.ClientSession, sockets: list[CountingSocket], timeout_s: float, *, url: str, **how: Any
+) -> tuple[ClientWebSocket, WireBytes]:
+    """A WebSocket, which one of `sockets` counts. Raises ConnectionLost."""
+
+    async def attempt() -> tuple[ClientWebSocket, WireBytes]:
+        closing = aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
+        async with asyncio.timeout(timeout_s):
+            ws = await session.ws_connect(url, compress=0, autoping=False, timeout=closing, **how)
+        assert isinstance(ws, ClientWebSocket)
+        # Now: the server may close at once, and then the connection is known no more.
+        connection = ws.get_extra_info("socket")
+        if connection is None:
+            raise ConnectionLost("the server ended the connection without a word")
+        descriptor = connection.fileno()
+        return ws, next(candidate.wire for candidate in sockets if candidate.fileno() == descriptor)
+
+    try:
+        return await first_answer(attempt, JOIN_S, lambda other: _end(other[0]))
+    except TimeoutError:
+        raise ConnectionLost(f"no answer within {timeout_s:g} s", answered=False) from None
+    except (OSError, aiohttp.ClientError) as error:
+        raise _why_not_connected(error, url) from None
+
+
+async def _client_context(url: str, tls: ClientTls | None) -> ssl.SSLContext | Literal[True]:
+    """For aiohttp, where True is what this machine trusts. Raises TlsFailed where a file cannot be used."""
+    if tls is None or urlsplit(url).scheme != "wss":
+        return True
+    try:
+        return await asyncio.to_thread(tls.context)
+    except BadCertificate as error:
+        raise TlsFailed(str(error)) from None
+
+
+def _why_not_connected(error: OSError | aiohttp.ClientError, url: str) -> ConnectionLost:
+    """What a failed attempt means."""
+    host = urlsplit(url).hostname or ""
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        reason = f"the server answered HTTP {error.status}: {error.message}"
+        return ConnectionLost(reason, status=error.status)
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return TlsFailed(other_fingerprint(error.got, host))
+    if tls_error := _tls_error(error):
+        return TlsFailed(client_failure(tls_error, host))
+    if isinstance(error, aiohttp.ServerDisconnectedError) and urlsplit(url).scheme == "ws":
+        return ConnectionLost(
+            "the server ended the connection: if it takes TLS alone, write wss:// for ws://"
+        )
+    return ConnectionLost(str(error) or type(error).__name__, answered=_is_answer(error))
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The error of TLS that led to this one, which aiohttp may have made one of its own."""
+    while error is not None and (
+        not isinstance(error, ssl.SSLError) or isinstance(error, aiohttp.ClientError)
+    ):
+        error = error.__cause__
+    return error
 
 
 def _end(ws: WebSocket) -> None:

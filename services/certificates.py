@@ -1,0 +1,60 @@
+"""The files of TLS that settings name: looked at before anything heavy is loaded, and again when they have changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from services.errors import SettingsError
+from services.settings import ClientSettings
+from stream.errors import BadCertificate
+from stream.transport.tls import ClientTls, RenewedContext, ServerTls
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 10.0  # between two looks at whether a file has changed
+
+
+def client_tls(settings: ClientSettings) -> ClientTls:
+    """How the settings say to know a detector."""
+    return ClientTls(settings.tls_ca, settings.tls_fingerprint, settings.tls_cert, settings.tls_key)
+
+
+def check_files(tls: ClientTls | ServerTls | None) -> None:
+    """Raises SettingsError where a file cannot be used."""
+    if tls is None:
+        return
+    try:
+        tls.context()
+    except BadCertificate as error:
+        raise SettingsError(str(error)) from None
+
+
+async def server_context(tls: ServerTls | None, on_failure: Callable[[str], None]) -> RenewedContext | None:
+    """What to listen with; None for none. `on_failure` is told of each failed handshake. Raises SettingsError."""
+    if tls is None:
+        return None
+    try:
+        return await asyncio.to_thread(RenewedContext, tls, on_failure)
+    except BadCertificate as error:
+        raise SettingsError(str(error)) from None
+
+
+async def keep_renewed(context: RenewedContext | None) -> None:
+    """Let files that have changed count for new connections, for ever."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        await renew(context)
+
+
+async def renew(context: RenewedContext | None) -> None:
+    """Let files that have changed count from now on; what cannot be used is told, and the old ones go on."""
+    if context is None:
+        return
+    try:
+        if await asyncio.to_thread(context.renew):
+            log.info("certificate renewed")
+    except BadCertificate as error:
+        log.error("certificate not renewed", reason=str(error))
