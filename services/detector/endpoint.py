@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
 from aiohttp import web
 
-from services.access.tokens import Quota
+from services.access.tokens import Grant, Quota
 from services.detector.connection import CameraConnection
 from services.detector.gate import GRANT, until_revoked
 from services.detector.handshake import Handshake
@@ -38,6 +39,8 @@ EXTRA_SESSIONS = 16  # cameras that say hello beside those that stream
 # When a camera should come back that is closed with this code.
 RETRY_AFTER_S = {CloseCode.TRY_AGAIN_LATER: 0.5, CloseCode.GOING_AWAY: 1.0}
 _TOO_MANY = "too many connections"
+# What a name is not kept after: the same would be refused again, or its token holds no more.
+FREEING = PERMANENT | {CloseCode.TOKEN_REVOKED}
 GOODBYES = (CloseCode.NORMAL, CloseCode.GOING_AWAY)  # of a camera that ends
 
 
@@ -57,12 +60,13 @@ class FeaturesEndpoint:
         statistics: DetectorStatistics,
         stopping: asyncio.Event,
         overdue: asyncio.Event,
+        stands: Callable[[Grant], bool],
     ) -> None:
         self._settings, self._handshake, self._streams = settings, handshake, streams
         self._inference, self._workers, self._memory = inference, workers, memory
         self._publisher, self._statistics = publisher, statistics
         self._stopping, self._overdue = stopping, overdue
-        self._names = Names(settings.max_streams, settings.reserve_s)
+        self._names = Names(settings.max_streams, settings.reserve_s, stands)
         self._open = 0
 
     async def handle(self, request: web.Request, wire: WireBytes | None) -> web.WebSocketResponse:
@@ -81,7 +85,7 @@ class FeaturesEndpoint:
         link = Link(ws, wire)
         meter = WireMeter(self._statistics.metrics, wire, WireBytes())
         session = DetectorSession(settings.window)
-        visit = Visit(self._names, self._streams, self._publisher, self._statistics)
+        visit = Visit(self._names, self._streams, self._publisher, self._statistics, request[GRANT])
         self._open += 1
         try:
             self._check(ws)
@@ -160,7 +164,7 @@ class FeaturesEndpoint:
         """Say why, and when to come back."""
         self._statistics.close(error.code)
         ending: Ending = "silent" if error.code is CloseCode.TIMEOUT else "closed"
-        visit.leave(error.reason, ending, reserve=error.code not in PERMANENT)
+        visit.leave(error.reason, ending, reserve=error.code not in FREEING)
         self._log_end(session, visit, error.reason, error.code)
         if not visit.welcomed:
             self._statistics.refuse(_refusal(error))

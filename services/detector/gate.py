@@ -68,6 +68,10 @@ class Gate:
         """Whether anything is asked for."""
         return self._source is not None
 
+    def stands(self, grant: Grant) -> bool:
+        """Whether its token is still known, and grants the same; nobody's does for ever."""
+        return grant is EVERYBODY or self.tokens.stands(grant)
+
     async def load(self) -> None:
         """Read the tokens. Raises SettingsError."""
         if self._source:
@@ -82,7 +86,7 @@ class Gate:
             log.error("tokens not read: those read before hold on", reason=str(error))
             return
         for revoked, grant in self._inside.items():
-            if grant is not EVERYBODY and not self.tokens.stands(grant):
+            if not self.stands(grant):
                 revoked.set()
 
     @web.middleware

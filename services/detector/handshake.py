@@ -107,6 +107,7 @@ class Handshake:
         while True:
             message = await self._receive_greeting(link, session)
             check_version(message)
+            visit.check_granted(message.stream)
             if not self._ready.is_set():
                 raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")
             if isinstance(message, Hello):

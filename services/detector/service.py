@@ -80,6 +80,7 @@ class Detector:
         self._stopping = asyncio.Event()
         self._overdue = asyncio.Event()  # the drain has taken as long as it may
         self.memory = MemoryBudget(config)
+        self.gate = Gate(TokenSource(config.tokens) if config.tokens else None)
         self._handshake = Handshake(config, self.inference, self.workers, self.memory, self.ready)
         self._subscribers = Subscribers(config, self.broadcast, self.streams, self.statistics, self._overdue)
         self._cameras = FeaturesEndpoint(
@@ -93,8 +94,8 @@ class Detector:
             statistics=self.statistics,
             stopping=self._stopping,
             overdue=self._overdue,
+            stands=self.gate.stands,
         )
-        self.gate = Gate(TokenSource(config.tokens) if config.tokens else None)
         self._handlers: set[asyncio.Task[object]] = set()
         self.listener: Listener | None = None
         self.application = self._application()

@@ -6,7 +6,8 @@ import asyncio
 import time
 
 from codec.layout import Layout
-from services.detector.names import NameClaim, Names
+from services.access.tokens import Grant
+from services.detector.names import NameClaim, Names, Sender
 from services.detector.publisher import Publisher
 from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Ending, Stream, Streams
@@ -14,6 +15,9 @@ from stream.errors import SessionError
 from stream.session.close_codes import CloseCode
 from stream.session.messages import Hello, Report, Waiting
 
+GHOST_S = (
+    2.5  # without a byte, after which another camera with the same token may have its name: both ends ping
+)
 STALLED_S = 5.0  # without a byte from the camera, after which its stream counts as stalled
 SILENCE_S = 10.0  # after which it is left
 
@@ -22,19 +26,36 @@ class Visit:
     """Lets a connection have its stream as long as no newer one of the same camera has taken it over."""
 
     def __init__(
-        self, names: Names, streams: Streams, publisher: Publisher, statistics: DetectorStatistics
+        self,
+        names: Names,
+        streams: Streams,
+        publisher: Publisher,
+        statistics: DetectorStatistics,
+        grant: Grant,
     ) -> None:
+        self.grant = grant
+        """What the camera's token grants."""
         self._names, self._streams = names, streams
         self._publisher, self._statistics = publisher, statistics
         self._replaced = asyncio.Event()
+        self._silence_s = 0.0
         self._claim: NameClaim | None = None
         self._stream: Stream | None = None
         self.welcomed = False  # whether the camera has passed the handshake
 
+    def check_granted(self, name: str) -> None:
+        """Raise SessionError where the camera's token does not grant the name, or another's reserves it."""
+        if not self.grant.may_send(name):
+            reason = "belongs to another token" if self.grant.may_stream(name) else "is not granted"
+            raise SessionError(
+                CloseCode.STREAM_NOT_GRANTED,
+                f"stream {name!r} {reason}: token {self.grant.owner!r} cannot send it; choose --stream",
+            )
+
     def check(self, name: str, secret: str | None) -> None:
         """Raise SessionError where the camera cannot have the name."""
         if self._claim is None:
-            self._names.check(name, secret, time.monotonic_ns())
+            self._names.check(name, self._sender(secret), time.monotonic_ns())
 
     def wait(self, waiting: Waiting) -> None:
         """A camera without a picture takes its name. Raises SessionError where it cannot have it."""
@@ -58,6 +79,7 @@ class Visit:
 
     def hear(self, silence_s: float) -> None:
         """Nothing has come from the camera for so long. Raises SessionError where that is too long."""
+        self._silence_s = silence_s
         if stream := self._current():
             self._streams.hear(stream, STALLED_S if silence_s >= STALLED_S else 0.0, time.time())
         if silence_s >= SILENCE_S:
@@ -77,10 +99,13 @@ class Visit:
             self._stream.ending = ending
             self._streams.leave(self._stream, reason, time.time(), ended=ending == "ended")
 
+    def _sender(self, secret: str | None) -> Sender:
+        return Sender(secret, self.grant, self._replaced.set, lambda: self._silence_s >= GHOST_S)
+
     def _take(self, name: str, secret: str | None) -> Stream:
         if self._stream is None:
             now_ns, last = time.monotonic_ns(), self._streams.get(name)
-            self._claim = self._names.take(name, secret, now_ns, self._replaced.set)
+            self._claim = self._names.take(name, self._sender(secret), now_ns)
             if last:
                 self._statistics.reconnect("replaced" if last.connected else last.ending)
             self._stream = self._streams.arrive(name, now_ns, time.time())

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from codec.errors import UnknownProfile
-from services.access.tokens import Quota
+from services.access.tokens import EVERYBODY, Quota
 from services.detector.handshake import Handshake, negotiate
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
@@ -177,7 +177,7 @@ class Reception:
         self._statistics = DetectorStatistics(self.streams)
 
     def visit(self) -> Visit:
-        return Visit(self._names, self.streams, Publisher(Broadcast()), self._statistics)
+        return Visit(self._names, self.streams, Publisher(Broadcast()), self._statistics, EVERYBODY)
 
     async def admit(self, *data: str | bytes, visit: Visit | None = None, left: bool = False):
         """The camera that says all this, and what it was told."""

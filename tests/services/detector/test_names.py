@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from services.detector.names import RESERVED_KEPT, NameClaim, Names
+from services.access.tokens import EVERYBODY, Grant
+from services.detector.names import RESERVED_KEPT, NameClaim, Names, Sender
 from stream.errors import SessionError
 from stream.session.close_codes import CloseCode
 
@@ -20,16 +23,25 @@ def names() -> Names:
 def take(names):
     """Take a name, and a list that grows when it is replaced."""
 
-    def take(name: str = "door", secret: str | None = OWNER, now_s: float = 0) -> tuple[NameClaim, list]:
+    def take(
+        name: str = "door",
+        secret: str | None = OWNER,
+        now_s: float = 0,
+        grant: Grant = EVERYBODY,
+        is_silent: Callable[[], bool] = lambda: False,
+    ) -> tuple[NameClaim, list]:
         replaced: list[bool] = []
-        return names.take(name, secret, round(now_s * SECOND), lambda: replaced.append(True)), replaced
+        sender = Sender(secret, grant, lambda: replaced.append(True), is_silent)
+        return names.take(name, sender, round(now_s * SECOND)), replaced
 
     return take
 
 
-def refused(names: Names, secret: str | None, now_s: float = 0, name: str = "door") -> CloseCode:
+def refused(
+    names: Names, secret: str | None, now_s: float = 0, name: str = "door", grant: Grant = EVERYBODY
+) -> CloseCode:
     with pytest.raises(SessionError) as refusal:
-        names.check(name, secret, round(now_s * SECOND))
+        names.check(name, Sender(secret, grant), round(now_s * SECOND))
     return refusal.value.code
 
 
@@ -70,8 +82,8 @@ def test_a_name_is_free_after_a_goodbye_and_without_a_secret(names, take, secret
 
 def test_no_name_is_kept_where_the_operator_wants_none():
     names = Names(2, reserve_s=0)
-    names.release(names.take("door", OWNER, 0, lambda: None), 0, reserve=True)
-    names.check("door", OTHER, 0)
+    names.release(names.take("door", Sender(OWNER), 0), 0, reserve=True)
+    names.check("door", Sender(OTHER), 0)
 
 
 def test_a_camera_that_replaces_itself_needs_no_room(names, take):
@@ -86,7 +98,7 @@ def test_names_that_are_kept_take_no_room_and_are_bounded(names, take):
     for number in range(RESERVED_KEPT + 1):
         claim, _ = take(f"door{number}")
         names.release(claim, 0, reserve=True)
-    names.check("door0", OTHER, 0)  # the longest lost
+    names.check("door0", Sender(OTHER), 0)  # the longest lost
     assert refused(names, OTHER, name="door1") is CloseCode.STREAM_TAKEN
 
 
@@ -94,3 +106,56 @@ def test_secrets_are_not_shown(names, take):
     claim, _ = take()
     names.release(claim, 0, reserve=True)
     assert OWNER not in f"{claim} {claim!r} {vars(names)!r}"
+
+
+def grant(owner: str, *streams: str) -> Grant:
+    return Grant(owner, frozenset({"camera"}), streams)
+
+
+FLEET, DESK = grant("fleet", "*"), grant("desk", "*")
+DOOR = grant("door", "door")
+
+
+def test_another_camera_with_the_token_has_the_name_once_the_holder_is_silent(names, take):
+    """Its session may be gone with its disk."""
+    silent = False
+    held, replaced = take(grant=FLEET, is_silent=lambda: silent)
+    assert refused(names, OTHER, grant=FLEET) is CloseCode.STREAM_TAKEN
+    silent = True
+    assert refused(names, OTHER, grant=DESK) is CloseCode.STREAM_TAKEN
+    new, _ = take(secret=OTHER, grant=FLEET)
+    assert (replaced, names.holds(held), new.same_camera) == ([True], False, True)
+
+
+@pytest.mark.parametrize("secret", [OTHER, None])
+def test_a_lost_cameras_name_is_kept_for_its_token(names, take, secret):
+    claim, _ = take(secret=secret, grant=FLEET)
+    names.release(claim, 0, reserve=True)
+    assert refused(names, OWNER, RESERVE_S - 1, grant=DESK) is CloseCode.STREAM_TAKEN
+    assert take(secret=OWNER, now_s=RESERVE_S - 1, grant=FLEET)[0].same_camera
+
+
+def test_who_asks_for_no_token_has_none_in_common(names, take):
+    take(is_silent=lambda: True)
+    assert refused(names, OTHER) is CloseCode.STREAM_TAKEN
+
+
+def test_who_is_named_in_full_has_the_name_from_who_has_it_by_a_prefix(names, take):
+    """As after a reload, which gave the name to a camera."""
+    held, replaced = take(grant=FLEET)
+    new, _ = take(secret=OTHER, grant=DOOR)
+    assert (replaced, names.holds(held), new.same_camera) == ([True], False, False)
+    assert refused(names, OWNER, grant=grant("spare", "door")) is CloseCode.STREAM_TAKEN
+    names.release(new, 0, reserve=False)
+    claim, _ = take(grant=FLEET)
+    names.release(claim, 0, reserve=True)
+    names.check("door", Sender(OTHER, DOOR), 0)
+
+
+def test_nothing_is_kept_for_a_revoked_token():
+    revoked: list[Grant] = []
+    names = Names(2, RESERVE_S, lambda grant: grant not in revoked)
+    names.release(names.take("door", Sender(OWNER, FLEET), 0), 0, reserve=True)
+    assert refused(names, OTHER, grant=DESK) is CloseCode.STREAM_TAKEN
+    revoked.append(FLEET)
+    names.check("door", Sender(OTHER, DESK), 0)

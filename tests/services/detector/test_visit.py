@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.access.tokens import EVERYBODY
 from services.detector.names import Names
 from services.detector.publisher import Publisher
 from services.detector.statistics import DetectorStatistics
@@ -26,7 +27,7 @@ def streams() -> Streams:
 @pytest.fixture
 def make_visit(streams):
     names, statistics = Names(2, 180), DetectorStatistics(streams)
-    return lambda: Visit(names, streams, Publisher(Broadcast()), statistics)
+    return lambda: Visit(names, streams, Publisher(Broadcast()), statistics, EVERYBODY)
 
 
 @pytest.mark.parametrize("waits", [True, False])
