@@ -32,7 +32,9 @@ ACCESS: Mapping[str, frozenset[Role]] = {
     "/v1/streams/{name}": _READS_STREAMS,
     "/v1/streams/{name}/preview.jpg": _READS_STREAMS,
     "/metrics": frozenset({"metrics"}),
-    "/": OPEN,  # shows nothing of any stream by itself
+    "/": OPEN,  # leads those who may not see the page to the form
+    "/login": OPEN,
+    "/logout": OPEN,
     "/live/{file}": OPEN,
     "/favicon.ico": OPEN,
     "/livez": OPEN,
@@ -87,6 +89,12 @@ class Gate:
             return
         for revoked, grant in self._inside.items():
             if not self.stands(grant):
+                revoked.set()
+
+    def end(self, grant: Grant) -> None:
+        """Let those know who came by this very grant, and no other that equals it."""
+        for revoked, inside in self._inside.items():
+            if inside is grant:
                 revoked.set()
 
     @web.middleware

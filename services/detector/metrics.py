@@ -22,6 +22,8 @@ NO_BEARER = "token_missing"  # see gate.py
 UNKNOWN_BEARER = "token_unknown"
 NOT_GRANTED = "not_granted"
 TLS_FAILED = "tls_failed"
+LOGIN_FAILED = "login_failed"  # see login.py
+TOO_MANY_LOGINS = "too_many_logins"
 REFUSALS = (
     TOO_MANY_CONNECTIONS,
     TOO_MANY_SESSIONS,
@@ -33,6 +35,8 @@ REFUSALS = (
     UNKNOWN_BEARER,
     NOT_GRANTED,
     TLS_FAILED,
+    LOGIN_FAILED,
+    TOO_MANY_LOGINS,
     *(code.name.lower() for code in CloseCode),
 )
 

@@ -18,6 +18,7 @@ from services.detector.gate import Gate, NotGranted, TokenMissing, TokenUnknown
 from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
 from services.detector.inference import Inference
+from services.detector.login import Login
 from services.detector.memory import MemoryBudget
 from services.detector.metrics import (
     BAD_REQUEST,
@@ -96,6 +97,7 @@ class Detector:
             overdue=self._overdue,
             stands=self.gate.stands,
         )
+        self._login: Login | None = None
         self._handlers: set[asyncio.Task[object]] = set()
         self.listener: Listener | None = None
         self.application = self._application()
@@ -172,6 +174,8 @@ class Detector:
         while True:
             await asyncio.sleep(INTERVAL_S)
             self.streams.sample(time.monotonic_ns(), time.time())
+            if self._login:
+                self._login.expire(time.monotonic_ns())
 
     async def _give_memory_back(self) -> None:
         """Hand back what cameras that left have freed, now and then: it takes a while to come by it again."""
@@ -214,7 +218,11 @@ class Detector:
         app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._subscribers.handle))
         app.router.add_get("/metrics", self.statistics.metrics.handle)
         model = self.config.model if self.config.model in (DEMO, *MODELS) else None
-        Web(load_page(), self.streams, self._readiness, model).add_routes(app.router)
+        page = load_page()
+        Web(page, self.streams, self._readiness, model).add_routes(app.router)
+        if self.gate.asks:
+            self._login = Login(self.gate, page, self.statistics, self.config.allow_origin)
+            self._login.add_routes(app.router)
         return app
 
     async def _features(self, request: web.Request) -> web.WebSocketResponse:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from services.access.tokens import EVERYBODY
 from services.detector.gate import GRANT
 from services.detector.streams import Stream, Streams
 
@@ -23,6 +25,10 @@ Readiness: TypeAlias = Literal["starting", "ready", "stopping"]
 
 INDEX = "index.html"
 FAVICON = "favicon.svg"
+VISITOR = b"<!-- visitor -->"  # in the index, where a visitor who has logged in finds the way out
+_LOGOUT = (
+    '<form class="visitor" method="post" action="logout"><span>{owner}</span><button>Log out</button></form>'
+)
 
 _CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -41,6 +47,14 @@ _PAGE_HEADERS = _SAFE_HEADERS | {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-cache",  # an updated detector brings its own page
+}
+# Of a page with a form: it goes to this detector alone, which tells by its Origin that it comes from here.
+FORM_HEADERS = _PAGE_HEADERS | {
+    "Content-Security-Policy": _PAGE_HEADERS["Content-Security-Policy"].replace(
+        "form-action 'none'", "form-action 'self'"
+    ),
+    "Referrer-Policy": "same-origin",  # under no-referrer the Origin would be null
+    "Cache-Control": "no-store",
 }
 _LIVE_HEADERS = _SAFE_HEADERS | {"Cache-Control": "no-store"}
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
@@ -183,8 +197,18 @@ class Web:
         router.add_get("/livez", self._livez)
         router.add_get("/readyz", self._readyz)
 
-    async def _index(self, _request: web.Request) -> web.Response:
-        return self._page[INDEX].response()
+    async def _index(self, request: web.Request) -> web.Response:
+        """The page, to who may see it; others are led to the form."""
+        grant = request.get(GRANT)
+        if grant is EVERYBODY:
+            return self._page[INDEX].response()
+        if grant is None or not grant.may("page"):
+            return web.Response(status=303, headers={**FORM_HEADERS, "Location": "login"})
+        logout = _LOGOUT.format(owner=escape(grant.owner)).encode()
+        return web.Response(
+            body=self._page[INDEX].body.replace(VISITOR, logout),
+            headers=FORM_HEADERS | {"Content-Type": _CONTENT_TYPES[".html"]},
+        )
 
     async def _asset(self, request: web.Request) -> web.Response:
         asset = self._page.get(request.match_info["file"])

@@ -11,8 +11,15 @@ function webSocketUrl(path) {
 
 const pathOf = (name) => `v1/streams/${encodeURIComponent(name)}`;
 
-function get(path, signal) {
-  return fetch(new URL(path, BASE), { signal, cache: "no-store" });
+async function get(path, signal) {
+  const response = await fetch(new URL(path, BASE), { signal, cache: "no-store" });
+  if (response.status === 401) logIn();
+  return response;
+}
+
+/** To the form: the visit is over, as its time is, or its token. The form leads back to the same stream. */
+function logIn() {
+  window.location.replace(new URL(`login${window.location.hash}`, BASE));
 }
 
 /** Address that a camera is given to reach this detector. */
