@@ -59,7 +59,7 @@ class DemoSettings(NetworkSettings):
 
     @property
     def logs(self) -> LogSettings:
-        return LogSettings("auto", "error", repeats=False)
+        return LogSettings("auto", "warning", repeats=False)
 
 
 class PointsSettings(CommandSettings):
