@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -290,7 +291,8 @@ class Uplink:
         reason = rejected.reason
         self._pipeline.rate.reject()
         self._statistics.frame_counts.reject(reason)
-        log.warning("packet rejected", sequence=rejected.sequence, reason=reason, detail=rejected.detail)
+        level = logging.DEBUG if reason == "stale" else logging.WARNING  # a busy detector's everyday
+        log.log(level, "packet rejected", sequence=rejected.sequence, reason=reason, detail=rejected.detail)
         # Without what was in it the differences behind it are of no use; a frame that only was late was decoded.
         if reason in LOST_REFERENCE or (rejected.frame.keyframe and reason != "stale"):
             await self._force_keyframe()

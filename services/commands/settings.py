@@ -65,7 +65,7 @@ class DemoSettings(NetworkSettings):
 
     @property
     def logs(self) -> LogSettings:
-        return LogSettings("auto", "error", repeats=False)
+        return LogSettings("auto", "warning", repeats=False)
 
 
 class PointsSettings(CommandSettings):

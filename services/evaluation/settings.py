@@ -7,7 +7,6 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from codec.spec import parse_codec
-from services.logs import LogSettings
 from services.settings import (
     CodecText,
     Count,
@@ -94,10 +93,6 @@ class AdviseSettings(EngineSettings):
     json_file: PathSetting | None = Field(
         None, alias="json", title="OUT", description="write the figures and the advice there"
     )
-
-    @property
-    def logs(self) -> LogSettings:
-        return LogSettings(level="error")  # the table tells which codec is not calibrated
 
     @model_validator(mode="after")
     def _check_profile(self) -> Self:

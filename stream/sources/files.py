@@ -6,6 +6,7 @@ or ask other hosts, and OpenCV ends the process over a name that is not UTF-8; t
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from stream.redact import redact_url
 
 if TYPE_CHECKING:
     from stream.sources.video import VideoReader
+
+log = logging.getLogger(__name__)
 
 Image: TypeAlias = NDArray[np.uint8]
 """(H, W, 3), BGR."""
@@ -157,12 +160,18 @@ def _open_video(path: Path) -> VideoReader:
 
 
 def read_video(path: Path, every: int = 1) -> Iterator[Image]:
-    """Every n-th frame of a video file, from its first. Raises SourceError before the first."""
+    """Every n-th frame of a video file, from its first; warns of damage. Raises SourceError before the first."""
     with open_video(path) as reader:
-        while (frame := reader.read()) is not None:
-            yield np.ascontiguousarray(reader.image(frame))
-            for _ in range(every - 1):
-                reader.read()
+        try:
+            while (frame := reader.read()) is not None:
+                yield np.ascontiguousarray(reader.image(frame))
+                for _ in range(every - 1):
+                    reader.read()
+        finally:
+            if reader.damaged:
+                log.warning(
+                    "%s is damaged in %d places: pictures are missing or wrong", shown(path), reader.damaged
+                )
 
 
 def shown(path: Path | str) -> str:

@@ -353,7 +353,8 @@ def test_demo_needs_nothing_but_what_is_installed(tmp_path):
 
 def test_demo_ends_by_ctrl_c_without_a_loss(weights, video):
     """A terminal sends it to every process of the demo; the detector has to outlive the camera."""
-    with demo_in_a_terminal("--model", weights, "--source", "demo:size=96x64", "--size", "64x96") as shown:
+    small = ("--source", "demo:size=96x64", "--size", "64x96", "--codec", "rle:bits=4")
+    with demo_in_a_terminal("--model", weights, *small) as shown:
         assert shown.stdout
         for line in shown.stdout:
             if "frames/s" in line:

@@ -201,3 +201,8 @@ def test_settings_are_frozen():
     assert all(settings_of(command).model_config["frozen"] for command in COMMANDS.values())
     with pytest.raises(ValueError, match="frozen"):
         parsed("points").model = "yolov5m"
+
+
+@pytest.mark.parametrize("line", ["advise --link-kbps 1000", "evaluate --data x", "demo"])
+def test_commands_for_people_tell_their_warnings(line):
+    assert parsed(line).logs.level == "warning"

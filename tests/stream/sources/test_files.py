@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import av
@@ -84,6 +85,22 @@ def test_pictures_are_those_that_opencv_reads(tmp_path):
     capture = cv2.VideoCapture(str(path))
     for image in read_video(path):
         assert np.array_equal(image, capture.read()[1])
+
+
+def test_damage_is_told_of_what_was_read(tmp_path, caplog):
+    path = write_video(tmp_path / "clip.avi", 8)
+    data = bytearray(path.read_bytes())
+    assert len(list(read_video(path))) == 8
+    assert not caplog.records
+    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
+    path.write_bytes(data)
+    pictures = read_video(path)
+    next(pictures)
+    pictures.close()
+    assert not caplog.records  # of what lies behind
+    list(read_video(path))
+    (record,) = caplog.records
+    assert re.search(r"clip\.avi is damaged in \d+ places", record.getMessage())
 
 
 @pytest.mark.shared
