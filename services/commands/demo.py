@@ -105,7 +105,6 @@ def _check_writable(file: Path) -> None:
 def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the camera and the detector are told, whatever the environment says."""
     shared: dict[str, Any] = {"model": settings.model, "threads": settings.threads, "device": settings.device}
-    shared |= dict.fromkeys(("tls_cert", "tls_key"))
     shared |= {"log_format": "text", "log_level": "error", "split": DEFAULT_SPLIT}
     camera: dict[str, Any] = {
         "source": settings.source,
@@ -113,14 +112,9 @@ def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str,
         "size": settings.size,
         "codec": settings.codec,
     }
-    camera |= dict.fromkeys(("tls_ca", "tls_fingerprint"))
+    camera |= dict.fromkeys(("tls_ca", "tls_fingerprint", "tls_cert", "tls_key"))
     camera |= {"preview": settings.preview, "metrics_port": 0}
-    detector: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "port": page_port(),
-        "preview": True,
-        "tls_client_ca": None,
-    }
+    detector: dict[str, Any] = {"host": "127.0.0.1", "port": page_port(), "preview": True}
     return camera | shared, detector | shared
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from services.access.token_file import TokenSource
-from services.certificates import keep_renewed, server_context
+from services.certificates import keep_renewed, renew, server_context
 from services.detector.endpoint import EXTRA_SESSIONS, FeaturesEndpoint
 from services.detector.gate import Gate, NotGranted, TokenMissing, TokenUnknown
 from services.detector.handshake import Handshake
@@ -42,6 +42,7 @@ from stream.tasks.background import run_with_background
 from stream.tasks.fair_workers import FairWorkers
 from stream.transport.broadcast import Broadcast
 from stream.transport.listener import AcceptedSocket, Listener
+from stream.transport.tls import RenewedContext
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +101,7 @@ class Detector:
         self._login: Login | None = None
         self._handlers: set[asyncio.Task[object]] = set()
         self.listener: Listener | None = None
+        self._tls: RenewedContext | None = None
         self.application = self._application()
         self._export()
 
@@ -121,7 +123,7 @@ class Detector:
         connections = permitted_connections(config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS)
         try:
             await self.gate.load()
-            context = await server_context(config.tls, self._refuse_tls)
+            self._tls = await server_context(config.tls, self._refuse_tls)
             await runner.setup()
             with naming_address(config.host, config.port):
                 self.listener = Listener.bound(
@@ -130,16 +132,16 @@ class Detector:
                     connections,
                     partial(self.statistics.refuse, TOO_MANY_CONNECTIONS),
                 )
-            await web.SockSite(runner, self.listener, ssl_context=context).start()
+            await web.SockSite(runner, self.listener, ssl_context=self._tls).start()
             self.port.set_result(self.listener.getsockname()[1])
-            log.info("listening", host=config.host, port=self.port.result(), tls=context is not None)
+            log.info("listening", host=config.host, port=self.port.result(), tls=self._tls is not None)
             await run_with_background(
                 self._stopping.wait(),
                 self._load(),
                 self._close_silent(self.listener),
                 self._sample(),
                 self._give_memory_back(),
-                keep_renewed(context),
+                keep_renewed(self._tls),
                 self.statistics.metrics.measure_loop_delay(),
             )
             await self._drain_on_stop()
@@ -149,8 +151,9 @@ class Detector:
             log.info("detector stopped")
 
     async def reload(self) -> None:
-        """Read the tokens anew; who lost his is disconnected."""
+        """Read tokens and certificates anew; who lost his token is disconnected."""
         await self.gate.reload()
+        await renew(self._tls)
 
     def _refuse_tls(self, reason: str) -> None:
         self.statistics.refuse(TLS_FAILED)

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from services.camera.settings import CameraSettings
-from services.cli import COMMANDS
+from services.cli import COMMANDS, main
+from services.commands.settings import WatchSettings
 from services.detector.settings import DetectorSettings
-from services.errors import SettingsError
+from services.errors import Exit, SettingsError
 from services.settings import DEFAULT_PORT, expanded, expanded_path
 from services.study.settings import StudySettings
 
@@ -263,3 +264,82 @@ def nested_metadata(annotation: object) -> Iterator[object]:
 def test_an_empty_name_of_a_file_is_no_file_that_is_left_out():
     with pytest.raises(SettingsError, match="cannot read"):
         DetectorSettings.parse(["--config", ""], "splitcast detector", "")
+
+
+# --- who comes in, and over what ---
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "detector.example"])
+def test_a_detector_for_other_machines_needs_tokens_and_tls(host):
+    with pytest.raises(SettingsError, match=r"^--host: .*--tokens FILE .*--insecure"):
+        DetectorSettings.load({"host": host})
+    with pytest.raises(SettingsError, match=r"^--host: .*--tokens FILE"):
+        DetectorSettings.load({"host": host, "tls_cert": "cert.pem"})
+    with pytest.raises(SettingsError, match=r"^--tokens: .*--tls-cert and --tls-key, or say --insecure"):
+        DetectorSettings.load({"host": host, "tokens": "tokens.toml"})
+    DetectorSettings.load({"host": host, "tokens": "tokens.toml", "tls_cert": "cert.pem"})
+    DetectorSettings.load({"host": host, "insecure": True})
+    DetectorSettings.load({"host": host, "insecure": True, "tokens": "tokens.toml"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "LOCALHOST."])
+def test_a_detector_for_this_machine_needs_neither(host):
+    DetectorSettings.load({"host": host})
+    DetectorSettings.load({"host": host, "tokens": "tokens.toml"})
+
+
+def test_what_is_said_of_a_host_names_where_it_was_given(monkeypatch):
+    monkeypatch.setenv("SPLITCAST_HOST", "0.0.0.0")
+    with pytest.raises(SettingsError, match=r"^SPLITCAST_HOST: whoever reaches 0\.0\.0\.0"):
+        DetectorSettings.load({})
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "words"),
+    [
+        (DetectorSettings, {"tls_key": "key.pem"}, "--tls-key: is of no use without --tls-cert"),
+        (DetectorSettings, {"tls_client_ca": "ca.pem"}, "--tls-client-ca: is of no use without --tls-cert"),
+        (CameraSettings, {"tls_key": "key.pem"}, "--tls-key: is of no use without --tls-cert"),
+        (WatchSettings, {"tls_key": "key.pem"}, "--tls-key: is of no use without --tls-cert"),
+        (
+            CameraSettings,
+            {"metrics_tls_key": "k"},
+            "--metrics-tls-key: is of no use without --metrics-tls-cert",
+        ),
+        (CameraSettings, {"metrics_tls_client_ca": "c"}, "--metrics-tls-client-ca: is of no use without"),
+    ],
+)
+def test_a_key_is_of_no_use_without_its_certificate(command, flags, words):
+    with pytest.raises(SettingsError, match=f"^{words}"):
+        command.load({**({"source": "0"} if command is CameraSettings else {}), **flags})
+
+
+@pytest.mark.parametrize(
+    "text", ["ab" * 32, ":".join(["AB"] * 32), "sha256 Fingerprint=" + ":".join(["Ab"] * 32)]
+)
+def test_a_fingerprint_is_taken_as_openssl_prints_it(text):
+    assert CameraSettings.load({"source": "0", "tls_fingerprint": text}).tls_fingerprint == "ab" * 32
+
+
+@pytest.mark.parametrize("text", ["", "ab" * 31, "ab" * 33, "sesame", "xy" * 32])
+def test_refuses_what_is_no_fingerprint(text):
+    with pytest.raises(SettingsError, match=r"^--tls-fingerprint: must be the 64 hexadecimal digits"):
+        CameraSettings.load({"source": "0", "tls_fingerprint": text})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["detector", "--tls-cert", "absent.pem", "--port", "0"],
+        ["camera", "--source", "demo", "--tls-cert", "absent.pem", "--metrics-port", "0"],
+        ["watch", "--tls-cert", "absent.pem"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_certificate_that_cannot_be_read_is_told_at_the_start(arguments, capsys, monkeypatch):
+    assert main(arguments) == Exit.USAGE
+    assert "--tls-cert: cannot read absent.pem: No such file" in capsys.readouterr().err
+    monkeypatch.setenv("SPLITCAST_TLS_CERT", "absent.pem")
+    if arguments[0] == "detector":
+        assert main(["detector", "--port", "0"]) == Exit.USAGE
+        assert "SPLITCAST_TLS_CERT: cannot read absent.pem: No such file" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 
 from services.camera.reconnection import LOSS_REASONS, Reconnection, failure_of, loss_reason
 from services.errors import DetectorRefused
-from stream.errors import ConnectionLost
+from stream.errors import ConnectionLost, TlsFailed
 from stream.session.close_codes import PERMANENT, CloseCode
 from stream.tasks.backoff import Failure
 
@@ -27,6 +27,8 @@ SEEDS = range(50)
         (ConnectionLost("401", status=401), False, Failure.DENIED, "refused"),
         (ConnectionLost("403", status=403), False, Failure.DENIED, "refused"),
         (ConnectionLost("404", status=404), False, Failure.REFUSED, "refused"),
+        (TlsFailed("expired"), False, Failure.REFUSED, "refused"),
+        (TlsFailed("expired"), True, Failure.REFUSED, "refused"),
         (ConnectionLost("taken", CloseCode.STREAM_TAKEN), False, Failure.REFUSED, "refused"),
         (ConnectionLost("full", CloseCode.TOO_MANY_STREAMS), False, Failure.REFUSED, "refused"),
         (ConnectionLost("replaced", CloseCode.REPLACED), True, Failure.REFUSED, "refused"),

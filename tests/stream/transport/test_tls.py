@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from stream.errors import BadCertificate, ConnectionLost, TlsFailed
+from stream.transport.tls import ClientTls, RenewedContext, ServerTls, fingerprint
+from stream.transport.websocket import Link, ServerWebSocket, WireBytes, connect
+from tests.certificates import HOST, PAST, Authority, der
+from tests.services.waiting import LIVENESS_S
+
+PROTOCOL = "splitcast.test"
+
+
+@pytest.fixture
+def ours(tmp_path) -> Authority:
+    return Authority(tmp_path / "ours")
+
+
+@pytest.fixture
+def others(tmp_path) -> Authority:
+    return Authority(tmp_path / "others")
+
+
+@asynccontextmanager
+async def serving(context: RenewedContext | None, routes=()):
+    """Port of a server that sends back what it gets; over TLS if there is a context."""
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        ws = ServerWebSocket(PROTOCOL, 2**20)
+        await ws.prepare(request)
+        link = Link(ws, WireBytes())
+        try:
+            async for message in link:
+                await link.send(message)
+        except ConnectionLost:
+            pass
+        return ws
+
+    application = web.Application()
+    application.router.add_get("/", handle)
+    for path, handler in routes:
+        application.router.add_get(path, handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0, ssl_context=context).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def answered(port: int, tls: ClientTls | None, scheme: str = "wss", host: str = HOST) -> bool:
+    """Whether the server there is a good one. Raises ConnectionLost where it is not."""
+    async with asyncio.timeout(LIVENESS_S), connect(f"{scheme}://{host}:{port}/", PROTOCOL, tls=tls) as link:
+        await link.send("?")
+        return await link.receive() == "?"
+
+
+async def failure(server: ServerTls | None, tls: ClientTls | None, **how) -> tuple[str, list[str]]:
+    """What the client is told, and what the server."""
+    told: list[str] = []
+    async with serving(RenewedContext(server, told.append) if server else None) as port:
+        with pytest.raises(TlsFailed) as failed:
+            await answered(port, tls, **how)
+    assert failed.value.answered
+    return failed.value.reason, told
+
+
+# --- whom a client trusts ---
+
+
+async def test_a_certificate_of_a_trusted_authority_is_good(ours):
+    told: list[str] = []
+    async with serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port:
+        assert await answered(port, ClientTls(ca=ours.file))
+    assert told == []
+
+
+async def test_refuses_an_expired_certificate(ours):
+    reason, _ = await failure(ServerTls(ours.sign(valid=PAST)), ClientTls(ca=ours.file))
+    assert reason == f"the certificate of {HOST} has expired: renew it there, or set this machine's clock"
+
+
+async def test_refuses_a_certificate_for_another_name(ours):
+    server, client = ServerTls(ours.sign("elsewhere.example")), ClientTls(ca=ours.file)
+    for host in (HOST, "localhost"):
+        reason, _ = await failure(server, client, host=host)
+        assert reason.startswith(f"the certificate of {host} is for other names: connect by one that it has")
+
+
+async def test_refuses_a_certificate_of_another_authority(ours, others):
+    for client in (ClientTls(ca=others.file), ClientTls(), None):
+        reason, told = await failure(ServerTls(ours.sign()), client)
+        assert "give the file of who signed it as --tls-ca, or pin it with --tls-fingerprint" in reason
+        assert all(line.startswith("the client does not accept this server: ") for line in told)
+
+
+async def test_a_pinned_certificate_needs_no_authority_and_no_name(ours):
+    cert = ours.sign("elsewhere.example", valid=PAST)
+    async with serving(RenewedContext(ServerTls(cert), lambda _: None)) as port:
+        assert await answered(port, ClientTls(fingerprint=fingerprint(der(cert))))
+
+
+async def test_refuses_a_certificate_that_is_not_the_pinned_one(ours):
+    cert, other = ours.sign(), ours.sign(file="other.pem")
+    reason, _ = await failure(ServerTls(cert), ClientTls(ca=ours.file, fingerprint=fingerprint(der(other))))
+    assert fingerprint(der(cert)) in reason
+    assert "give it as --tls-fingerprint" in reason
+
+
+async def test_a_pinned_certificate_may_need_an_authority_too(ours, others):
+    cert = ours.sign()
+    reason, _ = await failure(ServerTls(cert), ClientTls(ca=others.file, fingerprint=fingerprint(der(cert))))
+    assert "signed by nobody trusted here" in reason
+
+
+# --- whom a server lets in ---
+
+
+async def test_a_client_shows_its_certificate(ours):
+    server = ServerTls(ours.sign(), client_ca=ours.file)
+    client = ours.sign("camera@splitcast.example", file="client.pem")
+    pinned = fingerprint(der(server.cert))
+    async with serving(RenewedContext(server, lambda _: None)) as port:
+        assert await answered(port, ClientTls(ca=ours.file, cert=client))
+        assert await answered(port, ClientTls(fingerprint=pinned, cert=client))
+
+
+async def test_refuses_a_client_without_a_certificate(ours):
+    reason, told = await failure(ServerTls(ours.sign(), client_ca=ours.file), ClientTls(ca=ours.file))
+    assert reason == f"{HOST} wants to see a client certificate: give --tls-cert and --tls-key"
+    assert told[0].startswith("the client shows no certificate")
+
+
+async def test_refuses_a_client_whose_certificate_another_authority_signed(ours, others):
+    client = others.sign("camera@splitcast.example", file="client.pem")
+    reason, told = await failure(
+        ServerTls(ours.sign(), client_ca=ours.file), ClientTls(ca=ours.file, cert=client)
+    )
+    assert "give --tls-cert one that its --tls-client-ca has signed" in reason
+    assert told[0].startswith("the client's certificate is not accepted: ")
+
+
+def test_a_server_trusts_no_authority_but_that_of_clients(ours, others):
+    [trusted] = ServerTls(ours.sign(), client_ca=others.file).context().get_ca_certs(binary_form=True)
+    assert trusted == der(others.file)
+
+
+# --- TLS where there is none, and none where there is ---
+
+
+async def test_a_plain_client_is_told_of_tls(ours):
+    told: list[str] = []
+    async with serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port:
+        with pytest.raises(ConnectionLost, match="write wss:// for ws://"):
+            await answered(port, None, scheme="ws")
+    assert told[0].startswith("plain HTTP, and this port takes TLS alone")
+
+
+async def test_a_client_of_tls_is_told_of_a_plain_server(ours):
+    reason, _ = await failure(None, ClientTls(ca=ours.file))
+    assert reason == (
+        f"{HOST} does not speak TLS there: write ws:// for wss://, or start the server with --tls-cert"
+    )
+
+
+async def test_what_is_no_tls_is_told_once(ours):
+    told: list[str] = []
+    async with (
+        serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port,
+        asyncio.timeout(LIVENESS_S),
+    ):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(b"\0" * 100)
+        await reader.read()
+        writer.write(b"\0" * 100)
+        writer.close()
+    assert len(told) == 1
+    assert told[0].startswith("no TLS: ")
+
+
+# --- files that are renewed ---
+
+
+async def test_a_renewed_certificate_counts_from_the_next_connection_on(ours):
+    cert = ours.sign()
+    before = ClientTls(fingerprint=fingerprint(der(cert)))
+    context = RenewedContext(ServerTls(cert), lambda _: None)
+    async with serving(context) as port:
+        async with connect(f"wss://{HOST}:{port}/", PROTOCOL, tls=before) as link:
+            assert not context.renew()
+            ours.sign()
+            assert context.renew()
+            assert not context.renew()
+            await link.send("still here")
+            assert await link.receive() == "still here"
+        assert await answered(port, ClientTls(ca=ours.file, fingerprint=fingerprint(der(cert))))
+        with pytest.raises(TlsFailed, match="not the pinned one"):
+            await answered(port, before)
+
+
+async def test_who_may_come_in_is_renewed_with_the_files(ours, others, tmp_path):
+    """As Kubernetes does it: a folder is swapped behind a link."""
+    link = tmp_path / "current"
+    link.symlink_to(ours.folder)
+    server = ServerTls(ours.sign(), client_ca=link / "ca.pem")
+    client = ClientTls(ca=ours.file, cert=others.sign("camera@splitcast.example", file="client.pem"))
+    context = RenewedContext(server, lambda _: None)
+    async with serving(context) as port:
+        with pytest.raises(TlsFailed):
+            await answered(port, client)
+        swapped = tmp_path / "next"
+        swapped.symlink_to(others.folder)
+        swapped.replace(link)
+        assert context.renew()
+        assert await answered(port, client)
+
+
+async def test_files_that_cannot_be_used_leave_those_before(ours, others):
+    cert = ours.sign()
+    good = cert.read_bytes()
+    context = RenewedContext(ServerTls(cert), lambda _: None)
+    async with serving(context) as port:
+        cert.write_text("half of a cert")
+        with pytest.raises(BadCertificate, match="no certificate and key in"):
+            context.renew()
+        assert not context.renew()  # told once
+        assert await answered(port, ClientTls(ca=ours.file))
+        cert.unlink()
+        with pytest.raises(BadCertificate, match="cannot read"):
+            context.renew()
+        cert.write_bytes(good)
+        assert context.renew()
+
+
+async def test_a_client_reads_its_files_at_every_connection(ours, others):
+    async with serving(RenewedContext(ServerTls(ours.sign()), lambda _: None)) as port:
+        client = ClientTls(ca=others.file)
+        with pytest.raises(TlsFailed):
+            await answered(port, client)
+        others.file.write_bytes(ours.file.read_bytes())
+        assert await answered(port, client)
+        others.file.unlink()  # no reason for a camera to give up
+        with pytest.raises(TlsFailed, match="--tls-ca: cannot read"):
+            await answered(port, client)
+
+
+# --- files that cannot be used ---
+
+
+def test_names_the_file_that_cannot_be_used(ours, others, tmp_path):
+    cert, other = ours.sign(), others.sign()
+    text, absent, folder = tmp_path / "text.pem", tmp_path / "absent.pem", tmp_path
+    text.write_text("-----BEGIN CERTIFICATE-----\nnot one\n-----END CERTIFICATE-----\n")
+    cases = [
+        (ServerTls(absent), f"--tls-cert: cannot read {absent}: No such file or directory"),
+        (ServerTls(folder), f"--tls-cert: cannot read {folder}: Is a directory"),
+        (ServerTls(cert, absent), f"--tls-key: cannot read {absent}"),
+        (ServerTls(cert, text), f"--tls-cert: no certificate and key in {cert} and {text}"),
+        (ServerTls(ours.file), f"--tls-cert: no certificate and key in {ours.file}"),
+        (ServerTls(cert, other), f"--tls-cert: {cert} is not the certificate of the key in {other}"),
+        (ServerTls(cert, client_ca=text), f"--tls-client-ca: no certificate in {text}"),
+        (ServerTls(absent, flags="--metrics-tls-"), "--metrics-tls-cert: "),
+        (ClientTls(ca=absent), f"--tls-ca: cannot read {absent}"),
+        (ClientTls(ca=text), f"--tls-ca: no certificate in {text}"),
+        (ClientTls(cert=text), f"--tls-cert: no certificate and key in {text}"),
+    ]
+    for tls, words in cases:
+        with pytest.raises(BadCertificate) as refused:
+            tls.context()
+        assert str(refused.value).startswith(words)
+
+
+def test_asks_nobody_for_a_passphrase(ours, tmp_path):
+    key = serialization.load_pem_private_key(ours.sign().read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    encrypted = tmp_path / "encrypted.pem"
+    encrypted.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
+    )
+    with pytest.raises(BadCertificate, match=r"--tls-key: .*without a passphrase"):
+        ServerTls(ours.folder / "server.pem", encrypted).context()
+
+
+def test_a_fingerprint_is_the_sha256_of_the_certificate(ours):
+    cert = x509.load_pem_x509_certificate(ours.file.read_bytes())
+    assert fingerprint(der(ours.file)) == cert.fingerprint(hashes.SHA256()).hex()
