@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ async def _close_on_violation(ws: WebSocket, code: int) -> None:
 
     A socket that is closed with bytes unread resets the connection, and the peer loses what it has not read yet.
     """
-    connection = ws.get_extra_info("socket")
+    connection = _socket_of(ws)
     with suppress(ConnectionError, aiohttp.ClientError):
         reason = close_reason(VIOLATIONS[CloseCode(code)])
         await ws.send_frame(code.to_bytes(2, "big") + reason, WSMsgType.CLOSE)
@@ -131,7 +132,7 @@ class Link:
     """One end of a WebSocket connection. Somebody has to `watch` it, or a dead peer is never noticed."""
 
     def __init__(self, ws: WebSocket, wire: WireBytes) -> None:
-        self._ws = ws
+        self._ws, self._socket = ws, _socket_of(ws)
         self.wire = wire
         self._closing = False
         self._aborted = ""  # why, if it was
@@ -265,7 +266,7 @@ class Link:
         self._aborted = reason
         if self._control is not None:
             self._control.cancel()
-        _end(self._ws)
+        _end(self._socket)
 
     def _on_pong(self, data: bytes) -> None:
         """WebSocket keeps order: what was sent before the ping has come through, too."""
@@ -353,14 +354,14 @@ async def _open(
             ws = await session.ws_connect(url, compress=0, autoping=False, timeout=closing, **how)
         assert isinstance(ws, ClientWebSocket)
         # Now: the server may close at once, and then the connection is known no more.
-        connection = ws.get_extra_info("socket")
+        connection = _socket_of(ws)
         if connection is None:
             raise ConnectionLost("the server ended the connection without a word")
         descriptor = connection.fileno()
         return ws, next(candidate.wire for candidate in sockets if candidate.fileno() == descriptor)
 
     try:
-        return await first_answer(attempt, JOIN_S, lambda other: _end(other[0]))
+        return await first_answer(attempt, JOIN_S, lambda other: _end(_socket_of(other[0])))
     except TimeoutError:
         raise ConnectionLost(f"no answer within {timeout_s:g} s", answered=False) from None
     except (OSError, aiohttp.ClientError) as error:
@@ -403,9 +404,17 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     return error
 
 
-def _end(ws: WebSocket) -> None:
+def _socket_of(ws: WebSocket) -> TransportSocket | None:
+    """What the WebSocket sends through, as long as it is known."""
+    try:
+        connection: TransportSocket | None = ws.get_extra_info("socket")
+    except AttributeError:  # of asyncio's TLS, once it was closed twice
+        return None
+    return connection
+
+
+def _end(connection: TransportSocket | None) -> None:
     """Drop the connection without a word."""
-    connection = ws.get_extra_info("socket")
     if connection is not None and connection.fileno() != -1:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
