@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self, get_args
@@ -152,7 +152,12 @@ def _parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namesp
 def _add_argument(
     fields: Mapping[str, FieldInfo], parser: ArgumentParser, *names: str, **options: Any
 ) -> None:
-    """argparse's, with help as a field says it. pydantic-settings would tell types, and defaults that are None."""
+    """argparse's, with help as a field says it. pydantic-settings would tell types, and defaults that are None.
+
+    What is suppressed is no flag: pydantic-settings would only not tell of it.
+    """
+    if options.get("help") == SUPPRESS:
+        return
     name = options.get("dest", names[0])
     if field := fields.get(name):
         options["help"] = _help(field).replace("%", "%%")

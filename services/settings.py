@@ -14,9 +14,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import structlog
-from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_settings import CliSuppress, SettingsConfigDict
 
+from services.access.tokens import is_token
 from services.command_settings import CommandSettings, GivenValue
 from services.errors import SettingsError
 from services.listening import is_loopback
@@ -143,6 +151,12 @@ class SplitSettings(NetworkSettings):
     split: str = Field(DEFAULT_SPLIT, description="split point")
 
 
+def token_text(token: SecretStr) -> SecretStr:
+    if not is_token(token.get_secret_value()):
+        raise ValueError("is no token: one begins with spc_ and has 47 characters (`splitcast token create`)")
+    return token
+
+
 class ClientSettings(CommandSettings):
     """What a command is told of how it knows the detector, and how the detector knows it."""
 
@@ -159,6 +173,14 @@ class ClientSettings(CommandSettings):
     tls_key: PathSetting | None = Field(
         None, description="PEM file of its key (default: in the certificate's)"
     )
+    token: CliSuppress[Annotated[SecretStr, AfterValidator(token_text)] | None] = Field(
+        None, description="what the detector asks for; no flag, as everybody on a machine sees those"
+    )
+    token_file: PathSetting | None = Field(
+        None,
+        description="file of the token that the detector asks for, read anew for each connection; the variable "
+        "SPLITCAST_TOKEN may hold it instead",
+    )
     insecure: bool = Field(
         False,
         description="send a token even where the network could read it; certificates are checked all the same",
@@ -170,9 +192,34 @@ class ClientSettings(CommandSettings):
             raise ValueError("--tls-key: is of no use without --tls-cert")
         return self
 
-    def check_way(self, url: str, what: str) -> None:
-        """Raises ValueError where `what` would go over a network that could read it, unless it may."""
+    @model_validator(mode="after")
+    def _check_token_source(self) -> Self:
+        if self.token and self.token_file:
+            raise ValueError("--token-file: SPLITCAST_TOKEN is set too; give one of them")
+        if self.token_file and is_token(self.token_file.name):
+            raise ValueError(
+                "--token-file: this is a token itself, which everybody on this machine may have seen: revoke it, and "
+                "write the new one to a file"
+            )
+        return self
+
+    @classmethod
+    def collect(cls, flags: Mapping[str, Any]) -> dict[str, GivenValue]:
+        """And the token from its variable, which a command reads that has no others."""
+        variable = f"{PREFIX}TOKEN"
+        values = super().collect(flags)
+        if "token" not in values and (token := os.environ.get(variable)):
+            values["token"] = GivenValue(token, variable)
+        return values
+
+    def check_way(self, url: str) -> None:
+        """Raises ValueError where there is a token that cannot go to that address, or should not."""
+        if self.token is None and self.token_file is None:
+            return
+        what = f"--token{'' if self.token else '-file'}: the token"
         parts = urlsplit(url)
+        if parts.username is not None:
+            raise ValueError(f"{what} takes the header that user and password of the address need; give one")
         if parts.scheme == "ws" and not is_loopback(parts.hostname or "") and not self.insecure:
             raise ValueError(
                 f"{what} would go to {parts.hostname} unencrypted, for everybody on the way to read: write wss:// "

@@ -85,7 +85,7 @@ TABLE = {
     "stream.transport": Rule(ours={"stream/", "stream.session"}, others={"aiohttp"}, reach=TORCH),
     "stream.tasks": Rule(ours=set(), reach=TORCH),
     "services/": Rule(  # torch is asked for its devices only where it may be the engine
-        ours={"codec", "stream", "services/", "services.torch_devices"},
+        ours={"codec", "stream", "services/", "services.access.tokens", "services.torch_devices"},
         others={
             "aiohttp",
             "structlog",

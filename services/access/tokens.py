@@ -75,6 +75,11 @@ def new_token() -> str:
     return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
+def is_token(text: str) -> bool:
+    """Whether a text has the form of a token."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def token_hash(token: str) -> str:
     """SHA-256 of a token, in hexadecimal digits: what is stored.
 
@@ -102,7 +107,7 @@ class Tokens:
 
         Takes as long whichever it is: each hash is compared whole, and all of them.
         """
-        if not _TOKEN.fullmatch(token):
+        if not is_token(token):
             return None
         given, found = token_hash(token), None
         for hash_, grant in self._grants.items():

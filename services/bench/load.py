@@ -21,7 +21,7 @@ from services.bench.markdown import write_page
 from services.bench.recording import RecordedPackets, record_packets
 from services.bench.settings import BenchLoadSettings
 from services.bench.simulated_camera import SimulatedCamera
-from services.commands.loopback import local_detector
+from services.commands.loopback import OPEN_DETECTOR, local_detector
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, choose_engine, find_network
 from services.printable import well_formed
@@ -146,6 +146,7 @@ async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[
         "threads": settings.threads,
         "max_streams": streams + 1,  # the one that comes first and goes,
         "log_level": "error",
+        **OPEN_DETECTOR,
     }
     async with local_detector(DetectorSettings.load(flags)) as url:
         yield url

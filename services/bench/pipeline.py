@@ -21,7 +21,7 @@ from services.bench.machine import this_machine
 from services.bench.settings import BenchPipelineSettings
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
-from services.commands.loopback import local_detector
+from services.commands.loopback import OPEN_CAMERA, OPEN_DETECTOR, local_detector
 from services.detector.settings import DetectorSettings
 from services.evaluation.images import folder_images
 from services.loading import LoadedModel, load_network
@@ -93,8 +93,9 @@ async def _prepare(
     to_camera: dict[str, Any] = {"source": settings.source, "size": settings.size, "codec": settings.codec}
     to_camera |= {"split": settings.split, "frames": settings.frames}
     to_camera |= {"metrics_port": 0, "stream": "bench", **shared}
-    url = await detectors.enter_async_context(local_detector(DetectorSettings.load({"port": 0, **shared})))
-    config = CameraSettings.load({"detector": url, **to_camera})
+    to_detector = DetectorSettings.load({"port": 0, **shared, **OPEN_DETECTOR})
+    url = await detectors.enter_async_context(local_detector(to_detector))
+    config = CameraSettings.load({"detector": url, **to_camera, **OPEN_CAMERA})
     return EngineRounds(config, await asyncio.to_thread(load_network, config), [])
 
 

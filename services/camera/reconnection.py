@@ -20,6 +20,7 @@ LOSS_REASONS: tuple[LossReason, ...] = get_args(LossReason)
 
 _GOING_AWAY = frozenset({CloseCode.GOING_AWAY, CloseCode.TRY_AGAIN_LATER})
 _TAKEN = frozenset({CloseCode.STREAM_TAKEN, CloseCode.TOO_MANY_STREAMS, CloseCode.REPLACED})
+_DENIED = frozenset({CloseCode.STREAM_NOT_GRANTED})  # by a token: another may be given
 _DENIED_STATUS = frozenset({401, 403})
 _NOT_READY_STATUS = frozenset({429, 502, 503, 504})  # a proxy's, whose detector is away
 _TRIES = 2  # a hello may be damaged on its way, or an answer be foreign
@@ -31,7 +32,7 @@ def loss_reason(lost: ConnectionLost) -> LossReason:
         return "silent"
     if lost.code in _GOING_AWAY or lost.status in _NOT_READY_STATUS:
         return "going_away"
-    if isinstance(lost, TlsFailed) or lost.status is not None or lost.code in {*_TAKEN, *PERMANENT}:
+    if isinstance(lost, TlsFailed) or lost.status is not None or lost.code in {*_TAKEN, *_DENIED, *PERMANENT}:
         return "refused"
     return "broken" if lost.code == 1006 else "closed"
 
@@ -40,7 +41,7 @@ def failure_of(lost: ConnectionLost, accepted: bool) -> Failure:
     """What the loss says of the detector, which had `accepted` this camera or had not."""
     if not lost.answered:
         return Failure.UNREACHABLE
-    if lost.status in _DENIED_STATUS:
+    if lost.status in _DENIED_STATUS or lost.code in _DENIED:
         return Failure.DENIED
     if lost.status is not None:
         return Failure.NOT_READY if lost.status in _NOT_READY_STATUS else Failure.REFUSED

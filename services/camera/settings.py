@@ -117,11 +117,18 @@ class CameraSettings(ClientSettings, ServiceSettings):
 
     def check_machine(self) -> None:
         from services.certificates import check_files, client_tls
+        from services.own_token import token_headers
 
         if self.metrics_port:
             check_address(self.metrics_host, self.metrics_port, "--metrics-")
         check_files(self.metrics_tls)
         check_files(client_tls(self))
+        token_headers(self)
+
+    @model_validator(mode="after")
+    def _check_token(self) -> Self:
+        self.check_way(self.detector)
+        return self
 
     @model_validator(mode="after")
     def _check_metrics_tls(self) -> Self:

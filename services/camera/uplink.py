@@ -20,6 +20,7 @@ from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
 from services.certificates import client_tls
 from services.metrics import VERSION, WireMeter
+from services.own_token import current_headers
 from stream.errors import ConnectionLost, SessionError
 from stream.frame import Frame
 from stream.latency import StageClock, network_ns
@@ -125,7 +126,8 @@ class Uplink:
         url = f"{self._config.detector}/v1/features"
         meter = None
         try:
-            async with connect(url, FEATURES_PROTOCOL, tls=client_tls(self._config)) as link:
+            headers = await current_headers(self._config)
+            async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=client_tls(self._config)) as link:
                 meter = WireMeter(self._statistics.metrics, link.wire, self._statistics.wire)
                 return await run_with_background(
                     self._stream(link),

@@ -23,7 +23,7 @@ from rich.text import Text
 from services.camera.pictures import REFERENCE_QUALITY
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
-from services.commands.loopback import local_detector
+from services.commands.loopback import OPEN_CAMERA, OPEN_DETECTOR, local_detector
 from services.commands.settings import DemoSettings
 from services.commands.watch import detections_url, messages
 from services.detector.settings import DetectorSettings
@@ -115,7 +115,7 @@ def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str,
     camera |= dict.fromkeys(("tls_ca", "tls_fingerprint", "tls_cert", "tls_key"))
     camera |= {"preview": settings.preview, "metrics_port": 0}
     detector: dict[str, Any] = {"host": "127.0.0.1", "port": page_port(), "preview": True}
-    return camera | shared, detector | shared
+    return {**camera, **shared, **OPEN_CAMERA}, {**detector, **shared, **OPEN_DETECTOR}
 
 
 def page_port() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -15,6 +15,9 @@ from services.environment import prepare_process
 from services.errors import DetectorFailed, Exit, exit_code
 from services.logs import configure_logs
 
+# Settings of both ends that the environment may hold for others: here nobody else gets in.
+OPEN_DETECTOR: Mapping[str, None] = dict.fromkeys(("tokens", "tls_cert", "tls_key", "tls_client_ca"))
+OPEN_CAMERA: Mapping[str, None] = dict.fromkeys(("token", "token_file"))
 START_TIMEOUT_S = (
     300.0  # importing torch, and compiling kernels once, on a busy machine; a death is seen at once
 )

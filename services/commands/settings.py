@@ -40,8 +40,10 @@ class WatchSettings(ClientSettings):
 
     def check_machine(self) -> None:
         from services.certificates import check_files, client_tls
+        from services.own_token import token_headers
 
         check_files(client_tls(self))
+        token_headers(self)
 
 
 class DemoSettings(NetworkSettings):

@@ -14,19 +14,21 @@ from urllib.parse import urlsplit, urlunsplit
 from services.certificates import client_tls
 from services.commands.message_lines import readable
 from services.commands.settings import WatchSettings
-from services.errors import BadAddress
+from services.errors import BadAddress, SettingsError
 from services.logs import to_json
+from services.own_token import current_headers
 from services.printable import printable
+from services.settings import ClientSettings
 from stream.errors import ConnectionLost, TlsFailed
 from stream.redact import redact_url
 from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.backoff import Backoff, Failure
-from stream.transport.tls import ClientTls
 from stream.transport.websocket import connect
 
 _WHOLE_PATH = re.compile(r"/v1/(streams/[^/]+/)?detections$")
-_PASSING_STATUSES = (401, 403, 407, 408, 425, 429)  # rights may be given, too
+_DENIED_STATUSES = (401, 403)
+_PASSING_STATUSES = (*_DENIED_STATUSES, 407, 408, 425, 429)  # rights may be given, too
 SILENCE_S = 10.0  # after which a detector that does not even answer pings is tried anew
 
 
@@ -56,15 +58,17 @@ def detections_url(address: str, stream: str | None = None, types: str | None = 
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, query, ""))
 
 
-async def messages(url: str, tls: ClientTls | None = None) -> AsyncIterator[str]:
+async def messages(url: str, client: ClientSettings | None = None) -> AsyncIterator[str]:
     """Texts that the detector publishes, for ever; a lost detector is tried again.
 
-    `tls` says how to know it. Raises BadAddress where something else than a detector answers.
+    `client` says how the two know each other. Raises BadAddress where something else than a detector answers.
     """
     backoff = Backoff(random.Random())
     while True:
         try:
-            async with connect(url, DETECTIONS_PROTOCOL, tls=tls) as link:
+            headers = await current_headers(client) if client else None
+            tls = client_tls(client) if client else None
+            async with connect(url, DETECTIONS_PROTOCOL, headers=headers, tls=tls) as link:
                 watching = asyncio.ensure_future(link.abort_when_silent(SILENCE_S))
                 try:
                     async for data in link:
@@ -76,8 +80,7 @@ async def messages(url: str, tls: ClientTls | None = None) -> AsyncIterator[str]
         except ConnectionLost as lost:
             if is_no_detector(lost):
                 raise BadAddress(f"no detector at {redact_url(url)}: {redact_url(lost.reason)}") from None
-            failure = Failure.REFUSED if isinstance(lost, TlsFailed) else Failure.NOT_READY
-            delay_s = backoff.next_delay_s(failure, time.monotonic())
+            delay_s = backoff.next_delay_s(_failure_of(lost), time.monotonic())
             reason = printable(redact_url(lost.reason))
             print(f"no detector: {reason}; again in {delay_s:.1f} s", file=sys.stderr)
         await asyncio.sleep(delay_s)
@@ -93,10 +96,20 @@ def is_no_detector(lost: ConnectionLost) -> bool:
     return 200 <= lost.status < 500 and lost.status not in _PASSING_STATUSES
 
 
+def _failure_of(lost: ConnectionLost) -> Failure:
+    if isinstance(lost, TlsFailed):
+        return Failure.REFUSED
+    return Failure.DENIED if lost.status in _DENIED_STATUSES else Failure.NOT_READY
+
+
 def run_watch(settings: WatchSettings) -> None:
-    """Print messages until interrupted, or `count` of them. Raises BadAddress."""
+    """Print messages until interrupted, or `count` of them. Raises BadAddress, SettingsError."""
     url = detections_url(settings.url, settings.stream, settings.types)
-    asyncio.run(_watch(url, client_tls(settings), settings.as_json, settings.count))
+    try:
+        settings.check_way(url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    asyncio.run(_watch(url, settings))
 
 
 def json_line(text: str) -> str:
@@ -107,10 +120,10 @@ def json_line(text: str) -> str:
         return to_json(text)
 
 
-async def _watch(url: str, tls: ClientTls, as_json: bool, count: int | None) -> None:
+async def _watch(url: str, settings: WatchSettings) -> None:
     printed = 0
-    async for text in messages(url, tls):
-        print(json_line(text) if as_json else readable(text), flush=True)
+    async for text in messages(url, settings):
+        print(json_line(text) if settings.as_json else readable(text), flush=True)
         printed += 1
-        if printed == count:
+        if printed == settings.count:
             return

@@ -368,6 +368,12 @@ async def _open(
         raise _why_not_connected(error, url) from None
 
 
+_DENIALS = {
+    401: "it asks for a token that it knows: --token-file, or SPLITCAST_TOKEN",
+    403: "it grants this token something else, or lets no page in from elsewhere",
+}
+
+
 async def _client_context(url: str, tls: ClientTls | None) -> ssl.SSLContext | Literal[True]:
     """For aiohttp, where True is what this machine trusts. Raises TlsFailed where a file cannot be used."""
     if tls is None or urlsplit(url).scheme != "wss":
@@ -382,7 +388,7 @@ def _why_not_connected(error: OSError | aiohttp.ClientError, url: str) -> Connec
     """What a failed attempt means."""
     host = urlsplit(url).hostname or ""
     if isinstance(error, aiohttp.WSServerHandshakeError):
-        reason = f"the server answered HTTP {error.status}: {error.message}"
+        reason = f"the server answered HTTP {error.status}: {_DENIALS.get(error.status, error.message)}"
         return ConnectionLost(reason, status=error.status)
     if isinstance(error, aiohttp.ServerFingerprintMismatch):
         return TlsFailed(other_fingerprint(error.got, host))

@@ -33,6 +33,7 @@ from stream.redact import redact_url
             "rtsp://host:554/user=admin&password=secret&channel=1",
             "rtsp://host:554/user=***&password=***&channel=1",
         ),
+        ("GET /spc_aaaaaaaa-_ HTTP/1.1 spc_bbbbbbbb9", "GET /spc_*** HTTP/1.1 spc_***"),
         ("rtsp://host/user=admin_password=secret_channel=1.sdp", "rtsp://host/user=***"),
     ],
 )

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, WSServerHandshakeError
 
 from services.access.tokens import Role, new_token, token_hash
+from services.detector import visit
 from services.detector.gate import ACCESS
 from services.detector.metrics import NO_BEARER, NOT_GRANTED, UNKNOWN_BEARER
-from tests.services.waiting import until
+from stream.errors import ConnectionLost
+from stream.session.close_codes import CloseCode
+from stream.session.messages import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Waiting
+from stream.tasks import backoff
+from stream.transport.websocket import Link, connect
+from tests.services.detector.peers import answer, closed
+from tests.services.waiting import LIVENESS_S, until
 
 
 def entry(name: str, token: str, role: Role, *streams: str) -> str:
@@ -154,6 +165,45 @@ async def test_a_faulty_file_changes_nothing(start_detector, tmp_path: Path, cap
         assert await status(running.http, "/metrics", **bearer(TOKENS["metrics"])) == 200
 
 
+@asynccontextmanager
+async def camera_link(url: str, token: str) -> AsyncIterator[Link]:
+    async with connect(f"{url}/v1/features", FEATURES_PROTOCOL, headers=bearer(token)) as link:
+        yield link
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_camera_gets_no_name_that_its_token_lacks(start_detector, make_hello, waits):
+    own, fleet = new_token(), new_token()
+    table = entry("own", own, "camera", "door") + entry("fleet", fleet, "camera", "*")
+    async with start_detector(tokens=table) as running:
+        for token, stream, words in ((own, "porch", "is not granted"), (fleet, "door", "another token")):
+            async with camera_link(running.url, token) as link:
+                waiting = Waiting(stream=stream, session="5e" * 16, source="0", source_state="opening")
+                await link.send((waiting if waits else make_hello(stream=stream)).text())
+                lost = await closed(link)
+            assert (lost.code, words in lost.reason) == (CloseCode.STREAM_NOT_GRANTED, True), lost.reason
+        async with camera_link(running.url, fleet) as link:
+            await link.send(make_hello(stream="porch").text())
+            assert (await answer(link))["type"] == "welcome"
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        reason = {"reason": "stream_not_granted"}
+        assert sample("splitcast_detector_connections_refused_total", reason) == 2
+
+
+async def test_a_tokens_owner_has_its_name_back_from_a_ghost(start_detector, make_hello, monkeypatch):
+    """A connection that nothing comes from, and a camera that has lost its session."""
+    monkeypatch.setattr(visit, "GHOST_S", 0.0)
+    async with (
+        start_detector(tokens=TABLE) as running,
+        camera_link(running.url, TOKENS["camera"]) as ghost,
+        camera_link(running.url, TOKENS["camera"]) as owner,
+    ):
+        for link, session in ((ghost, "5e" * 16), (owner, "0a" * 16)):
+            await link.send(make_hello(session=session).text())
+            assert (await answer(link))["type"] == "welcome"
+        assert (await closed(ghost)).code == CloseCode.REPLACED
+
+
 async def test_a_revoked_tokens_connections_are_closed(start_detector, tmp_path: Path):
     file = tmp_path / "tokens.toml"
     file.write_text(TABLE)
@@ -174,3 +224,64 @@ async def test_a_revoked_tokens_connections_are_closed(start_detector, tmp_path:
                 pass
         assert not stays.closed
         assert len(running.detector.broadcast) == 1
+
+
+async def test_a_camera_comes_with_its_token_and_again_with_the_next(
+    start_detector, make_camera, tmp_path: Path, capsys, monkeypatch
+):
+    """Its first is unknown, its second is revoked while it streams; the file is read for each connection."""
+    monkeypatch.setattr(backoff, "DENIED_S", (0.1, 0.1))
+    tokens, own, next_token = tmp_path / "tokens.toml", tmp_path / "door.token", new_token()
+    tokens.write_text(TABLE)
+    own.write_text(unknown := new_token())
+    async with start_detector(tokens=str(tokens)) as running:
+        camera = make_camera(running.url, token_file=own, loop=True, realtime=True)
+        task = asyncio.ensure_future(camera.run())
+        refused = running.detector.statistics.metrics.refused.labels(UNKNOWN_BEARER)
+        await until(refused._value.get)
+        own.write_text(TOKENS["camera"])
+        await until(lambda: camera.statistics.frame_counts.detected)
+        tokens.write_text(entry("next", next_token, "camera", "door"))
+        own.write_text(next_token)
+        await running.detector.reload()
+        await until(lambda: running.detector.statistics.metrics.connections._value.get() == 2)
+        camera.stop()
+        await asyncio.wait_for(task, LIVENESS_S)
+        counts = camera.statistics.frame_counts
+        assert counts.captured == counts.detected + counts.dropped_total
+    told = capsys.readouterr().out
+    assert not [token for token in (unknown, TOKENS["camera"], next_token) if token in told]
+
+
+async def test_a_consumer_is_told_of_its_streams_alone(start_detector, make_camera):
+    desk, yard, camera = new_token(), new_token(), new_token()
+    table = entry("desk", desk, "consumer", "door", "porch*") + entry("yard", yard, "consumer", "yard")
+    heard: dict[str, list[dict]] = {"desk": [], "yard": []}
+
+    async def listen(name: str, token: str) -> None:
+        async with connect(
+            f"{running.url}/v1/detections", DETECTIONS_PROTOCOL, headers=bearer(token)
+        ) as link:
+            async for text in link:
+                heard[name].append(json.loads(text))
+
+    async with start_detector(tokens=table + entry("camera", camera, "camera", "*")) as running:
+        listening = [
+            asyncio.ensure_future(listen(name, token)) for name, token in (("desk", desk), ("yard", yard))
+        ]
+        await until(lambda: len(running.detector.broadcast) == 2)
+        for name in ("door", "porch-1", "yard"):
+            sending = make_camera(running.url, stream=name, token=camera)
+            await asyncio.wait_for(sending.run(), LIVENESS_S)
+        async with ClientSession(headers=bearer(yard)) as session:
+            listed = await (await session.get(f"{running.http}/v1/streams")).json()
+            assert [stream["name"] for stream in listed["streams"]] == ["yard"]
+        late: list[dict] = []
+        heard["late"] = late
+        listening.append(asyncio.ensure_future(listen("late", desk)))
+        await until(lambda: len(late) == 2)
+    with suppress(ConnectionLost):
+        await asyncio.gather(*listening)
+    for name, streams in (("desk", {"door", "porch-1"}), ("yard", {"yard"}), ("late", {"door", "porch-1"})):
+        assert {message["stream"] for message in heard[name]} == streams
+    assert {message["type"] for message in heard["yard"]} >= {"detections", "stream"}
