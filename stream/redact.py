@@ -24,7 +24,8 @@ def redact_url(text: str) -> str:
     """The text with `***` in place of the credentials of every URL in it.
 
     Credentials are all that stands before the last `@` of a URL, and the values of parameters whose names
-    speak of users, passwords, tokens or keys; so are tokens of detectors, in URLs or not. A URL ends at white space; `://` may lack its slashes. Where
+    speak of users, passwords, tokens or keys. A URL ends at white space; `://` may lack its slashes. Where
     a URL is ambiguous, too much is hidden rather than too little: `http://host/a@b` becomes `http://***@b`.
+    A detector's tokens are hidden wherever they stand.
     """
     return _TOKEN.sub("spc_***", _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1***@", text)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -123,11 +123,9 @@ class Uplink:
 
         Raises ConnectionLost.
         """
-        url = f"{self._config.detector}/v1/features"
         meter = None
         try:
-            headers = await current_headers(self._config)
-            async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=client_tls(self._config)) as link:
+            async with _connected(self._config) as link:
                 meter = WireMeter(self._statistics.metrics, link.wire, self._statistics.wire)
                 return await run_with_background(
                     self._stream(link),
@@ -325,6 +323,14 @@ class Uplink:
                 text = self._statistics.report(self._feed.name).text()
                 self._pipeline.rate.send_beside(len(text))
                 await link.send(text)
+
+
+@asynccontextmanager
+async def _connected(config: CameraSettings) -> AsyncIterator[Link]:
+    """A link to the detector, by the token and the certificates as they are now. Raises ConnectionLost."""
+    url, headers = f"{config.detector}/v1/features", await current_headers(config)
+    async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=client_tls(config)) as link:
+        yield link
 
 
 async def _watch(link: Link, session: CameraSession[InFlight], silence_s: float) -> None:

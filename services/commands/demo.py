@@ -112,7 +112,6 @@ def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str,
         "size": settings.size,
         "codec": settings.codec,
     }
-    camera |= dict.fromkeys(("tls_ca", "tls_fingerprint", "tls_cert", "tls_key"))
     camera |= {"preview": settings.preview, "metrics_port": 0}
     detector: dict[str, Any] = {"host": "127.0.0.1", "port": page_port(), "preview": True}
     return {**camera, **shared, **OPEN_CAMERA}, {**detector, **shared, **OPEN_DETECTOR}

@@ -17,7 +17,9 @@ from services.logs import configure_logs
 
 # Settings of both ends that the environment may hold for others: here nobody else gets in.
 OPEN_DETECTOR: Mapping[str, None] = dict.fromkeys(("tokens", "tls_cert", "tls_key", "tls_client_ca"))
-OPEN_CAMERA: Mapping[str, None] = dict.fromkeys(("token", "token_file"))
+OPEN_CAMERA: Mapping[str, None] = dict.fromkeys(
+    ("token", "token_file", "tls_ca", "tls_fingerprint", "tls_cert", "tls_key")
+)
 START_TIMEOUT_S = (
     300.0  # importing torch, and compiling kernels once, on a busy machine; a death is seen at once
 )
