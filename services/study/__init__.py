@@ -16,5 +16,6 @@ NAMES = (
     "temporal",
     "loss",
     "split",
+    "inversion",
 )
 """Of the experiments, first the paper's; here, so that the command line need not import what measures them."""

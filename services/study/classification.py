@@ -37,8 +37,9 @@ class Classification:
             picture = self.model.preprocess(image)
             crossing = self._head.run(picture)
             tensors = {name: tensor[0].cpu().contiguous().numpy() for name, tensor in crossing.items()}
+            whole = slice(picture.shape[2]), slice(picture.shape[3])
             yield SplitSample(
-                picture, tensors, self._head.layout, cache(partial(self._truth, tensors, label))
+                picture, tensors, self._head.layout, whole, cache(partial(self._truth, tensors, label))
             )
 
     def _truth(self, tensors: Tensors, label: int | None) -> _ClassTruth:

@@ -107,9 +107,15 @@ def _numbers(names: Sequence[str], classes: Sequence[str], folder: Path) -> list
     )
 
 
-def _named(name: str, files: Sequence[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=6)
+def contents(files: Sequence[Path]) -> list[bytes]:
+    """A digest of what each of the files holds."""
+    digests = []
     for file in files:
         with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+            digests.append(hashlib.file_digest(opened, "blake2b").digest())
+    return digests
+
+
+def _named(name: str, files: Sequence[Path]) -> str:
+    digest = hashlib.blake2b(b"".join(contents(files)), digest_size=6)
     return f"{name} {len(files)} {digest.hexdigest()}"

@@ -60,7 +60,8 @@ class Detection:
             head = self._heads[canvas]
             tensors = head(view.canvas)
             picture = picture_tensor(view.canvas, self.model.device)
-            yield SplitSample(picture, tensors, head.layout, cache(partial(self._truth, view, tensors)))
+            truth = cache(partial(self._truth, view, tensors))
+            yield SplitSample(picture, tensors, head.layout, _shown(view.letterbox), truth)
 
     def _truth(self, view: LetterboxedPicture, tensors: Tensors) -> _DetectionTruth:
         return _DetectionTruth(
@@ -96,6 +97,11 @@ class _Precision:
         if agreement := self._scores.agreement.over_objects():
             scores |= {"agreement": agreement.ap, "agreement50": agreement.ap50}
         return scores
+
+
+def _shown(letterbox: Letterbox) -> tuple[slice, slice]:
+    (top, left), (height, width) = letterbox.offset, letterbox.scaled
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _scorable(prediction: torch.Tensor, letterbox: Letterbox) -> Detections:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import zip_longest
 
 from services.evaluation.html import HtmlRow, HtmlTable, page_templates
 from services.evaluation.plot import page_svg
-from services.study.draw import label
+from services.study.draw import jpeg, label
 from services.study.record import StudyRecord
-from services.study.section import Section, Table
+from services.study.section import Drawing, Section, Table
 
 TITLE = "Splitting a network: the paper's tables and figures, measured again"
 PAPER = (
@@ -37,10 +39,18 @@ def study_report(sections: Mapping[str, Section], records: Sequence[StudyRecord]
             count=len(records),
             origins=_origins(records),
             zip_longest=zip_longest,
-            page_svg=page_svg,
+            drawn=_drawn,
             html_table=_html_table,
         )
     )
+
+
+def _drawn(drawing: Drawing) -> str:
+    """The element of HTML."""
+    if not drawing.photographic:
+        return page_svg(drawing.figure, drawing.caption)
+    data = base64.b64encode(jpeg(drawing.figure)).decode()
+    return f'<img alt="{escape(drawing.caption)}" src="data:image/jpeg;base64,{data}">'
 
 
 def _html_table(table: Table) -> HtmlTable:

@@ -15,7 +15,7 @@ from services.evaluation.evaluate import tell
 from services.evaluation.plot import style, svg
 from services.study.classification import Classification
 from services.study.dataset import PictureSet, class_pictures, clip_pictures, folder_pictures
-from services.study.draw import png
+from services.study.draw import jpeg, png
 from services.study.experiments import EXPERIMENTS
 from services.study.networks import DEFAULT, NetworkSpec
 from services.study.record import RecordBook
@@ -45,7 +45,7 @@ def run_study(settings: StudySettings) -> None:
     console, notices = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
     if not settings.from_records:
         study = _study(settings, book, notices)
-        for pictures in (study.images, study.imagenet):
+        for pictures in (study.images, study.imagenet, *study.training):
             tell(pictures.account if pictures else "", notices)
         _measure(study, chosen, notices)
         for refusal in study.refusals:
@@ -72,13 +72,16 @@ def _study(settings: StudySettings, book: RecordBook, notices: Console) -> Study
     specs = [NetworkSpec.parse(text) for text in settings.model or DEFAULT]
     subjects = [spec.load(size, device, lambda text: notices.print(text, soft_wrap=True)) for spec in specs]
     most = settings.images or (QUICK_IMAGES if settings.quick else None)
+    frames = QUICK_IMAGES if settings.quick else CLIP_FRAMES
     return Study(
         book,
         subjects,
         images=folder_pictures(settings.data, most, settings.labels) if settings.data else None,
         imagenet=_imagenet(settings.imagenet, subjects, most),
-        clips=[
-            clip_pictures(file, QUICK_IMAGES if settings.quick else CLIP_FRAMES) for file in settings.clip
+        clips=[clip_pictures(file, frames) for file in settings.clip],
+        training=[
+            folder_pictures(path, most) if path.is_dir() else clip_pictures(path, frames)
+            for path in settings.train
         ],
         seed=settings.seed,
         quick=settings.quick,
@@ -115,6 +118,9 @@ def _measure(study: Study, chosen: Mapping[str, Experiment], console: Console) -
 def _write(sections: Mapping[str, Section], book: RecordBook, out: Path) -> None:
     for section in sections.values():
         for drawing in section.drawings:
+            if drawing.photographic:
+                write_whole(out / FIGURES / f"{drawing.name}.jpg", jpeg(drawing.figure))
+                continue
             write_whole(out / FIGURES / f"{drawing.name}.svg", svg(drawing.figure))
             write_whole(out / FIGURES / f"{drawing.name}.png", png(drawing.figure))
     write_whole(out / REPORT, study_report(sections, list(book)))

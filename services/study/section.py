@@ -28,6 +28,7 @@ class Drawing:
     name: str  # of its files, without suffix
     figure: Figure
     caption: str
+    photographic: bool = False  # holds photographs, so that it is a JPEG instead of SVG and PNG
 
 
 @dataclass(frozen=True, slots=True)

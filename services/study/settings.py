@@ -58,6 +58,12 @@ class StudySettings(CommandSettings):
         title="FILE",
         description="video file; may be repeated; the first should show a nearly static scene",
     )
+    train: tuple[PathSetting, ...] = Field(
+        (),
+        title="PATH",
+        description="folder of images or video file that `inversion` trains on, apart from those of --data and --clip; "
+        "may be repeated",
+    )
     images: Count | None = Field(None, title="N", description="at most so many images (default: all)")
     size: SizeText = Field("640", description="input of detectors, multiples of the network's stride")
     quick: bool = Field(False, description="16 images and few settings: two minutes")

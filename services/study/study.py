@@ -30,6 +30,7 @@ class Study:
     images: PictureSet | None = None  # a folder of images, with labels of objects or not
     imagenet: PictureSet | None = None  # images by class
     clips: Sequence[PictureSet] = ()
+    training: Sequence[PictureSet] = ()  # for what is trained, and none of the above
     seed: int = 0
     quick: bool = False  # fewer pictures and settings: to see that it works, not to conclude from
     watch: Callable[[str], None] = lambda what: None  # told what runs, once a picture

@@ -22,6 +22,7 @@ class SplitSample:
     picture: torch.Tensor  # the network's input, float32 (1, 3, H, W)
     tensors: Tensors
     layout: Layout
+    shown: tuple[slice, slice]  # rows and columns of the picture that are no padding
     truth: Callable[[], Any]  # what the subject's scorer compares with, computed once it is asked for
 
 

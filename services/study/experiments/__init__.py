@@ -13,6 +13,7 @@ from services.study.experiments.figure4 import figure4
 from services.study.experiments.figure5 import figure5
 from services.study.experiments.figure6 import figure6
 from services.study.experiments.figure7 import figure7
+from services.study.experiments.inversion import inversion
 from services.study.experiments.loss import loss
 from services.study.experiments.redundancy import redundancy
 from services.study.experiments.split import split
@@ -38,5 +39,6 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         temporal,
         loss,
         split,
+        inversion,
     )
 }

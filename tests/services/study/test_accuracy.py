@@ -35,7 +35,7 @@ class _Sum:
 
 def test_each_change_is_scored_on_every_picture() -> None:
     tensors = [{"a": np.full((1, 2, 2), value, np.float32)} for value in (1, 3)]
-    samples = [SplitSample(torch.empty(0), one, (), lambda: None) for one in tensors]
+    samples = [SplitSample(torch.empty(0), one, (), (slice(0), slice(0)), lambda: None) for one in tensors]
     found = accuracies(
         _Sum(),  # type: ignore[arg-type]
         iter(samples),
