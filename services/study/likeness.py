@@ -11,7 +11,9 @@ import math
 import torch
 from torch.nn import functional
 
-_SIDE, _DEVIATION = 11, 1.5  # of the Gaussian window, in pixels
+SIDE = 11
+"""Pixels of SSIM's window, a Gaussian: no side of a picture may be shorter."""
+_DEVIATION = 1.5  # of the Gaussian, in pixels
 _C1, _C2 = 0.01**2, 0.03**2  # for values from 0 to 1
 _BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
@@ -24,7 +26,7 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
 def ssim(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Mean structural similarity of pictures (B, 3, H, W), RGB, 0 to 1: a scalar, 1 if they are equal.
 
-    Has a derivative, so that a network can be trained for it. Both sides are at least 11 pixels.
+    Has a derivative, so that a network can be trained for it. Both sides are at least SIDE pixels.
     """
     weights = one.new_tensor(_BRIGHTNESS).view(1, 3, 1, 1)
     x, y = ((picture * weights).sum(1, keepdim=True) for picture in (one, other))
@@ -37,8 +39,8 @@ def ssim(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 def _windowed(maps: torch.Tensor) -> torch.Tensor:
     """Gaussian means of each map (B, C, H, W) around every position that is far enough from the borders."""
-    distance = torch.arange(_SIDE, dtype=maps.dtype, device=maps.device) - _SIDE // 2
+    distance = torch.arange(SIDE, dtype=maps.dtype, device=maps.device) - SIDE // 2
     window = torch.exp(-(distance**2) / (2 * _DEVIATION**2))
-    kernel = (window / window.sum()).expand(maps.shape[1], 1, 1, _SIDE)
+    kernel = (window / window.sum()).expand(maps.shape[1], 1, 1, SIDE)
     across = functional.conv2d(maps, kernel, groups=maps.shape[1])
     return functional.conv2d(across, kernel.transpose(2, 3), groups=maps.shape[1])

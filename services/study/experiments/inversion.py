@@ -26,7 +26,7 @@ from services.profiles import resolve
 from services.study.accuracy import Change, rounded_scores, through
 from services.study.dataset import PictureSet, contents, folder_pictures
 from services.study.draw import label
-from services.study.likeness import psnr, ssim
+from services.study.likeness import SIDE, psnr, ssim
 from services.study.picture_decoder import BATCH, Example, PictureDecoder, stacked
 from services.study.record import Settings, StudyRecord, by_subject, rounded
 from services.study.section import Claim, Drawing, Section, Table, kibibytes
@@ -43,7 +43,7 @@ CODECS = {
     "rle:bits=4": "rle, 4 bits",
 }
 QUICK_CODECS = ("raw", "feature:quality=3")
-STEPS, QUICK_STEPS = (1000, 300), (10, 4)  # on features as they are, and then on those of each codec
+STEPS, QUICK_STEPS = (1000, 300), (4, 2)  # on features as they are, and then on those of each codec
 EVERY = 6  # frame of a clip counts: those between show nearly the same
 QUICK_PICTURES = 4
 RECOGNIZED = 0.1  # agreement of the detector on drawn pictures from which on they are no secret
@@ -78,8 +78,8 @@ def _measure_subject(study: Study, subject: Subject) -> None:
         change = through(resolve(parse_codec(codec), subject.weights, subject.split))
         decoder = thief.decoder(change)
         for pictures in tested:
-            attack = _Attack(subject, decoder, change)
-            drawn = ((attack.on(sample), sample) for sample in _chosen(study, subject, pictures))
+            attack = Attack(subject, decoder, change)
+            drawn = ((attack.on(sample), sample) for sample in chosen(study, subject, pictures))
             kept = {"drawn": _kept(pictures, drawn)} if pictures is photographs else {}
             for _ in drawn:
                 pass  # those that are not kept
@@ -107,7 +107,7 @@ def _tested(study: Study, subject: Subject) -> list[PictureSet]:
     return tested
 
 
-def _chosen(study: Study, subject: Subject, pictures: PictureSet) -> Iterator[SplitSample]:
+def chosen(study: Study, subject: Subject, pictures: PictureSet) -> Iterator[SplitSample]:
     """Those of the pictures that count, as they cross the split."""
     is_clip = pictures.dataset is not None and pictures.dataset.kind == "clip"
     step = EVERY if is_clip else 1
@@ -120,9 +120,7 @@ class _Thief:
     def __init__(self, study: Study, subject: Subject, steps: tuple[int, int]) -> None:
         self._subject, self._seed, self._more = subject, study.seed, steps[1]
         self._watch = lambda: study.watch(f"{subject.name} {subject.split}, training")
-        self._samples = [
-            sample for pictures in study.training for sample in _chosen(study, subject, pictures)
-        ]
+        self._samples = [sample for pictures in study.training for sample in chosen(study, subject, pictures)]
         examples = [_example(sample, sample.tensors) for sample in self._samples]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(study.seed)
@@ -141,7 +139,7 @@ def _example(sample: SplitSample, tensors: Tensors) -> Example:
     return Example(stacked(tensors).half(), (sample.picture[0] * 255).round().byte().cpu())
 
 
-class _Attack:
+class Attack:
     """One decoder on what one codec leaves of pictures that it was not trained on."""
 
     def __init__(self, subject: Subject, decoder: PictureDecoder, change: Change) -> None:
@@ -150,10 +148,12 @@ class _Attack:
         self._sent, self._seen = subject.scorer(), subject.scorer()
 
     def on(self, sample: SplitSample) -> torch.Tensor:
-        """The picture (1, 3, H, W) that is drawn of a sample."""
+        """The picture (1, 3, H, W) that is drawn of a sample. Those that are too thin for SSIM do not count."""
         tensors, size = self._change(sample.tensors, sample.layout)
         drawn = self._decoder.draw(stacked(tensors))
         shown, true = drawn[..., *sample.shown], sample.picture[..., *sample.shown]
+        if min(shown.shape[2:]) < SIDE:
+            return drawn
         found = float(ssim(shown, true)), psnr(shown, true), size
         for values, value in zip(self._likeness.values(), found, strict=True):
             values.append(value)
@@ -163,7 +163,9 @@ class _Attack:
         return drawn
 
     def values(self) -> dict[str, Any]:
-        """What a record holds: means over pictures, and the detector's scores."""
+        """What a record holds: means over pictures, and the detector's scores. Raises NotMeasurable without any."""
+        if not self._likeness["ssim"]:
+            raise NotMeasurable(f"inversion: all pictures are narrower than {SIDE} pixels on their canvas")
         return {
             **{name: rounded(statistics.fmean(values)) for name, values in self._likeness.items()},
             "pictures": len(self._likeness["ssim"]),
@@ -175,7 +177,7 @@ class _Attack:
 def _write_originals(study: Study, subject: Subject, photographs: PictureSet) -> None:
     point = {"codec": ORIGINAL}
     if study.missing("inversion", subject, photographs, [point]):
-        samples = [(sample.picture, sample) for sample in _chosen(study, subject, photographs)]
+        samples = [(sample.picture, sample) for sample in chosen(study, subject, photographs)]
         study.write("inversion", subject, photographs, point, values={"drawn": _kept(photographs, samples)})
 
 
@@ -189,11 +191,11 @@ def _kept(photographs: PictureSet, drawn: Iterable[tuple[torch.Tensor, SplitSamp
         corner, length = (round(left * whole.width), round(top * whole.height)), round(side * whole.width)
         close = whole.crop((*corner, corner[0] + length, corner[1] + length))
         small = whole.resize((_WIDTH, round(_WIDTH * whole.height / whole.width)), Image.Resampling.BOX)
-        kept[file.stem] = [_text(small), _text(close)]
+        kept[file.stem] = [encoded(small), encoded(close)]
     return kept
 
 
-def _text(image: Image.Image) -> str:
+def encoded(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=80)
     return base64.b64encode(file.getvalue()).decode()
@@ -218,9 +220,9 @@ def _present(records: Sequence[StudyRecord]) -> Section:
             "finds in the picture itself: of features as they arrive, and of the whole network on the drawn picture. "
             f"Of clips every {EVERY}th frame. Shown are the photographs that come with this software."
         ),
-        drawings=[
-            Drawing("inversion", figure, "Photographs, and what is drawn from their features.", photographic=True)
-        ],
+        drawings=[Drawing("inversion", figure, "Photographs, and what is drawn from their features.", True)]
+        if figure
+        else [],
         tables=[
             Table(
                 "How alike the drawn pictures are",
@@ -291,8 +293,8 @@ def _claim(name: str, groups: Sequence[Sequence[StudyRecord]]) -> Claim:
     )
 
 
-def _sheet(groups: Sequence[Sequence[StudyRecord]]) -> Figure:
-    """Photographs and faces in them line by line, codecs side by side."""
+def _sheet(groups: Sequence[Sequence[StudyRecord]]) -> Figure | None:
+    """Photographs and faces in them line by line, codecs side by side; None where no record holds any."""
     lines = []
     for group in groups:
         drawn = {codec: values["drawn"] for codec, values in _by_codec(group).items() if "drawn" in values}
@@ -303,7 +305,7 @@ def _sheet(groups: Sequence[Sequence[StudyRecord]]) -> Figure:
         ]
     columns = list(dict.fromkeys(codec for line in lines for codec in line))
     if not columns:
-        return Figure(figsize=(1, 1))
+        return None
     heights = [line[ORIGINAL].height / line[ORIGINAL].width for line in lines]
     side = 1.9  # inches that a picture is wide
     with style():

@@ -28,8 +28,17 @@ def model(weights: Path) -> Model:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of JPEG files of 64 by 96 pixels, all different."""
-    folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(1)
+    return _made(tmp_path_factory.mktemp("pictures"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def other_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like `pictures`, that has no picture in common with it."""
+    return _made(tmp_path_factory.mktemp("others"), seed=2)
+
+
+def _made(folder: Path, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
     for number in range(PICTURES):
         coarse = rng.integers(0, 255, (8, 12, 3), np.uint8)
         picture = cv2.resize(coarse, (96, 64), interpolation=cv2.INTER_CUBIC)

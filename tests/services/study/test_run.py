@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def nothing_drawn() -> Iterator[None]:
     with (
         mock.patch("services.study.run.svg", return_value="<svg/>"),
         mock.patch("services.study.run.png", return_value=b"PNG"),
+        mock.patch("services.study.run.jpeg", return_value=b"JPEG"),
+        mock.patch("services.study.report.jpeg", return_value=b"JPEG"),
         mock.patch("services.study.report.page_svg", return_value="<svg/>"),
     ):
         yield
@@ -56,12 +59,18 @@ def test_the_command_line_knows_every_experiment() -> None:
     assert tuple(EXPERIMENTS) == NAMES
 
 
+@pytest.fixture
+def everything(weights: Path, pictures: Path, other_pictures: Path, video: Path) -> tuple[str, ...]:
+    """Arguments for a study of all experiments."""
+    sources = ("--data", str(pictures), "--train", str(other_pictures), "--clip", str(video))
+    return ("--model", str(weights), *sources, "--quick")
+
+
 @pytest.mark.timeout(600)  # two whole studies
 def test_a_whole_study_is_drawn_told_and_repeatable(
-    weights: Path, pictures: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    everything: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("--model", str(weights), "--data", str(pictures), "--clip", str(video), "--quick")
-    assert _study("all", tmp_path / "one", *given) == Exit.OK
+    assert _study("all", tmp_path / "one", *everything) == Exit.OK
     printed = capsys.readouterr().out
     page = (tmp_path / "one/report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
@@ -74,14 +83,17 @@ def test_a_whole_study_is_drawn_told_and_repeatable(
     drawings = [path.stem for path in (tmp_path / "one/figures").glob("*.svg")]
     assert {path.stem for path in (tmp_path / "one/figures").glob("*.png")} == set(drawings)
     assert {f"figure{number}" for number in range(1, 8)} <= set(drawings)
+    (photographs,) = (tmp_path / "one/figures").glob("*.jpg")
+    assert photographs.stem == "inversion"
+    assert f"data:image/jpeg;base64,{base64.b64encode(photographs.read_bytes()).decode()}" in page
     assert "1568.0" in printed
     assert "In a sentence" in page
 
     before = (tmp_path / "one/records.jsonl").read_bytes()
     with nothing_drawn():
-        assert _study("all", tmp_path / "two", *given) == Exit.OK
+        assert _study("all", tmp_path / "two", *everything) == Exit.OK
         assert _facts(tmp_path / "two") == _facts(tmp_path / "one")
-        assert _study("all", tmp_path / "one", *given) == Exit.OK
+        assert _study("all", tmp_path / "one", *everything) == Exit.OK
     assert (tmp_path / "one/records.jsonl").read_bytes() == before, "what is there is not measured again"
     assert _study("all", tmp_path / "one", "--from-records") == Exit.OK
     assert (tmp_path / "one/report.html").read_text() == page, (
