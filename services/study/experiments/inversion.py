@@ -12,6 +12,7 @@ import io
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -19,11 +20,12 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from codec.layout import Layout
 from codec.spec import parse_codec
 from services.errors import NotMeasurable
 from services.evaluation.plot import style
 from services.profiles import resolve
-from services.study.accuracy import Change, rounded_scores, through
+from services.study.accuracy import Change, rounded_scores, through, unchanged
 from services.study.dataset import PictureSet, contents, folder_pictures
 from services.study.draw import label
 from services.study.likeness import SIDE, psnr, ssim
@@ -114,14 +116,30 @@ def chosen(study: Study, subject: Subject, pictures: PictureSet) -> Iterator[Spl
     return islice(study.samples(subject, pictures), 0, QUICK_PICTURES * step if study.quick else None, step)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picture:
+    """What a thief keeps of one picture."""
+
+    tensors: Tensors
+    layout: Layout
+    picture: torch.Tensor  # uint8 (3, H, W)
+
+    def example(self, change: Change) -> Example:
+        return Example(stacked(change(self.tensors, self.layout)[0]).half(), self.picture)
+
+
 class _Thief:
     """Pictures that were sent through a camera of the thief's own, and what was learned from them."""
 
     def __init__(self, study: Study, subject: Subject, steps: tuple[int, int]) -> None:
         self._subject, self._seed, self._more = subject, study.seed, steps[1]
         self._watch = lambda: study.watch(f"{subject.name} {subject.split}, training")
-        self._samples = [sample for pictures in study.training for sample in chosen(study, subject, pictures)]
-        examples = [_example(sample, sample.tensors) for sample in self._samples]
+        self._pictures = [
+            _Picture(sample.tensors, sample.layout, (sample.picture[0] * 255).round().byte().cpu())
+            for pictures in study.training
+            for sample in chosen(study, subject, pictures)
+        ]
+        examples = [picture.example(unchanged) for picture in self._pictures]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(study.seed)
             self._first = PictureDecoder(examples[0].features.shape[0], examples[0].stride)
@@ -130,13 +148,9 @@ class _Thief:
     def decoder(self, change: Change) -> PictureDecoder:
         """A decoder for what a codec leaves of the features."""
         decoder = deepcopy(self._first)
-        examples = [_example(sample, change(sample.tensors, sample.layout)[0]) for sample in self._samples]
+        examples = [picture.example(change) for picture in self._pictures]
         decoder.learn(examples, self._more, self._seed, self._watch)
         return decoder
-
-
-def _example(sample: SplitSample, tensors: Tensors) -> Example:
-    return Example(stacked(tensors).half(), (sample.picture[0] * 255).round().byte().cpu())
 
 
 class Attack:
