@@ -26,7 +26,7 @@ _SSIM_SHARE = 0.2  # of the loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Example:
+class TrainingPair:
     """What a thief has of one picture that they sent through a camera of their own."""
 
     features: torch.Tensor  # float16 (C, h, w), as `stacked` makes them
@@ -76,7 +76,9 @@ class PictureDecoder(nn.Module):
     def _device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def learn(self, examples: Sequence[Example], steps: int, seed: int, watch: Callable[[], None]) -> None:
+    def learn(
+        self, examples: Sequence[TrainingPair], steps: int, seed: int, watch: Callable[[], None]
+    ) -> None:
         """Train for so many steps of BATCH cutouts each. The same examples and seed give the same weights."""
         rng = np.random.default_rng(seed)
         optimizer = torch.optim.Adam(self.parameters(), lr=_RATE)
@@ -108,7 +110,7 @@ def _conv(channels: int, width: int) -> nn.Conv2d:
     return nn.Conv2d(channels, width, 3, padding=1)
 
 
-def _batch(examples: Sequence[Example], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(examples: Sequence[TrainingPair], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Cutouts of pictures drawn by lot: features (BATCH, C, s, s) and pictures (BATCH, 3, S, S)."""
     chosen = [examples[number] for number in rng.integers(len(examples), size=BATCH)]
     stride = chosen[0].stride

@@ -29,7 +29,7 @@ from services.study.accuracy import Change, rounded_scores, through, unchanged
 from services.study.dataset import PictureSet, contents, folder_pictures
 from services.study.draw import label
 from services.study.likeness import SIDE, psnr, ssim
-from services.study.picture_decoder import BATCH, Example, PictureDecoder, stacked
+from services.study.picture_decoder import BATCH, PictureDecoder, TrainingPair, stacked
 from services.study.record import Settings, StudyRecord, by_subject, rounded
 from services.study.section import Claim, Drawing, Section, Table, kibibytes
 from services.study.study import Experiment, Study
@@ -124,8 +124,8 @@ class _Picture:
     layout: Layout
     picture: torch.Tensor  # uint8 (3, H, W)
 
-    def example(self, change: Change) -> Example:
-        return Example(stacked(change(self.tensors, self.layout)[0]).half(), self.picture)
+    def example(self, change: Change) -> TrainingPair:
+        return TrainingPair(stacked(change(self.tensors, self.layout)[0]).half(), self.picture)
 
 
 class _Thief:

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from services.study.likeness import psnr
-from services.study.picture_decoder import Example, PictureDecoder, stacked
+from services.study.picture_decoder import PictureDecoder, TrainingPair, stacked
 
 
-def _examples(count: int, size: tuple[int, int] = (48, 64)) -> list[Example]:
+def _examples(count: int, size: tuple[int, int] = (48, 64)) -> list[TrainingPair]:
     """Pictures of colored squares, whose features are the colors."""
     rng = np.random.default_rng(0)
     examples = []
     for _ in range(count):
         colors = torch.from_numpy(rng.integers(0, 256, (3, size[0] // 8, size[1] // 8), np.uint8))
         picture = colors.repeat_interleave(8, 1).repeat_interleave(8, 2)
-        examples.append(Example((colors / 255).half(), picture))
+        examples.append(TrainingPair((colors / 255).half(), picture))
     return examples
 
 
