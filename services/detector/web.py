@@ -55,6 +55,7 @@ FORM_HEADERS = _PAGE_HEADERS | {
     ),
     "Referrer-Policy": "same-origin",  # under no-referrer the Origin would be null
     "Cache-Control": "no-store",
+    "Content-Type": _CONTENT_TYPES[".html"],
 }
 _LIVE_HEADERS = _SAFE_HEADERS | {"Cache-Control": "no-store"}
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
@@ -207,7 +208,7 @@ class Web:
         logout = _LOGOUT.format(owner=escape(grant.owner)).encode()
         return web.Response(
             body=self._page[INDEX].body.replace(VISITOR, logout),
-            headers=FORM_HEADERS | {"Content-Type": _CONTENT_TYPES[".html"]},
+            headers=FORM_HEADERS,
         )
 
     async def _asset(self, request: web.Request) -> web.Response:

@@ -112,7 +112,10 @@ def browse(browser: Browser) -> Browse:
         page.on("pageerror", lambda error: complain(str(error)))
         page.on("dialog", lambda dialog: complain(f"dialog: {dialog.message}"))
         page.on("request", lambda request: urlsplit(request.url).netloc == origin or complain(request.url))
-        page.on("response", lambda answer: answer.ok or complain(f"{answer.status} for {answer.request.url}"))
+        page.on(
+            "response",
+            lambda answer: answer.status < 400 or complain(f"{answer.status} for {answer.request.url}"),
+        )
         page.on(
             "requestfailed",
             # A poll is aborted when another stream is opened.

@@ -26,9 +26,13 @@ def connect_stream(
 
 
 @asynccontextmanager
-async def linked(url: str):
+async def linked(url: str, token: str | None = None):
     """A link on which nothing has been said yet."""
-    async with asyncio.timeout(LIVENESS_S), connect(f"{url}/v1/features", FEATURES_PROTOCOL) as link:
+    headers = {"Authorization": f"Bearer {token}"} if token else None
+    async with (
+        asyncio.timeout(LIVENESS_S),
+        connect(f"{url}/v1/features", FEATURES_PROTOCOL, headers=headers) as link,
+    ):
         yield link
 
 

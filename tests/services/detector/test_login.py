@@ -191,6 +191,7 @@ async def test_a_visitor_without_a_token_sees_the_form_and_nothing_else(visiting
             assert (await visitor.get(address)).status == status, address
         assert (await visitor.get("/")).headers["Location"] == "login"
         form = await visitor.get("/login")
+        assert form.headers["Content-Type"] == "text/html; charset=utf-8"
         assert '<input id="_token" name="token" type="password"' in await form.text()
         assert "<!--" not in await form.text()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from services.access.tokens import Quota
+from services.access.tokens import Quota, new_token
 from services.detector.quota import BURST_NS, TEXT_BYTES, FramePace, check_quota, largest_message_bytes
 from services.detector.settings import DetectorSettings
 from stream.errors import SessionError
 from stream.session.close_codes import CloseCode
-from tests.stream.session.peers import make_hello
+from tests.services.detector.peers import answer, closed, linked
+from tests.services.detector.test_gate import entry
+from tests.services.waiting import until
+from tests.stream.session.peers import make_hello as make_any_hello
 
 MS = 1_000_000
 
@@ -24,7 +27,7 @@ MS = 1_000_000
 )
 def test_refuses_what_the_token_does_not_allow(quota, hello, code, words):
     with pytest.raises(SessionError, match=words) as refusal:
-        check_quota(make_hello(**hello), quota)
+        check_quota(make_any_hello(**hello), quota)
     assert refusal.value.code == code
 
 
@@ -33,7 +36,7 @@ def test_refuses_what_the_token_does_not_allow(quota, hello, code, words):
     [(Quota(), {"preview": True}), (Quota(preview=False), {}), (Quota(max_side=640), {})],
 )
 def test_allows_the_rest(quota, hello):
-    check_quota(make_hello(**hello), quota)
+    check_quota(make_any_hello(**hello), quota)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,46 @@ def test_a_long_rest_is_no_credit():
 
 def test_a_token_without_a_rate_has_none():
     assert waits(FramePace(None), *[0] * 1000) == [0] * 1000
+
+
+# --- over a connection ---
+
+HELD, FREE = new_token(), new_token()
+
+
+async def test_who_is_too_fast_waits_and_loses_nothing(start_detector, make_hello, encode):
+    """Its packet is neither refused nor worked on, while others' are; a detector that stops answers it."""
+    tokens = (
+        entry("held", HELD, "camera", "held") + "frames_per_s = 0.001\n" + entry("free", FREE, "camera", "*")
+    )
+    packets = [encode(0), encode(1)]
+    async with (
+        start_detector(tokens=tokens) as running,
+        linked(running.url, HELD) as held,
+        linked(running.url, FREE) as free,
+    ):
+        await held.send(make_hello(stream="held").text())
+        await free.send(make_hello(stream="free").text())
+        assert (await answer(held))["type"] == (await answer(free))["type"] == "welcome"
+        for packet in packets:
+            await held.send(packet)
+        assert (await answer(held))["sequence"] == 0
+        stream = running.detector.streams.get("held")
+        await until(lambda: stream.packets == 2)
+        for packet in packets:
+            await free.send(packet)
+            assert (await answer(free))["type"] == "ack"
+        assert stream.frames == 1
+        running.detector.stop()
+        assert (await answer(held))["sequence"] == 1
+
+
+async def test_a_packet_larger_than_the_token_allows_ends_the_connection(start_detector, make_hello, encode):
+    tokens = entry("held", HELD, "camera", "*") + "max_packet_kib = 1\n"
+    async with start_detector(tokens=tokens) as running, linked(running.url, HELD) as link:
+        await link.send(make_hello().text())
+        assert (await answer(link))["max_packet_bytes"] == 1024
+        packet = encode(0)
+        assert len(packet) > 1024
+        await link.send(packet)
+        assert (await closed(link)).code == CloseCode.PACKET_TOO_LARGE
