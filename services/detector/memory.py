@@ -22,7 +22,10 @@ TAIL_FRAMES = 4
 CONNECTION_BYTES = (
     512 * 1024
 )  # a camera's texts, preview, history and statistics; buffers of socket and WebSocket
+# What asyncio's TLS holds besides, of each connection: a buffer of 256 KiB, and what came and is not decrypted.
+TLS_BYTES = 512 * 1024
 BOX_BYTES, MESSAGE_BYTES = 160, 1024  # of a detection in JSON, and of a message without any
+OTHER_CONNECTIONS = 64  # of browsers and scrapes
 PROFILES = 8  # that cameras have sent
 
 
@@ -31,6 +34,7 @@ def camera_bytes(settings: DetectorSettings, max_packet_bytes: int, tensor_bytes
     message_bytes = MESSAGE_BYTES + BOX_BYTES * settings.max_detections
     return (
         CONNECTION_BYTES
+        + (TLS_BYTES if settings.tls_cert else 0)
         + (settings.window + PACKETS_RECEIVED) * max_packet_bytes
         + (DECODER_FRAMES + WAITING_FRAMES) * tensor_bytes
         + settings.subscriber_queue * message_bytes
@@ -40,6 +44,11 @@ def camera_bytes(settings: DetectorSettings, max_packet_bytes: int, tensor_bytes
 def tail_bytes(layouts: Sequence[Layout]) -> int:
     """What a frame holds in the network's last layers; `layouts` are what crosses each split point."""
     return TAIL_FRAMES * max(map(raw_bytes, layouts))
+
+
+def _tls_bytes(settings: DetectorSettings) -> int:
+    """What TLS holds of consumers, browsers and scrapes."""
+    return TLS_BYTES * (settings.max_subscribers + OTHER_CONNECTIONS) if settings.tls_cert else 0
 
 
 class MemoryBudget:
@@ -63,6 +72,7 @@ class MemoryBudget:
             f"{settings.tail_threads} frames at a time (--tails, --max-side)": settings.tail_threads
             * tail_bytes,
             "calibration profiles (--max-profile-mib)": PROFILES * settings.max_profile_mib * MIB,
+            "TLS of others than cameras (--max-subscribers)": _tls_bytes(settings),
             "a camera (--window, --max-packet-mib, --max-tensors-mib)": camera_bytes(
                 settings, settings.max_packet_mib * MIB, settings.max_tensors_mib * MIB
             ),
@@ -70,7 +80,7 @@ class MemoryBudget:
         *fixed, camera = parts.values()
         self._for_cameras = settings.max_memory * MIB - sum(fixed)
         if self._for_cameras < camera:
-            needed = ", ".join(f"{size / MIB:.0f} MiB for {what}" for what, size in parts.items())
+            needed = ", ".join(f"{size / MIB:.0f} MiB for {what}" for what, size in parts.items() if size)
             raise SettingsError(
                 f"--max-memory: {settings.max_memory} MiB is too little; it takes {needed}. "
                 "Give it more, or lower what a flag in brackets allows"

@@ -56,3 +56,14 @@ def test_says_what_takes_the_memory_where_it_is_too_little():
     )
     for told in ("6 MiB for 2 frames at a time (--tails, --max-side)", "--max-profile-mib", "--window"):
         assert told in str(refusal.value)
+
+
+def test_tls_takes_half_a_mebibyte_of_each_connection():
+    plain = DetectorSettings.load({**SMALL, "max_subscribers": 36, "max_memory": 100})
+    over_tls = plain.model_copy(update={"tls_cert": "cert.pem"})
+    assert camera_bytes(over_tls, MIB, MIB) - camera_bytes(plain, MIB, MIB) == MIB // 2
+    MemoryBudget(plain).open(50 * MIB, 10 * MIB)
+    with pytest.raises(
+        SettingsError, match=re.escape("50 MiB for TLS of others than cameras (--max-subscribers)")
+    ):
+        MemoryBudget(over_tls).open(50 * MIB, 10 * MIB)
