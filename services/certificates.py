@@ -43,8 +43,8 @@ async def server_context(tls: ServerTls | None, on_failure: Callable[[str], None
 
 
 async def keep_renewed(context: RenewedContext | None) -> None:
-    """Let files that have changed count for new connections, for ever."""
-    while True:
+    """Let files that have changed count for new connections, for ever; nothing to do without TLS."""
+    while context is not None:
         await asyncio.sleep(LOOK_S)
         await renew(context)
 

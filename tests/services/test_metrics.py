@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientError, ClientSession
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from services.camera.metrics import CameraMetrics, serve_metrics
 from services.detector.metrics import DetectorMetrics
 from stream.frame_counts import DROPS
 from stream.latency import DETECTOR_STAGES, STAGES
 from stream.rate.control import REASONS
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S
@@ -73,6 +76,26 @@ async def test_both_services_tell_the_same_story(start_detector, make_camera):
     assert stages == pytest.approx(value(seen, "splitcast_camera_latency_seconds_sum"), rel=0.01)
     assert value(seen, "splitcast_camera_frame_age_seconds") > 0
     assert value(detector, "splitcast_detector_streams") == 0
+
+
+async def test_a_cameras_metrics_come_over_tls_to_who_shows_a_certificate(make_camera, tmp_path):
+    authority, port = Authority(tmp_path), free_port()
+    files = {"metrics_tls_cert": authority.sign(), "metrics_tls_client_ca": authority.file}
+    camera = make_camera("ws://127.0.0.1:9", metrics_port=port, **files)
+    stranger = ssl.create_default_context(cafile=authority.file)
+    scraper = ssl.create_default_context(cafile=authority.file)
+    scraper.load_cert_chain(authority.sign("prometheus@splitcast.example", file="client.pem"))
+    with capture_logs() as logs:
+        async with serve_metrics(camera.statistics.metrics, camera.config), ClientSession() as session:
+            async with session.get(f"https://127.0.0.1:{port}/metrics", ssl=scraper) as answer:
+                assert "splitcast_camera_build_info" in await answer.text()
+            for url, context in (("https", stranger), ("http", True)):
+                with pytest.raises(ClientError):
+                    await session.get(f"{url}://127.0.0.1:{port}/metrics", ssl=context)
+    reasons = [
+        entry["reason"].partition(",")[0] for entry in logs if entry["event"] == "TLS handshake failed"
+    ]
+    assert {"the client shows no certificate", "plain HTTP"} == set(reasons)
 
 
 @pytest.mark.parametrize("metrics", [CameraMetrics, DetectorMetrics])
