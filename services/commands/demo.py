@@ -113,7 +113,7 @@ def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str,
         "codec": settings.codec,
     }
     camera |= {"preview": settings.preview, "metrics_port": 0}
-    detector: dict[str, Any] = {"host": "127.0.0.1", "port": page_port(), "preview": True}
+    detector: dict[str, Any] = {"port": page_port(), "preview": True}
     return {**camera, **shared, **OPEN_CAMERA}, {**detector, **shared, **OPEN_DETECTOR}
 
 

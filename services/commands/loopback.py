@@ -16,7 +16,10 @@ from services.errors import DetectorFailed, Exit, exit_code
 from services.logs import configure_logs
 
 # Settings of both ends that the environment may hold for others: here nobody else gets in.
-OPEN_DETECTOR: Mapping[str, None] = dict.fromkeys(("tokens", "tls_cert", "tls_key", "tls_client_ca"))
+OPEN_DETECTOR: Mapping[str, str | None] = {
+    "host": "127.0.0.1",
+    **dict.fromkeys(("tokens", "tls_cert", "tls_key", "tls_client_ca")),
+}
 OPEN_CAMERA: Mapping[str, None] = dict.fromkeys(
     ("token", "token_file", "tls_ca", "tls_fingerprint", "tls_cert", "tls_key")
 )
@@ -24,17 +27,14 @@ START_TIMEOUT_S = (
     300.0  # importing torch, and compiling kernels once, on a busy machine; a death is seen at once
 )
 STOP_TIMEOUT_S = 10.0
-FOR_ITSELF = {"host": "127.0.0.1", **dict.fromkeys(("tokens", "tls_cert", "tls_key", "tls_client_ca"))}
 
 
 @asynccontextmanager
 async def local_detector(config: DetectorSettings) -> AsyncIterator[str]:
     """Address (ws://host:port) of a detector that is ready; it ends with the context, or with this process.
 
-    It is there for this process: it listens on loopback and asks for nothing, whatever the environment says.
-    Raises DetectorFailed. To be called on the main thread.
+    `config` has to be that of an open detector, on loopback. Raises DetectorFailed. To be called on the main thread.
     """
-    config = config.model_copy(update=FOR_ITSELF)
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(config, theirs), name="splitcast-detector", daemon=True)

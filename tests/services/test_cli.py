@@ -268,9 +268,9 @@ def test_a_taken_port_is_told(weights, capsys, monkeypatch):
 
 
 def test_an_address_of_another_machine_is_told(capsys):
-    assert main(["detector", "--host", "192.0.2.1"]) == Exit.FAILURE
+    assert main(["detector", "--host", "192.0.2.1", "--insecure"]) == Exit.FAILURE
     assert "--host: cannot listen on 192.0.2.1:8765: " in capsys.readouterr().err
-    assert main(["detector", "--host", "no such host"]) == Exit.FAILURE
+    assert main(["detector", "--host", "no such host", "--insecure"]) == Exit.FAILURE
     assert "--host: cannot listen on no such host:8765: " in capsys.readouterr().err
 
 

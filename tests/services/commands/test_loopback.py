@@ -8,7 +8,8 @@ from multiprocessing.context import SpawnProcess
 
 import pytest
 
-from services.commands.loopback import local_detector
+from services.camera.settings import CameraSettings
+from services.commands.loopback import OPEN_CAMERA, OPEN_DETECTOR, local_detector
 from services.detector.settings import DetectorSettings
 
 
@@ -35,3 +36,17 @@ async def test_ctrl_c_while_the_detector_starts_is_not_lost(monkeypatch):
         signal.signal(signal.SIGINT, before)
     assert held == [True]
     assert heard == [signal.SIGINT]
+
+
+def test_what_is_there_for_this_process_alone_heeds_no_environment(monkeypatch):
+    for name, value in (
+        ("HOST", "0.0.0.0"),
+        ("TLS_CERT", "cert.pem"),
+        ("TLS_KEY", "key.pem"),
+        ("TOKENS", "x.toml"),
+    ):
+        monkeypatch.setenv(f"SPLITCAST_{name}", value)
+    detector = DetectorSettings.load({"port": 0, **OPEN_DETECTOR})
+    assert (detector.host, detector.tls_cert, detector.tokens) == ("127.0.0.1", None, None)
+    camera = CameraSettings.load({"source": "demo", **OPEN_CAMERA})
+    assert (camera.tls_cert, camera.tls_key) == (None, None)
