@@ -20,6 +20,7 @@ from stream.frame_counts import DROPS
 from stream.latency import STAGES
 from stream.rate.control import REASONS
 from stream.transport.listener import Listener
+from stream.transport.places import Places
 
 log = structlog.get_logger(__name__)
 
@@ -155,7 +156,7 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
     renewing = asyncio.ensure_future(keep_renewed(context))
     try:
         with naming_address(config.metrics_host, config.metrics_port, "--metrics-"):
-            listener = Listener.bound(config.metrics_host, config.metrics_port, MAX_CONNECTIONS)
+            listener = Listener.bound(config.metrics_host, config.metrics_port, Places(MAX_CONNECTIONS))
         await web.SockSite(runner, listener, ssl_context=context).start()
         yield
     finally:

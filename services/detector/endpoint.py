@@ -11,12 +11,13 @@ import structlog
 from aiohttp import web
 
 from services.access.tokens import Grant, Quota
+from services.detector.admission import Admission, NoPlace, Seat
 from services.detector.connection import CameraConnection
 from services.detector.gate import GRANT, until_revoked
 from services.detector.handshake import Handshake
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
-from services.detector.metrics import NOT_READY, TOO_MANY_SESSIONS
+from services.detector.metrics import NOT_READY
 from services.detector.names import Names
 from services.detector.publisher import Publisher
 from services.detector.quota import largest_message_bytes
@@ -35,10 +36,8 @@ from stream.transport.websocket import VIOLATIONS, Link, ServerWebSocket, WireBy
 
 log = structlog.get_logger(__name__)
 
-EXTRA_SESSIONS = 16  # cameras that say hello beside those that stream
 # When a camera should come back that is closed with this code.
 RETRY_AFTER_S = {CloseCode.TRY_AGAIN_LATER: 0.5, CloseCode.GOING_AWAY: 1.0}
-_TOO_MANY = "too many connections"
 # What a name is not kept after: the same would be refused again, or its token holds no more.
 FREEING = PERMANENT | {CloseCode.TOKEN_REVOKED}
 GOODBYES = (CloseCode.NORMAL, CloseCode.GOING_AWAY)  # of a camera that ends
@@ -53,6 +52,7 @@ class FeaturesEndpoint:
         handshake: Handshake,
         streams: Streams,
         *,
+        admission: Admission,
         inference: Inference,
         workers: FairWorkers,
         memory: MemoryBudget,
@@ -63,37 +63,38 @@ class FeaturesEndpoint:
         stands: Callable[[Grant], bool],
     ) -> None:
         self._settings, self._handshake, self._streams = settings, handshake, streams
+        self._admission = admission
         self._inference, self._workers, self._memory = inference, workers, memory
         self._publisher, self._statistics = publisher, statistics
         self._stopping, self._overdue = stopping, overdue
         self._names = Names(settings.max_streams, settings.reserve_s, stands)
-        self._open = 0
 
-    async def handle(self, request: web.Request, wire: WireBytes | None) -> web.WebSocketResponse:
-        """Serve one camera until it leaves or the detector stops.
-
-        `wire` counts the bytes of its connection; None where it has left already.
-        """
-        settings, quota = self._settings, request[GRANT].quota
-        ws = ServerWebSocket(FEATURES_PROTOCOL, largest_message_bytes(settings, quota))
-        try:
-            await ws.prepare(request)
-        except ConnectionError:  # the peer has left
-            return ws
-        if wire is None:
-            return ws
-        link = Link(ws, wire)
-        meter = WireMeter(self._statistics.metrics, wire, WireBytes())
-        session = DetectorSession(settings.window)
+    async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        """Serve one camera until it leaves or the detector stops."""
+        ws = ServerWebSocket(FEATURES_PROTOCOL, largest_message_bytes(self._settings, request[GRANT].quota))
         visit = Visit(self._names, self._streams, self._publisher, self._statistics, request[GRANT])
-        self._open += 1
+        with self._admission.camera(request, lambda: not visit.has_name) as seat:
+            try:
+                await ws.prepare(request)
+            except ConnectionError:  # the peer has left
+                return ws
+            if seat:
+                await self._visit(ws, request, visit, seat)
+        return ws
+
+    async def _visit(self, ws: ServerWebSocket, request: web.Request, visit: Visit, seat: Seat) -> None:
+        link = Link(ws, seat.wire)
+        meter = WireMeter(self._statistics.metrics, seat.wire, WireBytes())
+        session = DetectorSession(self._settings.window)
         try:
-            self._check(ws)
+            _check_protocol(ws)
+            seat.check()
             await run_with_background(
-                self._serve(link, session, visit, meter, quota),
+                self._serve(link, session, visit, meter, request[GRANT].quota),
                 self._watch(link, visit),
                 visit.until_replaced(),
                 self._until_overdue(),
+                seat.until_evicted(),
                 until_revoked(request),
             )
             raise SessionError(CloseCode.GOING_AWAY, "detector stops")
@@ -109,15 +110,7 @@ class FeaturesEndpoint:
         finally:
             visit.leave("cut off", "lost", reserve=True)
             self._memory.release(session)
-            self._open -= 1
             meter.update()
-        return ws
-
-    def _check(self, ws: web.WebSocketResponse) -> None:
-        if ws.ws_protocol != FEATURES_PROTOCOL:
-            raise SessionError(CloseCode.BAD_SUBPROTOCOL, f"subprotocol must be {FEATURES_PROTOCOL}")
-        if self._open > self._settings.max_streams + EXTRA_SESSIONS:
-            raise SessionError(CloseCode.TRY_AGAIN_LATER, _TOO_MANY)
 
     async def _serve(
         self, link: Link, session: DetectorSession, visit: Visit, meter: WireMeter, quota: Quota
@@ -199,8 +192,13 @@ class FeaturesEndpoint:
         )
 
 
+def _check_protocol(ws: web.WebSocketResponse) -> None:
+    if ws.ws_protocol != FEATURES_PROTOCOL:
+        raise SessionError(CloseCode.BAD_SUBPROTOCOL, f"subprotocol must be {FEATURES_PROTOCOL}")
+
+
 def _refusal(error: SessionError) -> str:
     """The reason of a refusal as metrics have it."""
-    if error.code is CloseCode.TRY_AGAIN_LATER:
-        return TOO_MANY_SESSIONS if error.reason == _TOO_MANY else NOT_READY
-    return error.code.name.lower()
+    if isinstance(error, NoPlace):
+        return error.refusal
+    return NOT_READY if error.code is CloseCode.TRY_AGAIN_LATER else error.code.name.lower()

@@ -10,9 +10,9 @@ from services.metrics import Metrics
 from stream.latency import DETECTOR_STAGES
 from stream.session.close_codes import CloseCode
 from stream.session.messages import REJECT_REASONS
+from stream.transport.listener import MADE_WAY, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, TOO_OFTEN
 
 # Why a connection is refused, besides the codes that the protocol has for it (see `refusal`).
-TOO_MANY_CONNECTIONS = "too_many_connections"
 TOO_MANY_SESSIONS = "too_many_sessions"
 TOO_MANY_SUBSCRIBERS = "too_many_subscribers"
 NOT_READY = "not_ready"
@@ -26,6 +26,9 @@ LOGIN_FAILED = "login_failed"  # see login.py
 TOO_MANY_LOGINS = "too_many_logins"
 REFUSALS = (
     TOO_MANY_CONNECTIONS,
+    TOO_MANY_FROM_ADDRESS,
+    TOO_OFTEN,
+    MADE_WAY,
     TOO_MANY_SESSIONS,
     TOO_MANY_SUBSCRIBERS,
     NOT_READY,

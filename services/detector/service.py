@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 
 import structlog
 from aiohttp import web
@@ -13,7 +12,8 @@ from aiohttp.typedefs import Handler
 
 from services.access.token_file import TokenSource
 from services.certificates import keep_renewed, renew, server_context
-from services.detector.endpoint import EXTRA_SESSIONS, FeaturesEndpoint
+from services.detector.admission import Admission
+from services.detector.endpoint import FeaturesEndpoint
 from services.detector.gate import Gate, NotGranted, TokenMissing, TokenUnknown
 from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
@@ -26,7 +26,6 @@ from services.detector.metrics import (
     NO_BEARER,
     NOT_GRANTED,
     TLS_FAILED,
-    TOO_MANY_CONNECTIONS,
     UNKNOWN_BEARER,
 )
 from services.detector.publisher import Publisher
@@ -36,12 +35,11 @@ from services.detector.streams import Streams
 from services.detector.subscribers import Subscribers
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
 from services.environment import forget_loading, give_memory_back, resident_bytes
-from services.listening import naming_address, permitted_connections
 from stream.network.names import DEMO, MODELS
 from stream.tasks.background import run_with_background
 from stream.tasks.fair_workers import FairWorkers
 from stream.transport.broadcast import Broadcast
-from stream.transport.listener import AcceptedSocket, Listener
+from stream.transport.listener import Listener
 from stream.transport.tls import RenewedContext
 
 log = structlog.get_logger(__name__)
@@ -49,9 +47,6 @@ log = structlog.get_logger(__name__)
 TRIM_INTERVAL_S = 10.0
 CLOSE_S = 2.0  # for connections to say why they end when the drain has run out
 CLEANUP_S = 0.5  # for connections that are still open after the drain
-# Scrapes, and requests of browsers beside the cameras and subscribers: a page holds up to six connections open.
-EXTRA_CONNECTIONS = EXTRA_SESSIONS + 48
-
 # The reason of each refusal that HTTP has a status for: such a peer never gets a WebSocket, and so no close code.
 HTTP_REFUSALS: Mapping[type[web.HTTPException], str] = {
     TokenMissing: NO_BEARER,
@@ -84,11 +79,13 @@ class Detector:
         self.memory = MemoryBudget(config)
         self.gate = Gate(TokenSource(config.tokens) if config.tokens else None)
         self._handshake = Handshake(config, self.inference, self.workers, self.memory, self.ready)
-        self._subscribers = Subscribers(config, self.broadcast, self.streams, self.statistics, self._overdue)
+        self.admission = Admission(config, self.statistics)
+        self._subscribers = Subscribers(config, self.broadcast, self.streams, self.admission, self._overdue)
         self._cameras = FeaturesEndpoint(
             config,
             self._handshake,
             self.streams,
+            admission=self.admission,
             inference=self.inference,
             workers=self.workers,
             memory=self.memory,
@@ -100,7 +97,6 @@ class Detector:
         )
         self._login: Login | None = None
         self._handlers: set[asyncio.Task[object]] = set()
-        self.listener: Listener | None = None
         self._tls: RenewedContext | None = None
         self.application = self._application()
         self._export()
@@ -119,26 +115,18 @@ class Detector:
         runner = web.AppRunner(
             self.application, access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
         )
-        config = self.config
-        connections = permitted_connections(config.max_streams + config.max_subscribers + EXTRA_CONNECTIONS)
         try:
             await self.gate.load()
-            self._tls = await server_context(config.tls, self._refuse_tls)
+            self._tls = await server_context(self.config.tls, self._refuse_tls)
             await runner.setup()
-            with naming_address(config.host, config.port):
-                self.listener = Listener.bound(
-                    config.host,
-                    config.port,
-                    connections,
-                    partial(self.statistics.refuse, TOO_MANY_CONNECTIONS),
-                )
-            await web.SockSite(runner, self.listener, ssl_context=self._tls).start()
-            self.port.set_result(self.listener.getsockname()[1])
-            log.info("listening", host=config.host, port=self.port.result(), tls=self._tls is not None)
+            listener = self.admission.listen()
+            await web.SockSite(runner, listener, ssl_context=self._tls).start()
+            self.port.set_result(listener.getsockname()[1])
+            log.info("listening", host=self.config.host, port=self.port.result(), tls=self._tls is not None)
             await run_with_background(
                 self._stopping.wait(),
                 self._load(),
-                self._close_silent(self.listener),
+                self._close_silent(listener),
                 self._sample(),
                 self._give_memory_back(),
                 keep_renewed(self._tls),
@@ -209,14 +197,14 @@ class Detector:
     def _application(self) -> web.Application:
         app = web.Application(
             middlewares=[
-                self._note_request,
+                self.admission.note_request,
                 errors_as_json,
                 self._count_refusal,
                 foreign_pages_refused(self.config.allow_origin, self.config.host),
                 self.gate.admit,
             ]
         )
-        app.router.add_get("/v1/features", self._tracked(self._features))
+        app.router.add_get("/v1/features", self._tracked(self._cameras.handle))
         app.router.add_get("/v1/detections", self._tracked(self._subscribers.handle))
         app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._subscribers.handle))
         app.router.add_get("/metrics", self.statistics.metrics.handle)
@@ -227,16 +215,6 @@ class Detector:
             self._login = Login(self.gate, page, self.statistics, self.config.allow_origin)
             self._login.add_routes(app.router)
         return app
-
-    async def _features(self, request: web.Request) -> web.WebSocketResponse:
-        connection = self._connection(request)
-        return await self._cameras.handle(request, connection.wire if connection else None)
-
-    @web.middleware
-    async def _note_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if connection := self._connection(request):
-            connection.has_requested = True
-        return await handler(request)
 
     @web.middleware
     async def _count_refusal(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -251,12 +229,6 @@ class Detector:
                 self.statistics.refuse(reason)
                 log.warning("request refused", reason=reason, status=error.status, peer=request.remote)
             raise
-
-    def _connection(self, request: web.Request) -> AcceptedSocket | None:
-        """The request's socket; None where the peer is gone already."""
-        assert self.listener is not None
-        peer = request.transport.get_extra_info("peername") if request.transport else None
-        return self.listener.accepted.get(peer)
 
     def _tracked(self, handler: WebSocketHandler) -> WebSocketHandler:
         """The handler, known to `run`, which waits for it on a stop."""

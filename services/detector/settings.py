@@ -59,6 +59,18 @@ class DetectorSettings(ServiceSettings):
     max_subscribers: Annotated[int, Field(ge=1, le=65536)] = Field(
         256, description="most consumers of detections at a time"
     )
+    max_http: Annotated[int, Field(ge=4, le=65536)] = Field(
+        64, description="most connections at a time of browsers, scrapes and whoever has not said what it is"
+    )
+    max_per_address: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+        None,
+        description="most cameras, most consumers and most other connections of one address at a time "
+        "(default: all; but who holds the most makes way first)",
+    )
+    address_rate: Annotated[float, Field(ge=1, le=1e6)] = Field(
+        64.0,
+        description="new connections, and requests, that an address may make a second; 8 s' worth at once",
+    )
     max_side: Annotated[int, Field(ge=32, le=65535)] = Field(
         1280, description="longest side of a network input"
     )

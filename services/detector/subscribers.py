@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
-from aiohttp import web
+from aiohttp import WebSocketError, web
 
 from services.access.tokens import Grant
+from services.detector.admission import Admission, NoPlace, Seat
 from services.detector.gate import GRANT, until_revoked
-from services.detector.metrics import TOO_MANY_SUBSCRIBERS
 from services.detector.publisher import KINDS
 from services.detector.settings import DetectorSettings
-from services.detector.statistics import DetectorStatistics
 from services.detector.stream_json import stream_text, with_drops
 from services.detector.streams import Streams
-from services.detector.web import websocket_response
 from stream.errors import ConnectionLost, SessionError
+from stream.leaky_bucket import LeakyBucket
 from stream.session.close_codes import CloseCode, close_reason
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.background import run_with_background
 from stream.transport.broadcast import Broadcast
+from stream.transport.websocket import ServerWebSocket
 
-MAX_MESSAGE_BYTES = 4096  # a subscriber has nothing to say
+# A subscriber has nothing to say.
+MAX_MESSAGE_BYTES = 4096
+MESSAGE_INTERVAL_NS = 10**9
+MESSAGE_BURST = 64
 
 
 class Subscribers:
@@ -33,39 +37,46 @@ class Subscribers:
         settings: DetectorSettings,
         broadcast: Broadcast,
         streams: Streams,
-        statistics: DetectorStatistics,
+        admission: Admission,
         overdue: asyncio.Event,
     ) -> None:
         self._settings, self._broadcast, self._streams = settings, broadcast, streams
-        self._statistics, self._overdue = statistics, overdue
+        self._admission, self._overdue = admission, overdue
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Send one consumer what is published until it leaves, or until the broadcast is closed."""
         kinds = _kinds(request.query.getall("types", []))
-        ws = websocket_response(DETECTIONS_PROTOCOL, MAX_MESSAGE_BYTES, self._settings.heartbeat_s)
-        try:
-            await ws.prepare(request)
-        except ConnectionError:  # the peer has left
-            return ws
-        if len(self._broadcast) >= self._settings.max_subscribers:
-            self._statistics.refuse(TOO_MANY_SUBSCRIBERS)
-            await ws.close(code=CloseCode.TRY_AGAIN_LATER, message=b"too many subscribers")
-            return ws
+        ws = ServerWebSocket(DETECTIONS_PROTOCOL, MAX_MESSAGE_BYTES, self._settings.heartbeat_s)
+        with self._admission.consumer(request) as seat:
+            try:
+                await ws.prepare(request)
+            except ConnectionError:  # the peer has left
+                return ws
+            if seat:
+                await self._serve(ws, request, kinds, seat)
+        return ws
+
+    async def _serve(
+        self, ws: ServerWebSocket, request: web.Request, kinds: frozenset[str], seat: Seat
+    ) -> None:
         code, reason = CloseCode.GOING_AWAY, b"detector stops"
         with suppress(ConnectionLost, ConnectionError):
             try:
+                seat.check()
                 await run_with_background(
                     self._send(ws, request.match_info.get("name"), kinds, request[GRANT]),
                     _wait_for_close(ws),
                     _until(self._overdue),
+                    seat.until_evicted(),
                     until_revoked(request),
                 )
             except _Overdue:
                 pass
             except SessionError as error:
                 code, reason = error.code, close_reason(error.reason)
+                refusal = error.refusal if isinstance(error, NoPlace) else error.code.name.lower()
+                self._admission.refuse(refusal, request.remote or "")
             await ws.close(code=code, message=reason)
-        return ws
 
     async def _send(
         self, ws: web.WebSocketResponse, name: str | None, kinds: frozenset[str], grant: Grant
@@ -92,10 +103,19 @@ async def _until(overdue: asyncio.Event) -> None:
     raise _Overdue
 
 
-async def _wait_for_close(ws: web.WebSocketResponse) -> None:
-    """Read, and ignore, what the consumer says. Raises ConnectionLost when it has left."""
-    async for _ in ws:
-        pass
+async def _wait_for_close(ws: ServerWebSocket) -> None:
+    """Read, and ignore, what the consumer says.
+
+    Raises ConnectionLost when it has left, SessionError where it says much, or what is no WebSocket.
+    """
+    messages = LeakyBucket(MESSAGE_INTERVAL_NS, MESSAGE_BURST)
+    async for message in ws:
+        if isinstance(message.data, WebSocketError):  # aiohttp has closed with it
+            raise SessionError(CloseCode(message.data.code), str(message.data))
+        if not messages.take(time.monotonic_ns()):
+            raise SessionError(
+                CloseCode.POLICY_VIOLATION, "more than one message a second: nobody reads them"
+            )
     raise ConnectionLost("subscriber left")
 
 

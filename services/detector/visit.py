@@ -43,6 +43,11 @@ class Visit:
         self._stream: Stream | None = None
         self.welcomed = False  # whether the camera has passed the handshake
 
+    @property
+    def has_name(self) -> bool:
+        """Whether the camera has had a stream's name on this connection."""
+        return self._claim is not None
+
     def check_granted(self, name: str) -> None:
         """Raise SessionError where the camera's token does not grant the name, or another's reserves it."""
         if not self.grant.may_send(name):

@@ -163,17 +163,6 @@ def _is_private(name: str) -> bool:
     return True
 
 
-def websocket_response(protocol: str, max_message_bytes: int, heartbeat_s: float) -> web.WebSocketResponse:
-    """An answer that becomes a WebSocket once it is prepared; it takes messages of at most `max_message_bytes`."""
-    return web.WebSocketResponse(
-        protocols=(protocol,),
-        compress=False,
-        heartbeat=heartbeat_s,
-        max_msg_size=max_message_bytes,
-        timeout=2.0,
-    )
-
-
 class Web:
     """Handlers that read what the detector knows and change nothing."""
 

@@ -14,6 +14,7 @@ from codec.feature.profile import Profile
 from codec.layout import Layout, TensorSpec
 from codec.spec import Codec, parse_codec
 from stream.errors import InvalidMessage, SessionError
+from stream.leaky_bucket import LeakyBucket
 from stream.session.close_codes import CloseCode
 from stream.session.messages import (
     PROTOCOL_VERSION,
@@ -113,19 +114,6 @@ def check_layout(hello: Hello, layout: Layout) -> None:
 def _describe(layout: Layout) -> str:
     """The first tensors, as much as a close reason has room for."""
     return ", ".join(f"{tensor.name} {'x'.join(map(str, tensor.shape))}" for tensor in layout[:4])
-
-
-class LeakyBucket:
-    """One message an interval on average, and a burst of them at once."""
-
-    def __init__(self, interval_ns: int, burst: int) -> None:
-        self._interval_ns, self._burst_ns = interval_ns, burst * interval_ns
-        self._empty_ns = 0  # when it is empty again
-
-    def take(self, now_ns: int) -> bool:
-        """Whether the message that came at `now_ns`, on any steady clock, is within the bounds."""
-        self._empty_ns = max(self._empty_ns, now_ns) + self._interval_ns
-        return self._empty_ns <= now_ns + self._burst_ns
 
 
 class DetectorSession:

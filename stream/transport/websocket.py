@@ -9,16 +9,18 @@ import time
 from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import WSMsgType, web
+from aiohttp.http_websocket import WebSocketReader
 
 from stream.errors import BadCertificate, ConnectionLost, SessionError, TlsFailed
 from stream.session.close_codes import CloseCode, close_reason
 from stream.transport.attempts import first_answer
+from stream.transport.frame_guard import FrameGuard
 from stream.transport.liveness import LOOK_S, PING_S, Idle
 from stream.transport.tls import ClientTls, client_failure, other_fingerprint
 
@@ -26,10 +28,11 @@ CLOSE_S = 2.0  # for the peer to answer a close
 JOIN_S = 1.0  # an attempt to connect that has no answer for so long is joined by another
 SEND_TIMEOUT_S = 20.0  # in which the peer takes nothing of what waits for it
 
-# What a peer did that is no WebSocket; aiohttp finds it, and these are the codes that it closes with.
+# What a peer did that is no WebSocket; aiohttp or a FrameGuard finds it, and these are the codes to close with.
 VIOLATIONS = {
     CloseCode.PROTOCOL_ERROR: "what came is no WebSocket",
     CloseCode.INVALID_TEXT: "what came as a text is not UTF-8",
+    CloseCode.POLICY_VIOLATION: "too many pings, empty messages or small fragments came",
     CloseCode.MESSAGE_TOO_LARGE: "what came is larger than any message of this protocol",
 }
 
@@ -40,11 +43,19 @@ class WireBytes:
 
     sent: int = 0
     received: int = 0
+    heard_ns: int = field(default_factory=time.monotonic_ns)  # when bytes came last
     allowed: int | None = None  # of those received: what comes beyond is thrown away; None: any
     on_excess: Callable[[], None] = lambda: None
 
-    def check(self) -> None:
-        """Raise BlockingIOError, which asyncio takes as nothing there, where more was received than is allowed."""
+    def receive(self, count: int) -> None:
+        """Count what came.
+
+        Raises BlockingIOError, which asyncio takes as nothing there, where more was received than is allowed.
+        """
+        if not count:  # the end
+            return
+        self.received += count
+        self.heard_ns = time.monotonic_ns()
         if self.allowed is not None and self.received > self.allowed:
             self.on_excess()
             raise BlockingIOError
@@ -69,16 +80,12 @@ class CountingSocket(socket.socket):
 
     def recv(self, *args: Any) -> bytes:
         data = super().recv(*args)
-        self.wire.received += len(data)
-        if data:
-            self.wire.check()
+        self.wire.receive(len(data))
         return data
 
     def recv_into(self, *args: Any) -> int:
         count = super().recv_into(*args)
-        self.wire.received += count
-        if count:
-            self.wire.check()
+        self.wire.receive(count)
         return count
 
 
@@ -98,17 +105,70 @@ async def _close_on_violation(ws: WebSocket, code: int) -> None:
                 await asyncio.sleep(0.02)
 
 
-class ServerWebSocket(web.WebSocketResponse):
-    """A server's end, of which a Link may be made once it is prepared; it takes messages up to `max_message_bytes`."""
+class _GuardedParser:
+    """Hands a client's bytes to aiohttp's parser as long as a FrameGuard finds nothing in them."""
 
-    def __init__(self, protocol: str, max_message_bytes: int) -> None:
+    def __init__(self, parser: WebSocketReader, on_violation: Callable[[CloseCode], None]) -> None:
+        self._parser, self._on_violation, self._guard = parser, on_violation, FrameGuard()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """As aiohttp's parsers do it: whether nothing more is taken, and what is left over."""
+        violation = self._guard.look(data, time.monotonic_ns())
+        if violation is None:
+            return self._parser.feed_data(data)
+        self._on_violation(violation)
+        return True, b""
+
+    def feed_eof(self) -> None:
+        self._parser.feed_eof()
+
+
+class _GuardedRequest:
+    """A request and its protocol in one, whose parser is guarded; all else is the request's or the protocol's own."""
+
+    def __init__(self, request: web.BaseRequest, on_violation: Callable[[CloseCode], None]) -> None:
+        self._request, self._on_violation = request, on_violation
+
+    @property
+    def protocol(self) -> _GuardedRequest:
+        return self
+
+    def set_parser(self, parser: WebSocketReader, **others: Any) -> None:
+        guarded: Any = _GuardedParser(parser, self._on_violation)
+        self._request.protocol.set_parser(guarded, **others)
+
+    def keep_alive(self, keep: bool) -> None:
+        self._request.protocol.keep_alive(keep)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+
+class ServerWebSocket(web.WebSocketResponse):
+    """A server's end, of which a Link may be made once it is prepared; it takes messages up to `max_message_bytes`.
+
+    A Link pings by itself. Without one, `heartbeat_s` says how often aiohttp does.
+    """
+
+    def __init__(self, protocol: str, max_message_bytes: int, heartbeat_s: float | None = None) -> None:
         super().__init__(
             protocols=(protocol,),
             compress=False,  # packets do not compress further
-            autoping=False,
+            autoping=heartbeat_s is not None,
+            heartbeat=heartbeat_s,
             max_msg_size=max_message_bytes,
             timeout=CLOSE_S,
         )
+
+    def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: Any) -> None:
+        """Here aiohttp gives the connection its parser: there is no other way to come before it."""
+        guarded: Any = _GuardedRequest(request, self._violate)
+        super()._post_start(guarded, protocol, writer)
+
+    def _violate(self, code: CloseCode) -> None:
+        """Let whoever receives know, as aiohttp's own parser does."""
+        assert self._reader is not None
+        self._reader.set_exception(aiohttp.WebSocketError(code, VIOLATIONS[code]))
 
     async def close(self, *, code: int = CloseCode.NORMAL, message: bytes = b"", drain: bool = True) -> bool:
         if code in VIOLATIONS and not self.closed:

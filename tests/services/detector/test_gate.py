@@ -138,7 +138,7 @@ async def test_who_has_no_token_makes_no_websocket(start_detector, monkeypatch):
     async with start_detector(tokens=TABLE) as running:
         handled = []
         monkeypatch.setattr("services.detector.endpoint.ServerWebSocket", handled.append)
-        monkeypatch.setattr("services.detector.subscribers.websocket_response", handled.append)
+        monkeypatch.setattr("services.detector.subscribers.ServerWebSocket", handled.append)
         for path in ("/v1/features", "/v1/detections"):
             assert await status(running.http, path) == 401
         assert not handled

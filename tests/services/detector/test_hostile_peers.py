@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from base64 import b64encode
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -15,7 +15,6 @@ from aiohttp import ClientSession, WSMsgType
 
 from codec.packet import Stamp
 from codec.spec import parse_codec
-from services.detector.service import EXTRA_CONNECTIONS
 from stream.errors import ConnectionLost
 from stream.network.cut import layout
 from stream.session.camera import tensor_shapes
@@ -317,53 +316,6 @@ async def test_refuses_tensors_larger_than_allowed(start_detector, make_hello, m
         lost = await closed(link)
     assert lost.code == CloseCode.PACKET_TOO_LARGE
     assert "--max-tensors-mib" in lost.reason
-
-
-async def test_silent_connections_make_way(start_detector, make_camera):
-    """TCP connections that ask for nothing are closed after a while, and do not keep cameras out for ever."""
-    async with start_detector(max_streams=1, max_subscribers=1, hello_timeout_s=0.5) as running:
-        count = EXTRA_CONNECTIONS + 24
-        silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(count)]
-        half = silent[0][1]
-        half.write(b"GET /live")
-        listener = running.detector.listener
-        async with asyncio.timeout(LIVENESS_S):
-            for reader, _ in silent:
-                with suppress(ConnectionError):
-                    assert await reader.read() == b""
-        assert await still_serves(running, make_camera)
-        assert len(listener.accepted) <= 2
-        for _, writer in silent:
-            writer.close()
-
-
-async def test_browsers_that_keep_connections_leave_room(start_detector, make_camera):
-    """Eight of them, each with the six connections that a browser keeps to a server."""
-    async with start_detector(max_streams=1, max_subscribers=1) as running, asyncio.timeout(LIVENESS_S):
-        kept = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8 * 6)]
-        for reader, writer in kept:
-            writer.write(b"GET /livez HTTP/1.1\r\nHost: nas\r\n\r\n")
-            assert await reader.readuntil(b"live\n")
-        assert await still_serves(running, make_camera)
-        for _, writer in kept:
-            writer.close()
-
-
-async def test_refuses_more_subscribers_than_allowed(start_detector):
-    async with start_detector(max_subscribers=1) as running, ClientSession() as session:
-        url = f"{running.url}/v1/detections"
-        async with session.ws_connect(url), session.ws_connect(url) as second:
-            message = await second.receive(timeout=LIVENESS_S)
-            assert (message.type, message.data) == (WSMsgType.CLOSE, CloseCode.TRY_AGAIN_LATER)
-
-
-async def test_refuses_more_handshakes_than_allowed(start_detector, make_camera):
-    async with start_detector(max_streams=1, max_subscribers=64) as running, AsyncExitStack() as stack:
-        links = [await stack.enter_async_context(linked(running.url)) for _ in range(18)]
-        assert (await closed(links[-1])).code == CloseCode.TRY_AGAIN_LATER
-        for link in links:
-            await link.close()
-        assert await still_serves(running, make_camera)
 
 
 async def test_a_defect_costs_one_connection(start_detector, make_hello, make_camera, monkeypatch):

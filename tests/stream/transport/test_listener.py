@@ -7,14 +7,17 @@ from contextlib import ExitStack
 
 import pytest
 
-from stream.transport.listener import AcceptedSocket, Listener
+from stream.transport.listener import MADE_WAY, TOO_MANY_CONNECTIONS, TOO_OFTEN, AcceptedSocket, Listener
+from stream.transport.places import AddressRates, Places
 from stream.transport.websocket import CountingSocket
 from tests.services.waiting import LIVENESS_S
 
 
 @pytest.fixture
 def listener():
-    with Listener.bound("127.0.0.1", 0, max_connections=2) as listener:
+    with Listener.bound("127.0.0.1", 0, Places(2), max_open=3) as listener:
+        listener.refused = []
+        listener.on_refuse = lambda reason, address: listener.refused.append((reason, address))
         yield listener
 
 
@@ -39,17 +42,56 @@ def test_both_ends_count_what_passes(listener):
             assert len(here.recv(4096)) == here.wire.received == there.wire.sent == 3
 
 
-def test_connections_beyond_the_limit_are_refused(listener):
+def test_the_connection_that_is_idle_the_longest_makes_way(listener):
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(listener)) for _ in range(3)]
         accepted = [stack.enter_context(listener.accept()[0]) for _ in range(2)]
+        clients[0].send(b"x")
+        assert accepted[0].recv(1) == b"x"
+        newer = stack.enter_context(listener.accept()[0])
+        assert clients[1].recv(1) == b""
+        assert listener.refused == [(MADE_WAY, "127.0.0.1")]
+        assert len(listener.pool) == 2
+        newer.close()
+        assert len(listener.pool) == 1
+
+
+def test_connections_that_are_not_closed_yet_count(listener):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(listener)) for _ in range(4)]
+        for _ in range(3):  # the first has made way, and is still open
+            stack.enter_context(listener.accept()[0])
         with pytest.raises(ConnectionAbortedError):
             listener.accept()
-        assert clients[2].recv(1) == b""
-        accepted[0].close()
-        assert len(listener.accepted) == 1
-        stack.enter_context(connect(listener))
-        stack.enter_context(listener.accept()[0])
+        assert clients[3].recv(1) == b""
+        assert listener.refused[-1] == (TOO_MANY_CONNECTIONS, "127.0.0.1")
+
+
+def test_a_connection_with_a_place_elsewhere_makes_way_for_nobody(listener):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(listener)) for _ in range(3)]
+        accepted = []
+        for _ in range(3):
+            accepted.append(stack.enter_context(listener.accept()[0]))
+            accepted[-1].leave_pool()
+        accepted[0].send(b"x")
+        assert clients[0].recv(1) == b"x"
+        assert listener.refused == []
+
+
+def test_an_address_that_comes_too_often_is_refused():
+    with (
+        Listener.bound("127.0.0.1", 0, Places(2), rates=AddressRates(0.001, 1)) as listener,
+        connect(listener),
+        connect(listener) as second,
+        listener.accept()[0],
+    ):
+        refused = []
+        listener.on_refuse = lambda reason, address: refused.append((reason, address))
+        with pytest.raises(ConnectionAbortedError):
+            listener.accept()
+        assert second.recv(1) == b""
+        assert refused == [(TOO_OFTEN, "127.0.0.1")]
 
 
 def test_a_process_without_files_closes_connections_and_waits_for_none():
@@ -57,19 +99,21 @@ def test_a_process_without_files_closes_connections_and_waits_for_none():
     program = """
 import asyncio, logging, resource, socket, sys
 from stream.transport.listener import Listener
+from stream.transport.places import Places
 
 logging.basicConfig(level="WARNING")
 files = 24
 
 async def main():
     refused = []
-    listener = Listener.bound("127.0.0.1", 0, 1000, on_refuse=lambda: refused.append(1))
+    listener = Listener.bound("127.0.0.1", 0, Places(1000), on_refuse=lambda *why: refused.append(why))
     listener.setblocking(False)
     server = await asyncio.start_server(lambda reader, writer: None, sock=listener)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     address = listener.getsockname()
     print(address[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    assert set(refused) <= {("too_many_connections", "Too many open files")}, refused
     print(len(refused), len(listener.accepted), flush=True)
 
 asyncio.run(main())
@@ -96,7 +140,6 @@ asyncio.run(main())
     assert refused + accepted == 60
     assert 0 < accepted < 24
     assert "Traceback" not in log
-    assert log.count("connection refused: Too many open files") == refused
 
 
 def test_closing_late_forgets_no_newer_connection(listener):

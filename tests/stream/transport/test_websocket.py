@@ -7,6 +7,7 @@ import struct
 import time
 from base64 import b64encode
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -16,7 +17,8 @@ from stream.errors import ConnectionLost, SessionError
 from stream.session.close_codes import CloseCode
 from stream.transport import websocket
 from stream.transport.listener import Listener
-from stream.transport.websocket import CountingSocket, Link, ServerWebSocket, connect
+from stream.transport.places import Places
+from stream.transport.websocket import VIOLATIONS, CountingSocket, Link, ServerWebSocket, connect
 from tests.services.waiting import LIVENESS_S
 
 PROTOCOL = "splitcast.test"
@@ -36,7 +38,7 @@ async def serving(answer):
     application = web.Application()
     application.router.add_get("/", handle)
     runner = web.AppRunner(application)
-    with Listener.bound("127.0.0.1", 0, max_connections=4) as listener:
+    with Listener.bound("127.0.0.1", 0, Places(4)) as listener:
         await runner.setup()
         await web.SockSite(runner, listener).start()
         try:
@@ -109,7 +111,7 @@ def test_refuses_a_server_of_another_protocol():
 
 def test_nobody_there_is_a_loss():
     async def talk() -> None:
-        with Listener.bound("127.0.0.1", 0, max_connections=1) as listener:
+        with Listener.bound("127.0.0.1", 0, Places(1)) as listener:
             port = listener.getsockname()[1]
         with pytest.raises(ConnectionLost):
             async with connect(f"ws://127.0.0.1:{port}/", PROTOCOL):
@@ -234,30 +236,42 @@ def test_a_server_that_breaks_the_protocol_is_told_so(data, code):
     assert heard == [code]
 
 
-def test_a_flood_of_pings_ends_as_a_loss():
-    """The peer sends pings without end, reads no pong and leaves without a word."""
+MASK, EMPTY_FRAGMENT, EMPTY_PING = bytes(4), b"\x00\x80", b"\x89\x80"
+FLOODS = {
+    "empty fragments": (b"\x02\x80" + MASK + (EMPTY_FRAGMENT + MASK) * 100_000, CloseCode.POLICY_VIOLATION),
+    "pings": ((EMPTY_PING + MASK) * 100_000, CloseCode.POLICY_VIOLATION),
+    "empty messages": ((b"\x82\x80" + MASK) * 100_000, CloseCode.POLICY_VIOLATION),
+    "a frame that is not masked": (b"\x81\x05hello", CloseCode.PROTOCOL_ERROR),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_what_no_client_sends_ends_the_connection(flood):
+    """The peer is told why, even where all of it comes with the request."""
+    data, code = FLOODS[flood]
     lost: list[ConnectionLost] = []
 
     async def listen(link: Link) -> None:
-        with pytest.raises(ConnectionLost) as caught:
-            await link.receive()
-        lost.append(caught.value)
+        try:
+            while True:
+                await link.receive()
+        except ConnectionLost as error:
+            lost.append(error)
 
     async def talk() -> None:
-        async with (
-            serving(listen) as url,
-            aiohttp.ClientSession() as session,
-            session.ws_connect(url, protocols=(PROTOCOL,), autoping=False) as ws,
-        ):
-            for _ in range(20_000):
-                await ws.ping(bytes(100))
-            ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-            async with asyncio.timeout(LIVENESS_S):
-                while not lost:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+        async with serving(listen) as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + data
+            )
+            await reader.readuntil(code.to_bytes(2, "big") + VIOLATIONS[code].encode())
+            writer.close()
+            while not lost:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     asyncio.run(talk())
-    assert lost[0].code == 1006
+    assert lost[0].code == code
 
 
 def test_a_ping_is_answered_with_its_own_data():
