@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -40,8 +43,15 @@ def _last_words(name: str, log_format: str) -> str:
     return f"{json.dumps(facts)}\n"
 
 
-async def run_until_stopped(service: Coroutine[Any, Any, None], stop: Callable[[], None]) -> None:
-    """Run `service`. SIGTERM or Ctrl-C calls `stop`, which lets it drain; a second signal ends it at once."""
+async def run_until_stopped(
+    service: Coroutine[Any, Any, None],
+    stop: Callable[[], None],
+    reload: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> None:
+    """Run `service`. SIGTERM or Ctrl-C calls `stop`, which lets it drain; a second signal ends it at once.
+
+    SIGHUP calls `reload`, one at a time; without one it ends the process, as that of a closed terminal does.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(service)
     stopping = False
@@ -53,15 +63,32 @@ async def run_until_stopped(service: Coroutine[Any, Any, None], stop: Callable[[
         stopping = True
         stop()
 
-    before = {number: signal.getsignal(number) for number in _STOPPING}
+    before = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGHUP)}
     for number in _STOPPING:
         loop.add_signal_handler(number, on_signal)
+    reloads = asyncio.Event()
+    reloading = asyncio.ensure_future(_reload_on(reloads, reload)) if reload else None
+    if reload:
+        loop.add_signal_handler(signal.SIGHUP, reloads.set)
     try:
         await task
     except asyncio.CancelledError:
         if not stopping:
             raise
     finally:
+        if reloading:
+            reloading.cancel()
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+async def _reload_on(asked: asyncio.Event, reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Reload whenever it is asked for, for ever: once more for all that is asked while one is under way."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            await reload()
+        except Exception:  # a defect of ours, which must not keep the next one from working
+            log.exception("reload failed")

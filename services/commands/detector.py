@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from services.detector.service import Detector
 from services.detector.settings import DetectorSettings
@@ -21,8 +22,12 @@ def run_detector(settings: DetectorSettings) -> None:
             manager.tell_stop()
             detector.stop()
 
+        # The end of a terminal ends what it started, unless there is something to reload.
+        reloads = settings.tokens or settings.tls_cert or not sys.stderr.isatty()
         await run_until_stopped(
-            run_with_background(detector.run(), manager.tell_health(detector.ready)), stop
+            run_with_background(detector.run(), manager.tell_health(detector.ready)),
+            stop,
+            detector.reload if reloads else None,
         )
 
     asyncio.run(serve())

@@ -37,9 +37,27 @@ print("still here")
 """
 
 
+RELOADING = """
+import asyncio, signal, sys
+from services.signals import run_until_stopped
+
+async def reload():
+    print("reloads", flush=True)
+    if sys.stdin.readline() == "fail\\n":
+        raise ValueError
+
+async def serve():
+    print("here", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(run_until_stopped(serve(), lambda: None, reload))
+"""
+
+
 def started(program: str, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,3 +95,20 @@ def test_the_second_signal_ends_what_drains_and_a_third_what_is_left():
     assert process.returncode == 0
     assert rest == "drains\nover\n"
     assert json.loads(log)["event"] == "ended by a signal"
+
+
+def test_a_hangup_reloads_as_often_as_it_comes():
+    with started(RELOADING) as process:
+        for told in ("fail", "good", "good"):
+            process.send_signal(signal.SIGHUP)
+            assert process.stdout.readline() == "reloads\n"
+            process.stdin.write(f"{told}\n")
+            process.stdin.flush()
+        process.kill()
+
+
+def test_a_hangup_ends_what_reloads_nothing():
+    with started(LATE) as process:
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=LIVENESS_S)
+    assert process.returncode == -signal.SIGHUP
