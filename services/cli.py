@@ -112,6 +112,21 @@ COMMANDS = {
         "services.commands.profile_show:run_profile_show",
         "print what a profile was made from and holds",
     ),
+    "token create": Command(
+        "services.commands.settings:TokenCreateSettings",
+        "services.commands.token:run_token_create",
+        "make a token that a detector asks for, and print it this once",
+    ),
+    "token list": Command(
+        "services.commands.settings:TokenListSettings",
+        "services.commands.token:run_token_list",
+        "show what each token grants",
+    ),
+    "token revoke": Command(
+        "services.commands.settings:TokenRevokeSettings",
+        "services.commands.token:run_token_revoke",
+        "let a token grant nothing any more",
+    ),
     "study": Command(
         "services.study.settings:StudySettings",
         "services.study.run:run_study",
@@ -147,6 +162,7 @@ COMMANDS = {
 }
 GROUPS = {
     "profile": "calibration profiles of the feature codec",
+    "token": "who may do what at a detector",
     "bench": "measure camera and detector on this machine",
 }
 

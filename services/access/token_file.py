@@ -127,7 +127,10 @@ def parse_tokens(text: str, source: str) -> list[TokenEntry]:
         raise SettingsError(f"--tokens: {source}: {unknown}: it may hold tables [[{TABLE}]] alone")
     if len(listed) > MAX_TOKENS:
         raise SettingsError(f"--tokens: {source} has {len(listed)} tokens; at most {MAX_TOKENS} are allowed")
-    entries = [_entry(table, number, source) for number, table in enumerate(listed, 1)]
+    entries = [
+        make_entry(table, f"--tokens: {source}: {_who(table, number)}")
+        for number, table in enumerate(listed, 1)
+    ]
     for what in ("name", "hash"):
         value, count = (
             Counter(getattr(entry, what) for entry in entries).most_common(1)[0] if entries else ("", 0)
@@ -138,21 +141,28 @@ def parse_tokens(text: str, source: str) -> list[TokenEntry]:
     return entries
 
 
-def _entry(table: Any, number: int, source: str) -> TokenEntry:
+def make_entry(table: Any, who: str) -> TokenEntry:
+    """The entry that a table says. Raises SettingsError, which names `who` and shows no hash."""
     try:
         return TokenEntry.model_validate(table)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "string_pattern_mismatch":
+            star = ", or end with *" if where.startswith("streams") else ""
+            message = f"must be 1 to 64 of A-Z a-z 0-9 . _ -, begin with a letter or digit{star}"
         if where == "hash":
             message = (
                 "must be the token's SHA-256, 64 hexadecimal digits: `splitcast token create` makes both"
             )
-            if isinstance(given := table.get("hash"), str) and PREFIX in given:
+            if PREFIX in str(table.get("hash")):
                 message += "; this is a token itself: revoke it, for it was stored"
-        name = table.get("name") if isinstance(table, dict) else None
-        who = f"token {number}" + (
-            f" ({name[:64]!r})" if isinstance(name, str) and PREFIX not in name else ""
-        )
-        raise SettingsError(f"--tokens: {source}: {who}: {where + ': ' if where else ''}{message}") from None
+        raise SettingsError(f"{who}: {where + ': ' if where else ''}{message}") from None
+
+
+def _who(table: Any, number: int) -> str:
+    name = table.get("name") if isinstance(table, dict) else None
+    if not isinstance(name, str) or PREFIX in name:
+        return f"token {number}"
+    return f"token {number} ({name[:64]!r})"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
+from services.access.token_file import TokenEntry, make_entry
+from services.access.tokens import Role
 from services.command_settings import CommandSettings
 from services.logs import LogSettings
 from services.settings import (
@@ -109,3 +112,55 @@ class ProfileShowSettings(CommandSettings):
     profile: CliPositionalArg[PathText] = Field(
         title="FILE|HASH", description="a profile's file, or the hash of one that is bundled"
     )
+
+
+class TokensSettings(CommandSettings):
+    """Where the commands on tokens find them."""
+
+    tokens: PathSetting = Field(
+        Path("tokens.toml"), description="TOML file of the tokens, as the detector has it"
+    )
+
+
+class TokenCreateSettings(TokensSettings):
+    """Settings of `splitcast token create`."""
+
+    name: CliPositionalArg[str] = Field(title="NAME", description="whose token it is; shown in logs")
+    role: Annotated[tuple[Role, ...], Field(min_length=1)] = Field(
+        title="ROLE",
+        description="camera, consumer (reads streams), metrics or page (the live page); may be repeated",
+    )
+    stream: tuple[str, ...] = Field(
+        (),
+        title="NAME",
+        description="stream that may be sent or read, or a prefix as 'yard-*', or '*' for all; may be repeated",
+    )
+    frames_per_s: float | None = Field(None, title="N", description="most frames a second of a camera")
+    max_packet_kib: int | None = Field(None, title="KIB", description="largest packet of a camera in KiB")
+    max_side: int | None = Field(None, title="N", description="longest side of a camera's network input")
+    no_preview: bool = Field(False, description="refuse a camera that sends previews")
+    no_profiles: bool = Field(False, description="refuse a camera's calibration profile that is not at hand")
+    out: PathSetting | None = Field(
+        None, title="FILE", description="new file for the token, of mode 600 (default: print it)"
+    )
+
+    def entry(self, hash_: str) -> TokenEntry:
+        """What the file will list. Raises SettingsError."""
+        given: dict[str, Any] = {"name": self.name, "hash": hash_, "roles": self.role, "streams": self.stream}
+        given |= {name: getattr(self, name) for name in ("frames_per_s", "max_packet_kib", "max_side")}
+        given |= {"preview": False} if self.no_preview else {}
+        given |= {"profiles": False} if self.no_profiles else {}
+        return make_entry(given, "the new token")
+
+    def check_machine(self) -> None:
+        self.entry("0" * 64)
+
+
+class TokenListSettings(TokensSettings):
+    """Settings of `splitcast token list`."""
+
+
+class TokenRevokeSettings(TokensSettings):
+    """Settings of `splitcast token revoke`."""
+
+    name: CliPositionalArg[str] = Field(title="NAME", description="whose token it is")
