@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from html import escape
-from ipaddress import IPv6Address, ip_address
 from math import ceil
 from urllib.parse import parse_qs
 
@@ -22,6 +21,7 @@ from services.detector.gate import ACCESS, Gate
 from services.detector.metrics import LOGIN_FAILED, TOO_MANY_LOGINS
 from services.detector.statistics import DetectorStatistics
 from services.detector.web import FORM_HEADERS, Asset
+from stream.transport.places import address_of
 
 log = structlog.get_logger(__name__)
 
@@ -115,27 +115,15 @@ class FailedLogins:
 
     def wait_s(self, address: str, now_ns: int) -> float:
         """Seconds until the address may try again."""
-        forgiven_ns = self._forgiven_ns.get(_network(address), now_ns)
+        forgiven_ns = self._forgiven_ns.get(address, now_ns)
         return max(0.0, (forgiven_ns - now_ns) / 1e9 - (FAILURES - 1) * FAILURE_INTERVAL_S)
 
     def fail(self, address: str, now_ns: int) -> None:
         """Count a wrong token."""
-        network = _network(address)
-        forgiven_ns = max(self._forgiven_ns.pop(network, now_ns), now_ns)
-        self._forgiven_ns[network] = forgiven_ns + round(FAILURE_INTERVAL_S * 1e9)
+        forgiven_ns = max(self._forgiven_ns.pop(address, now_ns), now_ns)
+        self._forgiven_ns[address] = forgiven_ns + round(FAILURE_INTERVAL_S * 1e9)
         if len(self._forgiven_ns) > MAX_ADDRESSES:
             self._forgiven_ns.popitem(last=False)
-
-
-def _network(address: str) -> str:
-    """What one peer can choose its address from: of IPv6 whoever has one has the 64 bits behind it."""
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is None:
-        return str(IPv6Address(int(ip) >> 64 << 64))
-    return str(ip)
 
 
 class Login:
@@ -187,7 +175,7 @@ class Login:
 
     async def _log_in(self, request: web.Request) -> web.Response:
         self._refuse_foreign(request)
-        address, now_ns = request.remote or "", time.monotonic_ns()
+        address, now_ns = address_of(request.remote), time.monotonic_ns()
         wait_s = self._failed.wait_s(address, now_ns)
         if wait_s:
             self._refuse(request, TOO_MANY_LOGINS)
@@ -202,7 +190,7 @@ class Login:
             self._refuse(request, LOGIN_FAILED)
             return self._answer("This token is not for the live page: it needs the role page.", 403)
         self._leave(request)
-        log.info("login", token=grant.owner, address=address)
+        log.info("login", token=grant.owner, address=request.remote)
         return self._turn_to("./", request, self._sessions.open(grant, now_ns))
 
     async def _log_out(self, request: web.Request) -> web.Response:

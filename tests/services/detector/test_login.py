@@ -109,22 +109,6 @@ def test_so_many_wrong_ones_and_then_one_in_a_while():
     assert failed.wait_s("10.0.0.1", later_ns) == FAILURE_INTERVAL_S
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("2001:db8::1", "2001:db8::ffff:2", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
-        ("fe80::1%eth0", "fe80::2%eth0", True),
-        ("unix", "unix", True),
-    ],
-)
-def test_addresses_that_one_peer_chooses_from_are_one(one, other, same):
-    failed = FailedLogins()
-    fail(failed, one, FAILURES)
-    assert (failed.wait_s(other, 0) > 0) is same
-
-
 def test_addresses_are_forgotten_in_the_end():
     failed = FailedLogins()
     fail(failed, "10.0.0.1", FAILURES)
