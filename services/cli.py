@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from services.environment import prepare_process
 from services.errors import Exit, ServiceError, exit_code
@@ -227,6 +228,17 @@ def _close_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def tell_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As `sys.excepthook`: the traceback without credentials, which may stand in what an error says."""
+    import traceback
+
+    from services.printable import printable_lines
+    from stream.redact import redact_url
+
+    lines = "".join(traceback.format_exception(kind, error, trace))
+    print(redact_url(printable_lines(lines)), end="", file=sys.stderr)
+
+
 def run() -> None:
     """The console script: `main`, and the end of the process even where a thread still works.
 
@@ -235,7 +247,7 @@ def run() -> None:
     if sys.argv[1:2] and sys.argv[1] in SERVICES:
         end_on_signals(early_log_format(sys.argv[1:]))
     prepare_process()
-    threading.excepthook = _log_failed_thread
+    threading.excepthook, sys.excepthook = _log_failed_thread, tell_defect
     code = main()
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
@@ -266,11 +278,20 @@ def parse(arguments: Sequence[str]) -> tuple[str, CommandSettings]:
     raise AssertionError(f"{arguments} names no command, and was not refused")
 
 
+class _OverviewParser(ArgumentParser):
+    """argparse's, which would repeat a URL that stands where a command should."""
+
+    def error(self, message: str) -> NoReturn:
+        from stream.redact import redact_url
+
+        super().error(redact_url(message))
+
+
 def _overview() -> ArgumentParser:
     """Help and complaints where no command is named."""
     from importlib.metadata import version
 
-    parser = ArgumentParser(
+    parser = _OverviewParser(
         prog="splitcast",
         description="Split video detection: the camera runs the first layers and sends features, not pixels.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self, get_args
 
@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from services.errors import SettingsError
 from services.logs import LogSettings
+from stream.redact import redact_url
 
 _, _POSITIONAL = get_args(CliPositionalArg[str])
 _NO_TEXT = "\0"
@@ -32,6 +33,15 @@ class GivenValue(NamedTuple):
 
     value: Any
     origin: str  # as people know it: --port, SPLITCAST_PORT, port in [detector] of a file
+
+
+class _Shown(str):
+    """A text that stands for itself where others are quoted."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class CommandSettings(BaseSettings):
@@ -52,6 +62,11 @@ class CommandSettings(BaseSettings):
     """Last words of the help text."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What repr() and str() show: every value without the credentials that a URL in it may have."""
+        for name, value in super().__repr_args__():
+            yield name, _Shown(redact_url(repr(value)))
 
     @property
     def logs(self) -> LogSettings:

@@ -16,6 +16,8 @@ from services.printable import printable, printable_lines, well_formed
 from services.repeats import RepeatsHandler
 from stream.redact import redact_url
 
+# aiohttp quotes the line that it could not read: a header may be a cookie's, and a URL have a token in it.
+_QUOTED = re.compile(r"""\n|:\s+b?['"]""")
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -74,7 +76,7 @@ class MalformedRequests(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
             record.levelno, record.levelname = logging.DEBUG, "DEBUG"
-            record.msg, record.args = f"malformed request: {error.message!r:.200}", ()
+            record.msg, record.args = f"malformed request: {_QUOTED.split(error.message, 1)[0]!r:.200}", ()
             record.exc_info = record.exc_text = None
         return logging.getLogger(record.name).isEnabledFor(record.levelno)
 

@@ -83,7 +83,7 @@ class Waiting(_Message):
     type: Literal["waiting"] = "waiting"
     protocol: int = PROTOCOL_VERSION
     stream: StreamName
-    session: SessionSecret
+    session: SessionSecret = Field(repr=False)
     source: Annotated[str, StringConstraints(max_length=1024)]
     source_state: SourceState
     reason: Annotated[str, StringConstraints(max_length=256)] = ""  # why the source was lost last, for people
@@ -109,7 +109,7 @@ class Hello(_Message):
         tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=32)
     ] = FIRST_REJECT_REASONS  # that the camera understands
     # None: a camera that knows neither `retry` nor `window`, and cannot take its stream back.
-    session: SessionSecret | None = None
+    session: SessionSecret | None = Field(None, repr=False)
     live: bool = False  # the newest frame counts: those that are late may be answered `stale`
     frame: Count = 0  # number of the connection's first frame, over the life of the camera process
 

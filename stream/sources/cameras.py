@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.redact import redact_url
 from stream.sources.capture_messages import CaptureRequest
 from stream.tasks.backoff import Failure
 
@@ -201,4 +202,6 @@ def explain(request: CaptureRequest, took_s: float, complaint: str) -> str:
         # FFmpeg ends the host at the first / ? or #, so what it names as the host may be the password.
         return "it cannot be opened; in a user name or password, write / ? # @ as %2F %3F %23 %40"
     complaint = re.sub(r"^(\[[^\]]*\]\s*)+", "", complaint).strip()
-    return f"it cannot be opened: {complaint[:200]}" if complaint else "it cannot be opened"
+    # Hidden before it is cut: half a URL does not tell where its password ends.
+    complaint = redact_url(complaint)[:200]
+    return f"it cannot be opened: {complaint}" if complaint else "it cannot be opened"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ CLOSE_S = 0.5  # time for the child to say goodbye to the camera, which may allo
 class CaptureRequest:
     """To the child: what to capture. A command line would show the password to all."""
 
-    target: str  # a URL, or the path of a video device such as /dev/video0
+    target: str = field(repr=False)  # a URL, or the path of a video device such as /dev/video0
     is_device: bool
     open_timeout_s: float
     rtsp_transport: str

@@ -122,6 +122,26 @@ def test_a_malformed_request_writes_no_traceback(request_):
     assert "exception" not in entry
 
 
+CREDENTIALS = [
+    b"GET / HTTP/1.1\r\nHost: here\r\nCookie: splitcast=hunter2\x01\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: here\r\nAuthorization: Basic hunter2\x01\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: here\r\nCookie: splitcast=hunter2" + b"a" * 9000 + b"\r\n\r\n",
+    b"GET /?a=hunter2 HTTP/9\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("request_", CREDENTIALS, ids=["cookie", "authorization", "long cookie", "URL"])
+def test_a_malformed_request_is_not_quoted(request_):
+    output = written(
+        "json",
+        "logging.getLogger().setLevel(logging.DEBUG)",
+        *SERVER.splitlines(),
+        f"asyncio.run(ask({request_!r}))",
+    )
+    assert "malformed request: " in output
+    assert "hunter2" not in output
+
+
 def test_a_defect_in_a_handler_writes_its_traceback():
     request = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
     entry = json.loads(written("json", *SERVER.splitlines(), f"asyncio.run(ask({request!r}))"))
