@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import structlog
+from aiohttp import ClientSession, CookieJar
 
+from services.access.tokens import new_token, token_hash
+from services.camera.session_secret import state_folder
 from services.cli import COMMANDS, Command, main
 from services.command_settings import CommandSettings
 from stream.session.messages import Hello, Waiting
 from stream.sources.cameras import explain
 from stream.sources.capture_messages import CaptureRequest
-from tests.services.waiting import LIVENESS_S
+from tests.services.detector.test_gate import bearer, entry
+from tests.services.waiting import LIVENESS_S, until
 
 SECRET = "hunter2"
 TOKEN = "spc_" + 43 * "A"
 GIVEN = (f"rtsp://user:{SECRET}@camera.example/stream", f"http://host/?token={SECRET}", TOKEN)
-NEEDED = {"name": "all", "link_kbps": 1, "to": "127.0.0.1:1", "listen": "127.0.0.1:0"}  # else "x"
+NEEDED = {
+    "name": "all",
+    "link_kbps": 1,
+    "role": ["metrics"],
+    "to": "127.0.0.1:1",
+    "listen": "127.0.0.1:0",
+}  # else "x"
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """What a command makes of the process's logs ends with the test."""
+    root, configured = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**configured)
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(False)
 
 
 def hidden(text: str) -> bool:
@@ -106,3 +133,47 @@ def test_the_session_is_in_no_repr() -> None:
         assert secret not in repr(message)
         assert secret not in str(message)
         assert secret in message.text()
+
+
+async def test_neither_logs_nor_answers_show_those_that_are_in_use(
+    start_detector, make_camera, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A camera, a scrape, a consumer and a browser come with their tokens, and all that is said is looked through."""
+    tokens = {role: new_token() for role in ("camera", "consumer", "metrics", "page")}
+    listed = "".join(entry(role, token, role, "door") for role, token in tokens.items() if role != "metrics")
+    own = tmp_path / "door.token"
+    own.write_text(tokens["camera"])
+    answers = []
+    async with (
+        start_detector(tokens=listed + entry("scrape", tokens["metrics"], "metrics")) as running,
+        ClientSession(cookie_jar=CookieJar(unsafe=True)) as browser,
+    ):
+        camera = make_camera(running.url, token_file=own, loop=True, realtime=True)
+        task = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.statistics.frame_counts.detected)
+        session = (state_folder() / "splitcast" / "door.session").read_text().strip()
+        form = {"data": {"token": tokens["page"]}, "headers": {"Origin": running.http}}
+        async with browser.post(f"{running.http}/login", **form) as page:
+            answers.append(await page.text())
+        [cookie] = [morsel.value for morsel in browser.cookie_jar]
+        for path in ("/", "/v1/streams", "/v1/streams/door", "/nowhere", "/login?wrong"):
+            async with browser.get(running.http + path) as page:
+                answers.append(await page.text())
+        async with browser.ws_connect(f"{running.http}/v1/detections") as messages:
+            answers += [await messages.receive_str() for _ in range(3)]
+        for role, path in (("metrics", "/metrics"), ("consumer", "/v1/streams"), ("camera", "/metrics")):
+            async with ClientSession(headers=bearer(tokens[role])) as script:
+                answers.append(await (await script.get(running.http + path)).text())
+        answers += [
+            repr(camera),
+            repr(running.detector),
+            str((await camera.statistics.metrics.handle(None)).body),
+        ]
+        camera.stop()
+        await asyncio.wait_for(task, LIVENESS_S)
+    shown = "".join(capsys.readouterr()) + "".join(answers)
+    assert '"door"' in shown
+    assert "camera connected" in shown or "request refused" in shown, "the logs are looked through, too"
+    assert 'name="token"' not in answers[1], "the page, and not the form"
+    secrets = [*tokens.values(), *map(token_hash, tokens.values()), session, cookie]
+    assert not [secret for secret in secrets if secret in shown]
