@@ -119,17 +119,17 @@ class _ServerObject(ssl.SSLObject):
 
     outgoing: ssl.MemoryBIO
     on_failure: Callable[[str], None]
-    _failed = False
+    _failure: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
+        if self._failure is not None:  # the client goes on all the same
+            raise self._failure
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
-            if self._failed:
-                raise
-            self._failed = True
+            self._failure = error
             self.on_failure(server_failure(error))
             if not self.outgoing.pending:
                 raise

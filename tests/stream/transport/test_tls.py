@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
@@ -189,19 +189,39 @@ async def test_a_client_of_tls_is_told_of_a_plain_server(ours):
     )
 
 
-async def test_what_is_no_tls_is_told_once(ours):
+async def test_what_is_no_tls_is_told(ours):
     told: list[str] = []
     async with (
         serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port,
         asyncio.timeout(LIVENESS_S),
     ):
         reader, writer = await asyncio.open_connection(HOST, port)
-        writer.write(b"\0" * 100)
+        writer.write(bytes(100))
         await reader.read()
-        writer.write(b"\0" * 100)
         writer.close()
-    assert len(told) == 1
-    assert told[0].startswith("no TLS: ")
+    assert told == ["no TLS: wrong version number"]
+
+
+async def test_a_client_that_goes_on_after_an_alert_is_told_once_and_left(ours):
+    unwanted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unwanted.maximum_version = ssl.TLSVersion.TLSv1_2
+    unwanted.set_ciphers("AES128-SHA")  # is for RSA
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        unwanted.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=HOST).do_handshake()
+    told: list[str] = []
+    async with (
+        serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port,
+        asyncio.timeout(LIVENESS_S),
+    ):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(hello.read())
+        assert await reader.readexactly(7) == b"\x15\3\3\0\2\2\x28"  # handshake_failure, fatal (RFC 8446, 6)
+        writer.write(bytes(100))
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+    assert told == ["no TLS: no shared cipher"]
 
 
 # --- files that are renewed ---
