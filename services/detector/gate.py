@@ -63,6 +63,7 @@ class Gate:
         """What a browser's cookie grants, which has no other way to say who it is."""
         self._source = source
         self.tokens = Tokens()
+        self._reads = 0
         self._inside: dict[asyncio.Event, Grant] = {}  # requests that are being answered
 
     @property
@@ -77,15 +78,18 @@ class Gate:
     async def load(self) -> None:
         """Read the tokens. Raises SettingsError."""
         if self._source:
+            self._reads += (
+                1  # told, so that no line is held back as a repetition: whoever reloads waits for it
+            )
             self.tokens = await asyncio.to_thread(self._source.read)
-            log.info("tokens read", source=str(self._source), tokens=len(self.tokens))
+            log.info("tokens read", source=str(self._source), tokens=len(self.tokens), stage=self._reads)
 
     async def reload(self) -> None:
         """Read the tokens anew, and let those who lost theirs know; a faulty file changes nothing."""
         try:
             await self.load()
         except SettingsError as error:
-            log.error("tokens not read: those read before hold on", reason=str(error))
+            log.error("tokens not read: those read before hold on", reason=str(error), stage=self._reads)
             return
         for revoked, grant in self._inside.items():
             if not self.stands(grant):
