@@ -49,7 +49,9 @@ def choose_engine(engine: EngineChoice, device: str) -> tuple[EngineName, str]:
     from services.torch_devices import choose_device
 
     chosen = choose_device(device)
-    return "torch" if engine == "torch" or chosen != "cpu" else "onnxruntime", chosen
+    if engine == "auto":
+        engine = "onnxruntime" if chosen == "cpu" else "torch"
+    return engine, chosen
 
 
 def load_network(config: ServiceSettings) -> LoadedModel:

@@ -117,11 +117,12 @@ PathText = Annotated[str, WrapValidator(any_name), AfterValidator(expanded)]
 """A text that may be a path: a source, a network, a profile."""
 CodecText = Annotated[str, AfterValidator(codec_text)]
 """A codec of features, such as feature:quality=6, in its canonical form."""
-EngineChoice = Literal["auto", "onnxruntime", "torch"]
+EngineChoice = Literal["auto", "onnxruntime", "torch", "torch-half"]
 EngineFlag = Annotated[
     EngineChoice,
     Field(
-        description="what computes: onnxruntime on the CPU, or torch (auto: torch where the device is no CPU)"
+        description="what computes: onnxruntime on the CPU, or torch, torch-half in float16 "
+        "(auto: torch where the device is no CPU)"
     ),
 ]
 SizeText = Annotated[str, AfterValidator(size_text)]

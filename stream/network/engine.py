@@ -18,7 +18,7 @@ from stream.network.levels import Levels, Logits
 from stream.network.network import load_network
 from stream.network.onnx_engine import OnnxNetwork
 
-EngineName: TypeAlias = Literal["onnxruntime", "torch"]
+EngineName: TypeAlias = Literal["onnxruntime", "torch", "torch-half"]
 
 
 class Head(Protocol):
@@ -111,7 +111,7 @@ def open_network(
 ) -> RunnableNetwork:
     """The network in a checkpoint or in an exported folder, in an engine; each half computes with so many threads.
 
-    `device` is torch's name of one; ONNX Runtime computes on the CPU.
+    `device` is torch's name of one; ONNX Runtime computes on the CPU. `torch-half` computes in float16.
     Raises CheckpointError, or ModuleNotFoundError where torch is asked for and not installed.
     """
     if weights.is_dir():
@@ -123,5 +123,7 @@ def open_network(
     if engine == "onnxruntime":
         return OnnxNetwork(load_network(weights), threads)
     torch_engine = import_module("stream.torch_network.engine")
-    network: RunnableNetwork = torch_engine.open_network(weights, device, threads)
+    network: RunnableNetwork = torch_engine.open_network(
+        weights, device, threads, half=engine == "torch-half"
+    )
     return network

@@ -55,7 +55,7 @@ def measure(weights: Path, dataset: Dataset, size: int = 640) -> dict[str, Meter
     """A meter of every engine and cap, by name."""
     reference = load_model(weights)
     unsplit = Unsplit(reference)
-    engines = {name: open_network(weights, name) for name in ("torch", "onnxruntime")}
+    engines = {name: open_network(weights, name) for name in ("torch", "torch-half", "onnxruntime")}
     tails = {name: network.tail(DEFAULT_SPLIT) for name, network in engines.items()}
     meters = {"torch unsplit, ultralytics' NMS": Meter()}
     for picture in pictures(dataset, reference.names, size, reference.stride):

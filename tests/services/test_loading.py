@@ -102,6 +102,7 @@ GPU = "cuda" if torch.cuda.is_available() else "cpu"
         ("onnxruntime", "auto", ("onnxruntime", "cpu")),
         ("torch", "cpu", ("torch", "cpu")),
         ("torch", "auto", ("torch", GPU)),
+        ("torch-half", "cpu", ("torch-half", "cpu")),
     ],
 )
 def test_engine(engine, device, chosen):

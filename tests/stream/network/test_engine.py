@@ -44,6 +44,16 @@ def test_both_engines_compute_the_same(small):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_half_precision_is_nearly_the_same(small):
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    exact, half = (
+        open_network(small, engine).head("4.m", (64, 96))(image) for engine in ("torch", "torch-half")
+    )
+    for name, expected in exact.items():
+        assert half[name].dtype == np.float32
+        assert 0 < np.abs(half[name] - expected).max() < 0.01 * np.abs(expected).max()
+
+
 def test_opens_an_exported_folder(small, tmp_path):
     write_export(load_network(small), "small", "9", tmp_path / "export", software="test")
     assert isinstance(open_network(tmp_path / "export"), ExportedNetwork)
