@@ -25,7 +25,6 @@ CONNECTION_BYTES = (
 # What asyncio's TLS holds besides, of each connection: a buffer of 256 KiB, and what came and is not decrypted.
 TLS_BYTES = 512 * 1024
 BOX_BYTES, MESSAGE_BYTES = 160, 1024  # of a detection in JSON, and of a message without any
-OTHER_CONNECTIONS = 64  # of browsers and scrapes
 PROFILES = 8  # that cameras have sent
 
 
@@ -48,7 +47,7 @@ def tail_bytes(layouts: Sequence[Layout]) -> int:
 
 def _tls_bytes(settings: DetectorSettings) -> int:
     """What TLS holds of consumers, browsers and scrapes."""
-    return TLS_BYTES * (settings.max_subscribers + OTHER_CONNECTIONS) if settings.tls_cert else 0
+    return TLS_BYTES * (settings.max_subscribers + settings.max_http) if settings.tls_cert else 0
 
 
 class MemoryBudget:
@@ -72,7 +71,7 @@ class MemoryBudget:
             f"{settings.tail_threads} frames at a time (--tails, --max-side)": settings.tail_threads
             * tail_bytes,
             "calibration profiles (--max-profile-mib)": PROFILES * settings.max_profile_mib * MIB,
-            "TLS of others than cameras (--max-subscribers)": _tls_bytes(settings),
+            "TLS of others than cameras (--max-subscribers, --max-http)": _tls_bytes(settings),
             "a camera (--window, --max-packet-mib, --max-tensors-mib)": camera_bytes(
                 settings, settings.max_packet_mib * MIB, settings.max_tensors_mib * MIB
             ),

@@ -59,11 +59,12 @@ def test_says_what_takes_the_memory_where_it_is_too_little():
 
 
 def test_tls_takes_half_a_mebibyte_of_each_connection():
-    plain = DetectorSettings.load({**SMALL, "max_subscribers": 36, "max_memory": 100})
+    plain = DetectorSettings.load({**SMALL, "max_subscribers": 80, "max_http": 20, "max_memory": 100})
     over_tls = plain.model_copy(update={"tls_cert": "cert.pem"})
     assert camera_bytes(over_tls, MIB, MIB) - camera_bytes(plain, MIB, MIB) == MIB // 2
     MemoryBudget(plain).open(50 * MIB, 10 * MIB)
     with pytest.raises(
-        SettingsError, match=re.escape("50 MiB for TLS of others than cameras (--max-subscribers)")
+        SettingsError,
+        match=re.escape("50 MiB for TLS of others than cameras (--max-subscribers, --max-http)"),
     ):
         MemoryBudget(over_tls).open(50 * MIB, 10 * MIB)

@@ -127,12 +127,12 @@ async def test_half_a_handshake_holds_no_place_for_ever(start_detector, make_cam
         for (_, writer), said in zip(peers, (b"", hello[:20], hello[:-1], hello), strict=True):
             writer.write(said)
         peers.append(await asyncio.open_connection(HOST, running.port, ssl=trusting))
-        assert len(running.detector.listener.accepted) == len(peers)
+        assert len(running.detector.admission.listener.accepted) == len(peers)
         for reader, writer in peers:
             with suppress(ConnectionError):
                 await reader.read()  # the answer to a whole hello, and the end
             writer.close()
-        await until(lambda: not running.detector.listener.accepted)
+        await until(lambda: not running.detector.admission.listener.accepted)
         assert await still_serves(running, make_camera, authority)
 
 
