@@ -632,3 +632,37 @@ def test_what_comes_beyond_the_allowed_is_thrown_away_as_it_comes(receive):
         ours.wire.allowed = None
         there.send(b"after")
         assert ours.recv(64) == b"after"
+
+
+async def test_a_token_goes_nowhere_else():
+    """Another server, to which the one that was asked turns us over, gets none: aiohttp takes care of that."""
+    seen = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        return web.Response(status=404)
+
+    async def turn_over(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{second.addresses[0][1]}/")
+
+    async with web_server(elsewhere) as second, web_server(turn_over) as first:
+        url = f"ws://127.0.0.1:{first.addresses[0][1]}/"
+        with pytest.raises(ConnectionLost) as lost:
+            async with connect(url, PROTOCOL, headers={"Authorization": "Bearer hunter2"}):
+                pass
+    assert seen == ["Bearer hunter2", None]
+    assert "hunter2" not in str(lost.value)
+
+
+@asynccontextmanager
+async def web_server(handle):
+    application = web.Application()
+    application.router.add_get("/", handle)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner
+    finally:
+        await runner.cleanup()
