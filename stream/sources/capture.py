@@ -16,6 +16,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -71,6 +72,11 @@ class Picture:
 Received: TypeAlias = Opening | Opened | Shared | Picture | Undecodable | Damaged | Frozen | Moving | Lost
 
 
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the service's settings, as its token: the child decodes what strangers send."""
+    return {name: value for name, value in environment.items() if not name.startswith("SPLITCAST_")}
+
+
 class CaptureProcess:
     """A capture child, seen from the service. Only `stop` waits; starting takes a few milliseconds."""
 
@@ -83,7 +89,7 @@ class CaptureProcess:
                 self._process = subprocess.Popen(
                     # -P: the working directory must not become the first place to import from.
                     [sys.executable, "-P", "-m", "stream.sources.capture_child", str(theirs.fileno())],
-                    env={**os.environ, "PYTHONPATH": path},
+                    env={**_without_settings(os.environ), "PYTHONPATH": path},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

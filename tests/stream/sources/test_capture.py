@@ -40,6 +40,16 @@ async def test_the_password_is_on_no_command_line(camera):
         assert b"secret" not in shown_to_all(child)
 
 
+async def test_the_token_is_not_where_strangers_bytes_are_decoded(camera, monkeypatch):
+    monkeypatch.setenv("SPLITCAST_TOKEN", "hunter2")
+    async with open_source(camera.url, IMPATIENT) as source:
+        await receive(source, 1)
+        (child,) = capture_children()
+        seen = shown_to_all(child)
+    assert b"PYTHONPATH=" in seen
+    assert b"hunter2" not in seen
+
+
 FAKE_CV2 = """
 import os, time
 import numpy as np
