@@ -11,6 +11,7 @@ from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
 from services.access.tokens import new_token
+from tests.certificates import HOST, Authority
 from tests.services.browser import CHROMIUM
 from tests.services.detector.legibility import FAINT_TEXTS
 from tests.services.detector.peers import answer, linked
@@ -93,6 +94,23 @@ async def test_a_page_whose_token_is_revoked_returns_to_the_form(
         await running.detector.reload()
         await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         assert page.url == f"{running.http}/login#door"
+
+
+async def test_over_tls_the_cookie_is_for_https_alone(start_detector, browse, tmp_path):
+    authority = Authority(tmp_path / "authority")
+    async with (
+        start_detector(tokens=TABLE, tls_cert=authority.sign()) as running,
+        browse(f"https://{HOST}:{running.port}/#door", tolerate=REFUSED, ignore_https_errors=True) as page,
+    ):
+        await log_in(page, VIEWER)
+        await expect(page.locator(".visitor span")).to_have_text("viewer")
+        await expect(page.get_by_role("heading", name="No stream named door")).to_be_visible()
+        [cookie] = await page.context.cookies()
+        assert cookie["name"] == f"__Host-splitcast-{running.port}"
+        assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
+        await page.get_by_role("button", name="Log out").click()
+        await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        assert await page.context.cookies() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
