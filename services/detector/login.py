@@ -175,13 +175,16 @@ class Login:
 
     async def _log_in(self, request: web.Request) -> web.Response:
         self._refuse_foreign(request)
+        token = await _read_token(
+            request
+        )  # nothing is awaited from here on: those that come at once count, too
         address, now_ns = address_of(request.remote), time.monotonic_ns()
         wait_s = self._failed.wait_s(address, now_ns)
         if wait_s:
             self._refuse(request, TOO_MANY_LOGINS)
             words = f"Too many wrong tokens from your address. Try again in {ceil(wait_s)} s."
             return self._answer(words, 429, {"Retry-After": str(ceil(wait_s))})
-        grant = self._gate.tokens.grant(await _read_token(request))
+        grant = self._gate.tokens.grant(token)
         if grant is None:
             self._failed.fail(address, now_ns)
             self._refuse(request, LOGIN_FAILED)
