@@ -13,6 +13,7 @@ const LONGEST_WAIT_MS = 10000;
 const COPIED_MS = 2000;
 
 const find = (selector) => document.querySelector(selector);
+const ASKS_FOR_TOKENS = find(".visitor") !== null; // who sees this page has logged in
 const view = new StreamView(find("article.stream"));
 let subscription = null;
 let opened = null; // name of the open stream
@@ -176,9 +177,10 @@ function tellCommands(model) {
   for (const code of document.querySelectorAll(".command code")) {
     const { source } = code.dataset;
     const words = ["splitcast camera --model", model ?? "WEIGHTS", "--source", source, "--detector", ADDRESS];
-    write(code, words.join(" "));
+    write(code, [...words, ...(ASKS_FOR_TOKENS ? ["--token-file TOKEN"] : [])].join(" "));
   }
   find(".aside.weights").hidden = model !== null;
+  find(".aside.token").hidden = !ASKS_FOR_TOKENS;
 }
 
 /** Copy an element's text, also on a page without https, where there is no clipboard. */

@@ -78,6 +78,18 @@ async def test_a_visitor_logs_in_sees_the_granted_streams_and_logs_out(
         await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
+async def test_a_visitor_is_told_that_a_camera_needs_a_token(start_detector, browse):
+    async with start_detector(tokens=TABLE) as running, browse(running.http) as page:
+        await log_in(page, VIEWER)
+        await expect(page.locator("code", has_text="--token-file TOKEN").first).to_be_visible()
+        await expect(page.get_by_text("This detector asks for a token")).to_be_visible()
+        await keep(page, "no-camera")
+    async with start_detector() as running, browse(running.http) as page:
+        await expect(page.locator("code", has_text="--detector").first).to_be_visible()
+        await expect(page.get_by_text("This detector asks for a token")).to_be_hidden()
+        assert await page.get_by_text("--token-file").count() == 0
+
+
 async def test_a_page_whose_token_is_revoked_returns_to_the_form(
     start_detector, browse, make_hello, encode, tmp_path
 ):
