@@ -458,7 +458,14 @@ def _why_not_connected(error: OSError | aiohttp.ClientError, url: str) -> Connec
         return ConnectionLost(
             "the server ended the connection: if it takes TLS alone, write wss:// for ws://"
         )
-    return ConnectionLost(str(error) or type(error).__name__, answered=_is_answer(error))
+    if isinstance(
+        error, aiohttp.ClientConnectorError
+    ):  # whose own words have the address of an object in them
+        why = error.os_error.strerror or str(error.os_error) or type(error.os_error).__name__
+        reason = f"cannot connect to {error.host}:{error.port}: {why}"
+    else:
+        reason = str(error) or type(error).__name__
+    return ConnectionLost(reason, answered=_is_answer(error))
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:

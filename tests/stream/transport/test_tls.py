@@ -224,6 +224,29 @@ async def test_a_client_that_goes_on_after_an_alert_is_told_once_and_left(ours):
     assert told == ["no TLS: no shared cipher"]
 
 
+async def test_nobody_there_is_told_in_the_same_words_each_time(ours):
+    """So that the log can count them."""
+    async with serving(None) as port:
+        pass
+    told = set()
+    for _ in range(2):
+        with pytest.raises(ConnectionLost) as lost:
+            await answered(port, ClientTls(ca=ours.file))
+        told.add(lost.value.reason)
+    assert told == {f"cannot connect to {HOST}:{port}: Connect call failed ('{HOST}', {port})"}
+
+
+async def test_a_server_that_leaves_in_the_handshake_is_lost(ours):
+    """As one without a file left for the connection, or a proxy before a server that is away."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), HOST, 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionLost, match=f"^cannot connect to {HOST}:{port}: ") as lost:
+            await answered(port, ClientTls(ca=ours.file))
+    assert lost.value.answered
+    assert not isinstance(lost.value, TlsFailed)
+
+
 # --- files that are renewed ---
 
 
