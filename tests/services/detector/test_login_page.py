@@ -141,6 +141,10 @@ async def test_the_form_is_legible_and_fits_a_phone(start_detector, browse, sche
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360
         for part in (page.get_by_label("Token"), page.get_by_role("button")):
             assert (await part.bounding_box())["height"] >= 44
+        await log_in(page, VIEWER)
+        await expect(page.get_by_role("button", name="Log out")).to_be_visible()
+        await keep(page, f"logged-in-phone-{scheme}")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 @asynccontextmanager
