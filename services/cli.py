@@ -242,21 +242,31 @@ def tell_defect(kind: type[BaseException], error: BaseException, trace: Tracebac
 def run() -> None:
     """The console script: `main`, and the end of the process even where a thread still works.
 
-    A download or a stalled read may take minutes, and the interpreter would wait for it.
+    A download or a stalled read may take minutes, and the interpreter would wait for it. A service that has stopped is
+    over at once: taking apart what its libraries hold takes a second, many on a busy machine, of the ten that who
+    stopped it may wait before he kills it.
     """
-    if sys.argv[1:2] and sys.argv[1] in SERVICES:
+    is_service = sys.argv[1:2] and sys.argv[1] in SERVICES
+    if is_service:
         end_on_signals(early_log_format(sys.argv[1:]))
     prepare_process()
     threading.excepthook, sys.excepthook = _log_failed_thread, tell_defect
     code = main()
+    if is_service or not _threads_end():
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _threads_end() -> bool:
+    """Whether every thread that the interpreter would wait for is over within a moment."""
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join(timeout=0.2)
             if thread.is_alive():
-                logging.shutdown()
-                sys.stdout.flush()
-                os._exit(code)
-    sys.exit(code)
+                return False
+    return True
 
 
 def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
