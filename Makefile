@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 DEMO_SECONDS ?= 30
 DEMO_ARGS    ?=
 
-.PHONY: help demo test lint format bench load gpu study fuzz faults soak train-demo screenshot clean
+.PHONY: help demo test lint format bench load gpu study fuzz faults soak train-demo screenshot sbom audit clean
 
 help:
 	@echo "make demo    watch split detection work on this machine ($(DEMO_SECONDS) s; DEMO_SECONDS=N, DEMO_ARGS='--source ...')"
@@ -23,6 +23,8 @@ help:
 	@echo "make faults  do every fault to a camera, a detector and a consumer, and write what came of it"
 	@echo "make soak    leave cameras and a detector alone among faults (MINUTES=$(MINUTES)) and see what grows"
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
+	@echo "make sbom    list what an installation holds, with versions and licenses, as CycloneDX ($(SBOM))"
+	@echo "make audit   whether a known vulnerability is in it, where the package index can be asked"
 	@echo "make screenshot   take the README's picture of the live page"
 
 # What camera, detector and demo need, and all that tests need besides: torch is most of it. Python compiles what is
@@ -118,6 +120,18 @@ train-demo: $(VENV)/.all
 
 screenshot: $(VENV)/.all
 	$(BIN)/python -m tests.services.screenshot docs/images/live.png
+
+# Of a plain installation, in an environment that holds nothing else.
+SBOM      ?= dist/splitcast.cdx.json
+SBOM_VENV ?= .venv-plain
+
+sbom: $(VENV)/.all
+	$(MAKE) --no-print-directory VENV=$(SBOM_VENV) $(SBOM_VENV)/.base
+	mkdir -p $(dir $(SBOM))
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file $(SBOM) $(SBOM_VENV)/bin/python
+
+audit: $(VENV)/.all
+	$(BIN)/python -m tests.deploy.audit
 
 clean:
 	rm -rf $(VENV) .venv-* .fuzz .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis build dist *.egg-info
