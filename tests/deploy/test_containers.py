@@ -197,6 +197,11 @@ def test_commands_and_ports_agree(monkeypatch):
     }
 
 
+def test_a_detector_promises_less_memory_than_it_may_take(monkeypatch):
+    limit = SERVICES["detector"]["mem_limit"]
+    assert settings("detector", monkeypatch).max_memory < int(limit.removesuffix("g")) * 1024
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_pinned_checked_and_confined(name):
     service = SERVICES[name]

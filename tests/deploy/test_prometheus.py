@@ -32,7 +32,6 @@ PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 VARIABLES: dict[str, dict[str, Any]] = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
 
 SCRAPE_S = 1
-RATE_INTERVAL_S = 4 * SCRAPE_S  # Grafana's $__rate_interval: four scrapes, where a step is shorter than that
 
 needs_prometheus = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("promtool")), reason="Prometheus is not installed"
@@ -415,8 +414,8 @@ ANNOTATIONS = {
 class Server:
     """A Prometheus that runs, asked over its HTTP API."""
 
-    def __init__(self, url: str, session: ClientSession) -> None:
-        self._url, self._session = url, session
+    def __init__(self, url: str, session: ClientSession, scrape_s: int = SCRAPE_S) -> None:
+        self._url, self._session, self._scrape_s = url, session, scrape_s
 
     async def get(self, path: str, **parameters: str) -> Any:
         async with self._session.get(f"{self._url}/api/v1/{path}", params=parameters) as answer:
@@ -431,14 +430,15 @@ class Server:
         ).groups()
         return await self.get(f"label/{label}/values", **{"match[]": metric})
 
-    async def has_data(self, query: Query, expression: str) -> bool:
+    async def has_data(self, query: Query, variables: dict[str, list[str]]) -> bool:
         """Whether a query finds one finite value at least."""
+        expression = substituted(query.expression, variables, self._scrape_s)
         if query.instant:
             found = (await self.get("query", query=expression))["result"]
             values = [series["value"] for series in found]
         else:
             now = (await self.get("query", query="time()"))["result"][0]
-            window = {"start": str(now - 5 * SCRAPE_S), "end": str(now), "step": str(SCRAPE_S)}
+            window = {"start": str(now - 5 * self._scrape_s), "end": str(now), "step": str(self._scrape_s)}
             found = (await self.get("query_range", query=expression, **window))["result"]
             values = [value for series in found for value in series["values"]]
         return any(math.isfinite(float(value)) for _, value in values)
@@ -486,9 +486,10 @@ async def is_ready(session: ClientSession, url: str) -> bool:
         return False
 
 
-def substituted(expression: str, variables: dict[str, list[str]]) -> str:
+def substituted(expression: str, variables: dict[str, list[str]], scrape_s: int) -> str:
     """The expression as Grafana sends it when all values of the variables are chosen."""
-    for name, values in {"__rate_interval": [f"{RATE_INTERVAL_S}s"], **variables}.items():
+    rate_interval = f"{4 * scrape_s}s"  # four scrapes, where a step is shorter than that
+    for name, values in {"__rate_interval": [rate_interval], **variables}.items():
         text = values[0] if name == "__rate_interval" else chosen(values)
         expression = re.sub(rf"\${name}\b", lambda _, text=text: text, expression)
     assert "$" not in expression
@@ -527,7 +528,7 @@ async def test_every_panel_shows_a_running_stream(start_detector, make_camera, t
                         instances = {name: await server.instances(name) for name in ("detector", "camera")}
                         if all(instances.values()):
                             for query in list(empty):
-                                if await server.has_data(query, substituted(query.expression, instances)):
+                                if await server.has_data(query, instances):
                                     empty.discard(query)
                         rules = [r for group in (await server.get("rules"))["groups"] for r in group["rules"]]
             except TimeoutError:
