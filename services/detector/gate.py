@@ -78,9 +78,8 @@ class Gate:
     async def load(self) -> None:
         """Read the tokens. Raises SettingsError."""
         if self._source:
-            self._reads += (
-                1  # told, so that no line is held back as a repetition: whoever reloads waits for it
-            )
+            # Told, so that no line is held back as a repetition: whoever reloads waits for it.
+            self._reads += 1
             self.tokens = await asyncio.to_thread(self._source.read)
             log.info("tokens read", source=str(self._source), tokens=len(self.tokens), stage=self._reads)
 

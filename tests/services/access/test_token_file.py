@@ -4,6 +4,7 @@ import pytest
 
 from services.access.token_file import MAX_TOKENS, TokenSource, parse_tokens
 from services.access.tokens import Quota, new_token, token_hash
+from services.detector.settings import DetectorSettings
 from services.errors import SettingsError
 
 TOKEN = new_token()
@@ -40,6 +41,13 @@ def test_reads_a_text_in_place_of_a_file():
     assert source.file is None
     assert source.read().grant(TOKEN)
     assert HASH not in str(source)
+
+
+def test_a_detector_takes_either_from_its_variable(tmp_path, monkeypatch):
+    (tmp_path / "tokens.toml").write_text(entry())
+    for value in (str(tmp_path / "tokens.toml"), entry()):
+        monkeypatch.setenv("SPLITCAST_TOKENS", value)
+        assert TokenSource(DetectorSettings.load({}).tokens).read().grant(TOKEN)
 
 
 def test_an_empty_file_lets_nobody_in(tmp_path):
