@@ -163,7 +163,7 @@ def running_engine() -> Iterator[Engine]:
         command = [
             "dockerd",
             "--host",
-            f"unix://{socket}",
+            f"unix://{address}",
             "--data-root",
             CACHE / "docker",
             "--bridge",
