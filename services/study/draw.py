@@ -61,8 +61,8 @@ def png(figure: Figure) -> bytes:
 
 
 def jpeg(figure: Figure) -> bytes:
-    """The figure as a JPEG of 150 dots per inch, for photographs."""
-    return _saved(figure, format="jpeg", dpi=150, pil_kwargs={"quality": 85})
+    """The figure as a JPEG of 120 dots per inch, for photographs."""
+    return _saved(figure, format="jpeg", dpi=120, pil_kwargs={"quality": 80})
 
 
 def _saved(figure: Figure, **options: Any) -> bytes:
