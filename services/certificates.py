@@ -1,20 +1,25 @@
-"""The files of TLS that settings name: looked at before anything heavy is loaded, and again when they have changed."""
+"""The files of TLS that settings name: looked at before anything heavy is loaded, renewed when they change, served."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from socket import socket
 
 import structlog
+from aiohttp import web
 
 from services.errors import SettingsError
 from services.settings import ClientSettings
 from stream.errors import BadCertificate
+from stream.transport.listener import BACKLOG
 from stream.transport.tls import ClientTls, RenewedContext, ServerTls
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 10.0  # between two looks at whether a file has changed
+HANDSHAKE_S = 10.0  # that a peer may take for a handshake
+SHUTDOWN_S = 5.0  # that a peer may take to read what is left, and to answer the end
 
 
 def client_tls(settings: ClientSettings) -> ClientTls:
@@ -40,6 +45,23 @@ async def server_context(tls: ServerTls | None, on_failure: Callable[[str], None
         return await asyncio.to_thread(RenewedContext, tls, on_failure)
     except BadCertificate as error:
         raise SettingsError(str(error)) from None
+
+
+async def serve(runner: web.AppRunner, listener: socket, context: RenewedContext | None) -> asyncio.Server:
+    """Let the runner's application answer what comes to the listener, over TLS if there is a context.
+
+    As aiohttp's SockSite, which cannot say how long TLS may take: a peer that ends no handshake, or does not answer the
+    word that ends TLS (RFC 8446, 6.1), would be held for a minute, or half of one. Close the server before the runner.
+    """
+    assert runner.server is not None
+    return await asyncio.get_running_loop().create_server(
+        runner.server,
+        sock=listener,
+        ssl=context,
+        backlog=BACKLOG,
+        ssl_handshake_timeout=HANDSHAKE_S if context else None,
+        ssl_shutdown_timeout=SHUTDOWN_S if context else None,
+    )
 
 
 async def keep_renewed(context: RenewedContext | None) -> None:

@@ -13,7 +13,7 @@ from aiohttp import web
 from codec.interface import KEYFRAME_REASONS
 from services.camera.reconnection import LOSS_REASONS
 from services.camera.settings import CameraSettings
-from services.certificates import keep_renewed, server_context
+from services.certificates import keep_renewed, serve, server_context
 from services.listening import naming_address
 from services.metrics import Metrics
 from stream.frame_counts import DROPS
@@ -157,8 +157,11 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
     try:
         with naming_address(config.metrics_host, config.metrics_port, "--metrics-"):
             listener = Listener.bound(config.metrics_host, config.metrics_port, Places(MAX_CONNECTIONS))
-        await web.SockSite(runner, listener, ssl_context=context).start()
-        yield
+        server = await serve(runner, listener, context)
+        try:
+            yield
+        finally:
+            server.close()
     finally:
         renewing.cancel()
         await runner.cleanup()

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from services.access.token_file import TokenSource
-from services.certificates import keep_renewed, renew, server_context
+from services.certificates import keep_renewed, renew, serve, server_context
 from services.detector.admission import Admission
 from services.detector.endpoint import FeaturesEndpoint
 from services.detector.gate import Gate, NotGranted, TokenMissing, TokenUnknown
@@ -115,12 +115,13 @@ class Detector:
         runner = web.AppRunner(
             self.application, access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
         )
+        server: asyncio.Server | None = None
         try:
             await self.gate.load()
             self._tls = await server_context(self.config.tls, self._refuse_tls)
             await runner.setup()
             listener = self.admission.listen()
-            await web.SockSite(runner, listener, ssl_context=self._tls).start()
+            server = await serve(runner, listener, self._tls)
             self.port.set_result(listener.getsockname()[1])
             log.info("listening", host=self.config.host, port=self.port.result(), tls=self._tls is not None)
             await run_with_background(
@@ -134,6 +135,8 @@ class Detector:
             )
             await self._drain_on_stop()
         finally:
+            if server:
+                server.close()
             await runner.cleanup()
             self.workers.close()
             log.info("detector stopped")

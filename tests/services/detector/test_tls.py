@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 from structlog.testing import capture_logs
 
+from services import certificates
 from stream.errors import TlsFailed
 from stream.session.close_codes import CloseCode
 from stream.session.messages import FEATURES_PROTOCOL
@@ -166,4 +167,18 @@ async def test_a_stop_waits_for_no_peer_that_does_not_say_goodbye(start_detector
         writer.transport.pause_reading()
         running.detector.stop()
         await asyncio.wait_for(running.task, LIVENESS_S)
+    writer.transport.abort()
+
+
+async def test_a_peer_that_does_not_answer_the_end_holds_no_place(start_detector, authority, monkeypatch):
+    monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 3600.0)  # as far as asyncio has a say
+    monkeypatch.setattr(certificates, "SHUTDOWN_S", 0.1)
+    trusting = ssl.create_default_context(cafile=authority.file)
+    async with start_detector(tls_cert=authority.sign()) as running, asyncio.timeout(LIVENESS_S):
+        _, writer = await asyncio.open_connection(HOST, running.port, ssl=trusting)
+        writer.write(f"GET /livez HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n".encode())
+        await writer.drain()
+        writer.transport.pause_reading()
+        writer.write(b"\r\n")
+        await until(lambda: not running.detector.admission.listener.accepted)
     writer.transport.abort()
