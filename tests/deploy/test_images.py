@@ -192,7 +192,7 @@ def test_a_busy_detector_stops_in_time(stack):
     finally:
         engine("rm", "--force", *LOADS, check=False)
     assert engine.inspect(stack.container("detector"), ".State.ExitCode") == "0"
-    assert stack.log("detector")[-1]["event"] == "detector stopped"
+    assert "detector stopped" in [entry["event"] for entry in stack.log("detector")]
 
 
 @pytest.mark.parametrize("service", OURS)
