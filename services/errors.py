@@ -112,7 +112,6 @@ def exit_code(error: Exception) -> Exit | None:
         stream_errors.UnknownModel: Exit.USAGE,
         stream_errors.UnknownSplitPoint: Exit.USAGE,
         stream_errors.SourceError: Exit.SOURCE,
-        stream_errors.BadCertificate: Exit.USAGE,
         stream_errors.WeightsError: Exit.WEIGHTS,
         stream_errors.CheckpointError: Exit.WEIGHTS,
         OSError: Exit.FAILURE,

@@ -120,48 +120,6 @@ def test_nobody_there_is_a_loss():
     asyncio.run(talk())
 
 
-def test_headers_go_to_the_server_that_was_named_and_into_no_error():
-    heard: list[str | None] = []
-
-    async def refuse(request: web.Request) -> web.Response:
-        heard.append(request.headers.get("Authorization"))
-        return web.Response(status=401)
-
-    async def talk() -> ConnectionLost:
-        application = web.Application()
-        application.router.add_get("/refuse", refuse)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-
-        async def elsewhere(request: web.Request) -> web.Response:
-            heard.append(request.headers.get("Authorization"))
-            raise web.HTTPFound(f"http://127.0.0.1:{port}/refuse")
-
-        other = web.Application()
-        other.router.add_get("/", elsewhere)
-        other_runner = web.AppRunner(other)
-        await other_runner.setup()
-        await web.TCPSite(other_runner, "127.0.0.1", 0).start()
-        try:
-            headers = {"Authorization": "Bearer spc_sesame"}
-            with pytest.raises(ConnectionLost) as lost:
-                async with connect(
-                    f"ws://127.0.0.1:{other_runner.addresses[0][1]}/", PROTOCOL, headers=headers
-                ):
-                    pass
-        finally:
-            await other_runner.cleanup()
-            await runner.cleanup()
-        return lost.value
-
-    lost = asyncio.run(talk())
-    assert heard == ["Bearer spc_sesame", None]
-    assert lost.status == 401
-    assert "sesame" not in f"{lost!r}{lost}{lost.__cause__!r}"
-
-
 # --- peers that break the WebSocket protocol ---
 
 
