@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from stream.session.camera import (
 from stream.session.close_codes import CloseCode
 from stream.session.messages import FEATURES_PROTOCOL, Report
 from stream.tasks.background import run_with_background
+from stream.transport.tls import ClientTls
 from stream.transport.websocket import Link, connect
 
 REPORT_INTERVAL_S = 1.0
@@ -57,14 +59,22 @@ class SimulatedCamera:
         self._answered = asyncio.Event()
         self._counts: Counter[str] = Counter()
 
-    async def run(self, url: str, phase_s: float, stopping: asyncio.Event) -> None:
-        """Send frames until `stopping`, the first `phase_s` after the welcome.
+    async def run(
+        self,
+        url: str,
+        phase_s: float,
+        stopping: asyncio.Event,
+        *,
+        headers: Mapping[str, str] | None = None,
+        tls: ClientTls | None = None,
+    ) -> None:
+        """Send frames until `stopping`, the first `phase_s` after the welcome. `headers` and `tls` are as in `connect`.
 
         Raises NotMeasurable where the detector leaves.
         """
         profile = self._recorded.codec.profile
         try:
-            async with connect(f"{url}/v1/features", FEATURES_PROTOCOL) as link:
+            async with connect(f"{url}/v1/features", FEATURES_PROTOCOL, headers=headers, tls=tls) as link:
                 hello = self._recorded.hello(self._stream, self._secret)
                 await link.send(self._session.introduce(hello, profile.hash if profile else None))
                 await run_with_background(

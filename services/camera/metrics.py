@@ -156,7 +156,9 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
     renewing = asyncio.ensure_future(keep_renewed(context))
     try:
         with naming_address(config.metrics_host, config.metrics_port, "--metrics-"):
-            listener = Listener.bound(config.metrics_host, config.metrics_port, Places(MAX_CONNECTIONS))
+            listener = Listener.bound(
+                config.metrics_host, config.metrics_port, Places(MAX_CONNECTIONS), on_refuse=_tell_refusal
+            )
         server = await serve(runner, listener, context)
         try:
             yield
@@ -165,6 +167,10 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
     finally:
         renewing.cancel()
         await runner.cleanup()
+
+
+def _tell_refusal(reason: str, address: str) -> None:
+    log.warning("connection refused", port="metrics", reason=reason, peer=address)
 
 
 def _tell_tls_failure(reason: str) -> None:

@@ -170,7 +170,7 @@ ATTACKS = {
     "hello flood": Attack(flood_hellos, _answers(CloseCode.WEIGHTS_DIFFER)),
     "profile flood": Attack(flood_profiles, _answers(CloseCode.PROFILE_REFUSED)),
     "oversized messages": Attack(oversize, _answers(CloseCode.MESSAGE_TOO_LARGE)),
-    "empty fragments": Attack(fragment, _answers(CloseCode.POLICY_VIOLATION)),
+    "empty fragments": Attack(fragment, _answers(CloseCode.POLICY_VIOLATION, CloseCode.MESSAGE_TOO_LARGE)),
     "frames without a mask": Attack(send_unmasked, _answers(CloseCode.PROTOCOL_ERROR)),
     "downgrade to ws": Attack(downgrade, frozenset()),
     "foreign origin": Attack(come_from_a_foreign_page, _answers(403)),

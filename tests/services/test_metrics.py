@@ -98,6 +98,22 @@ async def test_a_cameras_metrics_come_over_tls_to_who_shows_a_certificate(make_c
     assert {"the client shows no certificate", "plain HTTP"} == set(reasons)
 
 
+async def test_connections_keep_no_scrape_from_a_camera(make_camera, monkeypatch):
+    """The longest idle makes way, and the log tells."""
+    monkeypatch.setattr("services.camera.metrics.MAX_CONNECTIONS", 1)
+    port = free_port()
+    camera = make_camera("ws://127.0.0.1:9", metrics_port=port)
+    with capture_logs() as logs:
+        async with serve_metrics(camera.statistics.metrics, camera.config), ClientSession() as session:
+            idle, writer = await asyncio.open_connection("127.0.0.1", port)
+            async with session.get(f"http://127.0.0.1:{port}/livez") as answer:
+                assert answer.status == 200
+            assert await idle.read() == b""
+            writer.close()
+    refusal = {"event": "connection refused", "port": "metrics", "reason": "made_way", "peer": "127.0.0.1"}
+    assert logs == [{**refusal, "log_level": "warning"}]
+
+
 @pytest.mark.parametrize("metrics", [CameraMetrics, DetectorMetrics])
 def test_names_follow_the_conventions(metrics):
     """The rules that `promtool check metrics` applies."""

@@ -223,10 +223,11 @@ def test_what_no_client_sends_ends_the_connection(flood):
                 b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + data
             )
-            await reader.readuntil(code.to_bytes(2, "big") + VIOLATIONS[code].encode())
-            writer.close()
-            while not lost:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(LIVENESS_S):
+                await reader.readuntil(code.to_bytes(2, "big") + VIOLATIONS[code].encode())
+                writer.close()
+                while not lost:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
     asyncio.run(talk())
     assert lost[0].code == code
