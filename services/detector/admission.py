@@ -46,10 +46,16 @@ class NoPlace(SessionError):
 class Seat:
     """A connection's place among the cameras or consumers, if it got one."""
 
-    def __init__(self, wire: WireBytes) -> None:
-        self.wire = wire
+    def __init__(self, connection: AcceptedSocket) -> None:
+        self.wire: WireBytes = connection.wire
         self.refused: NoPlace | None = None
+        self._connection = connection
         self._evicted = asyncio.Event()
+
+    def settle(self) -> None:
+        """It is a WebSocket now, and gives its place of HTTP's back; what was no upgrade keeps that one alone."""
+        if self.refused is None:
+            self._connection.leave_pool()
 
     def check(self) -> None:
         """Raise NoPlace where it got none."""
@@ -67,7 +73,7 @@ class Seat:
 
 
 class Admission:
-    """The detector's door. A connection has a place of HTTP's until a camera's or consumer's is taken for it.
+    """The detector's door. A connection has a place of HTTP's until it is a WebSocket that has one of its kind.
 
     A place is taken before anything is awaited: what comes in one burst is counted one by one.
     """
@@ -128,17 +134,15 @@ class Admission:
         if connection is None:
             yield None
             return
-        seat = Seat(connection.wire)
+        seat = Seat(connection)
         place = Place(connection.place.address, connection.place.heard_ns, seat.evict, may_go)
-        match places.take(place):
-            case None:
-                connection.leave_pool()
-            case "full":
-                seat.refused = NoPlace(full, "too many connections")
-            case "address":
-                seat.refused = NoPlace(
-                    TOO_MANY_FROM_ADDRESS, "too many connections from this address (--max-per-address)"
-                )
+        refusal = places.take(place)
+        if refusal == "full":
+            seat.refused = NoPlace(full, "too many connections")
+        elif refusal == "address":
+            seat.refused = NoPlace(
+                TOO_MANY_FROM_ADDRESS, "too many connections from this address (--max-per-address)"
+            )
         try:
             yield seat
         finally:

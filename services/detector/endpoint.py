@@ -79,6 +79,7 @@ class FeaturesEndpoint:
             except ConnectionError:  # the peer has left
                 return ws
             if seat:
+                seat.settle()
                 await self._visit(ws, request, visit, seat)
         return ws
 

@@ -53,6 +53,7 @@ class Subscribers:
             except ConnectionError:  # the peer has left
                 return ws
             if seat:
+                seat.settle()
                 await self._serve(ws, request, kinds, seat)
         return ws
 

@@ -110,6 +110,19 @@ async def test_kept_connections_keep_nobody_out(start_detector, make_camera, mak
             assert await still_serves(running, make_camera)
 
 
+@pytest.mark.parametrize("path", ["/v1/features", "/v1/detections"])
+async def test_what_is_no_websocket_keeps_its_place_of_http(start_detector, path):
+    """Who asks for a WebSocket's path without an upgrade holds his connection as any other does."""
+    request = f"GET {path} HTTP/1.1\r\nHost: nas\r\n\r\n"
+    async with start_detector(max_http=4) as running, AsyncExitStack() as stack:
+        for _ in range(3):
+            kept = await stack.enter_async_context(peers(running, 4, request))
+            for reader, _ in kept:
+                assert b" 400 " in await reader.readline()
+        await until(lambda: len(running.detector.admission.listener.accepted) == 4)
+        assert refused(running, "made_way") == 8
+
+
 async def test_sessions_that_say_no_hello_make_way(start_detector, make_camera):
     async with (
         start_detector(max_streams=1) as running,
