@@ -17,7 +17,6 @@ from services.detector.detections_json import DetectionMessage
 from services.detector.handshake import AdmittedCamera, check_cost
 from services.detector.inference import Inference, InferredFrame
 from services.detector.publisher import Publisher
-from services.detector.quota import FramePace
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.turns import AnsweredPacket, CameraTurns, DetectedFrame, ReceivedPacket, StaleFrame
@@ -64,7 +63,7 @@ class CameraConnection:
             live=camera.hello.live,
             max_age_s=settings.max_age_s,
         )
-        self._pace = FramePace(camera.quota.frames_per_s)
+        self._stream.pace.limit(camera.quota.frames_per_s)
         self._max_tail_ms = settings.max_tail_ms
         self._changed = asyncio.Event()  # a packet has come, or nothing more does
         self._ended = False
@@ -142,7 +141,7 @@ class CameraConnection:
 
     async def _keep_pace(self) -> None:
         """Wait until the camera's quota allows its next packet; what has come when the detector stops is answered."""
-        if wait_ns := self._pace.take(time.monotonic_ns()):
+        if wait_ns := self._stream.pace.take(time.monotonic_ns()):
             log.info("held to its token's frames a second", stream=self._stream.name)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_ns / 1e9):

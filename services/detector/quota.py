@@ -45,14 +45,19 @@ def check_quota(hello: Hello, quota: Quota) -> None:
 
 
 class FramePace:
-    """Tells how long a camera's next packet has to wait, so that it has no more than its frames a second.
+    """Tells how long a stream's next packet has to wait, so that it has no more than its frames a second.
 
     It waits and is not refused: the window fills, and the camera itself drops what is too much, before it is encoded.
+    Of a stream and not of a connection: a camera that connects anew gains nothing.
     """
 
-    def __init__(self, frames_per_s: float | None) -> None:
-        self._interval_ns = round(1e9 / frames_per_s) if frames_per_s else 0
+    def __init__(self, frames_per_s: float | None = None) -> None:
         self._due_ns: int | None = None  # when the next one would come of a camera that keeps to its rate
+        self.limit(frames_per_s)
+
+    def limit(self, frames_per_s: float | None) -> None:
+        """The rate from now on, that of the token of the camera that has come; None: any."""
+        self._interval_ns = round(1e9 / frames_per_s) if frames_per_s else 0
 
     def take(self, now_ns: int) -> int:
         """Count a packet that is to be worked on; ns that it has to wait before."""

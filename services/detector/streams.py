@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from codec.layout import Layout, raw_bytes
 from services.detector.history import History, StreamCounts
+from services.detector.quota import FramePace
 from services.detector.stream_status import StatusTracker, StreamStatus
 from stream.latency import StageStatistics
 from stream.session.frame_numbers import FrameNumbers
@@ -36,6 +37,7 @@ class Stream:
     history: History
     tracker: StatusTracker = field(default_factory=StatusTracker)
     numbers: FrameNumbers = field(default_factory=FrameNumbers)
+    pace: FramePace = field(default_factory=FramePace)
     hello: Hello | None = None  # of the last camera that was welcomed; None before
     layout: Layout | None = None
     ending: Ending = "lost"  # of the last connection that is over

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from services.access.tokens import Quota, new_token
@@ -111,6 +113,25 @@ async def test_who_is_too_fast_waits_and_loses_nothing(start_detector, make_hell
         assert stream.frames == 1
         running.detector.stop()
         assert (await answer(held))["sequence"] == 1
+
+
+async def test_who_connects_anew_has_no_new_quota(start_detector, make_hello, encode):
+    """A camera that came again for each frame had as many as it liked."""
+    tokens = entry("held", HELD, "camera", "*") + "frames_per_s = 0.001\n"
+    async with start_detector(tokens=tokens) as running:
+        async with linked(running.url, HELD) as link:
+            await link.send(make_hello().text())
+            await link.send(encode(0))
+            assert [(await answer(link))["type"] for _ in range(2)] == ["welcome", "ack"]
+        async with linked(running.url, HELD) as link:
+            await link.send(make_hello().text())
+            assert (await answer(link))["type"] == "welcome"
+            await link.send(encode(0))
+            [stream] = running.detector.streams
+            await until(lambda: stream.packets == 2)
+            running.detector.stop()  # which alone has the packet answered before its time
+            assert (await answer(link))["type"] == "ack"
+            assert stream.pace.take(time.monotonic_ns()) > 1500e9
 
 
 async def test_a_packet_larger_than_the_token_allows_ends_the_connection(start_detector, make_hello, encode):
