@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections import Counter
@@ -26,6 +27,7 @@ MAX_FILE_BYTES = 2**20
 MAX_TOKENS = 1024
 TABLE = "token"
 
+_TABLES = re.compile(rf"\[\[\s*{TABLE}\s*\]\]|\b{TABLE}\s*=\s*\[")  # of a text on one line
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
@@ -82,7 +84,7 @@ class TokenSource:
 
     def __init__(self, setting: str) -> None:
         """`setting` is a path, or the TOML text itself, which no path looks like."""
-        is_text = f"[[{TABLE}]]" in setting
+        is_text = "\n" in setting or _TABLES.search(setting) is not None
         self.file = None if is_text else Path(setting)
         self._text = setting if is_text else ""
 
@@ -121,6 +123,8 @@ def parse_tokens(text: str, source: str) -> list[TokenEntry]:
         tables: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"--tokens: {source} is not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"--tokens: {source} is nested too deeply for a list of tokens") from None
     listed = tables.pop(TABLE, [])
     if tables or not isinstance(listed, list):
         unknown = min(tables, default=TABLE)

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from stream.transport.tls import ServerTls
 
 
+def some_tokens(text: str) -> str:
+    if not text.strip():
+        raise ValueError("names no file, and nobody would be asked: leave it out if that is meant")
+    return text
+
+
 class DetectorSettings(ServiceSettings):
     """Settings of `splitcast detector`."""
 
@@ -104,7 +110,7 @@ class DetectorSettings(ServiceSettings):
     preview: bool = Field(
         True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
     )
-    tokens: PathText | None = Field(
+    tokens: Annotated[PathText, AfterValidator(some_tokens)] | None = Field(
         None,
         description="TOML file of the tokens that are asked for (see splitcast token), read anew on SIGHUP; "
         "SPLITCAST_TOKENS may hold the TOML itself (default: nobody is asked)",

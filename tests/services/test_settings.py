@@ -269,6 +269,13 @@ def test_an_empty_name_of_a_file_is_no_file_that_is_left_out():
 # --- who comes in, and over what ---
 
 
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_a_detector_is_not_open_by_mistake(text):
+    """As by --tokens "$TOKENS" where the variable is not set."""
+    with pytest.raises(SettingsError, match=r"^--tokens: names no file, and nobody would be asked"):
+        DetectorSettings.load({"tokens": text, "insecure": True})
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "detector.example"])
 def test_a_detector_for_other_machines_needs_tokens_and_tls(host):
     with pytest.raises(SettingsError, match=r"^--host: .*--tokens FILE .*--insecure"):

@@ -43,6 +43,13 @@ def test_reads_a_text_in_place_of_a_file():
     assert HASH not in str(source)
 
 
+@pytest.mark.parametrize(
+    "text", [entry().replace("[[token]]", "[[ token ]]"), f"token = [{{hash = '{HASH}'}}]", "#\n"]
+)
+def test_no_text_is_taken_for_a_path_which_errors_would_show(text):
+    assert TokenSource(text).file is None
+
+
 def test_a_detector_takes_either_from_its_variable(tmp_path, monkeypatch):
     (tmp_path / "tokens.toml").write_text(entry())
     for value in (str(tmp_path / "tokens.toml"), entry()):
@@ -60,6 +67,7 @@ def test_an_empty_file_lets_nobody_in(tmp_path):
     ("text", "words"),
     [
         ("[[token", "not TOML"),
+        (f"token = {'[' * 2**16}", "nested too deeply"),
         ('name = "door"', "name: it may hold tables"),
         ('token = "door"', "token: it may hold tables"),
         (entry(name=None), "token 1: name: Field required"),
