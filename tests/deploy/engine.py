@@ -49,6 +49,10 @@ def answers(address: Path) -> bool:
         return client.connect_ex(str(address)) == 0
 
 
+class NoEngine(Exception):
+    """This machine lets none start, or gives no base image."""
+
+
 class Engine:
     """The client of one engine."""
 
@@ -117,7 +121,8 @@ class Engine:
             done = subprocess.run(
                 making, capture_output=True, text=True, timeout=LIMIT_S, check=False, stdin=subprocess.DEVNULL
             )
-            assert done.returncode == 0, done.stdout[-4000:]
+            if done.returncode:
+                raise NoEngine(f"debootstrap cannot make the base image: {done.stdout[-1000:]}")
             (root / "usr/bin/python").symlink_to("python3")
             (root / "etc/pip.conf").write_text(settings)
             # A machine behind a proxy has authorities of its own.
@@ -176,7 +181,8 @@ def running_engine() -> Iterator[Engine]:
             engine = Engine(address)
             deadline = time.monotonic() + LIMIT_S
             while not engine("info", "--format", "{{.Driver}}", check=False):
-                assert daemon.poll() is None, log.read_text()[-4000:]
+                if daemon.poll() is not None:
+                    raise NoEngine(f"dockerd cannot be started: {log.read_text()[-1000:]}")
                 assert time.monotonic() < deadline, log.read_text()[-4000:]
                 time.sleep(0.2)
             yield engine
