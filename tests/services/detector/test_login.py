@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from aiohttp import ClientResponse, ClientSession, CookieJar, WSMsgType
 from yarl import URL
 
-from services.access.tokens import Grant, Quota, new_token
+from services.access.tokens import new_token
 from services.detector import login
-from services.detector.login import FAILURE_INTERVAL_S, FAILURES, BrowserSessions, FailedLogins
+from services.detector.login import FAILURES
 from tests.services.detector.test_gate import entry
 from tests.services.waiting import LIVENESS_S
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 VIEWER, SCRIPT, BOTH = new_token(), new_token(), new_token()
 TABLE = (
@@ -24,108 +26,13 @@ TABLE = (
     + entry("script", SCRIPT, "consumer", "*")
     + entry("both", BOTH, "page", "*").replace('["page"]', '["page", "camera", "metrics", "consumer"]')
 )
-S = 10**9
-GRANT = Grant("viewer", frozenset({"page"}), ("*",), Quota(), "ab" * 32)
-
-
-# --- sessions ---
-
-
-@pytest.fixture
-def ended() -> list[Grant]:
-    return []
-
-
-@pytest.fixture
-def sessions(ended) -> BrowserSessions:
-    return BrowserSessions(ended.append)
-
-
-def test_a_cookie_stands_for_its_own_grant(sessions, ended):
-    first, second = sessions.open(GRANT, 0), sessions.open(GRANT, 0)
-    assert first != second
-    assert sessions.grant(first, 0) == sessions.grant(second, 0) == GRANT
-    assert sessions.grant(first, 0) is not sessions.grant(second, 0)
-    sessions.close(first)
-    assert (sessions.grant(first, 0), sessions.grant(second, 0)) == (None, GRANT)
-    assert len(ended) == 1
-    assert ended[0] is not sessions.grant(second, 0)
-
-
-@pytest.mark.parametrize("cookie", ["", "x", "\udce4", "spc_" + "a" * 43])
-def test_nobody_else_has_one(sessions, cookie):
-    sessions.open(GRANT, 0)
-    assert sessions.grant(cookie, 0) is None
-    sessions.close(cookie)
-    assert len(sessions) == 1
-
-
-def test_who_does_not_use_it_loses_it(sessions, ended):
-    idle_ns = round(login.IDLE_S * S)
-    cookie = sessions.open(GRANT, 0)
-    for time_ns in (idle_ns - 1, 2 * (idle_ns - 1)):
-        assert sessions.grant(cookie, time_ns) == GRANT
-    assert sessions.grant(cookie, 2 * (idle_ns - 1) + idle_ns) is None
-    assert (len(sessions), ended) == (0, [GRANT])
-
-
-def test_who_uses_it_for_long_loses_it_too(sessions, ended):
-    cookie = sessions.open(GRANT, 0)
-    for minute in range(0, 720, 10):
-        assert sessions.grant(cookie, minute * 60 * S) == GRANT
-    sessions.expire(round(login.LIFE_S * S) - 1)
-    assert sessions.grant(cookie, round(login.LIFE_S * S) - 1) == GRANT
-    sessions.expire(round(login.LIFE_S * S))
-    assert (len(sessions), ended) == (0, [GRANT])
-
-
-def test_a_token_has_a_bounded_number_and_takes_none_of_anothers(sessions, ended):
-    other = replace(GRANT, hash="cd" * 32)
-    theirs = sessions.open(other, 0)
-    cookies = [sessions.open(GRANT, number) for number in range(login.SESSIONS_PER_TOKEN + 2)]
-    assert [sessions.grant(cookie, 9) for cookie in cookies] == [None, None] + [GRANT] * 32
-    assert sessions.grant(theirs, 9) == other
-    assert (len(sessions), len(ended)) == (33, 2)
-
-
-# --- wrong tokens ---
-
-
-def fail(failed: FailedLogins, address: str, times: int, now_ns: int = 0) -> None:
-    for _ in range(times):
-        failed.fail(address, now_ns)
-
-
-def test_so_many_wrong_ones_and_then_one_in_a_while():
-    failed = FailedLogins()
-    fail(failed, "10.0.0.1", FAILURES - 1)
-    assert failed.wait_s("10.0.0.1", 0) == 0
-    fail(failed, "10.0.0.1", 1)
-    assert failed.wait_s("10.0.0.1", 0) == FAILURE_INTERVAL_S
-    assert failed.wait_s("10.0.0.2", 0) == 0
-    later_ns = round(FAILURE_INTERVAL_S * S)
-    assert failed.wait_s("10.0.0.1", later_ns) == 0
-    fail(failed, "10.0.0.1", 1, later_ns)
-    assert failed.wait_s("10.0.0.1", later_ns) == FAILURE_INTERVAL_S
-
-
-def test_addresses_are_forgotten_in_the_end():
-    failed = FailedLogins()
-    fail(failed, "10.0.0.1", FAILURES)
-    for number in range(login.MAX_ADDRESSES):
-        failed.fail(f"10.1.{number // 256}.{number % 256}", 0)
-    assert len(failed) == login.MAX_ADDRESSES
-    assert failed.wait_s("10.0.0.1", 0) == 0
-
-
-# --- over HTTP ---
 
 
 class Visitor:
     """A browser, as far as a detector sees it."""
 
-    def __init__(self, http: str, session: ClientSession) -> None:
-        self.http, self.session = http, session
+    def __init__(self, running, session: ClientSession) -> None:
+        self.running, self.http, self.session = running, running.http, session
 
     async def get(self, path: str) -> ClientResponse:
         answer = await self.session.get(self.http + path, allow_redirects=False)
@@ -149,74 +56,82 @@ class Visitor:
         ):
             return answer.status
 
+    def refused(self, reason: str) -> float:
+        """How often the detector has refused anybody for that reason."""
+        registry = self.running.detector.statistics.metrics.registry
+        labels = {"reason": reason}
+        return registry.get_sample_value("splitcast_detector_connections_refused_total", labels) or 0
+
     @property
     def cookies(self) -> dict[str, str]:
         return {cookie.key: cookie.value for cookie in self.session.cookie_jar}
 
 
-@pytest.fixture
-def visiting(start_detector):
-    @asynccontextmanager
-    async def visiting(tokens: str = TABLE, **settings):
-        async with (
-            start_detector(tokens=tokens, **settings) as running,
-            ClientSession(cookie_jar=CookieJar(unsafe=True)) as session,
-        ):
-            visitor = Visitor(running.http, session)
-            visitor.detector = running.detector
-            yield visitor
-
-    return visiting
+@asynccontextmanager
+async def visiting(running):
+    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+        yield Visitor(running, session)
 
 
-async def test_a_visitor_without_a_token_sees_the_form_and_nothing_else(visiting):
-    async with visiting() as visitor:
-        for address, status in {"/": 303, "/login": 200, "/v1/streams": 401, "/metrics": 401}.items():
-            assert (await visitor.get(address)).status == status, address
-        assert (await visitor.get("/")).headers["Location"] == "login"
-        form = await visitor.get("/login")
-        assert form.headers["Content-Type"] == "text/html; charset=utf-8"
-        assert '<input id="_token" name="token" type="password"' in await form.text()
-        assert "<!--" not in await form.text()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(start_detector):
+    """One for all tests that leave it as it is, which come from one address: starting it takes longer than they do."""
+    async with start_detector(tokens=TABLE, address_rate=1e6) as running:
+        yield running
 
 
-async def test_a_token_opens_the_page_and_a_logout_closes_it(visiting):
-    async with visiting() as visitor:
-        entered = await visitor.log_in(f" {VIEWER}\n")
-        assert (entered.status, entered.headers["Location"]) == (303, "./")
-        page = await visitor.get("/")
-        assert page.status == 200
-        assert re.search(r'<form class="visitor".*<span>viewer</span><button>Log out', await page.text())
-        assert page.headers["Cache-Control"] == "no-store"
-        assert (await visitor.get("/v1/streams")).status == 200
-        assert (await visitor.get("/login")).headers["Location"] == "./"
-        left = await visitor.post("/logout")
-        assert (left.status, left.headers["Location"]) == (303, "login")
-        assert visitor.cookies == {}
-        assert (await visitor.get("/v1/streams")).status == 401
+@pytest_asyncio.fixture(loop_scope="module")
+async def visitor(shared):
+    """Who has not logged in yet."""
+    async with visiting(shared) as visitor:
+        yield visitor
 
 
-async def test_a_logout_ends_the_session_and_not_only_the_cookie(visiting):
-    async with visiting() as visitor:
-        await visitor.log_in()
-        kept = visitor.cookies
-        assert await visitor.status("/v1/streams", kept) == 200
-        await visitor.post("/logout")
-        assert await visitor.status("/v1/streams", kept) == 401
+async def test_a_visitor_without_a_token_sees_the_form_and_nothing_else(visitor):
+    for address, status in {"/": 303, "/login": 200, "/v1/streams": 401, "/metrics": 401}.items():
+        assert (await visitor.get(address)).status == status, address
+    assert (await visitor.get("/")).headers["Location"] == "login"
+    form = await visitor.get("/login")
+    assert form.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert '<input id="_token" name="token" type="password"' in await form.text()
+    assert "<!--" not in await form.text()
 
 
-async def test_the_cookie_is_kept_from_scripts_and_other_sites_and_does_not_hold_the_token(visiting):
-    async with visiting() as visitor:
-        [cookie] = (await visitor.log_in()).headers.getall("Set-Cookie")
-        for words in ("HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={round(login.LIFE_S)}"):
-            assert words in cookie
-        assert re.match(rf"splitcast-{visitor.http.rpartition(':')[2]}=[A-Za-z0-9_-]{{43}};", cookie)
-        assert "Domain" not in cookie
-        assert VIEWER not in cookie
+async def test_a_token_opens_the_page_and_a_logout_closes_it(visitor):
+    entered = await visitor.log_in(f" {VIEWER}\n")
+    assert (entered.status, entered.headers["Location"]) == (303, "./")
+    page = await visitor.get("/")
+    assert page.status == 200
+    assert re.search(r'<form class="visitor".*<span>viewer</span><button>Log out', await page.text())
+    assert page.headers["Cache-Control"] == "no-store"
+    assert (await visitor.get("/v1/streams")).status == 200
+    assert (await visitor.get("/login")).headers["Location"] == "./"
+    left = await visitor.post("/logout")
+    assert (left.status, left.headers["Location"]) == (303, "login")
+    assert visitor.cookies == {}
+    assert (await visitor.get("/v1/streams")).status == 401
 
 
-async def test_behind_a_proxy_that_ends_tls_the_cookie_is_for_https_alone(visiting):
-    async with visiting(allow_origin="https://page.example") as visitor:
+async def test_a_logout_ends_the_session_and_not_only_the_cookie(visitor):
+    await visitor.log_in()
+    kept = visitor.cookies
+    assert await visitor.status("/v1/streams", kept) == 200
+    await visitor.post("/logout")
+    assert await visitor.status("/v1/streams", kept) == 401
+
+
+async def test_the_cookie_is_kept_from_scripts_and_other_sites_and_does_not_hold_the_token(visitor):
+    [cookie] = (await visitor.log_in()).headers.getall("Set-Cookie")
+    for words in ("HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={round(login.LIFE_S)}"):
+        assert words in cookie
+    assert re.match(rf"splitcast-{visitor.http.rpartition(':')[2]}=[A-Za-z0-9_-]{{43}};", cookie)
+    assert "Domain" not in cookie
+    assert VIEWER not in cookie
+
+
+async def test_behind_a_proxy_that_ends_tls_the_cookie_is_for_https_alone(start_detector):
+    own = start_detector(tokens=TABLE, allow_origin="https://page.example")
+    async with own as running, visiting(running) as visitor:
         answer = await visitor.post("/login", origin="https://page.example", token=VIEWER)
         [cookie] = answer.headers.getall("Set-Cookie")
         assert cookie.startswith("__Host-splitcast-")
@@ -235,90 +150,84 @@ async def test_behind_a_proxy_that_ends_tls_the_cookie_is_for_https_alone(visiti
         (SCRIPT, 403, "needs the role page"),
     ],
 )
-async def test_other_tokens_do_not_and_the_form_says_why(visiting, token, status, words, capsys):
-    async with visiting() as visitor:
-        answer = await visitor.log_in(token)
-        text = await answer.text()
-        assert (answer.status, words in text, visitor.cookies) == (status, True, {})
-        assert not token or token not in text + capsys.readouterr().out
-        sample = visitor.detector.statistics.metrics.registry.get_sample_value
-        assert sample("splitcast_detector_connections_refused_total", {"reason": "login_failed"}) == 1
+async def test_other_tokens_do_not_and_the_form_says_why(visitor, token, status, words, capsys):
+    before = visitor.refused("login_failed")
+    answer = await visitor.log_in(token)
+    text = await answer.text()
+    assert (answer.status, words in text, visitor.cookies) == (status, True, {})
+    told = capsys.readouterr().out
+    assert "reason=login_failed" in told
+    assert not token or token not in text + told
+    assert visitor.refused("login_failed") == before + 1
 
 
-async def test_a_visit_is_good_for_the_page_alone(visiting):
+async def test_a_visit_is_good_for_the_page_alone(visitor):
     """Its token may send and scrape: its cookie, which another page in the browser might use, may not."""
-    async with visiting() as visitor:
-        await visitor.log_in(BOTH)
-        for path, status in {"/v1/streams": 200, "/metrics": 401, "/v1/features": 401}.items():
-            assert (await visitor.get(path)).status == status, path
+    await visitor.log_in(BOTH)
+    for path, status in {"/v1/streams": 200, "/metrics": 401, "/v1/features": 401}.items():
+        assert (await visitor.get(path)).status == status, path
 
 
 @pytest.mark.parametrize(
     ("origin", "status"),
     [("https://evil.example", 403), ("null", 403), (None, 403), ("", 403), ("own", 303)],
 )
-async def test_a_form_of_another_site_neither_logs_in_nor_out(visiting, origin, status):
-    async with visiting() as visitor:
-        assert (await visitor.post("/login", origin, token=VIEWER)).status == status
-        assert bool(visitor.cookies) is (status == 303)
-        await visitor.log_in()
-        assert (await visitor.post("/logout", origin)).status == status
-        assert (await visitor.get("/v1/streams")).status == (200 if status == 403 else 401)
+async def test_a_form_of_another_site_neither_logs_in_nor_out(visitor, origin, status):
+    assert (await visitor.post("/login", origin, token=VIEWER)).status == status
+    assert bool(visitor.cookies) is (status == 303)
+    await visitor.log_in()
+    assert (await visitor.post("/logout", origin)).status == status
+    assert (await visitor.get("/v1/streams")).status == (200 if status == 403 else 401)
 
 
-async def test_a_login_takes_no_session_over_that_was_there(visiting):
+async def test_a_login_takes_no_session_over_that_was_there(visitor):
     """Whoever put a cookie into somebody's browser does not get what that one logs in to."""
-    async with visiting() as visitor:
-        await visitor.log_in()
-        planted = visitor.cookies
-        assert await visitor.status("/v1/streams", planted) == 200
-        await visitor.log_in(BOTH)
-        assert visitor.cookies.keys() == planted.keys()
-        assert visitor.cookies != planted
-        assert await visitor.status("/v1/streams", planted) == 401
-        invented = dict.fromkeys(planted, "a" * 43)
-        visitor.session.cookie_jar.update_cookies(invented, URL(visitor.http))
-        await visitor.log_in()
-        assert await visitor.status("/v1/streams", invented) == 401
-        assert await visitor.status("/v1/streams", visitor.cookies) == 200
+    await visitor.log_in()
+    planted = visitor.cookies
+    assert await visitor.status("/v1/streams", planted) == 200
+    await visitor.log_in(BOTH)
+    assert visitor.cookies.keys() == planted.keys()
+    assert visitor.cookies != planted
+    assert await visitor.status("/v1/streams", planted) == 401
+    invented = dict.fromkeys(planted, "a" * 43)
+    visitor.session.cookie_jar.update_cookies(invented, URL(visitor.http))
+    await visitor.log_in()
+    assert await visitor.status("/v1/streams", invented) == 401
+    assert await visitor.status("/v1/streams", visitor.cookies) == 200
 
 
 @pytest.mark.parametrize(
     "path", ["/login?next=https://evil.example", "/login?next=//evil.example", "//evil.example/"]
 )
-async def test_nothing_that_is_asked_for_leads_elsewhere(visiting, path):
-    async with visiting() as visitor:
-        answer = await visitor.post(path, token=VIEWER)
-        assert answer.headers.get("Location", "./") == "./"
-        assert "evil" not in str(answer.headers)
+async def test_nothing_that_is_asked_for_leads_elsewhere(visitor, path):
+    answer = await visitor.post(path, token=VIEWER)
+    assert answer.headers.get("Location", "./") == "./"
+    assert "evil" not in str(answer.headers)
 
 
-async def test_the_form_is_in_no_frame_and_goes_to_this_detector_alone(visiting):
-    async with visiting() as visitor:
-        answers = [await visitor.get("/login"), await visitor.log_in("none"), await visitor.log_in()]
-        for answer in [*answers, await visitor.get("/")]:
-            policy = answer.headers["Content-Security-Policy"]
-            for words in (
-                "frame-ancestors 'none'",
-                "form-action 'self'",
-                "default-src 'none'",
-                "base-uri 'none'",
-            ):
-                assert words in policy
+async def test_the_form_is_in_no_frame_and_goes_to_this_detector_alone(visitor):
+    answers = [await visitor.get("/login"), await visitor.log_in("none"), await visitor.log_in()]
+    for answer in [*answers, await visitor.get("/")]:
+        policy = answer.headers["Content-Security-Policy"]
+        for words in (
+            "frame-ancestors 'none'",
+            "form-action 'self'",
+            "default-src 'none'",
+            "base-uri 'none'",
+        ):
+            assert words in policy
 
 
-async def test_guesses_are_slowed_down_by_address_and_counted(visiting, monkeypatch):
+async def test_guesses_are_slowed_down_by_address_and_counted(start_detector, monkeypatch):
     monkeypatch.setattr(login, "FAILURE_INTERVAL_S", 3600.0)
-    async with visiting() as visitor:
+    async with start_detector(tokens=TABLE) as running, visiting(running) as visitor:
         guesses = await asyncio.gather(*(visitor.log_in(new_token()) for _ in range(2 * FAILURES)))
         assert sorted(guess.status for guess in guesses) == [401] * FAILURES + [429] * FAILURES
         slowed = await visitor.log_in()
         assert (slowed.status, 3000 < int(slowed.headers["Retry-After"]) <= 3600) == (429, True)
         assert "Try again in" in await slowed.text()
-        sample = visitor.detector.statistics.metrics.registry.get_sample_value
-        refused = "splitcast_detector_connections_refused_total"
-        assert sample(refused, {"reason": "too_many_logins"}) == FAILURES + 1
-        assert sample(refused, {"reason": "login_failed"}) == FAILURES
+        assert visitor.refused("too_many_logins") == FAILURES + 1
+        assert visitor.refused("login_failed") == FAILURES
 
 
 @pytest.mark.parametrize(
@@ -330,16 +239,15 @@ async def test_guesses_are_slowed_down_by_address_and_counted(visiting, monkeypa
         (b"token=\xff", {"Content-Type": "application/x-www-form-urlencoded; charset=nonsense"}, 400),
     ],
 )
-async def test_what_is_no_such_form_is_refused(visiting, data, headers, status):
+async def test_what_is_no_such_form_is_refused(visitor, data, headers, status):
     form = {"Origin": "http://nas", "Host": "nas", "Content-Type": "application/x-www-form-urlencoded"}
-    async with visiting() as visitor:
-        answer = await visitor.session.post(f"{visitor.http}/login", data=data, headers=form | headers)
-        assert answer.status == status
+    answer = await visitor.session.post(f"{visitor.http}/login", data=data, headers=form | headers)
+    assert answer.status == status
 
 
-async def test_a_form_that_never_comes_is_not_awaited(visiting, monkeypatch):
+async def test_a_form_that_never_comes_is_not_awaited(visitor, monkeypatch):
     monkeypatch.setattr(login, "BODY_TIMEOUT_S", 0.1)
-    async with visiting() as visitor, asyncio.timeout(LIVENESS_S):
+    async with asyncio.timeout(LIVENESS_S):
         host, _, port = visitor.http.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(
@@ -350,8 +258,8 @@ async def test_a_form_that_never_comes_is_not_awaited(visiting, monkeypatch):
         writer.close()
 
 
-async def test_what_a_visit_opened_ends_with_it(visiting):
-    async with visiting() as visitor, asyncio.timeout(LIVENESS_S):
+async def test_what_a_visit_opened_ends_with_it(visitor):
+    async with asyncio.timeout(LIVENESS_S):
         await visitor.log_in()
         async with visitor.session.ws_connect(f"{visitor.http}/v1/streams/door/detections") as ws:
             await visitor.post("/logout")
@@ -359,8 +267,8 @@ async def test_what_a_visit_opened_ends_with_it(visiting):
             assert (message.type, message.data) == (WSMsgType.CLOSE, 4401)
 
 
-async def test_a_visit_ends_when_its_time_is_up(visiting, monkeypatch):
-    async with visiting() as visitor, asyncio.timeout(LIVENESS_S):
+async def test_a_visit_ends_when_its_time_is_up(visitor, monkeypatch):
+    async with asyncio.timeout(LIVENESS_S):
         await visitor.log_in()
         async with visitor.session.ws_connect(f"{visitor.http}/v1/streams/door/detections") as ws:
             monkeypatch.setattr(login, "LIFE_S", 0.0)
@@ -368,15 +276,15 @@ async def test_a_visit_ends_when_its_time_is_up(visiting, monkeypatch):
         assert (await visitor.get("/v1/streams")).status == 401
 
 
-async def test_a_revoked_token_ends_its_visits(visiting, tmp_path: Path):
+async def test_a_revoked_token_ends_its_visits(start_detector, tmp_path: Path):
     file = tmp_path / "tokens.toml"
     file.write_text(TABLE)
-    async with visiting(tokens=str(file)) as visitor:
+    async with start_detector(tokens=str(file)) as running, visiting(running) as visitor:
         await visitor.log_in()
-        await visitor.detector.reload()
+        await visitor.running.detector.reload()
         assert (await visitor.get("/v1/streams")).status == 200
         file.write_text(entry("both", BOTH, "page", "*"))
-        await visitor.detector.reload()
+        await visitor.running.detector.reload()
         assert (await visitor.get("/v1/streams")).status == 401
         assert (await visitor.get("/")).status == 303
 
