@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile the kernels once before workers start, each of which would compile them for itself otherwise."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         subprocess.run([sys.executable, "-c", COMPILE], cwd=ROOT, check=True)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name tests of random texts by what they are: workers have to find the same names."""
+    random = isinstance(val, str) and re.search(r"spc_.{32}|[0-9a-f]{64}", val, re.IGNORECASE)
+    return argname if random else None
 
 
 @pytest.fixture(scope="session")
