@@ -9,6 +9,7 @@ from pathlib import Path
 import trustme
 
 HOST = "127.0.0.1"
+FUTURE = datetime(2999, 1, 1), datetime(2999, 2, 1)  # noqa: DTZ001 - as trustme takes them
 PAST = datetime(2020, 1, 1), datetime(2021, 1, 1)  # noqa: DTZ001 - as trustme takes them
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -99,6 +100,15 @@ def test_without_a_manager_nothing_is_told_and_nothing_fails():
 
 def test_a_manager_that_is_gone_ends_nobody(tmp_path):
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "absent")}).tell_stop()
+
+
+def test_a_manager_that_reads_nothing_is_not_waited_for(manager):
+    """Whoever tells it is the event loop."""
+    service = started_by(manager)
+    telling = Thread(target=lambda: [service.tell_stop() for _ in range(2000)], daemon=True)
+    telling.start()
+    telling.join(LIVENESS_S)
+    assert not telling.is_alive()
 
 
 @pytest.mark.parametrize("service", ["detector", "camera"])

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientResponse, ClientSession, CookieJar, WSMsgType
+from aiohttp import ClientResponse, ClientSession, CookieJar, TCPConnector, WSMsgType
 from yarl import URL
 
 from services.access.tokens import new_token
 from services.detector import login
 from services.detector.login import FAILURES
+from tests.certificates import HOST, Authority
 from tests.services.detector.test_gate import entry
-from tests.services.waiting import LIVENESS_S
+from tests.services.waiting import LIVENESS_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -139,6 +141,22 @@ async def test_behind_a_proxy_that_ends_tls_the_cookie_is_for_https_alone(start_
         name, _, value = cookie.partition(";")[0].partition("=")
         visitor.session.headers["Cookie"] = f"{name}={value}"
         assert (await visitor.get("/v1/streams")).status == 200
+
+
+async def test_over_tls_no_cookie_counts_that_a_page_over_http_could_have_set(start_detector, tmp_path: Path):
+    authority = Authority(tmp_path)
+    trusting = ssl.create_default_context(cafile=authority.file)
+    async with (
+        start_detector(tokens=TABLE, tls_cert=authority.sign()) as running,
+        ClientSession(f"https://{HOST}:{running.port}", connector=TCPConnector(ssl=trusting)) as session,
+    ):
+        own, form = {"Origin": f"https://{HOST}:{running.port}"}, {"token": VIEWER}
+        async with session.post("/login", data=form, headers=own, allow_redirects=False) as answer:
+            cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        session.cookie_jar.clear()
+        for sent, status in ((cookie, 200), (cookie.removeprefix("__Host-"), 401)):
+            async with session.get("/v1/streams", headers={"Cookie": sent}) as answer:
+                assert answer.status == status
 
 
 @pytest.mark.parametrize(
@@ -265,6 +283,19 @@ async def test_what_a_visit_opened_ends_with_it(visitor):
             await visitor.post("/logout")
             message = await ws.receive()
             assert (message.type, message.data) == (WSMsgType.CLOSE, 4401)
+
+
+async def test_a_logout_ends_no_other_visit_of_the_same_token(visitor, shared):
+    async with asyncio.timeout(LIVENESS_S), visiting(shared) as another:
+        await visitor.log_in()
+        await another.log_in()
+        path = f"{visitor.http}/v1/streams/door/detections"
+        async with visitor.session.ws_connect(path) as leaves, another.session.ws_connect(path):
+            await until(lambda: len(shared.detector.broadcast) == 2)
+            await visitor.post("/logout")
+            assert (await leaves.receive()).data == 4401
+            assert len(shared.detector.broadcast) == 1
+            assert (await another.get("/v1/streams")).status == 200
 
 
 async def test_a_visit_ends_when_its_time_is_up(visitor, monkeypatch):

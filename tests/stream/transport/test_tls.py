@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from stream.errors import BadCertificate, ConnectionLost, TlsFailed
 from stream.transport.tls import ClientTls, RenewedContext, ServerTls, fingerprint
 from stream.transport.websocket import Link, ServerWebSocket, WireBytes, connect
-from tests.certificates import HOST, PAST, Authority, der
+from tests.certificates import FUTURE, HOST, PAST, Authority, der
 from tests.services.waiting import LIVENESS_S, until
 
 PROTOCOL = "splitcast.test"
@@ -89,6 +89,11 @@ async def test_refuses_an_expired_certificate(ours):
     assert reason == f"the certificate of {HOST} has expired: renew it there, or set this machine's clock"
 
 
+async def test_refuses_a_certificate_that_is_not_valid_yet(ours):
+    reason, _ = await failure(ServerTls(ours.sign(valid=FUTURE)), ClientTls(ca=ours.file))
+    assert reason == f"the certificate of {HOST} is not valid yet: set this machine's clock, or wait"
+
+
 async def test_refuses_a_certificate_for_another_name(ours):
     server, client = ServerTls(ours.sign("elsewhere.example")), ClientTls(ca=ours.file)
     for host in (HOST, "localhost"):
@@ -151,6 +156,12 @@ async def test_refuses_a_client_whose_certificate_another_authority_signed(ours,
 def test_a_server_trusts_no_authority_but_that_of_clients(ours, others):
     [trusted] = ServerTls(ours.sign(), client_ca=others.file).context().get_ca_certs(binary_form=True)
     assert trusted == der(others.file)
+
+
+def test_neither_end_speaks_less_than_tls_1_2(ours):
+    clients = [ClientTls(), ClientTls(ca=ours.file), ClientTls(fingerprint="ab" * 32)]
+    for tls in (ServerTls(ours.sign()), *clients):
+        assert tls.context().minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
 async def test_a_server_is_told_why_a_client_does_not_accept_it(ours):
