@@ -112,6 +112,26 @@ async def test_what_is_no_token_is_answered_401_and_told_how_to_send_one(start_d
             assert answer.status == 401
 
 
+async def test_who_sent_a_token_is_told_that_it_is_none(start_detector):
+    """RFC 6750, section 3.1; the scheme's name may be written as one likes (RFC 9110, 11.1)."""
+    async with start_detector(tokens=TABLE) as running, ClientSession(running.http) as session:
+        for header, status, is_told in (
+            ({}, 401, False),
+            (bearer(new_token()), 401, True),
+            ({"Authorization": f"bEARER {TOKENS['consumer']}"}, 200, False),
+        ):
+            async with session.get("/v1/streams", headers=header) as answer:
+                told = answer.headers.get("WWW-Authenticate", "")
+                assert (answer.status, 'error="invalid_token"' in told) == (status, is_told)
+
+
+async def test_nothing_is_kept_of_requests_that_are_answered(start_detector):
+    async with start_detector(tokens=TABLE) as running:
+        for path, expected in (("/v1/streams", 200), ("/v1/streams/door", 404), ("/v1/detections", 101)):
+            assert await status(running.http, path, **bearer(TOKENS["consumer"])) == expected
+        await until(lambda: not running.detector.gate._inside)
+
+
 async def test_refusals_are_counted_and_told_without_the_token(start_detector, capsys):
     async with start_detector(tokens=TABLE) as running:
         await status(running.http, "/v1/features")
