@@ -276,6 +276,16 @@ async def test_a_form_that_never_comes_is_not_awaited(visitor, monkeypatch):
         writer.close()
 
 
+async def test_who_sends_a_token_is_known_by_it_alone(visitor):
+    await visitor.log_in()
+    for token, status in ((BOTH, 200), (SCRIPT, 403), (new_token(), 401)):
+        headers = {"Authorization": f"Bearer {token}"}
+        async with visitor.session.get(f"{visitor.http}/metrics", headers=headers) as answer:
+            assert answer.status == status
+        async with visitor.session.get(f"{visitor.http}/v1/streams", headers=headers) as answer:
+            assert answer.status == (401 if status == 401 else 200)
+
+
 async def test_what_a_visit_opened_ends_with_it(visitor):
     async with asyncio.timeout(LIVENESS_S):
         await visitor.log_in()
