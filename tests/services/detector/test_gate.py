@@ -248,6 +248,28 @@ async def test_a_revoked_tokens_connections_are_closed(start_detector, tmp_path:
         assert len(running.detector.broadcast) == 1
 
 
+async def test_no_name_is_kept_for_a_token_that_was_revoked_while_its_camera_was_away(
+    start_detector, make_hello, tmp_path: Path
+):
+    gone, stays, file = new_token(), new_token(), tmp_path / "tokens.toml"
+    kept = entry("stays", stays, "camera", "*")
+    file.write_text(kept + entry("gone", gone, "camera", "*"))
+    async with start_detector(tokens=str(file)) as running:
+        async with camera_link(running.url, gone) as link:
+            await link.send(make_hello(session="5e" * 16).text())
+            assert (await answer(link))["type"] == "welcome"
+            link.abort()
+        await until(lambda: not running.detector.streams.is_connected("door"))
+        async with camera_link(running.url, stays) as link:
+            await link.send(make_hello(session="0a" * 16).text())
+            assert (await closed(link)).code == CloseCode.STREAM_TAKEN
+        file.write_text(kept)
+        await running.detector.reload()
+        async with camera_link(running.url, stays) as link:
+            await link.send(make_hello(session="0a" * 16).text())
+            assert (await answer(link))["type"] == "welcome"
+
+
 async def test_a_camera_comes_with_its_token_and_again_with_the_next(
     start_detector, make_camera, tmp_path: Path, capsys, monkeypatch
 ):

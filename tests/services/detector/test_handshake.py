@@ -169,6 +169,9 @@ async def make_handshake(make_settings, inference, workers):
     return make
 
 
+NO_QUOTA = Quota()
+
+
 class Reception:
     def __init__(self, handshake: Handshake, settings: DetectorSettings) -> None:
         self.handshake, self._settings = handshake, settings
@@ -179,11 +182,13 @@ class Reception:
     def visit(self) -> Visit:
         return Visit(self._names, self.streams, Publisher(Broadcast()), self._statistics, EVERYBODY)
 
-    async def admit(self, *data: str | bytes, visit: Visit | None = None, left: bool = False):
+    async def admit(
+        self, *data: str | bytes, visit: Visit | None = None, left: bool = False, quota: Quota = NO_QUOTA
+    ):
         """The camera that says all this, and what it was told."""
         link = FakeLink(*data, left=left)
         session = DetectorSession(self._settings.window)
-        return await self.handshake.admit(link, session, visit or self.visit(), Quota()), link.texts
+        return await self.handshake.admit(link, session, visit or self.visit(), quota), link.texts
 
 
 async def test_a_camera_has_its_name_until_it_leaves(make_handshake, make_hello):
@@ -281,6 +286,14 @@ async def test_a_camera_brings_its_profile_and_the_next_one_need_not(make_handsh
             _, texts = await reception.admit(*data, visit=visit)
             assert [text["type"] for text in texts] == types
             visit.leave("it left", "lost", reserve=False)
+
+
+async def test_a_profile_gives_no_larger_packets_than_the_token(make_handshake, make_hello, agreed):
+    profile = make_profile(agreed)
+    hello = make_hello(codec=f"feature:profile={profile.hash}").text()
+    async with asyncio.timeout(LIVENESS_S):
+        _, [_, welcome] = await make_handshake().admit(hello, profile.pack(), quota=Quota(packet_bytes=1024))
+    assert welcome["max_packet_bytes"] == 1024
 
 
 async def test_the_operators_profile_is_there_from_the_start(make_handshake, make_hello, agreed, tmp_path):

@@ -143,3 +143,12 @@ async def test_a_packet_larger_than_the_token_allows_ends_the_connection(start_d
         assert len(packet) > 1024
         await link.send(packet)
         assert (await closed(link)).code == CloseCode.PACKET_TOO_LARGE
+
+
+async def test_a_message_larger_than_any_that_the_token_allows_is_not_gathered(start_detector, make_hello):
+    tokens = entry("held", HELD, "camera", "*") + "max_packet_kib = 1\nprofiles = false\n"
+    async with start_detector(tokens=tokens) as running, linked(running.url, HELD) as link:
+        await link.send(make_hello().text())
+        assert (await answer(link))["type"] == "welcome"
+        await link.send(bytes(TEXT_BYTES + 1))
+        assert (await closed(link)).code == CloseCode.MESSAGE_TOO_LARGE
