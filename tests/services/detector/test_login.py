@@ -263,6 +263,17 @@ async def test_what_is_no_such_form_is_refused(visitor, data, headers, status):
     assert answer.status == status
 
 
+async def test_a_form_of_unknown_length_is_not_awaited(visitor):
+    async def endless():
+        yield b"token="
+        await asyncio.Event().wait()
+
+    form = {"Origin": visitor.http, "Content-Type": "application/x-www-form-urlencoded"}
+    async with asyncio.timeout(LIVENESS_S):
+        answer = await visitor.session.post(f"{visitor.http}/login", data=endless(), headers=form)
+        assert answer.status == 411
+
+
 async def test_a_form_that_never_comes_is_not_awaited(visitor, monkeypatch):
     monkeypatch.setattr(login, "BODY_TIMEOUT_S", 0.1)
     async with asyncio.timeout(LIVENESS_S):
@@ -274,6 +285,12 @@ async def test_a_form_that_never_comes_is_not_awaited(visitor, monkeypatch):
         )
         assert b" 408 " in await reader.readline()
         writer.close()
+
+
+@pytest.mark.parametrize(("token", "status"), [(VIEWER, 200), (SCRIPT, 303)])
+async def test_the_page_is_for_tokens_of_the_role_page_alone(visitor, token, status):
+    visitor.session.headers["Authorization"] = f"Bearer {token}"
+    assert (await visitor.get("/")).status == status
 
 
 async def test_who_sends_a_token_is_known_by_it_alone(visitor):
