@@ -270,6 +270,6 @@ async def _read_token(request: web.Request) -> str:
             fields = parse_qs((await request.read()).decode(), max_num_fields=8)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the form did not come in time") from None
-    except ValueError:
+    except (ValueError, ConnectionError):  # the latter: nobody is there to read the answer
         raise web.HTTPBadRequest(text="this is no form") from None
     return fields.get("token", [""])[0].strip()

@@ -113,7 +113,11 @@ class Detector:
         given, SettingsError where a certificate cannot be used, or the process may open hardly a file.
         """
         runner = web.AppRunner(
-            self.application, access_log=None, shutdown_timeout=CLEANUP_S, keepalive_timeout=15.0
+            self.application,
+            access_log=None,
+            shutdown_timeout=CLEANUP_S,
+            keepalive_timeout=15.0,
+            auto_decompress=False,  # nobody packs what a detector reads, and aiohttp tells broken ones as defects
         )
         server: asyncio.Server | None = None
         try:

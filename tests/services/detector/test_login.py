@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 import ssl
 from contextlib import asynccontextmanager
@@ -252,15 +253,18 @@ async def test_guesses_are_slowed_down_by_address_and_counted(start_detector, mo
     ("data", "headers", "status"),
     [
         (b"token=x", {"Content-Type": "application/json"}, 415),
+        (b"token=x", {"Content-Encoding": "gzip"}, 401),  # nothing is unpacked: this is no such token
+        (gzip.compress(b"token=x", mtime=0), {"Content-Encoding": "gzip"}, 400),
         (b"token=" + b"x" * 3000, {}, 413),
         (b"&".join([b"a=b"] * 100), {}, 400),
         (b"token=\xff", {"Content-Type": "application/x-www-form-urlencoded; charset=nonsense"}, 400),
     ],
 )
-async def test_what_is_no_such_form_is_refused(visitor, data, headers, status):
+async def test_what_is_no_such_form_is_refused(visitor, caplog, data, headers, status):
     form = {"Origin": "http://nas", "Host": "nas", "Content-Type": "application/x-www-form-urlencoded"}
     answer = await visitor.session.post(f"{visitor.http}/login", data=data, headers=form | headers)
     assert answer.status == status
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]  # of a traceback
 
 
 async def test_a_form_of_unknown_length_is_not_awaited(visitor):
@@ -301,6 +305,21 @@ async def test_who_sends_a_token_is_known_by_it_alone(visitor):
             assert answer.status == status
         async with visitor.session.get(f"{visitor.http}/v1/streams", headers=headers) as answer:
             assert answer.status == (401 if status == 401 else 200)
+
+
+async def test_a_form_that_breaks_off_is_no_defect(visitor, caplog):
+    host, _, port = visitor.http.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, port)
+    address = writer.get_extra_info("sockname")
+    writer.write(
+        b"POST /login HTTP/1.1\r\nHost: nas\r\nOrigin: http://nas\r\nContent-Length: 99\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\ntoken="
+    )
+    accepted = visitor.running.detector.admission.listener.accepted
+    await until(lambda: address in accepted and accepted[address].has_requested)
+    writer.close()
+    await until(lambda: address not in accepted)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_what_a_visit_opened_ends_with_it(visitor):
