@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from services.environment import prepare_process
 from services.errors import Exit, ServiceError, exit_code
 from services.extras import lacking
-from services.signals import end_on_signals
+from services.signals import await_reloads, end_on_signals
 
 if TYPE_CHECKING:
     from services.command_settings import CommandSettings
@@ -249,6 +249,8 @@ def run() -> None:
     is_service = sys.argv[1:2] and sys.argv[1] in SERVICES
     if is_service:
         end_on_signals(early_log_format(sys.argv[1:]))
+    if sys.argv[1:2] == ["detector"]:
+        await_reloads()
     prepare_process()
     threading.excepthook, sys.excepthook = _log_failed_thread, tell_defect
     code = main()

@@ -35,6 +35,15 @@ def end_on_signals(log_format: str) -> None:
         signal.signal(number, on_signal)
 
 
+def await_reloads() -> None:
+    """From now on SIGHUP does nothing, until `run_until_stopped` hears it.
+
+    For a program that still imports: what would be read anew it has not read yet. On a terminal SIGHUP still ends it.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def _last_words(name: str, log_format: str) -> str:
     event, timestamp = "ended by a signal", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     if log_format == "text" or (log_format == "auto" and sys.stderr is not None and sys.stderr.isatty()):

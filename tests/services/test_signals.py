@@ -53,6 +53,19 @@ async def serve():
 asyncio.run(run_until_stopped(serve(), lambda: None, reload))
 """
 
+STARTING = """
+import sys
+from services import cli
+
+def main():
+    print("here", flush=True)
+    sys.stdin.readline()
+    return 0
+
+cli.main = main
+cli.run()
+"""
+
 
 def started(program: str, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
@@ -112,3 +125,12 @@ def test_a_hangup_ends_what_reloads_nothing():
         process.send_signal(signal.SIGHUP)
         process.communicate(timeout=LIVENESS_S)
     assert process.returncode == -signal.SIGHUP
+
+
+@pytest.mark.parametrize(("service", "code"), [("detector", 0), ("camera", -signal.SIGHUP)])
+def test_a_hangup_does_not_end_a_detector_that_is_still_starting(service, code):
+    """What it would read anew it has not read yet."""
+    with started(STARTING, service) as process:
+        process.send_signal(signal.SIGHUP)
+        process.communicate("\n", timeout=LIVENESS_S)
+    assert process.returncode == code
