@@ -50,12 +50,19 @@ class Seat:
         self.wire: WireBytes = connection.wire
         self.refused: NoPlace | None = None
         self._connection = connection
+        self._settled = False
         self._evicted = asyncio.Event()
 
     def settle(self) -> None:
         """It is a WebSocket now, and gives its place of HTTP's back; what was no upgrade keeps that one alone."""
         if self.refused is None:
+            self._settled = True
             self._connection.leave_pool()
+
+    def leave(self) -> None:
+        """It is over: without a place a connection is not to stay, as one of a peer that takes nothing would."""
+        if self._settled:
+            self._connection.end()
 
     def check(self) -> None:
         """Raise NoPlace where it got none."""
@@ -147,6 +154,7 @@ class Admission:
             yield seat
         finally:
             places.release(place)
+            seat.leave()
 
     @web.middleware
     async def note_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -134,8 +134,7 @@ class Listener(socket.socket):
         """Shut down the connections of before that time, on the monotonic clock, that have requested nothing yet."""
         for connection in list(self.accepted.values()):
             if not connection.has_requested and connection.accepted_ns < accepted_before_ns:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                connection.end()
 
 
 class AcceptedSocket(CountingSocket):
@@ -152,6 +151,11 @@ class AcceptedSocket(CountingSocket):
         """The connection has a place elsewhere now, and makes way for nobody here."""
         self._listener.pool.release(self.place)
 
+    def end(self) -> None:
+        """Drop it, whatever is still to be sent: asyncio would wait for ever for a peer that takes nothing."""
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         # The peer's port may have been taken again by a newer connection.
         if self._listener.accepted.get(self._peer) is self:
@@ -161,5 +165,4 @@ class AcceptedSocket(CountingSocket):
 
     def _make_way(self) -> None:
         self._listener.on_refuse(MADE_WAY, self.place.address)
-        with suppress(OSError):
-            self.shutdown(socket.SHUT_RDWR)
+        self.end()

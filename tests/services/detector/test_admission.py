@@ -123,6 +123,28 @@ async def test_what_is_no_websocket_keeps_its_place_of_http(start_detector, path
         assert refused(running, "made_way") == 8
 
 
+async def test_who_takes_nothing_is_gone_when_his_place_is(start_detector):
+    """What was sent to him waits in the detector: his connection stayed open, and so hundreds kept cameras out."""
+    upgrade = UPGRADE.format(path="/v1/detections")
+    async with (
+        start_detector(max_subscribers=1) as running,
+        peers(running, 1, upgrade, OTHER) as [(deaf, _)],
+        asyncio.timeout(LIVENESS_S),
+    ):
+        await deaf.readuntil(b"\r\n\r\n")
+        deaf._transport.pause_reading()
+        [connection] = running.detector.admission.listener.accepted.values()
+        sent = -1
+        while sent != connection.wire.sent:  # as much as systems on the way take
+            sent = connection.wire.sent
+            for _ in range(64):
+                running.detector.broadcast.publish("door", "detections", "x" * 2**16)
+                await asyncio.sleep(0)
+        [handler] = running.detector._handlers
+        handler.cancel()
+        await until(lambda: not running.detector.admission.listener.accepted)
+
+
 async def test_sessions_that_say_no_hello_make_way(start_detector, make_camera):
     async with (
         start_detector(max_streams=1) as running,
