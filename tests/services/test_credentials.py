@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import structlog
 from aiohttp import ClientSession, CookieJar
 
 from services.access.tokens import new_token, token_hash
@@ -36,18 +33,6 @@ NEEDED = {
     "to": "127.0.0.1:1",
     "listen": "127.0.0.1:0",
 }  # else "x"
-
-
-@pytest.fixture(autouse=True)
-def own_logs() -> Iterator[None]:
-    """What a command makes of the process's logs ends with the test."""
-    root, configured = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    structlog.reset_defaults()
-    yield
-    structlog.configure(**configured)
-    root.handlers[:], root.level = handlers, level
-    logging.captureWarnings(False)
 
 
 def hidden(text: str) -> bool:
