@@ -7,6 +7,7 @@ import pytest
 from services.access.tokens import new_token
 from services.camera.settings import CameraSettings
 from services.commands.settings import WatchSettings
+from services.commands.watch import run_watch
 from services.errors import SettingsError
 from services.own_token import current_headers, token_headers
 from stream.errors import ConnectionLost
@@ -108,6 +109,19 @@ def test_no_token_goes_over_a_network_that_could_read_it(file, given, monkeypatc
     assert token_headers(CameraSettings.load({**camera, "insecure": True})) == BEARER
     for safe in ("wss://detector.example", "ws://127.0.0.1:1", "ws://[::1]:1", "ws://localhost:1"):
         assert token_headers(CameraSettings.load({**camera, "detector": safe})) == BEARER
+
+
+def test_watch_sends_none_there_either(file, monkeypatch):
+    asked: list[object] = []
+    monkeypatch.setattr("asyncio.run", lambda watching: (asked.append(watching), watching.close()))
+    with pytest.raises(SettingsError, match=r"token.* unencrypted.*--insecure"):
+        run_watch(WatchSettings.load({"url": FAR, "token_file": file}))
+    with pytest.raises(SettingsError, match="user and password"):
+        run_watch(WatchSettings.load({"url": "wss://me:secret@host", "token_file": file}))
+    assert not asked
+    for given in ({"url": FAR, "insecure": True}, {"url": "wss://detector.example"}, {}):
+        run_watch(WatchSettings.load({**given, "token_file": file}))
+    assert len(asked) == 3
 
 
 def test_a_token_and_a_password_do_not_go_together(file):

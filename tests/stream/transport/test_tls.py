@@ -278,6 +278,18 @@ async def test_a_renewed_certificate_counts_from_the_next_connection_on(ours):
             await answered(port, before)
 
 
+def test_each_of_its_files_may_be_renewed_by_itself(tmp_path):
+    """A key may come after its certificate."""
+    files = [tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem")]
+    for file in files:
+        file.write_text("old")
+    tls = ServerTls(*files)
+    for file in files:
+        before = tls.state()
+        file.write_text("renewed")
+        assert tls.state() != before
+
+
 async def test_who_may_come_in_is_renewed_with_the_files(ours, others, tmp_path):
     """As Kubernetes does it: a folder is swapped behind a link."""
     link = tmp_path / "current"
