@@ -51,7 +51,7 @@ class Places:
         if self._per_address is not None and theirs >= self._per_address:
             if not (self._own and self._evict({place.address})):
                 return "address"
-        elif len(self._taken) >= self.capacity and not self._evict(self._who_yields(place.address, theirs)):
+        elif len(self._taken) >= self.capacity and not self._evict(self._who_yields(theirs)):
             return "full"
         self._taken.add(place)
         self._of_address[place.address] += 1
@@ -65,12 +65,11 @@ class Places:
             if not self._of_address[place.address]:
                 del self._of_address[place.address]
 
-    def _who_yields(self, newcomer: str, theirs: int) -> set[str]:
+    def _who_yields(self, theirs: int) -> set[str]:
         """The addresses that hold the most of those places whose holders may go."""
         held = Counter(place.address for place in self._taken if place.may_go())
         if not self._own:
             held = Counter({address: count for address, count in held.items() if count >= theirs + 2})
-            del held[newcomer]
         most = max(held.values(), default=0)
         return {address for address, count in held.items() if count == most}
 

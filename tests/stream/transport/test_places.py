@@ -54,6 +54,13 @@ def test_who_may_not_go_stays():
     assert len(places) == 2
 
 
+def test_who_may_go_makes_way_though_others_hold_more_who_may_not():
+    places = Places(4)
+    *_, waiting = seated(places, *(Peer("a", may_go=False) for _ in range(3)), Peer("b"))
+    seated(places, Peer("c"))
+    assert waiting.left
+
+
 def test_an_address_has_no_more_than_its_share():
     places = Places(9, per_address=2)
     first, *_ = seated(places, Peer("a", 1), Peer("a", 2), Peer("b", 0))
@@ -71,6 +78,12 @@ def test_peers_that_come_back_do_not_chase_each_other():
     assert places.take(Peer("a").place) == "full"
     seated(places, Peer("b"))  # now each has two
     assert places.take(Peer("a").place) == places.take(Peer("b").place) == "full"
+    uneven = Places(3, own=False)
+    seated(uneven, Peer("a"), Peer("a"), Peer("b"))
+    assert uneven.take(Peer("b").place) == "full"  # else "a" would be next to take one of its two
+    alone = Places(3, per_address=1, own=False)
+    [peer] = seated(alone, Peer("a"))
+    assert (alone.take(Peer("a").place), peer.left) == ("address", False)
 
 
 def test_a_place_is_given_back_once():
