@@ -7,7 +7,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from stream.transport.listener import MADE_WAY, TOO_MANY_CONNECTIONS, TOO_OFTEN, AcceptedSocket, Listener
+from stream.transport.listener import (
+    MADE_WAY,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_FROM_ADDRESS,
+    TOO_OFTEN,
+    AcceptedSocket,
+    Listener,
+)
 from stream.transport.places import AddressRates, Places
 from stream.transport.websocket import CountingSocket
 from tests.services.waiting import LIVENESS_S
@@ -92,6 +99,22 @@ def test_an_address_that_comes_too_often_is_refused():
             listener.accept()
         assert second.recv(1) == b""
         assert refused == [(TOO_OFTEN, "127.0.0.1")]
+
+
+def test_who_gets_no_place_is_left_at_once():
+    with (
+        Listener.bound("127.0.0.1", 0, Places(2, per_address=1, own=False)) as listener,
+        connect(listener),
+        connect(listener) as second,
+        listener.accept()[0],
+    ):
+        refused = []
+        listener.on_refuse = lambda reason, address: refused.append((reason, address))
+        with pytest.raises(ConnectionAbortedError):
+            listener.accept()
+        assert second.recv(1) == b""
+        assert refused == [(TOO_MANY_FROM_ADDRESS, "127.0.0.1")]
+        assert len(listener.accepted) == len(listener.pool) == 1
 
 
 def test_a_process_without_files_closes_connections_and_waits_for_none():

@@ -94,6 +94,20 @@ def test_a_place_is_given_back_once():
     assert len(places) == 2
     places.release(peers[1].place)
     assert len(places) == 1
+    bounded = Places(9, per_address=1)
+    [peer] = seated(bounded, Peer("a"))
+    for _ in range(2):
+        bounded.release(peer.place)
+    seated(bounded, Peer("a", may_go=False))
+    assert bounded.take(Peer("a").place) == "address"
+
+
+def test_nothing_is_kept_of_an_address_that_has_left():
+    places = Places(2)
+    for number in range(3):
+        [peer] = seated(places, Peer(str(number)))
+        places.release(peer.place)
+    assert not places._of_address
 
 
 @pytest.mark.parametrize(
