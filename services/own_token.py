@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from services.access.tokens import is_token
 from services.errors import SettingsError
+from services.regular_file import open_regular
 from services.settings import ClientSettings
 from stream.errors import ConnectionLost
 
@@ -21,7 +22,7 @@ def token_headers(settings: ClientSettings) -> Mapping[str, str]:
     token = settings.token.get_secret_value() if settings.token else None
     if settings.token_file is not None:
         try:
-            with settings.token_file.open("rb") as opened:
+            with open_regular(settings.token_file) as opened:
                 token = opened.read(_LONGEST).decode(errors="replace").strip()
         except OSError as error:
             raise SettingsError(

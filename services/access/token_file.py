@@ -22,6 +22,7 @@ from pydantic import (
 
 from services.access.tokens import PREFIX, Grant, Quota, Role, Tokens
 from services.errors import SettingsError
+from services.regular_file import open_regular
 
 MAX_FILE_BYTES = 2**20
 MAX_TOKENS = 1024
@@ -100,14 +101,14 @@ class TokenSource:
 def read_token_text(file: Path) -> str:
     """What the file holds. Raises SettingsError, also where anybody may write to it."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             mode = os.fstat(opened.fileno()).st_mode
             data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise SettingsError(
             f"--tokens: cannot read {file}: {error.strerror}; make tokens with `splitcast token create`"
         ) from None
-    if mode & stat.S_IWOTH and stat.S_ISREG(mode):
+    if mode & stat.S_IWOTH:
         raise SettingsError(f"--tokens: anybody may write to {file}, and so let himself in: chmod 600 {file}")
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(f"--tokens: {file} has more than {MAX_FILE_BYTES // 2**20} MiB")
