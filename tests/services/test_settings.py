@@ -276,7 +276,9 @@ def test_a_detector_is_not_open_by_mistake(text):
         DetectorSettings.load({"tokens": text, "insecure": True})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "detector.example"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.5", "detector.example", "localhost.example", "127.0.0.1.example"]
+)
 def test_a_detector_for_other_machines_needs_tokens_and_tls(host):
     with pytest.raises(SettingsError, match=r"^--host: .*--tokens FILE .*--insecure"):
         DetectorSettings.load({"host": host})
@@ -289,7 +291,7 @@ def test_a_detector_for_other_machines_needs_tokens_and_tls(host):
     DetectorSettings.load({"host": host, "insecure": True, "tokens": "tokens.toml"})
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "LOCALHOST."])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "[::1]", "localhost", "LOCALHOST."])
 def test_a_detector_for_this_machine_needs_neither(host):
     DetectorSettings.load({"host": host})
     DetectorSettings.load({"host": host, "tokens": "tokens.toml"})
