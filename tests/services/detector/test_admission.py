@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
@@ -235,3 +236,13 @@ async def test_frames_that_are_not_masked_are_refused(start_detector, path):
         async with peers(running, 1, UPGRADE.format(path=path) + "\x01\x05hello") as [(reader, _)]:
             await reader.readuntil(b"what came is no WebSocket")
         await until(lambda: refused(running, "protocol_error") == 1)
+
+
+async def test_who_has_asked_for_something_is_not_silent(start_detector):
+    async with start_detector() as running, asyncio.timeout(LIVENESS_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        for _ in range(2):
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: nas\r\n\r\n")
+            assert b" 200 " in (await reader.readuntil(b"live\n"))
+            running.detector.admission.listener.close_silent(time.monotonic_ns())
+        writer.close()
