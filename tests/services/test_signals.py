@@ -67,9 +67,12 @@ cli.run()
 """
 
 
+UNCHANGED = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # who started the tests may ignore it: nohup
+
+
 def started(program: str, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", f"{UNCHANGED}\n{program}", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
