@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -70,7 +72,9 @@ cli.run()
 UNCHANGED = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # who started the tests may ignore it: nohup
 
 
-def started(program: str, *arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The program, once it is here; it ends with the test."""
     process = subprocess.Popen(
         [sys.executable, "-c", f"{UNCHANGED}\n{program}", *arguments],
         stdin=subprocess.PIPE,
@@ -79,8 +83,12 @@ def started(program: str, *arguments: str) -> subprocess.Popen[str]:
         text=True,
     )
     assert process.stdout
-    assert process.stdout.readline() == "here\n"
-    return process
+    with process:
+        try:
+            assert process.stdout.readline() == "here\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
