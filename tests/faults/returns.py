@@ -27,7 +27,7 @@ import numpy as np
 from services.chaos.settings import Address
 from services.logs import LogSettings, configure_logs
 from tests.faults.cameras import PictureCamera
-from tests.faults.harness import MOVING, Rig, detecting, rig
+from tests.faults.harness import CONFIDENCE, MOVING, Rig, detecting, rig
 from tests.faults.programs import detector_program, running
 from tests.services.waiting import until
 
@@ -69,7 +69,7 @@ async def link_returns(tries: int, outage_s: float) -> list[float]:
 async def detector_returns(tries: int, outage_s: float) -> list[float]:
     """Seconds from a restarted detector's readiness to a session."""
     seconds = []
-    program = detector_program("--confidence", "0.05")
+    program = detector_program("--confidence", str(CONFIDENCE))
     async with running(program):
         await program.until_logged("ready")
         async with rig(Address("127.0.0.1", program.metrics_port), MOVING, checked=False) as one:

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.harness import MOVING, Consumer
+from tests.faults.harness import CONFIDENCE, MOVING, Consumer
 from tests.faults.programs import camera_program, detector_program, total, unaccounted
 from tests.faults.table import Row, add_row
 from tests.services.waiting import LIVENESS_S, until
@@ -47,7 +47,7 @@ class ShiftedClock:
 @pytest.mark.parametrize("by_s", [HOUR_S, -HOUR_S])
 async def test_a_step_is_followed_and_costs_nothing(stepped, by_s, tmp_path):
     clock = ShiftedClock(tmp_path / "clock")
-    detector = detector_program("--confidence", "0.05")
+    detector = detector_program("--confidence", str(CONFIDENCE))
     url = f"ws://127.0.0.1:{detector.metrics_port}"
     camera = camera_program(MOVING, url, "door")
     consumer = Consumer(url)

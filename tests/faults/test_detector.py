@@ -12,13 +12,13 @@ import pytest
 from services.chaos.settings import Address
 from services.errors import Exit
 from stream.session.messages import DETECTIONS_PROTOCOL
-from tests.faults.harness import MOVING, detecting, rig
+from tests.faults.harness import CONFIDENCE, MOVING, detecting, rig
 from tests.faults.programs import detector_program, read_metrics, total
 from tests.services.waiting import LIVENESS_S, until
 
 # By the detector that comes after, which may not know why there is a gap.
 TOLD = ("network/connection_lost", "grab/disconnected", "unknown", "connected")
-DETECTOR = ("--confidence", "0.05", "--drain-s", "2")
+DETECTOR = ("--confidence", str(CONFIDENCE), "--drain-s", "2")
 
 
 @pytest.fixture
