@@ -96,6 +96,14 @@ def origins(text: str) -> str:
     return text
 
 
+def require_certificate(settings: CommandSettings, prefix: str = "") -> None:
+    """Raises ValueError where a server's TLS settings say something about a certificate that is not given."""
+    for name in ("key", "client_ca"):
+        if getattr(settings, f"{prefix}tls_{name}") and not getattr(settings, f"{prefix}tls_cert"):
+            flag = f"--{prefix}tls-".replace("_", "-")
+            raise ValueError(f"{flag}{name.replace('_', '-')}: is of no use without {flag}cert")
+
+
 def certificate_fingerprint(text: str) -> str:
     """A SHA-256 in the hexadecimal digits of `openssl x509 -fingerprint -sha256`, with colons or without."""
     digits = text.strip().rpartition("=")[2].replace(":", "").lower()

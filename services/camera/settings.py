@@ -23,6 +23,7 @@ from services.settings import (
     Seconds,
     ServiceSettings,
     SizeText,
+    require_certificate,
     websocket_url,
 )
 from stream.network.names import DEFAULT_SPLIT
@@ -132,9 +133,7 @@ class CameraSettings(ClientSettings, ServiceSettings):
 
     @model_validator(mode="after")
     def _check_metrics_tls(self) -> Self:
-        for name in ("metrics_tls_key", "metrics_tls_client_ca"):
-            if getattr(self, name) and not self.metrics_tls_cert:
-                raise ValueError(f"--{name.replace('_', '-')}: is of no use without --metrics-tls-cert")
+        require_certificate(self, "metrics_")
         return self
 
     @model_validator(mode="after")

@@ -74,11 +74,7 @@ class FeaturesEndpoint:
         ws = ServerWebSocket(FEATURES_PROTOCOL, largest_message_bytes(self._settings, request[GRANT].quota))
         visit = Visit(self._names, self._streams, self._publisher, self._statistics, request[GRANT])
         with self._admission.camera(request, lambda: not visit.has_name) as seat:
-            try:
-                await ws.prepare(request)
-            except ConnectionError:  # the peer has left
-                return ws
-            if seat:
+            if await ws.open(request) and seat:
                 seat.settle()
                 await self._visit(ws, request, visit, seat)
         return ws

@@ -18,6 +18,7 @@ from services.settings import (
     ServiceSettings,
     Threads,
     origins,
+    require_certificate,
 )
 
 if TYPE_CHECKING:
@@ -156,9 +157,7 @@ class DetectorSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
-        for name in ("tls_key", "tls_client_ca"):
-            if getattr(self, name) and not self.tls_cert:
-                raise ValueError(f"--{name.replace('_', '-')}: is of no use without --tls-cert")
+        require_certificate(self)
         return self
 
     @model_validator(mode="after")

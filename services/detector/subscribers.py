@@ -48,11 +48,7 @@ class Subscribers:
         kinds = _kinds(request.query.getall("types", []))
         ws = ServerWebSocket(DETECTIONS_PROTOCOL, MAX_MESSAGE_BYTES, self._settings.heartbeat_s)
         with self._admission.consumer(request) as seat:
-            try:
-                await ws.prepare(request)
-            except ConnectionError:  # the peer has left
-                return ws
-            if seat:
+            if await ws.open(request) and seat:
                 seat.settle()
                 await self._serve(ws, request, kinds, seat)
         return ws

@@ -170,6 +170,14 @@ class ServerWebSocket(web.WebSocketResponse):
         assert self._reader is not None
         self._reader.set_exception(aiohttp.WebSocketError(code, VIOLATIONS[code]))
 
+    async def open(self, request: web.BaseRequest) -> bool:
+        """Become a WebSocket; False where the peer has left."""
+        try:
+            await self.prepare(request)
+        except ConnectionError:
+            return False
+        return True
+
     async def close(self, *, code: int = CloseCode.NORMAL, message: bytes = b"", drain: bool = True) -> bool:
         if code in VIOLATIONS and not self.closed:
             await _close_on_violation(self, code)

@@ -86,9 +86,17 @@ def test_a_connection_with_a_place_elsewhere_makes_way_for_nobody(listener):
         assert listener.refused == []
 
 
-def test_an_address_that_comes_too_often_is_refused():
+@pytest.mark.parametrize(
+    ("places", "rates", "reason"),
+    [
+        (Places(2), AddressRates(0.001, 1), TOO_OFTEN),
+        (Places(2, per_address=1, own=False), None, TOO_MANY_FROM_ADDRESS),
+    ],
+    ids=["too often", "no place"],
+)
+def test_who_comes_too_often_or_gets_no_place_is_left_at_once(places, rates, reason):
     with (
-        Listener.bound("127.0.0.1", 0, Places(2), rates=AddressRates(0.001, 1)) as listener,
+        Listener.bound("127.0.0.1", 0, places, rates=rates) as listener,
         connect(listener),
         connect(listener) as second,
         listener.accept()[0],
@@ -98,22 +106,7 @@ def test_an_address_that_comes_too_often_is_refused():
         with pytest.raises(ConnectionAbortedError):
             listener.accept()
         assert second.recv(1) == b""
-        assert refused == [(TOO_OFTEN, "127.0.0.1")]
-
-
-def test_who_gets_no_place_is_left_at_once():
-    with (
-        Listener.bound("127.0.0.1", 0, Places(2, per_address=1, own=False)) as listener,
-        connect(listener),
-        connect(listener) as second,
-        listener.accept()[0],
-    ):
-        refused = []
-        listener.on_refuse = lambda reason, address: refused.append((reason, address))
-        with pytest.raises(ConnectionAbortedError):
-            listener.accept()
-        assert second.recv(1) == b""
-        assert refused == [(TOO_MANY_FROM_ADDRESS, "127.0.0.1")]
+        assert refused == [(reason, "127.0.0.1")]
         assert len(listener.accepted) == len(listener.pool) == 1
 
 

@@ -134,6 +134,19 @@ BROKEN = {
 }
 
 
+@asynccontextmanager
+async def web_server(handle):
+    application = web.Application()
+    application.router.add_get("/", handle)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner
+    finally:
+        await runner.cleanup()
+
+
 @pytest.mark.parametrize(("data", "code"), BROKEN.values(), ids=BROKEN)
 def test_a_client_that_breaks_the_protocol_is_told_so(data, code):
     """The server knows why it was left without a camera, and the client can read the code behind all that it sent."""
@@ -176,18 +189,11 @@ def test_a_server_that_breaks_the_protocol_is_told_so(data, code):
         return ws
 
     async def talk() -> ConnectionLost:
-        application = web.Application()
-        application.router.add_get("/", handle)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
+        async with web_server(handle) as runner:
             url = f"ws://127.0.0.1:{runner.addresses[0][1]}/"
             async with asyncio.timeout(LIVENESS_S), connect(url, PROTOCOL) as link:
                 with pytest.raises(ConnectionLost) as lost:
                     await link.receive()
-        finally:
-            await runner.cleanup()
         return lost.value
 
     assert asyncio.run(talk()).code == code
@@ -612,16 +618,3 @@ async def test_a_token_goes_nowhere_else():
                 pass
     assert seen == ["Bearer hunter2", None]
     assert "hunter2" not in str(lost.value)
-
-
-@asynccontextmanager
-async def web_server(handle):
-    application = web.Application()
-    application.router.add_get("/", handle)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield runner
-    finally:
-        await runner.cleanup()
