@@ -168,8 +168,8 @@ def knock(url: str) -> None:
         return
     try:
         socket.create_connection((address.hostname, port), _KNOCK_S).close()
-    except ConnectionRefusedError:
-        raise CannotOpen("it cannot be opened: Connection refused", Failure.NOT_READY) from None
+    except ConnectionError as error:
+        raise CannotOpen(f"it cannot be opened: {error.strerror}", Failure.NOT_READY) from None
     except TimeoutError:
         raise CannotOpen(f"no answer for {_KNOCK_S:.1f} s", Failure.UNREACHABLE) from None
     except socket.gaierror:
@@ -184,7 +184,7 @@ def _failure_of(error: Exception, said: str) -> Failure:
 
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return Failure.DENIED
-    if isinstance(error, ConnectionRefusedError):
+    if isinstance(error, ConnectionError):
         return Failure.NOT_READY
     if isinstance(error, TimeoutError | av.error.ExitError) or "Failed to resolve" in said:
         return Failure.UNREACHABLE

@@ -502,7 +502,12 @@ def _end(connection: TransportSocket | None) -> None:
 
 
 def _is_answer(error: Exception) -> bool:
-    """Whether a failure to connect came from a machine that is there: a proxy before a dead server closes, too."""
+    """Whether a failure to connect came from a machine that is there: a proxy before a dead server closes, too.
+
+    aiohttp hands on a reset as an OSError of its own, which is no ConnectionError: its number tells.
+    """
     if isinstance(error, aiohttp.ClientConnectorError):
         return isinstance(error.os_error, ConnectionError)
-    return isinstance(error, ConnectionError | aiohttp.ServerDisconnectedError)
+    if isinstance(error, OSError):
+        return isinstance(OSError(error.errno, ""), ConnectionError)
+    return isinstance(error, aiohttp.ServerDisconnectedError)

@@ -3,7 +3,8 @@
     python -m tests.faults.returns --tries 50 --outage-s 3 --out returns.json
 
 - source: from the opening of a camera's port to the first detections of a frame captured after it
-- link: from the moment the link passes connections again to the session
+- link: from the moment the link passes connections again to the session; until then it resets each
+- black-hole: the same, of a link that swallowed all
 - detector: from a restarted detector's readiness to the session
 
 Outages of minutes and more are tested by clocks of the tests' own (tests/services/camera/test_reconnection.py).
@@ -19,6 +20,7 @@ import platform
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from tests.faults.harness import CONFIDENCE, MOVING, Rig, detecting, rig
 from tests.faults.programs import detector_program, running
 from tests.services.waiting import until
 
-BOUNDS_S = {"source": 2.0, "link": 1.0, "detector": 1.0}  # of the 99th percentile
+BOUNDS_S = {"source": 2.0, "link": 1.0, "black-hole": 1.0, "detector": 1.0}  # of the 99th percentile
 
 
 async def source_returns(tries: int, outage_s: float) -> list[float]:
@@ -52,13 +54,17 @@ async def source_returns(tries: int, outage_s: float) -> list[float]:
     return seconds
 
 
-async def link_returns(tries: int, outage_s: float) -> list[float]:
+async def link_returns(
+    tries: int,
+    outage_s: float,
+    fault: str = "reset:duration=3600",  # whoever connects gets one, until it is ended
+) -> list[float]:
     """Seconds from a link that passes again to a session."""
     seconds = []
     async with detecting() as detector, rig(detector, MOVING, checked=False) as one:
         for _ in range(tries):
             await one.until_fresh(time.monotonic())
-            cut = one.proxy.begin("reset:duration=3600")  # whoever connects gets a reset, until it is ended
+            cut = one.proxy.begin(fault)
             await until(lambda: not is_connected(one))
             await asyncio.sleep(outage_s)
             one.proxy.end(cut)
@@ -98,6 +104,7 @@ async def until_session(one: Rig) -> float:
 KINDS: dict[str, Callable[[int, float], Awaitable[list[float]]]] = {
     "source": source_returns,
     "link": link_returns,
+    "black-hole": partial(link_returns, fault="blackhole:duration=3600"),
     "detector": detector_returns,
 }
 

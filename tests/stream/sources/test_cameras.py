@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 
 import pytest
@@ -140,6 +142,17 @@ def test_a_host_that_accepts_is_found_by_knocking():
 def test_a_port_that_refuses_is_found_by_knocking():
     with pytest.raises(CannotOpen, match="Connection refused") as refused:
         knock(f"rtsp://127.0.0.1:{free_port()}/stream")
+    assert refused.value.failure is Failure.NOT_READY
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED])
+def test_a_host_that_hangs_up_is_there(monkeypatch, number):
+    def hang_up(address, timeout_s):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cameras.socket, "create_connection", hang_up)
+    with pytest.raises(CannotOpen, match=os.strerror(number)) as refused:
+        knock("rtsp://192.0.2.1/stream")
     assert refused.value.failure is Failure.NOT_READY
 
 

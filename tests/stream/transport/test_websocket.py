@@ -400,6 +400,11 @@ def test_a_silent_peer_is_left_by_whoever_only_receives():
 # --- connecting ---
 
 
+def reset_on_close(writer: asyncio.StreamWriter) -> None:
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
 def test_an_attempt_that_was_swallowed_is_joined_by_another(monkeypatch):
     """A server that never answers its first two connections."""
     monkeypatch.setattr(websocket, "JOIN_S", 0.1)
@@ -477,6 +482,28 @@ def test_a_refusal_is_an_answer_and_silence_is_none():
     assert asyncio.run(lose(url)).answered
 
 
+@pytest.mark.parametrize("reads", [False, True], ids=["at once", "after the request"])
+@pytest.mark.parametrize("resets", [False, True], ids=["closes", "resets"])
+def test_a_proxy_that_hangs_up_before_the_handshake_has_answered(resets, reads):
+    """It is there, and its server is not: to be tried again as soon as one that refuses."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if reads:
+            await reader.readuntil(b"\r\n\r\n")
+        if resets:
+            reset_on_close(writer)
+        writer.close()
+
+    async def talk() -> ConnectionLost:
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            with pytest.raises(ConnectionLost) as lost:
+                async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", PROTOCOL):
+                    pass
+        return lost.value
+
+    assert asyncio.run(talk()).answered
+
+
 @pytest.mark.parametrize("resets", [False, True])
 def test_a_server_that_leaves_right_after_the_handshake_is_a_loss(resets):
     async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -489,8 +516,7 @@ def test_a_server_that_leaves_right_after_the_handshake_is_a_loss(resets):
             + f"Sec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n".encode()
         )
         if resets:
-            linger = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            reset_on_close(writer)
         writer.close()
 
     async def talk() -> ConnectionLost:
