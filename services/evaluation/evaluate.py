@@ -6,9 +6,9 @@ import json
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,6 +20,7 @@ from codec.spec import Codec
 from services.evaluation.agreement import confident
 from services.evaluation.codec_sets import AnyCodec, parse_codecs, standard_codecs
 from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed, read_clip, read_images
+from services.evaluation.distortion import ScoredAnchors, distortion
 from services.evaluation.labels import ClassMap
 from services.evaluation.pixel_codecs import Canvas, PixelCodec
 from services.evaluation.report import report
@@ -35,8 +36,8 @@ from stream.canvas import parse_size
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
-from stream.letterbox import Letterbox
 from stream.network.engine import EngineName, Head, RunnableNetwork
+from stream.network.levels import Levels, Logits
 from stream.network.names import DEFAULT_SPLIT
 
 
@@ -101,17 +102,31 @@ class _Halves:
             self._heads[canvas] = made
         return self._heads[canvas]
 
-    def find(self, canvas: Canvas, letterbox: Letterbox) -> Detections:
-        """What the network finds where nothing is coded between its halves."""
-        (logits,) = self.tail([self.head(letterbox.canvas)(canvas)])
-        return scorable_detections(logits, self.levels, letterbox)
+    def logits(self, canvas: Canvas) -> Logits:
+        """The network's where nothing is coded between its halves."""
+        (logits,) = self.tail([self.head((canvas.shape[0], canvas.shape[1]))(canvas)])
+        return logits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Truth:
+    """What the unsplit network sees in a picture, which is what a codec is judged by."""
+
+    confident: Detections
+    anchors: ScoredAnchors
+
+    def judge(self, scores: Scores, logits: Logits, levels: Levels, picture: LetterboxedPicture) -> None:
+        """Add to the scores what has become of the picture."""
+        detections = scorable_detections(logits, levels, picture.letterbox)
+        scores.add_frame(detections, self.confident, picture.labels)
+        scores.add_distortion(distortion(self.anchors, logits, levels), len(self.anchors))
 
 
 def _run_features(
     halves: _Halves, runs: Sequence[FeatureRun], pictures: Iterable[LetterboxedPicture]
-) -> tuple[Scores, list[Detections]]:
-    """Score every run; returns the unsplit network's scores, and what it is confident of in each picture."""
-    ceiling, truths = Scores(), []
+) -> tuple[Scores, list[_Truth]]:
+    """Score every run; returns the unsplit network's scores, and what it sees in each picture."""
+    ceiling, truths, levels = Scores(), [], halves.levels
     for picture in pictures:
         letterbox = picture.letterbox
         head = halves.head(letterbox.canvas)
@@ -122,21 +137,20 @@ def _run_features(
         clock.lap("tail", time.monotonic_ns())
         took_ns = clock.durations_ns
         ceiling.durations.add({"head": took_ns["head"], "unsplit": took_ns["head"] + took_ns["tail"]})
-        detections = scorable_detections(logits, halves.levels, letterbox)
-        truth = confident(detections)
+        detections = confident(scorable_detections(logits, levels, letterbox))
+        truth = _Truth(detections, ScoredAnchors.of(logits, levels))
         truths.append(truth)
-        ceiling.add_frame(detections, truth, picture.labels)
+        truth.judge(ceiling, logits, levels, picture)
         for run in runs:
             logits = run.logits(tensors, head.layout, letterbox.frame, halves.tail)
-            detections = scorable_detections(logits, halves.levels, letterbox)
-            run.scores.add_frame(detections, truth, picture.labels)
+            truth.judge(run.scores, logits, levels, picture)
     return ceiling, truths
 
 
 def _run_pixels(
-    run: PixelRun, halves: _Halves, pictures: Iterable[LetterboxedPicture], truths: Sequence[Detections]
+    run: PixelRun, halves: _Halves, pictures: Iterable[LetterboxedPicture], truths: Sequence[_Truth]
 ) -> None:
-    """Score what the unsplit network finds in canvases after coding, against what it found before."""
+    """Score what the unsplit network sees in canvases after coding, against what it saw before."""
     in_coder: deque[LetterboxedPicture] = deque()
 
     def canvases() -> Iterator[Canvas]:
@@ -145,8 +159,7 @@ def _run_pixels(
             yield picture.canvas
 
     for canvas, truth in zip(run.decoded(canvases()), truths, strict=True):
-        picture = in_coder.popleft()
-        run.scores.add_frame(halves.find(canvas, picture.letterbox), truth, picture.labels)
+        truth.judge(run.scores, halves.logits(canvas), halves.levels, in_coder.popleft())
 
 
 def _with_profile(
@@ -200,10 +213,15 @@ def run_evaluate(settings: EvaluateSettings) -> None:
         print_summary(of_source, console)
         records += of_source
         if settings.json_file:
-            written = {**provenance, "records": [asdict(record) for record in records]}
-            write_whole(settings.json_file, json.dumps(written, indent=2) + "\n")
+            write_whole(settings.json_file, as_json(provenance, records))
         if settings.html:
             write_whole(settings.html, report(provenance, records))
+
+
+def as_json(provenance: Mapping[str, Any], records: Sequence[EvaluationRecord]) -> str:
+    """One object, in which every record has a line: lists of frames would fill thousands."""
+    head = json.dumps({**provenance, "records": []}, indent=2).removesuffix("]\n}")
+    return head + "\n" + ",\n".join(json.dumps(asdict(record)) for record in records) + "\n]}\n"
 
 
 def tell(account: str, console: Console) -> None:

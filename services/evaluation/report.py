@@ -171,13 +171,14 @@ def _all_settings(records: Sequence[EvaluationRecord]) -> HtmlTable:
                 for value in (record.agreement, record.agreement50, record.map, record.map50)
             ),
             lost if record.codec != "none" else "",
+            cell(record.distortion, 4),
             cell(record.bits_per_coefficient, 2),
             *(cell(value, 2) for value in (record.encode_ms, record.decode_ms)),
         ]
         name = "unsplit" if record.codec == "none" else short_name(record, records)
         rows.append(HtmlRow(name, figures, "first" if record.codec != last else ""))
         last = record.codec
-    heads = ("kB", "agreement", "at .50", "mAP50-95", "mAP50", "mAP lost", "bits", "encode", "decode")
+    heads = ("kB", "agreement", "at .50", "mAP50-95", "mAP50", "mAP lost", "D", "bits", "encode", "decode")
     first = next((record for record in records if record.head_ms is not None), None)
     compute = f"The whole network takes {cell(records[0].unsplit_ms, 1)} ms a frame unsplit"
     if first:

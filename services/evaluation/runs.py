@@ -68,8 +68,7 @@ class FeatureRun:
         (logits,) = tail([decoded.tensors])
         clock.lap("tail", time.monotonic_ns())
         scores.durations.add(clock.durations_ns)
-        scores.keyframes += decoded.header.keyframe
-        scores.coded_bytes += len(packet.data)
+        scores.add_packet(scores.frames, len(packet.data), decoded.header.keyframe)
         scores.raw_bytes += raw_bytes(layout)
         return logits
 
@@ -88,16 +87,17 @@ class PixelRun:
         Consecutive canvases share a coder; any other gets a new one, and so is coded by itself.
         """
         coder: Coder | None = None
-        for canvas in canvases:
+        first = 0  # frame that the coder was given first
+        for number, canvas in enumerate(canvases):
             if coder is None or not self._consecutive:
-                coder = self.codec.coder((canvas.shape[0], canvas.shape[1]))
-            yield from self._code(coder, canvas, last=not self._consecutive)
+                coder, first = self.codec.coder((canvas.shape[0], canvas.shape[1])), number
+            yield from self._code(coder, first, canvas, last=not self._consecutive)
         if coder and self._consecutive:
-            yield from self._code(coder, None, last=True)
+            yield from self._code(coder, first, None, last=True)
             if self.codec.format.delayed:
                 self.scores.durations.spread_over(self.scores.frames)
 
-    def _code(self, coder: Coder, canvas: Canvas | None, last: bool) -> list[Canvas]:
+    def _code(self, coder: Coder, first: int, canvas: Canvas | None, last: bool) -> list[Canvas]:
         scores = self.scores
         clock = StageClock(time.monotonic_ns())
         packed = [] if canvas is None else coder.encode(canvas)
@@ -110,8 +110,8 @@ class PixelRun:
         clock.lap("decode", time.monotonic_ns())
         if canvas is not None or decoded:
             scores.durations.add(clock.durations_ns)
-        scores.keyframes += sum(packet.keyframe for packet in packed)
-        scores.coded_bytes += sum(len(packet.data) for packet in packed)
+        for packet in packed:
+            scores.add_packet(first + packet.number, len(packet.data), packet.keyframe)
         return decoded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from codec.spec import Codec
 from services.evaluation.agreement import PrecisionMeter
@@ -40,6 +41,13 @@ class EvaluationRecord:
     frames: int
     keyframes: int | None
     objects: int  # confident detections of the unsplit network, which agreement counts
+    distortion: float | None  # from the unsplit network, mean over its anchors; None if no anchor scores
+    anchors: int  # of the unsplit network that distortion counts, see ScoredAnchors
+    keyframe_kb: float | None  # mean of the keyframes, and of all other frames
+    difference_kb: float | None
+    frame_distortion: tuple[float, ...]  # of each frame the sum over its anchors
+    frame_bytes: tuple[int, ...] | None
+    frame_is_key: tuple[bool, ...] | None
 
     @property
     def spec(self) -> str:
@@ -59,10 +67,42 @@ class Scores:
     agreement: PrecisionMeter = field(default_factory=PrecisionMeter)
     accuracy: PrecisionMeter = field(default_factory=PrecisionMeter)
     frames: int = 0
-    keyframes: int = 0
-    coded_bytes: int = 0
     raw_bytes: int = 0
     durations: StageDurations = field(default_factory=StageDurations)
+    distortions: list[float] = field(default_factory=list)  # of each frame
+    anchors: int = 0
+    frame_bytes: list[int] = field(default_factory=list)  # of each frame
+    frame_is_key: list[bool] = field(default_factory=list)
+
+    @property
+    def coded_bytes(self) -> int:
+        return sum(self.frame_bytes)
+
+    @property
+    def keyframes(self) -> int:
+        return sum(self.frame_is_key)
+
+    def mean_bytes(self, keyframes: bool) -> float | None:
+        """Of the keyframes, or of all other frames; None if there are none."""
+        sizes = [
+            size
+            for size, is_key in zip(self.frame_bytes, self.frame_is_key, strict=True)
+            if is_key == keyframes
+        ]
+        return fmean(sizes) if sizes else None
+
+    def add_packet(self, number: int, size: int, keyframe: bool) -> None:
+        """Count the bytes of frame `number`, which may come in several packets."""
+        missing = number + 1 - len(self.frame_bytes)
+        self.frame_bytes += [0] * missing
+        self.frame_is_key += [False] * missing
+        self.frame_bytes[number] += size
+        self.frame_is_key[number] |= keyframe
+
+    def add_distortion(self, distortion: float, anchors: int) -> None:
+        """Add one frame's, which the unsplit network sees in so many anchors."""
+        self.distortions.append(distortion)
+        self.anchors += anchors
 
     def add_frame(self, detections: Detections, truth: Detections, labels: Objects | None) -> None:
         """Add one frame's detections: against the unsplit network's, and against its labels if it has any."""
@@ -84,14 +124,15 @@ def make_record(
     name, _, setting = str(codec or "none").partition(":")
     accuracy, agreement = scores.accuracy.over_classes(), scores.agreement.over_objects()
     sent = codec is not None
+    key_bytes, difference_bytes = scores.mean_bytes(keyframes=True), scores.mean_bytes(keyframes=False)
     split = sent and not isinstance(codec, PixelCodec)
     return EvaluationRecord(
         codec=name,
         setting=setting,
         data=dataset.name if dataset.kind == "data" else None,
         clip=dataset.name if dataset.kind == "clip" else None,
-        kb_per_frame=round(scores.coded_bytes / scores.frames / 1e3, 3) if sent else None,
-        raw_kb_per_frame=round(scores.raw_bytes / scores.frames / 1e3, 3) if split else None,
+        kb_per_frame=_kilobytes(scores.coded_bytes / scores.frames) if sent else None,
+        raw_kb_per_frame=_kilobytes(scores.raw_bytes / scores.frames) if split else None,
         bits_per_coefficient=round(8 * scores.coded_bytes / (scores.raw_bytes / 4), 4) if split else None,
         map50=round(accuracy.ap50, 4) if accuracy else None,
         map=round(accuracy.ap, 4) if accuracy else None,
@@ -105,4 +146,15 @@ def make_record(
         frames=scores.frames,
         keyframes=scores.keyframes if sent else None,
         objects=scores.agreement.objects,
+        distortion=round(sum(scores.distortions) / scores.anchors, 5) if scores.anchors else None,
+        anchors=scores.anchors,
+        keyframe_kb=_kilobytes(key_bytes),
+        difference_kb=_kilobytes(difference_bytes),
+        frame_distortion=tuple(round(value, 5) for value in scores.distortions),
+        frame_bytes=tuple(scores.frame_bytes) if sent else None,
+        frame_is_key=tuple(scores.frame_is_key) if sent else None,
     )
+
+
+def _kilobytes(size: float | None) -> float | None:
+    return None if size is None else round(size / 1e3, 3)

@@ -30,11 +30,11 @@ def _records_table(records: Sequence[EvaluationRecord]) -> Table:
         f"{plural(first.objects, 'confident detection')} of the unsplit network",
         caption=(
             "kB: 1000 bytes. Bits: per coefficient. mAP: AP50-95 against the labels. "
-            "Agreement: AP50-95 against those detections. Times: median ms."
+            "Agreement: AP50-95 against those detections. D: distortion, see docs/evaluate.md. Times: median ms."
         ),
     )
     table.add_column("codec", overflow="fold")
-    for heading in ("kB/frame", "bits", "mAP", "agreement", "encode", "decode"):
+    for heading in ("kB/frame", "bits", "mAP", "agreement", "D", "encode", "decode"):
         table.add_column(heading, justify="right")
     for record in records:
         table.add_row(
@@ -43,6 +43,7 @@ def _records_table(records: Sequence[EvaluationRecord]) -> Table:
             cell(record.bits_per_coefficient, 2),
             cell(record.map, 3),
             cell(record.agreement, 3),
+            cell(record.distortion, 4),
             cell(record.encode_ms, 2),
             cell(record.decode_ms, 2),
         )

@@ -89,32 +89,34 @@ def detect(
     one, which is how mAP is measured. The `max_candidates` most confident boxes compete, and the `max_det` most
     confident of what is left come out. Logits that are not finite never make a box that is not.
     """
-    wanted = np.ones(levels.classes, np.bool_)
-    if classes is not None:
-        wanted[:] = np.isin(np.arange(levels.classes), classes)
-    search = _Search(
-        anchors=levels.anchors_per_level,
-        box_channels=levels.box_channels,
-        objectness=levels.family == "yolov5",
-        multi_label=multi_label,
-        wanted=wanted,
-        least=np.float32(conf),
-        least_logit=_least_logit(conf),
-    )
-    planes = [_planes(level, levels) for level in logits]
-    candidates = _search(planes, search)
+    candidates = _search(logits, levels, conf, classes, multi_label)
     order = most_confident(candidates.confidence, max_candidates)
     confidence, class_id = candidates.confidence[order], candidates.class_id[order]
-    boxes = np.empty((len(order), 4), np.float32)
-    first = 0
-    for level, plane, stride, anchors in zip(logits, planes, levels.strides, _anchors(levels), strict=True):
-        first = _decode(plane, level.shape[-1], stride, anchors, first, candidates.place[order], boxes)
+    boxes = boxes_at(logits, levels, candidates.place[order])
     kept = unsuppressed(boxes, class_id, iou, max_det)
     return Detections(
         boxes=letterbox.to_frame(boxes[kept]),
         confidence=confidence[kept],
         class_id=class_id[kept].astype(np.int64),
     )
+
+
+def places_above(logits: Logits, levels: Levels, conf: float) -> NDArray[np.int32]:
+    """Places of the boxes whose most probable class has a confidence above `conf`, before any is suppressed.
+
+    A place (N,) is anchor times cells of the level, plus cell, counted on from level to level; places come in rising
+    order.
+    """
+    return _search(logits, levels, conf).place
+
+
+def boxes_at(logits: Logits, levels: Levels, places: NDArray[np.int32]) -> Floats:
+    """The boxes (N, 4) of these places in pixels of the canvas: left, top, right, bottom. They may not be finite."""
+    boxes = np.empty((len(places), 4), np.float32)
+    first = 0
+    for level, stride, anchors in zip(logits, levels.strides, _anchors(levels), strict=True):
+        first = _decode(_planes(level, levels), level.shape[-1], stride, anchors, first, places, boxes)
+    return boxes
 
 
 def _planes(level: Floats, levels: Levels) -> Floats:
@@ -129,7 +131,27 @@ def _least_logit(conf: float) -> np.float32:
     return np.float32(math.log(share / (1 - share)) if share else -math.inf)
 
 
-def _search(planes: Sequence[Floats], search: _Search) -> _BoxCandidates:
+def _search(
+    logits: Logits,
+    levels: Levels,
+    conf: float,
+    classes: Sequence[int] | None = None,
+    multi_label: bool = False,
+) -> _BoxCandidates:
+    """What `detect` calls candidates, as it is told."""
+    wanted = np.ones(levels.classes, np.bool_)
+    if classes is not None:
+        wanted[:] = np.isin(np.arange(levels.classes), classes)
+    search = _Search(
+        anchors=levels.anchors_per_level,
+        box_channels=levels.box_channels,
+        objectness=levels.family == "yolov5",
+        multi_label=multi_label,
+        wanted=wanted,
+        least=np.float32(conf),
+        least_logit=_least_logit(conf),
+    )
+    planes = [_planes(level, levels) for level in logits]
     lent = _BestClasses(np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32))
     room = sum(search.anchors * level.shape[1] for level in planes)
     while True:

@@ -26,6 +26,13 @@ UNSPLIT = EvaluationRecord(
     frames=9,
     keyframes=None,
     objects=100,
+    distortion=0.0,
+    anchors=500,
+    keyframe_kb=None,
+    difference_kb=None,
+    frame_distortion=(0.0,) * 9,
+    frame_bytes=None,
+    frame_is_key=None,
 )
 
 

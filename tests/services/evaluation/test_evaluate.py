@@ -72,6 +72,32 @@ class TestClip:
         assert none.kb_per_frame is none.head_ms is none.keyframes is None
         assert none.unsplit_ms > 0
 
+    def test_distortion_falls_with_quality(self, clip_records):
+        none, raw, two, eight, temporal, intra = clip_records
+        assert none.distortion == raw.distortion == 0
+        assert 0 < eight.distortion < intra.distortion < two.distortion
+        assert temporal.distortion == intra.distortion
+        assert {record.anchors for record in clip_records} == {none.anchors}
+        assert none.anchors > none.objects
+
+    def test_every_frame_is_told_by_itself(self, clip_records):
+        none, *coded = clip_records
+        assert none.frame_bytes is none.frame_is_key is None
+        for record in coded:
+            assert len(record.frame_bytes) == len(record.frame_is_key) == FRAMES
+            assert record.kb_per_frame == pytest.approx(sum(record.frame_bytes) / FRAMES / 1e3, abs=1e-3)
+            assert sum(record.frame_is_key) == record.keyframes
+            mean = sum(record.frame_distortion) / record.anchors
+            assert record.distortion == pytest.approx(mean, abs=1e-4)
+
+    def test_keyframes_and_differences_are_told_apart(self, clip_records):
+        temporal, intra = clip_records[4:]
+        first, *others = temporal.frame_bytes
+        assert temporal.keyframe_kb == pytest.approx(first / 1e3, abs=1e-3)
+        assert temporal.difference_kb == pytest.approx(sum(others) / len(others) / 1e3, abs=1e-3)
+        assert temporal.difference_kb < temporal.keyframe_kb
+        assert intra.difference_kb is None
+
     def test_raw_is_lossless_and_costs_a_header(self, clip_records):
         raw = clip_records[1]
         assert raw.agreement == raw.agreement50 == CEILING
@@ -141,6 +167,16 @@ class TestPixels:
     def test_every_codec_is_timed(self, pixel_records):
         assert all(min(record.encode_ms, record.decode_ms) > 0 for record in pixel_records[1:])
 
+    def test_an_encoder_that_looks_ahead_has_its_bytes_by_frame(self, pixel_records):
+        medium = pixel_records[5]
+        assert medium.frame_is_key == (True, *[False] * 9)
+        assert min(medium.frame_bytes) > 0
+        assert medium.frame_bytes[0] == max(medium.frame_bytes)
+
+    def test_distortion_of_pixels_falls_with_quality(self, pixel_records):
+        for worse, better in (pixel_records[1:3], pixel_records[3:5]):
+            assert 0 < better.distortion < worse.distortion
+
     def test_sizes_are_those_of_the_packets(self, pixel_records, video):
         coder = PixelCodec("x264", 8).coder(SIZE)
         pictures = read_clip(video, max_frames=10).pictures
@@ -159,7 +195,8 @@ class TestPixels:
     def test_stills_are_coded_by_themselves(self, network, folder):
         codecs = parse_codecs(["x264:crf=8", "x264-medium:crf=8", "jpeg:quality=95"])
         for record in evaluate(network, codecs, read_images(folder), size=96)[1:]:
-            assert record.keyframes == record.frames == 4
+            assert record.keyframes == record.frames == len(record.frame_bytes) == 4
+            assert record.difference_kb is None
 
 
 @pytest.fixture(scope="module")
