@@ -44,6 +44,7 @@ from stream.letterbox import Letterbox
 from stream.network.engine import RunnableNetwork
 from stream.network.names import DEFAULT_SPLIT
 from stream.sources.virtual import is_virtual
+from stream.sources.virtual_camera import VirtualCamera
 
 
 def sentences(placements: Sequence[Placement], link: LinkModel, fps: float, measured_on: str) -> list[str]:
@@ -197,7 +198,7 @@ class _Trial:
 
 def _dataset(source: str, frames: int) -> Dataset:
     if is_virtual(source):
-        return read_virtual(source, frames)
+        return read_virtual(VirtualCamera.parse(source), frames)
     path = Path(source)
     return read_images(path, max_frames=frames) if path.is_dir() else read_clip(path, max_frames=frames)
 

@@ -13,6 +13,8 @@ from stream.detections import Detections
 
 CONFIDENT = 0.30  # what the unsplit network is this sure of, it should find again after coding
 CEILING = 1.0  # AP of a perfect match
+OVERLAPS = np.linspace(0.5, 0.95, 10)  # at which a detection is an object
+RECALLS = np.linspace(0, 1, 101)  # at which precision is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class PrecisionMeter:
     def objects(self) -> int:
         """How many objects there are to find."""
         return sum(len(frame.truth) for frame in self._frames)
+
+    @property
+    def frames(self) -> list[tuple[Detections, Detections]]:
+        """Each frame's detections and objects, without crowds."""
+        return [(frame.detections, frame.truth) for frame in self._frames]
 
     def add(self, detections: Detections, truth: Detections, crowd: Detections | None = None) -> None:
         """One frame's detections, down to a low confidence, and its objects, whose confidence is not read.

@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from services.evaluation.images import ImageFiles, folder_images
 from services.evaluation.labels import ClassMap, CocoLabels, Objects, YoloLabels
 from stream.canvas import canvas_for
@@ -24,6 +26,8 @@ class LabeledPicture:
     image: Image  # (H, W, 3), BGR
     labels: Detections | None  # by the labels' own classes, see Dataset.classes
     crowd: Detections | None = None  # labeled regions in which a detection is neither right nor wrong
+    sequence: int = 0  # pictures of one number are consecutive frames, between which a codec keeps its state
+    clean: Image | None = None  # what the network is judged by, where it is not the image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +69,12 @@ def read_images(
     truth = CocoLabels(labels) if labels else YoloLabels.beside(folder)
 
     def read() -> Iterator[LabeledPicture]:
-        for path, image in zip(files.paths, files, strict=True):
+        for number, (path, image) in enumerate(zip(files.paths, files, strict=True)):
             if truth is None:
-                yield LabeledPicture(image, None)
+                yield LabeledPicture(image, None, sequence=number)
             else:
                 objects = truth.of(path, *image.shape[:2])
-                yield LabeledPicture(image, objects.single, objects.crowd)
+                yield LabeledPicture(image, objects.single, objects.crowd, number)
 
     classes = truth.classes if truth else None
     return Dataset("data", files.name, len(files.paths), _Reading(read), classes, files)
@@ -88,12 +92,11 @@ def read_clip(path: Path, every: int = 1, max_frames: int | None = None) -> Data
     return Dataset("clip", path.name, frames, _Reading(read))
 
 
-def read_virtual(uri: str, frames: int) -> Dataset:
-    """The first frames of the virtual camera that `demo:setting=value,...` names. Raises BadVirtualCamera."""
-    camera = VirtualCamera.parse(uri)
+def read_virtual(camera: VirtualCamera, frames: int, every: int = 1) -> Dataset:
+    """Every n-th frame of a virtual camera from its first, so many in all."""
 
     def read() -> Iterator[LabeledPicture]:
-        return (LabeledPicture(camera.render(number), None) for number in range(frames))
+        return (LabeledPicture(camera.render(number * every), None) for number in range(frames))
 
     return Dataset("clip", str(camera), frames, _Reading(read))
 
@@ -105,6 +108,8 @@ class LetterboxedPicture:
     canvas: Image  # (H, W, 3), BGR
     letterbox: Letterbox
     labels: Objects | None  # by the network's classes
+    sequence: int  # as the picture's
+    clean: Image  # what the network is judged by: the canvas itself, or one that has less noise
 
 
 def letterboxed(
@@ -114,6 +119,7 @@ def letterboxed(
 
     Raises SourceError, or InvalidSize.
     """
+    clean_image, clean = None, np.empty((0, 0, 3), np.uint8)
     for picture in dataset.pictures:
         frame = picture.image.shape[0], picture.image.shape[1]
         letterbox = Letterbox(frame, canvas_for(size, *frame, stride))
@@ -121,4 +127,10 @@ def letterboxed(
         if picture.labels is not None:
             crowd = classes.translate(picture.crowd) if picture.crowd else None
             labels = Objects(classes.translate(picture.labels), crowd)
-        yield LetterboxedPicture(letterbox.apply(picture.image), letterbox, labels)
+        canvas = letterbox.apply(picture.image)
+        if picture.clean is None:
+            clean = canvas
+        elif picture.clean is not clean_image:  # which many noisy pictures may share
+            clean = letterbox.apply(picture.clean)
+        clean_image = picture.clean
+        yield LetterboxedPicture(canvas, letterbox, labels, picture.sequence, clean)

@@ -8,8 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,16 +18,26 @@ from rich.console import Console
 from rich.progress import Progress
 
 from codec.spec import Codec
+from services.errors import SettingsError
 from services.evaluation.agreement import confident
 from services.evaluation.codec_sets import AnyCodec, parse_codecs, standard_codecs
-from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed, read_clip, read_images
+from services.evaluation.dataset import (
+    Dataset,
+    LetterboxedPicture,
+    letterboxed,
+    read_clip,
+    read_images,
+    read_virtual,
+)
 from services.evaluation.distortion import ScoredAnchors, distortion
+from services.evaluation.intervals import RateComparison, rates_against
 from services.evaluation.labels import ClassMap
+from services.evaluation.noise import with_noise
 from services.evaluation.pixel_codecs import Canvas, PixelCodec
 from services.evaluation.report import report
 from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
-from services.evaluation.scores import EvaluationRecord, Scores, make_record
-from services.evaluation.settings import EvaluateSettings
+from services.evaluation.scores import EvaluationRecord, Measured, Scores, make_record
+from services.evaluation.settings import REPEAT, EvaluateSettings
 from services.evaluation.summary import print_summary
 from services.loading import choose_engine, find_network
 from services.profiles import resolve
@@ -36,9 +47,12 @@ from stream.canvas import parse_size
 from stream.detections import Detections
 from stream.errors import SourceError
 from stream.latency import StageClock
+from stream.letterbox import Letterbox
 from stream.network.engine import EngineName, Head, RunnableNetwork
 from stream.network.levels import Levels, Logits
 from stream.network.names import DEFAULT_SPLIT
+from stream.sources.virtual import is_virtual
+from stream.sources.virtual_camera import VirtualCamera
 
 
 def evaluate(
@@ -50,7 +64,26 @@ def evaluate(
     *,
     watch: Callable[[str], None] = lambda what: None,
 ) -> list[EvaluationRecord]:
-    """A record of the unsplit network and one of every codec, all on the same frames.
+    """A record of the unsplit network and one of every codec, all on the same frames, as `measure` takes them."""
+    measured = measure(network, codecs, dataset, split, size, watch=watch)
+    return make_records(dataset, measured)
+
+
+def make_records(dataset: Dataset, measured: Sequence[Measured]) -> list[EvaluationRecord]:
+    """The records of a source, of which the network unsplit was measured first."""
+    return [make_record(each, dataset, measured[0].scores) for each in measured]
+
+
+def measure(
+    network: RunnableNetwork,
+    codecs: Sequence[AnyCodec],
+    dataset: Dataset,
+    split: str = DEFAULT_SPLIT,
+    size: int | tuple[int, int] = 640,
+    *,
+    watch: Callable[[str], None] = lambda what: None,
+) -> list[Measured]:
+    """Scores of the unsplit network and of every codec, all on the same frames.
 
     The dataset is read once for the network and all codecs of tensors, which share the head's, and once more for
     each codec of pixels, whose canvases the unsplit network then sees. Holds one frame at a time, and those that an
@@ -58,13 +91,9 @@ def evaluate(
     Raises SourceError, InvalidSize, UnknownSplitPoint or CodecError.
     """
     classes = ClassMap(dataset.classes, network.names)
-    consecutive = dataset.kind == "clip"
     halves = _Halves(network, split)
     runs = {
-        codec: PixelRun(codec, consecutive)
-        if isinstance(codec, PixelCodec)
-        else FeatureRun(codec, consecutive)
-        for codec in codecs
+        codec: PixelRun(codec) if isinstance(codec, PixelCodec) else FeatureRun(codec) for codec in codecs
     }
 
     def pictures(passing: str) -> Iterator[LetterboxedPicture]:
@@ -79,10 +108,7 @@ def evaluate(
     for codec, run in runs.items():
         if isinstance(run, PixelRun):
             _run_pixels(run, halves, pictures(str(codec)), truths)
-    return [
-        make_record(None, dataset, ceiling, ceiling),
-        *(make_record(codec, dataset, run.scores, ceiling) for codec, run in runs.items()),
-    ]
+    return [Measured(None, ceiling), *(Measured(codec, run.scores) for codec, run in runs.items())]
 
 
 class _Halves:
@@ -115,18 +141,25 @@ class _Truth:
     confident: Detections
     anchors: ScoredAnchors
 
+    @classmethod
+    def of(cls, logits: Logits, levels: Levels, letterbox: Letterbox) -> _Truth:
+        return cls(
+            confident(scorable_detections(logits, levels, letterbox)), ScoredAnchors.of(logits, levels)
+        )
+
     def judge(self, scores: Scores, logits: Logits, levels: Levels, picture: LetterboxedPicture) -> None:
         """Add to the scores what has become of the picture."""
         detections = scorable_detections(logits, levels, picture.letterbox)
         scores.add_frame(detections, self.confident, picture.labels)
-        scores.add_distortion(distortion(self.anchors, logits, levels), len(self.anchors))
+        scores.add_distortion(distortion(self.anchors, logits, levels), len(self.anchors), picture.sequence)
 
 
 def _run_features(
     halves: _Halves, runs: Sequence[FeatureRun], pictures: Iterable[LetterboxedPicture]
 ) -> tuple[Scores, list[_Truth]]:
     """Score every run; returns the unsplit network's scores, and what it sees in each picture."""
-    ceiling, truths, levels = Scores(), [], halves.levels
+    ceiling, truths, levels = Scores(), list[_Truth](), halves.levels
+    clean: Canvas | None = None
     for picture in pictures:
         letterbox = picture.letterbox
         head = halves.head(letterbox.canvas)
@@ -137,12 +170,15 @@ def _run_features(
         clock.lap("tail", time.monotonic_ns())
         took_ns = clock.durations_ns
         ceiling.durations.add({"head": took_ns["head"], "unsplit": took_ns["head"] + took_ns["tail"]})
-        detections = confident(scorable_detections(logits, levels, letterbox))
-        truth = _Truth(detections, ScoredAnchors.of(logits, levels))
+        if picture.clean is picture.canvas:
+            truth = _Truth.of(logits, levels, letterbox)
+        elif picture.clean is not clean:
+            truth = _Truth.of(halves.logits(picture.clean), levels, letterbox)
+        clean = picture.clean
         truths.append(truth)
         truth.judge(ceiling, logits, levels, picture)
         for run in runs:
-            logits = run.logits(tensors, head.layout, letterbox.frame, halves.tail)
+            logits = run.logits(tensors, head.layout, letterbox.frame, halves.tail, picture.sequence)
             truth.judge(run.scores, logits, levels, picture)
     return ceiling, truths
 
@@ -153,10 +189,10 @@ def _run_pixels(
     """Score what the unsplit network sees in canvases after coding, against what it saw before."""
     in_coder: deque[LetterboxedPicture] = deque()
 
-    def canvases() -> Iterator[Canvas]:
+    def canvases() -> Iterator[tuple[int, Canvas]]:
         for picture in pictures:
             in_coder.append(picture)
-            yield picture.canvas
+            yield picture.sequence, picture.canvas
 
     for canvas, truth in zip(run.decoded(canvases()), truths, strict=True):
         truth.judge(run.scores, halves.logits(canvas), halves.levels, in_coder.popleft())
@@ -195,6 +231,9 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     require_folder_of(settings.html, "--html")
     console, notices = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
     codecs = parse_codecs(settings.codec) if settings.codec else standard_codecs(notices.print)
+    reference = parse_codecs([settings.against]) if settings.against else []
+    codecs = list(dict.fromkeys([*codecs, *reference]))
+    is_reference = [codec in reference for codec in codecs]
     size = parse_size(settings.size)
     sources = _sources(settings)
     engine, device = choose_engine(settings.engine, settings.device)
@@ -202,24 +241,37 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     codecs = _with_profile(codecs, network.weights_hash, settings.split, settings.profile)
     provenance = _provenance(settings, network.weights_hash, engine, device)
     records: list[EvaluationRecord] = []
+    rates: dict[str, list[RateComparison]] = {}
     for dataset in sources:
         tell(dataset.account, notices)
         if dataset.files:
             provenance["left_out"] = len(dataset.files.left_out)
         with _progress(dataset, codecs, notices) as watch:
-            of_source = evaluate(network, codecs, dataset, settings.split, size, watch=watch)
+            unsplit, *coded = measure(network, codecs, dataset, settings.split, size, watch=watch)
+        of_source = make_records(dataset, [unsplit, *coded])
+        rates[of_source[0].source] = of_rates = rates_against(
+            settings.against or "",
+            list(compress(coded, is_reference)),
+            [each for each, is_other in zip(coded, is_reference, strict=True) if not is_other],
+        )
         if of_source[0].map is not None:
             provenance["labels"] = str(ClassMap(dataset.classes, network.names))
-        print_summary(of_source, console)
+        print_summary(of_source, of_rates, console)
         records += of_source
         if settings.json_file:
-            write_whole(settings.json_file, as_json(provenance, records))
+            write_whole(settings.json_file, as_json(provenance, records, rates))
         if settings.html:
-            write_whole(settings.html, report(provenance, records))
+            write_whole(settings.html, report(provenance, records, rates))
 
 
-def as_json(provenance: Mapping[str, Any], records: Sequence[EvaluationRecord]) -> str:
+def as_json(
+    provenance: Mapping[str, Any],
+    records: Sequence[EvaluationRecord],
+    rates: Mapping[str, Sequence[RateComparison]],
+) -> str:
     """One object, in which every record has a line: lists of frames would fill thousands."""
+    ratios = {source: [asdict(each) for each in of_source] for source, of_source in rates.items()}
+    provenance = {**provenance, "ratios": ratios}
     head = json.dumps({**provenance, "records": []}, indent=2).removesuffix("]\n}")
     return head + "\n" + ",\n".join(json.dumps(asdict(record)) for record in records) + "\n]}\n"
 
@@ -244,7 +296,27 @@ def _progress(
 def _sources(settings: EvaluateSettings) -> list[Dataset]:
     sampling: dict[str, Any] = {"every": settings.every, "max_frames": settings.max_frames}
     images = [read_images(settings.data, **sampling, labels=settings.labels)] if settings.data else []
-    return images + [read_clip(clip, **sampling) for clip in settings.clip]
+    clips = [
+        _virtual(clip, settings) if is_virtual(clip) else read_clip(Path(clip), **sampling)
+        for clip in settings.clip
+    ]
+    if settings.noise is None:
+        return images + clips
+    return [with_noise(dataset, settings.noise, settings.repeat or REPEAT) for dataset in images] + [
+        clip if is_virtual(text) else with_noise(clip, settings.noise)
+        for text, clip in zip(settings.clip, clips, strict=True)
+    ]
+
+
+def _virtual(text: str, settings: EvaluateSettings) -> Dataset:
+    """The virtual camera, judged by its scene without noise."""
+    camera = VirtualCamera.parse(text)
+    if settings.noise is not None:
+        camera = replace(camera, noise=settings.noise)
+    if settings.max_frames is None:
+        raise SettingsError(f"{text} never ends; say how many frames to take with --max-frames")
+    scene = read_virtual(replace(camera, noise=0), settings.max_frames, settings.every)
+    return replace(with_noise(scene, camera.noise), name=str(camera))
 
 
 def _provenance(
@@ -258,6 +330,8 @@ def _provenance(
         "size": settings.size,
         "every": settings.every,
         "max_frames": settings.max_frames,
+        "noise": settings.noise,
+        "repeat": None if settings.noise is None else settings.repeat or REPEAT,
         "threads": settings.threads,
         "engine": engine,
         "device": device,

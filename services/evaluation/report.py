@@ -18,10 +18,11 @@ from services.evaluation.comparison import (
     short_name,
 )
 from services.evaluation.html import HtmlRow, HtmlTable, page_templates
+from services.evaluation.intervals import CONFIDENCE, RateComparison
 from services.evaluation.pixel_codecs import FORMATS
 from services.evaluation.plot import Series, plot
 from services.evaluation.scores import EvaluationRecord
-from services.evaluation.summary import cell, few_objects, plural
+from services.evaluation.summary import cell, few_objects, plural, rate_rows
 
 # One color for each codec, the same on every plot and whichever others there are.
 _COLORS = {name: number for number, name in enumerate(("feature", "rle", "raw", *FORMATS))}
@@ -55,10 +56,14 @@ class RateFigure:
     caption: str
 
 
-def report(settings: Mapping[str, Any], records: Sequence[EvaluationRecord]) -> str:
+def report(
+    settings: Mapping[str, Any],
+    records: Sequence[EvaluationRecord],
+    rates: Mapping[str, Sequence[RateComparison]] | None = None,
+) -> str:
     """The page for the records of one or more sources, each source's network unsplit first.
 
-    `settings` are told at the end, by their names.
+    `settings` are told at the end, by their names; `rates` belong to the sources.
     """
     sources = list(dict.fromkeys(record.source for record in records))
     codecs = dict.fromkeys(record.codec for record in records if record.codec != "none")
@@ -70,7 +75,9 @@ def report(settings: Mapping[str, Any], records: Sequence[EvaluationRecord]) -> 
             title=f"What detection costs on the link: {settings.get('model', '')}, "
             f"split at {settings.get('split', '')}",
             sources=[
-                _source_report([record for record in records if record.source == source])
+                _source_report(
+                    [record for record in records if record.source == source], (rates or {}).get(source, ())
+                )
                 for source in sources
             ],
             codecs={name: notes[name] for name in codecs if name in notes},
@@ -86,7 +93,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _source_report(records: Sequence[EvaluationRecord]) -> SourceReport:
+def _source_report(records: Sequence[EvaluationRecord], rates: Sequence[RateComparison]) -> SourceReport:
     ceiling = records[0]
     comparison = Comparison(records)
     contents = (
@@ -102,7 +109,7 @@ def _source_report(records: Sequence[EvaluationRecord]) -> SourceReport:
         plural(ceiling.objects, "confident detection"),
         [*few_objects(ceiling), *comparison.sentences()],
         [figure for figure in figures if figure],
-        [*_equal(comparison), _all_settings(records)],
+        [*_equal(comparison), *_rates(rates), _all_settings(records)],
     )
 
 
@@ -158,14 +165,29 @@ def _equal(comparison: Comparison) -> list[HtmlTable]:
     return [HtmlTable.of("At equal agreement", ("codec", *heads), rows, caption)]
 
 
+def _rates(rates: Sequence[RateComparison]) -> list[HtmlTable]:
+    """Ratios with their intervals, where a codec to compare with was asked for."""
+    if not rates:
+        return []
+    rows = [HtmlRow(f"{codec}, by {by}, {at}", (ratio,)) for codec, by, at, ratio in rate_rows(rates)]
+    caption = (
+        f"In brackets where the ratio lies with a probability of {CONFIDENCE:.0%}: a paired bootstrap over the "
+        "pictures, or over segments of a clip. Mean: over the qualities that both reach."
+    )
+    heads = ("codec, quality, setting", f"bytes over those of {rates[0].against}")
+    return [HtmlTable.of(f"Against {rates[0].against}", heads, rows, caption)]
+
+
 def _all_settings(records: Sequence[EvaluationRecord]) -> HtmlTable:
     whole = records[0].map
+    mixed = any(record.difference_kb is not None for record in records)
     rows = []
     last = ""
     for record in records:
         lost = f"{1 - record.map / whole:+.1%}" if whole and record.map is not None else ""
         figures = [
             cell(record.kb_per_frame, 2),
+            *(cell(kb, 2) if mixed else "" for kb in (record.keyframe_kb, record.difference_kb)),
             *(
                 "" if value is None else score(value)
                 for value in (record.agreement, record.agreement50, record.map, record.map50)
@@ -178,10 +200,26 @@ def _all_settings(records: Sequence[EvaluationRecord]) -> HtmlTable:
         name = "unsplit" if record.codec == "none" else short_name(record, records)
         rows.append(HtmlRow(name, figures, "first" if record.codec != last else ""))
         last = record.codec
-    heads = ("kB", "agreement", "at .50", "mAP50-95", "mAP50", "mAP lost", "D", "bits", "encode", "decode")
+    heads = (
+        "kB",
+        "key",
+        "other",
+        "agreement",
+        "at .50",
+        "mAP50-95",
+        "mAP50",
+        "mAP lost",
+        "D",
+        "bits",
+        "encode",
+        "decode",
+    )
     first = next((record for record in records if record.head_ms is not None), None)
     compute = f"The whole network takes {cell(records[0].unsplit_ms, 1)} ms a frame unsplit"
     if first:
         compute += f", {cell(first.head_ms, 1)} ms up to the split and {cell(first.tail_ms, 1)} ms after it"
-    caption = f"kB per frame; bits per coefficient; encode and decode in ms, medians a frame. {compute}."
+    caption = (
+        "kB per frame, of keyframes and of all others; D: distortion; "
+        f"bits per coefficient; encode and decode in ms, medians a frame. {compute}."
+    )
     return HtmlTable.of("All settings", ("codec", *heads), rows, caption)

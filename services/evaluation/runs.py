@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, pairwise
 from typing import TypedDict
 
 from codec.interface import Decoder, Encoder
@@ -43,21 +44,26 @@ SCORABLE: Search = {
 class FeatureRun:
     """One codec of tensors on its way along one source."""
 
-    def __init__(self, codec: Codec, consecutive: bool) -> None:
+    def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.scores = Scores()
-        self._consecutive = consecutive
+        self._sequence: int | None = None
         self._ends: tuple[Encoder, Decoder] | None = None
 
     def logits(
-        self, tensors: Mapping[str, FloatArray], layout: Layout, frame: tuple[int, int], tail: Tail
+        self,
+        tensors: Mapping[str, FloatArray],
+        layout: Layout,
+        frame: tuple[int, int],
+        tail: Tail,
+        sequence: int,
     ) -> Logits:
         """The network's logits from one frame's tensors after coding; `frame` is (H, W) of the picture in pixels.
 
-        Consecutive frames share encoder and decoder; any other gets new ones, so that its packet is a keyframe.
+        The frames of a sequence share encoder and decoder; the next one gets new ones, and begins with a keyframe.
         """
-        if self._ends is None or not self._consecutive:
-            self._ends = self.codec.encoder(layout), self.codec.decoder(layout)
+        if self._ends is None or sequence != self._sequence:
+            self._ends, self._sequence = (self.codec.encoder(layout), self.codec.decoder(layout)), sequence
         encoder, decoder = self._ends
         scores = self.scores
         clock = StageClock(time.monotonic_ns())
@@ -76,31 +82,35 @@ class FeatureRun:
 class PixelRun:
     """One codec of pixels on its way along one source."""
 
-    def __init__(self, codec: PixelCodec, consecutive: bool) -> None:
+    def __init__(self, codec: PixelCodec) -> None:
         self.codec = codec
         self.scores = Scores()
-        self._consecutive = consecutive
 
-    def decoded(self, canvases: Iterable[Canvas]) -> Iterator[Canvas]:
-        """The canvases after coding, in their order; one may come out only after others have gone in.
+    def decoded(self, canvases: Iterable[tuple[int, Canvas]]) -> Iterator[Canvas]:
+        """The canvases after coding, in their order, each given with its sequence.
 
-        Consecutive canvases share a coder; any other gets a new one, and so is coded by itself.
+        Those of a sequence share a coder, and one of them may come out only after others have gone in.
         """
         coder: Coder | None = None
         first = 0  # frame that the coder was given first
-        for number, canvas in enumerate(canvases):
-            if coder is None or not self._consecutive:
+        together = False
+        for number, (given, following) in enumerate(pairwise(chain(canvases, [None]))):
+            assert given
+            sequence, canvas = given
+            last = following is None or following[0] != sequence
+            together |= not last
+            if coder is None:
                 coder, first = self.codec.coder((canvas.shape[0], canvas.shape[1])), number
-            yield from self._code(coder, first, canvas, last=not self._consecutive)
-        if coder and self._consecutive:
-            yield from self._code(coder, first, None, last=True)
-            if self.codec.format.delayed:
-                self.scores.durations.spread_over(self.scores.frames)
+            yield from self._code(coder, first, canvas, last)
+            if last:
+                coder = None
+        if together and self.codec.format.delayed:
+            self.scores.durations.spread_over(self.scores.frames)
 
-    def _code(self, coder: Coder, first: int, canvas: Canvas | None, last: bool) -> list[Canvas]:
+    def _code(self, coder: Coder, first: int, canvas: Canvas, last: bool) -> list[Canvas]:
         scores = self.scores
         clock = StageClock(time.monotonic_ns())
-        packed = [] if canvas is None else coder.encode(canvas)
+        packed = coder.encode(canvas)
         if last:
             packed += coder.encode(None)
         clock.lap("encode", time.monotonic_ns())
@@ -108,8 +118,7 @@ class PixelRun:
         if last:
             decoded += coder.decode(None)
         clock.lap("decode", time.monotonic_ns())
-        if canvas is not None or decoded:
-            scores.durations.add(clock.durations_ns)
+        scores.durations.add(clock.durations_ns)
         for packet in packed:
             scores.add_packet(first + packet.number, len(packet.data), packet.keyframe)
         return decoded

@@ -48,6 +48,7 @@ class EvaluationRecord:
     frame_distortion: tuple[float, ...]  # of each frame the sum over its anchors
     frame_bytes: tuple[int, ...] | None
     frame_is_key: tuple[bool, ...] | None
+    frame_sequence: tuple[int, ...]  # frames of one number are consecutive, see LabeledPicture
 
     @property
     def spec(self) -> str:
@@ -70,6 +71,7 @@ class Scores:
     raw_bytes: int = 0
     durations: StageDurations = field(default_factory=StageDurations)
     distortions: list[float] = field(default_factory=list)  # of each frame
+    sequences: list[int] = field(default_factory=list)  # of each frame
     anchors: int = 0
     frame_bytes: list[int] = field(default_factory=list)  # of each frame
     frame_is_key: list[bool] = field(default_factory=list)
@@ -99,8 +101,9 @@ class Scores:
         self.frame_bytes[number] += size
         self.frame_is_key[number] |= keyframe
 
-    def add_distortion(self, distortion: float, anchors: int) -> None:
-        """Add one frame's, which the unsplit network sees in so many anchors."""
+    def add_distortion(self, distortion: float, anchors: int, sequence: int) -> None:
+        """Add that of one frame of a sequence, in which the unsplit network sees so many anchors."""
+        self.sequences.append(sequence)
         self.distortions.append(distortion)
         self.anchors += anchors
 
@@ -117,10 +120,22 @@ class Scores:
         return None if median_ms is None else round(median_ms, 3)
 
 
-def make_record(
-    codec: Codec | PixelCodec | None, dataset: Dataset, scores: Scores, ceiling: Scores
-) -> EvaluationRecord:
-    """The record of one codec; of the network unsplit for None, whose scores are the ceiling itself."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A codec, or None for the network unsplit, and what came out of it."""
+
+    codec: Codec | PixelCodec | None
+    scores: Scores
+
+    @property
+    def name(self) -> str:
+        """Of the codec, without its setting."""
+        return str(self.codec or "none").partition(":")[0]
+
+
+def make_record(measured: Measured, dataset: Dataset, ceiling: Scores) -> EvaluationRecord:
+    """The record of one codec, or of the network unsplit, whose scores are the ceiling itself."""
+    codec, scores = measured.codec, measured.scores
     name, _, setting = str(codec or "none").partition(":")
     accuracy, agreement = scores.accuracy.over_classes(), scores.agreement.over_objects()
     sent = codec is not None
@@ -153,6 +168,7 @@ def make_record(
         frame_distortion=tuple(round(value, 5) for value in scores.distortions),
         frame_bytes=tuple(scores.frame_bytes) if sent else None,
         frame_is_key=tuple(scores.frame_is_key) if sent else None,
+        frame_sequence=tuple(scores.sequences),
     )
 
 

@@ -18,6 +18,9 @@ from services.settings import (
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Noise = Annotated[float, Field(ge=0, le=64)]
+
+REPEAT = 50  # frames of a noisy picture: so many that its keyframe does not hide what differences cost
 
 
 class EvaluateSettings(EngineSettings, SplitSettings):
@@ -29,7 +32,11 @@ class EvaluateSettings(EngineSettings, SplitSettings):
     labels: PathSetting | None = Field(
         None, title="FILE", description="COCO's labels of those images, a JSON"
     )
-    clip: tuple[PathSetting, ...] = Field((), title="FILE", description="video file; may be repeated")
+    clip: tuple[PathText, ...] = Field(
+        (),
+        title="FILE",
+        description="video file, or a virtual camera (demo:scene=bus,noise=4); may be repeated",
+    )
     codec: tuple[str, ...] = Field(
         (),
         title="SPEC",
@@ -41,6 +48,23 @@ class EvaluateSettings(EngineSettings, SplitSettings):
     )
     max_frames: Count | None = Field(None, title="N", description="at most so many frames of each source")
     every: Count = Field(1, title="N", description="only every n-th frame or image")
+    against: str | None = Field(
+        None,
+        title="CODEC",
+        description="tell what the others take of this codec's bytes at equal quality, with 90 % intervals; a setting, "
+        "or a name alone for its standard set, is measured too",
+    )
+    noise: Noise | None = Field(
+        None,
+        title="SD",
+        description="put fresh sensor noise of this standard deviation, in gray levels, on every frame, and judge "
+        "codecs by what the network sees without it",
+    )
+    repeat: Count | None = Field(
+        None,
+        title="N",
+        description=f"with --noise, each image of --data is N consecutive frames (default: {REPEAT})",
+    )
     json_file: PathSetting | None = Field(
         None, alias="json", title="OUT", description="write the records there"
     )
@@ -54,6 +78,14 @@ class EvaluateSettings(EngineSettings, SplitSettings):
             raise ValueError(
                 "nothing to evaluate on; give a folder of images with --data, or videos with --clip"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_noise(self) -> Self:
+        if self.repeat and self.noise is None:
+            raise ValueError("--repeat is for --noise; give --noise 0 for a still camera that has none")
+        if self.repeat and not self.data:
+            raise ValueError("--repeat is for the images of --data, which are missing; clips run as they are")
         return self
 
     @model_validator(mode="after")

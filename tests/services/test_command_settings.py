@@ -123,6 +123,11 @@ def test_refuses_what_is_no_command_or_flag(line, words, capsys):
         ("evaluate", "nothing to evaluate on; .* --data"),
         ("evaluate --clip a.mp4 --labels a.json", "^--labels .* --data"),
         ("evaluate --clip a.mp4 --profile p --codec rle", "^--profile is for the feature codec"),
+        ("evaluate --data a --repeat 3", "^--repeat is for --noise; give --noise 0"),
+        ("evaluate --clip a.mp4 --noise 2 --repeat 3", "^--repeat is for the images of --data"),
+        ("evaluate --data a --noise -1", "^--noise: .*greater than or equal to 0"),
+        ("evaluate --data a --noise nan", "^--noise: "),
+        ("evaluate --data a --noise 65", "^--noise: .*less than or equal to 64"),
         ("evaluate --clip a.mp4 --every 0", "^--every: .*greater than or equal to 1"),
         ("advise --link-kbps nan", "^--link-kbps: "),
         ("advise --link-kbps 1 --codec rle --profile p", "^--profile is for the feature codec, not for rle"),
@@ -142,7 +147,7 @@ def test_names_the_flag_at_fault(line, words):
 def test_repeated_flags_keep_their_commas_and_numbers():
     settings = parsed("evaluate --clip a,b.mp4 --codec feature:quality=4,effort=1 --codec rle --clip 7")
     assert isinstance(settings, EvaluateSettings)
-    assert settings.clip == (Path("a,b.mp4"), Path("7"))
+    assert settings.clip == ("a,b.mp4", "7")
     assert settings.codec == ("feature:quality=4,effort=1", "rle")
     advice = parsed("advise --link-kbps 1e3 --split 4.m --split 9")
     assert isinstance(advice, AdviseSettings)

@@ -33,6 +33,7 @@ UNSPLIT = EvaluationRecord(
     frame_distortion=(0.0,) * 9,
     frame_bytes=None,
     frame_is_key=None,
+    frame_sequence=tuple(range(9)),
 )
 
 

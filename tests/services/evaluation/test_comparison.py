@@ -120,7 +120,7 @@ def test_a_short_name_leaves_out_what_all_settings_share():
 
 def test_the_summary_says_it_all():
     out = io.StringIO()
-    print_summary(RECORDS, Console(file=out, width=120))
+    print_summary(RECORDS, [], Console(file=out, width=120))
     text = out.getvalue()
     assert "street: 9 frames, 100 confident detections" in text
     assert "jpeg quality=98" in text
@@ -132,5 +132,5 @@ def test_the_summary_says_it_all():
 @pytest.mark.parametrize(("objects", "told"), [(0, "0 confident detections"), (1, "1 confident detection")])
 def test_the_summary_warns_of_few_objects(objects, told):
     out = io.StringIO()
-    print_summary([replace(record, objects=objects) for record in RECORDS], Console(file=out, width=120))
+    print_summary([replace(record, objects=objects) for record in RECORDS], [], Console(file=out, width=120))
     assert f"With {told} differences may be chance" in " ".join(out.getvalue().split())

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from codec.errors import BadCodecSpec
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.errors import MissingCodec, SettingsError
@@ -250,13 +251,16 @@ class TestCommand:
             model=str(weights),
             data=None,
             labels=None,
-            clip=[video],
+            clip=[str(video)],
             codec=["raw", "rle:bits=3", "rle:bits=4"],
             profile=None,
             split="4.m",
             size="64x96",
             max_frames=3,
             every=2,
+            against=None,
+            noise=None,
+            repeat=None,
             threads=1,
             engine="auto",
             device="cpu",
@@ -384,6 +388,69 @@ class TestCommand:
         documented = (DOCS / "evaluate.md").read_text().partition("## JSON")[2]
         for key in (*written, *written["records"][0]):
             assert f"`{key}`" in documented
+
+    def test_others_are_compared_with_the_codec_asked_for(self, options, folder, capsys, monkeypatch):
+        """It need not be among those given; the page, the file and the table have its ratios."""
+        monkeypatch.setattr("services.evaluation.intervals.FEWEST", 3)
+        standard = {**STANDARD_SETS, "jpeg": [f"jpeg:quality={quality}" for quality in (10, 40, 95)]}
+        monkeypatch.setattr("services.evaluation.codec_sets.STANDARD_SETS", standard)
+        options.clip, options.data, options.size, options.every, options.max_frames = (
+            [],
+            folder,
+            "96",
+            1,
+            None,
+        )
+        options.codec, options.against = ["webp:quality=10", "webp:quality=80", "jpeg:quality=40"], "jpeg"
+        run(options)
+        written = json.loads(options.json.read_text())
+        assert [record["codec"] for record in written["records"]] == [
+            "none",
+            "webp",
+            "webp",
+            "jpeg",
+            "jpeg",
+            "jpeg",
+        ]
+        (ratio, *_) = written["ratios"][folder.name]
+        assert (ratio["codec"], ratio["against"], ratio["quality"]) == ("webp", "jpeg", "distortion")
+        assert 0 < ratio["mean"]["low"] <= ratio["mean"]["ratio"] <= ratio["mean"]["high"]
+        assert "bytes over those of jpeg at equal quality" in " ".join(capsys.readouterr().out.split())
+        assert "Against jpeg" in options.html.read_text()
+
+    def test_a_codec_to_compare_with_has_to_exist(self, options):
+        options.against = "h266"
+        with pytest.raises(BadCodecSpec, match="no codec 'h266'; there are"):
+            run(options)
+
+    def test_noise_is_told_in_the_file(self, options, folder):
+        options.clip, options.data, options.size = [], folder, "96"
+        options.noise, options.repeat, options.max_frames, options.every = 4.0, 3, 2, 1
+        run(options)
+        written = json.loads(options.json.read_text())
+        assert (written["noise"], written["repeat"]) == (4, 3)
+        none, raw = written["records"][:2]
+        assert raw["frames"] == 6
+        assert raw["distortion"] == none["distortion"] > 0
+
+    def test_a_virtual_camera_is_judged_by_its_scene_without_noise(self, options):
+        options.clip, options.every, options.codec = ["demo:scene=tripod,size=96x64,noise=8"], 1, ["raw"]
+        distortions = {}
+        for noise in (None, 0.0, 8.0):
+            options.noise = noise
+            run(options)
+            _, raw = json.loads(options.json.read_text())["records"]
+            assert (
+                raw["clip"]
+                == f"demo:scene=tripod,fps=15,size=96x64,noise={8 if noise is None else noise:g},seed=0"
+            )
+            distortions[noise] = raw["distortion"]
+        assert distortions[None] == distortions[8.0] > distortions[0.0] == 0
+
+    def test_a_virtual_camera_needs_a_number_of_frames(self, options):
+        options.clip, options.max_frames = ["demo:scene=bus"], None
+        with pytest.raises(SettingsError, match=r"never ends.*--max-frames"):
+            run(options)
 
     def test_needs_a_source(self, options):
         options.clip = []

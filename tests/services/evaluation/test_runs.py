@@ -20,28 +20,40 @@ def network(weights) -> RunnableNetwork:
     return open_network(weights)
 
 
-@pytest.mark.parametrize(("consecutive", "keyframes"), [(True, 1), (False, 4)])
-def test_only_consecutive_frames_share_an_encoder(network, consecutive, keyframes):
-    run = FeatureRun(parse_codec("rle:bits=4,temporal=true"), consecutive)
+SEQUENCES = pytest.mark.parametrize(
+    ("sequences", "keyframes"),
+    [
+        ((0, 0, 0, 0), [True, False, False, False]),
+        ((0, 1, 2, 3), [True] * 4),
+        ((5, 5, 0, 0), [True, False] * 2),
+    ],
+)
+
+
+@SEQUENCES
+def test_only_frames_of_a_sequence_share_an_encoder(network, sequences, keyframes):
+    run = FeatureRun(parse_codec("rle:bits=4,temporal=true"))
     head, tail = network.head("4.m", SIZE), network.tail("4.m")
-    for canvas in CANVASES[[0, 0, 0, 0]]:
-        run.logits(head(canvas), head.layout, SIZE, tail)
+    for sequence in sequences:
+        run.logits(head(CANVASES[0]), head.layout, SIZE, tail, sequence)
         run.scores.frames += 1
-    assert run.scores.keyframes == keyframes
+    assert run.scores.frame_is_key == keyframes
+    assert run.scores.keyframes == sum(keyframes)
     assert run.scores.raw_bytes == 4 * raw_bytes(head.layout)
     assert 0 < run.scores.coded_bytes < run.scores.raw_bytes
     assert set(run.scores.durations.medians_ms()) == {"encode", "decode", "tail"}
 
 
-@pytest.mark.parametrize(("consecutive", "keyframes"), [(True, 1), (False, 4)])
-def test_every_canvas_comes_out_in_its_order(consecutive, keyframes):
+@SEQUENCES
+def test_every_canvas_comes_out_in_its_order(sequences, keyframes):
     """x264-medium looks ahead: nothing comes out before several canvases have gone in."""
     gray = [np.full((*SIZE, 3), level, np.uint8) for level in (40, 90, 140, 190)]
-    run = PixelRun(PixelCodec("x264-medium", 10), consecutive)
+    run = PixelRun(PixelCodec("x264-medium", 10))
     decoded = []
-    for canvas in run.decoded(gray):
+    for canvas in run.decoded(zip(sequences, gray, strict=True)):
         run.scores.frames += 1
         decoded.append(canvas)
     assert [round(float(canvas.mean()), -1) for canvas in decoded] == [40, 90, 140, 190]
-    assert run.scores.keyframes == keyframes
-    assert run.scores.coded_bytes > 0
+    assert run.scores.frame_is_key == keyframes
+    assert min(run.scores.frame_bytes) > 0
+    assert run.scores.coded_bytes == sum(run.scores.frame_bytes)
