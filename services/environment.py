@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import io
 import mmap
 import os
@@ -75,7 +76,14 @@ def give_memory_back() -> None:
 
 
 def forget_loading() -> None:
-    """Hand back what only loading took, to be called once networks and kernels are loaded. Linux alone needs it."""
+    """Hand back what only loading took, to be called once networks and kernels are loaded. Takes some tenths of a second.
+
+    What is left is looked at by no later collection of garbage: a detector's 180,000 objects, most of them of libraries,
+    stop every thread for a tenth of a second, and did so whenever many connections had come and gone.
+    """
+    gc.unfreeze()  # of an earlier call: what was loaded then may be garbage now
+    gc.collect()
+    gc.freeze()
     _forget_compiler()
     give_memory_back()
 

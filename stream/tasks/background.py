@@ -20,14 +20,16 @@ async def run_with_background(main: Coroutine[Any, Any, T], *companions: Corouti
         principal,
         *(asyncio.ensure_future(companion) for companion in companions),
     }
-    pending = tasks
+    pending = set(tasks)
     try:
         while principal in pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            while done:
+                done.pop().result()
         return principal.result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # What is raised knows this frame, which would know the tasks, which know what they have raised: a circle.
+        del principal, tasks, task, pending

@@ -144,7 +144,8 @@ class AcceptedSocket(CountingSocket):
         super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
         self.accepted_ns = accepted_ns
         self.has_requested = False  # to be set once a whole request has come
-        self.place = Place(address_of(peer), lambda: self.wire.heard_ns, self._make_way)
+        wire = self.wire
+        self.place = Place(address_of(peer), lambda: wire.heard_ns, self._make_way)
         self._listener, self._peer = listener, peer
 
     def leave_pool(self) -> None:
@@ -161,8 +162,13 @@ class AcceptedSocket(CountingSocket):
         if self._listener.accepted.get(self._peer) is self:
             del self._listener.accepted[self._peer]
         self._listener.pool.release(self.place)
+        self.place.make_way = _stay  # else a circle
         super().close()
 
     def _make_way(self) -> None:
         self._listener.on_refuse(MADE_WAY, self.place.address)
         self.end()
+
+
+def _stay() -> None:
+    """Nobody is there any more who could make way."""

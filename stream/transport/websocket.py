@@ -181,7 +181,17 @@ class ServerWebSocket(web.WebSocketResponse):
     async def close(self, *, code: int = CloseCode.NORMAL, message: bytes = b"", drain: bool = True) -> bool:
         if code in VIOLATIONS and not self.closed:
             await _close_on_violation(self, code)
-        return await super().close(code=code, message=message, drain=drain)
+        try:
+            return await super().close(code=code, message=message, drain=drain)
+        finally:
+            _forget_frames(self.exception())
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Break the circle of a WebSocket that keeps an error, which knows the frame that knows the WebSocket."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 class ClientWebSocket(aiohttp.ClientWebSocketResponse):
@@ -278,6 +288,7 @@ class Link:
             receiving.cancel()
             watching.cancel()
             await asyncio.gather(receiving, watching, return_exceptions=True)
+            del receiving  # what it has raised knows this frame: a circle
 
     async def __aiter__(self) -> AsyncIterator[bytes | str]:
         """What the peer sends, until `close` is called here. Raises ConnectionLost."""

@@ -30,6 +30,7 @@ from services.bench.markdown import table, write_page
 from services.bench.recording import RecordedPackets, record_packets
 from services.bench.settings import BenchLoadSettings
 from services.bench.simulated_camera import DETECTED, SimulatedCamera
+from services.environment import forget_loading
 from services.loading import LoadedModel, find_network
 from stream.errors import ConnectionLost
 from stream.session.messages import FEATURES_PROTOCOL
@@ -153,6 +154,7 @@ async def compare(options: argparse.Namespace, folder: Path) -> list[str]:
         BenchLoadSettings.load({"model": "demo", "fps": options.rate}),
         LoadedModel("demo", find_network("demo")),
     )
+    forget_loading()  # as a camera does
     authority, tokens, machine = Authority(folder), folder / "tokens.toml", this_machine()
     honest, stranger, consumer, revoked = (new_token() for _ in range(4))
     tokens.touch(0o600)

@@ -134,6 +134,33 @@ def test_a_compiler_that_has_done_its_work_leaves_memory_and_can_come_back():
     assert results == [3.0, 3.0]
 
 
+COLLECTS = """
+import gc
+from services.environment import forget_loading
+
+class Network:
+    def __init__(self):
+        self.itself = self
+
+def left():
+    return sum(isinstance(one, Network) for one in gc.get_objects())
+
+gc.disable()
+kept, lost = Network(), Network()
+del lost
+forget_loading()
+looked_at = left()
+del kept
+forget_loading()
+gc.unfreeze()
+print(looked_at, left())
+"""
+
+
+def test_what_is_loaded_is_collected_no_more_until_something_else_is():
+    assert printed_by(COLLECTS) == "0 0\n"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
 def test_freed_memory_is_kept_until_it_is_given_back():
     held, kept, left = map(int, printed_by(GIVES_BACK).split())

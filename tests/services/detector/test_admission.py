@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from weakref import ref
 
 import pytest
 from aiohttp import ClientSession, WSMsgType
 
 from services.detector.admission import EXTRA_SESSIONS
 from stream.session.close_codes import CloseCode
+from stream.transport.websocket import ServerWebSocket
 from tests.services.clips import FRAMES
 from tests.services.detector.peers import answer, closed, linked
 from tests.services.waiting import LIVENESS_S, until
@@ -246,3 +249,29 @@ async def test_who_has_asked_for_something_is_not_silent(start_detector):
             assert b" 200 " in (await reader.readuntil(b"live\n"))
             running.detector.admission.listener.close_silent(time.monotonic_ns())
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "said", ["", "\x81\x85\0\0\0\0hello", "\x01\x05hello"], ids=["nothing", "no hello", "no mask"]
+)
+async def test_a_session_that_is_over_is_left_to_no_collection(start_detector, monkeypatch, said):
+    """One of many such would stop all that the detector does for a quarter of a second."""
+    made = []
+
+    class Known(ServerWebSocket):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            made.append(ref(self))
+
+    monkeypatch.setattr("services.detector.endpoint.ServerWebSocket", Known)
+    async with start_detector() as running:
+        gc.disable()
+        try:
+            async with peers(running, 1, UPGRADE.format(path="/v1/features") + said) as [(reader, _)]:
+                await reader.readuntil(b"\r\n\r\n")
+                if said:
+                    await reader.read()
+            await until(lambda: not running.detector.admission.listener.accepted)
+            await until(lambda: made[0]() is None)
+        finally:
+            gc.enable()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextlib import suppress
+from weakref import ref
 
 import pytest
 
@@ -57,3 +60,26 @@ async def test_cancelling_ends_all():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == ["companion", "companion"]
+
+
+class Held:
+    """Something that a coroutine holds while it runs."""
+
+
+async def hold(held: Held, other: asyncio.Future[None]) -> None:
+    await other
+
+
+async def test_nothing_is_left_to_a_collection():
+    """What is raised leads to frames: if those led back to it all would stay until a collection, which stops everything."""
+    held = Held()
+    known = ref(held)
+    gc.disable()
+    try:
+        with suppress(KeyError):
+            await run_with_background(hold(held, asyncio.get_running_loop().create_future()), fail())
+        del held
+        await asyncio.sleep(0)  # the loop still has what it ran last
+        assert known() is None
+    finally:
+        gc.enable()
