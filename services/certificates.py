@@ -12,7 +12,7 @@ from aiohttp import web
 from services.errors import SettingsError
 from services.settings import ClientSettings
 from stream.errors import BadCertificate
-from stream.transport.listener import BACKLOG
+from stream.transport.listener import AT_ONCE, BACKLOG
 from stream.transport.tls import ClientTls, RenewedContext, ServerTls
 
 log = structlog.get_logger(__name__)
@@ -54,14 +54,16 @@ async def serve(runner: web.AppRunner, listener: socket, context: RenewedContext
     word that ends TLS (RFC 8446, 6.1), would be held for a minute, or half of one. Close the server before the runner.
     """
     assert runner.server is not None
-    return await asyncio.get_running_loop().create_server(
+    server = await asyncio.get_running_loop().create_server(
         runner.server,
         sock=listener,
         ssl=context,
-        backlog=BACKLOG,
+        backlog=AT_ONCE,  # what asyncio accepts at a time, and how many it lets wait
         ssl_handshake_timeout=HANDSHAKE_S if context else None,
         ssl_shutdown_timeout=SHUTDOWN_S if context else None,
     )
+    listener.listen(BACKLOG)
+    return server
 
 
 async def keep_renewed(context: RenewedContext | None) -> None:

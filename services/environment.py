@@ -76,10 +76,10 @@ def give_memory_back() -> None:
 
 
 def forget_loading() -> None:
-    """Hand back what only loading took, to be called once networks and kernels are loaded. Takes some tenths of a second.
+    """Hand back what only loading took, to be called once networks and kernels are loaded. Takes tenths of a second.
 
-    What is left is looked at by no later collection of garbage: a detector's 180,000 objects, most of them of libraries,
-    stop every thread for a tenth of a second, and did so whenever many connections had come and gone.
+    What is left is looked at by no later collection of garbage: a detector's 180,000 objects, most of them of
+    libraries, stop every thread for a tenth of a second, and did so whenever many connections had come and gone.
     """
     gc.unfreeze()  # of an earlier call: what was loaded then may be garbage now
     gc.collect()

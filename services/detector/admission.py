@@ -16,6 +16,7 @@ from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.listening import naming_address, permitted_connections
 from stream.errors import SessionError
+from stream.leaky_bucket import LeakyBucket
 from stream.session.close_codes import CloseCode
 from stream.transport.listener import (
     CLOSING,
@@ -25,13 +26,13 @@ from stream.transport.listener import (
     AcceptedSocket,
     Listener,
 )
-from stream.transport.places import AddressRates, Place, Places
+from stream.transport.places import AddressRates, ConnectionRates, Place, Places
 from stream.transport.websocket import WireBytes
 
 log = structlog.get_logger(__name__)
 
 EXTRA_SESSIONS = 16  # cameras that say hello beside those that stream
-BURST_S = 8  # seconds' worth of `--address-rate` that may come at once: a site's cameras after a power cut
+BURST_S = 8  # seconds' worth of each rate that may come at once: a site's cameras after a power cut
 LEAST_HTTP = 4
 
 
@@ -90,7 +91,12 @@ class Admission:
         per_address, rate = settings.max_per_address, settings.address_rate
         self._cameras = Places(settings.max_streams + EXTRA_SESSIONS, per_address)
         self._consumers = Places(settings.max_subscribers, per_address, own=False)
+        strangers = settings.stranger_rate
         self._requests = AddressRates(rate, round(rate * BURST_S))
+        self._rates = ConnectionRates(
+            AddressRates(rate, round(rate * BURST_S)),
+            LeakyBucket(round(1e9 / strangers), round(strangers * BURST_S)),
+        )
         self.listener: Listener | None = None
 
     def listen(self) -> Listener:
@@ -111,7 +117,7 @@ class Admission:
                 settings.port,
                 Places(http, settings.max_per_address),
                 max_open=max_open,
-                rates=AddressRates(settings.address_rate, round(settings.address_rate * BURST_S)),
+                rates=self._rates,
                 on_refuse=self.refuse,
             )
         return self.listener
@@ -120,6 +126,11 @@ class Admission:
         """Count a connection or request that is not let in, or made way, and tell the log, which keeps itself short."""
         self._statistics.refuse(reason)
         log.warning("connection refused", reason=reason, peer=address)
+
+    def know(self, request: web.Request) -> None:
+        """Who asks has shown a token that is good, or is a camera that was welcomed: its address is no stranger's."""
+        if connection := self._connection(request):
+            self._rates.know(connection.place.address)
 
     @contextmanager
     def camera(self, request: web.Request, may_go: Callable[[], bool]) -> Iterator[Seat | None]:

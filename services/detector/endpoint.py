@@ -10,7 +10,7 @@ from contextlib import suppress
 import structlog
 from aiohttp import web
 
-from services.access.tokens import Grant, Quota
+from services.access.tokens import Grant
 from services.detector.admission import Admission, NoPlace, Seat
 from services.detector.connection import CameraConnection
 from services.detector.gate import GRANT, until_revoked
@@ -87,7 +87,7 @@ class FeaturesEndpoint:
             _check_protocol(ws)
             seat.check()
             await run_with_background(
-                self._serve(link, session, visit, meter, request[GRANT].quota),
+                self._serve(link, session, visit, meter, request),
                 self._watch(link, visit),
                 visit.until_replaced(),
                 self._until_overdue(),
@@ -110,10 +110,11 @@ class FeaturesEndpoint:
             meter.update()
 
     async def _serve(
-        self, link: Link, session: DetectorSession, visit: Visit, meter: WireMeter, quota: Quota
+        self, link: Link, session: DetectorSession, visit: Visit, meter: WireMeter, request: web.Request
     ) -> None:
-        camera = await self._handshake.admit(link, session, visit, quota)
+        camera = await self._handshake.admit(link, session, visit, request[GRANT].quota)
         self._statistics.accept()
+        self._admission.know(request)
         log.info(
             "handshake",
             stream=camera.stream.name,

@@ -58,10 +58,13 @@ class NotGranted(web.HTTPForbidden):
 class Gate:
     """Keeps out who has no right to be here. Without a source of tokens everybody may do everything."""
 
-    def __init__(self, source: TokenSource | None) -> None:
+    def __init__(
+        self, source: TokenSource | None, on_token: Callable[[web.Request], None] = lambda request: None
+    ) -> None:
+        """`on_token` is called for each request with a token that is known."""
         self.cookie_grant: Callable[[web.Request], Grant | None] = lambda request: None
         """What a browser's cookie grants, which has no other way to say who it is."""
-        self._source = source
+        self._source, self._on_token = source, on_token
         self.tokens = Tokens()
         self._reads = 0
         self._inside: dict[asyncio.Event, Grant] = {}  # requests that are being answered
@@ -125,7 +128,10 @@ class Gate:
         if self._source is None:
             return EVERYBODY
         token = _bearer_token(request)
-        return self.cookie_grant(request) if token is None else self.tokens.grant(token)
+        grant = self.cookie_grant(request) if token is None else self.tokens.grant(token)
+        if grant is not None:
+            self._on_token(request)
+        return grant
 
 
 async def until_revoked(request: web.Request) -> None:

@@ -10,7 +10,13 @@ from services.metrics import Metrics
 from stream.latency import DETECTOR_STAGES
 from stream.session.close_codes import CloseCode
 from stream.session.messages import REJECT_REASONS
-from stream.transport.listener import MADE_WAY, TOO_MANY_CONNECTIONS, TOO_MANY_FROM_ADDRESS, TOO_OFTEN
+from stream.transport.listener import (
+    MADE_WAY,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_FROM_ADDRESS,
+    TOO_MANY_STRANGERS,
+    TOO_OFTEN,
+)
 
 # Why a connection is refused, besides the codes that the protocol has for it (see `refusal`).
 TOO_MANY_SESSIONS = "too_many_sessions"
@@ -28,6 +34,7 @@ REFUSALS = (
     TOO_MANY_CONNECTIONS,
     TOO_MANY_FROM_ADDRESS,
     TOO_OFTEN,
+    TOO_MANY_STRANGERS,
     MADE_WAY,
     TOO_MANY_SESSIONS,
     TOO_MANY_SUBSCRIBERS,

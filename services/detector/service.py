@@ -77,9 +77,9 @@ class Detector:
         self._stopping = asyncio.Event()
         self._overdue = asyncio.Event()  # the drain has taken as long as it may
         self.memory = MemoryBudget(config)
-        self.gate = Gate(TokenSource(config.tokens) if config.tokens else None)
         self._handshake = Handshake(config, self.inference, self.workers, self.memory, self.ready)
         self.admission = Admission(config, self.statistics)
+        self.gate = Gate(TokenSource(config.tokens) if config.tokens else None, self.admission.know)
         self._subscribers = Subscribers(config, self.broadcast, self.streams, self.admission, self._overdue)
         self._cameras = FeaturesEndpoint(
             config,

@@ -78,6 +78,11 @@ class DetectorSettings(ServiceSettings):
         64.0,
         description="new connections, and requests, that an address may make a second; 8 s' worth at once",
     )
+    stranger_rate: Annotated[float, Field(ge=1, le=1e6)] = Field(
+        128.0,
+        description="new connections a second of all addresses together from which neither a good token nor a camera "
+        "has come; 8 s' worth at once",
+    )
     max_side: Annotated[int, Field(ge=32, le=65535)] = Field(
         1280, description="longest side of a network input"
     )

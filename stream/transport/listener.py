@@ -14,22 +14,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self, TypeAlias
 
-from stream.transport.places import AddressRates, Place, Places, Refusal, address_of
+from stream.transport.places import ConnectionRates, Place, Places, Refusal, TooOften, address_of
 from stream.transport.websocket import CountingSocket
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 BACKLOG = 128  # connections that the system accepts before we do
+AT_ONCE = (
+    4  # of those that we accept before anybody else has a turn: the handshakes of a burst would take a while
+)
 CLOSING = 32  # connections that have made way, and are not closed yet
 
 TOO_MANY_CONNECTIONS = "too_many_connections"
 TOO_MANY_FROM_ADDRESS = "too_many_from_address"
 TOO_OFTEN = "too_often"
+TOO_MANY_STRANGERS = "too_many_strangers"
 MADE_WAY = "made_way"
 
 REFUSED: dict[Refusal, str] = {"full": TOO_MANY_CONNECTIONS, "address": TOO_MANY_FROM_ADDRESS}
+REFUSED_RATE: dict[TooOften, str] = {"address": TOO_OFTEN, "strangers": TOO_MANY_STRANGERS}
 
 OnRefuse: TypeAlias = Callable[[str, str], None]
-"""Called with a reason, one of these four, and the peer's address."""
+"""Called with a reason, one of these five, and the peer's address."""
 
 
 class Listener(socket.socket):
@@ -47,7 +52,7 @@ class Listener(socket.socket):
         *args: Any,
         pool: Places,
         max_open: int,
-        rates: AddressRates | None,
+        rates: ConnectionRates | None,
         on_refuse: OnRefuse,
         **kwargs: Any,
     ) -> None:
@@ -65,7 +70,7 @@ class Listener(socket.socket):
         pool: Places,
         *,
         max_open: int | None = None,
-        rates: AddressRates | None = None,
+        rates: ConnectionRates | None = None,
         on_refuse: OnRefuse = lambda reason, address: None,
     ) -> Self:
         """A listener on the first address of `host`; port 0 takes a free one. Raises OSError.
@@ -96,9 +101,9 @@ class Listener(socket.socket):
             self._refuse_with_reserve()
             raise self._refusal(TOO_MANY_CONNECTIONS, str(error.strerror)) from None
         address, now_ns = address_of(peer), time.monotonic_ns()
-        if self._rates is not None and not self._rates.take(address, now_ns):
+        if self._rates is not None and (too_often := self._rates.refusal(address, now_ns)):
             plain.close()
-            raise self._refusal(TOO_OFTEN, address)
+            raise self._refusal(REFUSED_RATE[too_often], address)
         if len(self.accepted) >= self._max_open:
             plain.close()
             raise self._refusal(TOO_MANY_CONNECTIONS, address)

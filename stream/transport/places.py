@@ -10,7 +10,10 @@ from typing import Any, Literal, TypeAlias
 
 from stream.leaky_bucket import LeakyBucket
 
-ADDRESSES_KEPT = 4096  # whose rates are known
+ADDRESSES_KEPT = 4096  # whose rates are known, and of those who are no strangers
+
+TooOften: TypeAlias = Literal["address", "strangers"]
+"""Why a connection comes too often: its address makes many, or all strangers together do."""
 
 Refusal: TypeAlias = Literal["full", "address"]
 """Why there is no place: all are taken by those who need not go, or the address has as many as one may have."""
@@ -100,6 +103,32 @@ class AddressRates:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(address)
         return bucket.take(now_ns)
+
+
+class ConnectionRates:
+    """How often connections may come: from each address, and from all those together that are not known.
+
+    So those who come from very many addresses keep nobody out who has been here before.
+    """
+
+    def __init__(self, of_address: AddressRates, of_strangers: LeakyBucket) -> None:
+        self._of_address, self._of_strangers = of_address, of_strangers
+        self._known: OrderedDict[str, None] = OrderedDict()  # the one that was here longest ago first
+
+    def know(self, address: str) -> None:
+        """The address is no stranger's."""
+        self._known[address] = None
+        self._known.move_to_end(address)
+        if len(self._known) > ADDRESSES_KEPT:
+            self._known.popitem(last=False)
+
+    def refusal(self, address: str, now_ns: int) -> TooOften | None:
+        """Count a connection that comes at `now_ns`, on any steady clock; None where it may."""
+        if not self._of_address.take(address, now_ns):
+            return "address"
+        if address not in self._known and not self._of_strangers.take(now_ns):
+            return "strangers"
+        return None
 
 
 def address_of(peer: Any) -> str:

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import ExitStack
+from itertools import pairwise
 
 import pytest
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from services import certificates
-from services.certificates import check_files, keep_renewed, renew, server_context
+from services.certificates import check_files, keep_renewed, renew, serve, server_context
 from services.errors import SettingsError
+from stream.transport.listener import AT_ONCE, BACKLOG, Listener
+from stream.transport.places import Places
 from stream.transport.tls import ServerTls
 from tests.certificates import Authority
-from tests.services.waiting import until
+from tests.services.waiting import LIVENESS_S, until
 
 
 @pytest.fixture
@@ -46,3 +52,35 @@ async def test_files_are_looked_at_again_and_again(server, tmp_path, monkeypatch
         finally:
             looking.cancel()
     assert "no certificate and key" in logs[0]["reason"]
+
+
+async def test_a_burst_of_connections_leaves_turns_to_others():
+    """All of them wait before the server runs; a handshake takes milliseconds, and nothing else goes on meanwhile."""
+    count = 5 * AT_ONCE
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    listener = Listener.bound("127.0.0.1", 0, Places(2 * count))
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        server = await serve(runner, listener, None)
+        accepted = [0]
+        while accepted[-1] < count:
+            await asyncio.sleep(0)
+            accepted.append(len(listener.accepted))
+        assert max(later - earlier for earlier, later in pairwise(accepted)) == AT_ONCE
+    await until(lambda: not listener.accepted)
+    server.close()
+    await runner.cleanup()
+
+
+async def test_a_burst_may_wait_in_the_system():
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    listener = Listener.bound("127.0.0.1", 0, Places(BACKLOG))
+    server = await serve(runner, listener, None)
+    with ExitStack() as stack:
+        for _ in range(BACKLOG // 2):  # while the loop does something else
+            stack.enter_context(socket.create_connection(listener.getsockname(), timeout=LIVENESS_S))
+        server.close()
+    await runner.cleanup()

@@ -11,6 +11,7 @@ from weakref import ref
 import pytest
 from aiohttp import ClientSession, WSMsgType
 
+from services.access.tokens import new_token, token_hash
 from services.detector.admission import EXTRA_SESSIONS
 from stream.session.close_codes import CloseCode
 from stream.transport.websocket import ServerWebSocket
@@ -218,6 +219,61 @@ async def test_an_address_that_connects_too_often_is_refused(start_detector):
         for _ in range(20):
             await stack.enter_async_context(peers(running, 1))
         await until(lambda: refused(running, "too_often") >= 8)
+
+
+async def test_a_hundred_cameras_that_come_back_at_once_are_all_let_in(start_detector, make_hello):
+    """From one address, as behind a router, and at the first try: twice, as after an outage."""
+    cameras = 100
+    async with start_detector(max_streams=cameras) as running, asyncio.timeout(LIVENESS_S):
+
+        async def come(number: int, all_there: asyncio.Barrier) -> None:
+            async with linked(running.url) as link:
+                await link.send(make_hello(stream=f"camera{number}", session=f"{number:032x}").text())
+                assert (await answer(link))["type"] == "welcome"
+                await all_there.wait()
+
+        for _ in range(2):
+            all_there = asyncio.Barrier(cameras)
+            async with asyncio.TaskGroup() as coming:
+                for number in range(cameras):
+                    coming.create_task(come(number, all_there))
+        reasons = ("too_often", "too_many_strangers", "too_many_connections", "too_many_sessions", "made_way")
+        assert [refused(running, reason) for reason in reasons] == [0] * len(reasons)
+
+
+@asynccontextmanager
+async def strangers(running):
+    """More than may come, from as many addresses."""
+    async with AsyncExitStack() as stack:
+        for host in range(2, 22):
+            await stack.enter_async_context(peers(running, 1, LIVEZ, f"127.0.0.{host}"))
+        await until(lambda: refused(running, "too_many_strangers") >= 8)
+        yield
+
+
+async def test_strangers_keep_no_camera_out_that_was_welcomed(start_detector, make_camera):
+    async with start_detector(stranger_rate=1) as running:
+        assert await still_serves(running, make_camera)
+        async with strangers(running):
+            assert await still_serves(running, make_camera)
+
+
+async def test_strangers_keep_nobody_out_who_has_shown_a_good_token(start_detector):
+    token = new_token()
+    table = f'[[token]]\nname = "door"\nhash = "{token_hash(token)}"\nroles = ["consumer"]\nstreams = ["*"]\n'
+    headers = {"Authorization": f"Bearer {token}"}
+
+    async def ask(running) -> int:
+        async with (
+            ClientSession(running.http, headers=headers) as session,
+            session.get("/v1/streams") as reply,
+        ):
+            return reply.status
+
+    async with start_detector(stranger_rate=1, tokens=table) as running:
+        assert await ask(running) == 200
+        async with strangers(running):
+            assert await ask(running) == 200
 
 
 async def test_a_consumer_that_talks_is_left(start_detector):

@@ -71,7 +71,7 @@ async def hold(held: Held, other: asyncio.Future[None]) -> None:
 
 
 async def test_nothing_is_left_to_a_collection():
-    """What is raised leads to frames: if those led back to it all would stay until a collection, which stops everything."""
+    """What is raised leads to frames: if those led back to it all would stay until a collection, which stops all."""
     held = Held()
     known = ref(held)
     gc.disable()

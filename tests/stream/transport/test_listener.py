@@ -7,17 +7,21 @@ from contextlib import ExitStack
 
 import pytest
 
+from stream.leaky_bucket import LeakyBucket
 from stream.transport.listener import (
     MADE_WAY,
     TOO_MANY_CONNECTIONS,
     TOO_MANY_FROM_ADDRESS,
+    TOO_MANY_STRANGERS,
     TOO_OFTEN,
     AcceptedSocket,
     Listener,
 )
-from stream.transport.places import AddressRates, Places
+from stream.transport.places import AddressRates, ConnectionRates, Places
 from stream.transport.websocket import CountingSocket
 from tests.services.waiting import LIVENESS_S
+
+MANY = LeakyBucket(1, 10**9)
 
 
 @pytest.fixture
@@ -89,10 +93,11 @@ def test_a_connection_with_a_place_elsewhere_makes_way_for_nobody(listener):
 @pytest.mark.parametrize(
     ("places", "rates", "reason"),
     [
-        (Places(2), AddressRates(0.001, 1), TOO_OFTEN),
+        (Places(2), ConnectionRates(AddressRates(0.001, 1), MANY), TOO_OFTEN),
+        (Places(2), ConnectionRates(AddressRates(1000, 9), LeakyBucket(10**12, 1)), TOO_MANY_STRANGERS),
         (Places(2, per_address=1, own=False), None, TOO_MANY_FROM_ADDRESS),
     ],
-    ids=["too often", "no place"],
+    ids=["too often", "too many strangers", "no place"],
 )
 def test_who_comes_too_often_or_gets_no_place_is_left_at_once(places, rates, reason):
     with (

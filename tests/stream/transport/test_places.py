@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from stream.transport.places import ADDRESSES_KEPT, AddressRates, Place, Places, address_of
+from stream.leaky_bucket import LeakyBucket
+from stream.transport.places import (
+    ADDRESSES_KEPT,
+    AddressRates,
+    ConnectionRates,
+    Place,
+    Places,
+    address_of,
+)
 
 
 class Peer:
@@ -139,3 +147,21 @@ def test_rates_are_known_of_so_many_addresses():
     rates.take("new", 0)
     assert rates.take("1", 0)  # forgotten
     assert not rates.take("0", 0)
+
+
+def test_strangers_together_have_a_rate_and_who_is_known_does_not_share_it():
+    rates = ConnectionRates(AddressRates(1, 2), LeakyBucket(10**9, 2))
+    assert [rates.refusal(str(number), 0) for number in range(3)] == [None, None, "strangers"]
+    rates.know("camera")
+    assert [rates.refusal("camera", 0) for _ in range(3)] == [None, None, "address"]
+    assert [rates.refusal("new", second * 10**9) for second in (0, 1)] == ["strangers", None]
+
+
+def test_so_many_addresses_are_known():
+    rates = ConnectionRates(AddressRates(1, 1), LeakyBucket(10**12, 1))
+    assert rates.refusal("stranger", 0) is None
+    for number in range(ADDRESSES_KEPT):
+        rates.know(str(number))
+    rates.know("0")  # which was here last, now
+    rates.know("new")
+    assert [rates.refusal(address, 0) for address in ("0", "1")] == [None, "strangers"]
