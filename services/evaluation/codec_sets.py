@@ -33,6 +33,14 @@ def parse_codecs(texts: Iterable[str]) -> list[AnyCodec]:
     return list(dict.fromkeys(_parse_codec(spec) for spec in specs))
 
 
+def parse_reference(text: str, codecs: Sequence[AnyCodec]) -> list[AnyCodec]:
+    """The codecs that others are compared with: those of a name alone which are evaluated, or its standard set.
+
+    Raises BadCodecSpec or MissingCodec.
+    """
+    return [codec for codec in codecs if str(codec).partition(":")[0] == text] or parse_codecs([text])
+
+
 def _parse_codec(text: str) -> AnyCodec:
     name = text.partition(":")[0]
     if name in FORMATS:

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from codec.spec import Codec
 from services.errors import SettingsError
 from services.evaluation.agreement import confident
-from services.evaluation.codec_sets import AnyCodec, parse_codecs, standard_codecs
+from services.evaluation.codec_sets import AnyCodec, parse_codecs, parse_reference, standard_codecs
 from services.evaluation.dataset import (
     Dataset,
     LetterboxedPicture,
@@ -231,7 +231,7 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     require_folder_of(settings.html, "--html")
     console, notices = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
     codecs = parse_codecs(settings.codec) if settings.codec else standard_codecs(notices.print)
-    reference = parse_codecs([settings.against]) if settings.against else []
+    reference = parse_reference(settings.against, codecs) if settings.against else []
     codecs = list(dict.fromkeys([*codecs, *reference]))
     is_reference = [codec in reference for codec in codecs]
     size = parse_size(settings.size)

@@ -52,7 +52,7 @@ class EvaluateSettings(EngineSettings, SplitSettings):
         None,
         title="CODEC",
         description="tell what the others take of this codec's bytes at equal quality, with 90 % intervals; a setting, "
-        "or a name alone for its standard set, is measured too",
+        "or a name alone for the settings given of it or its standard set, is measured too",
     )
     noise: Noise | None = Field(
         None,

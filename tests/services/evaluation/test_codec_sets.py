@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from codec.errors import BadCodecSpec
-from services.evaluation.codec_sets import parse_codecs
+from services.evaluation.codec_sets import parse_codecs, parse_reference
 from services.evaluation.pixel_codecs import FORMATS
+
+
+def test_a_reference_is_what_is_evaluated_of_it_or_its_set():
+    codecs = parse_codecs(["jpeg:quality=40", "jpeg:quality=60", "webp:quality=40"])
+    assert parse_reference("jpeg", codecs) == codecs[:2]
+    assert parse_reference("jpeg:quality=70", codecs) == parse_codecs(["jpeg:quality=70"])
+    assert parse_reference("x264", codecs) == parse_codecs(["x264"])
 
 
 def test_a_name_alone_stands_for_its_standard_set():
