@@ -31,6 +31,8 @@ USABLE = 0.9  # share of the choices in which there has to be a ratio
 SEED = 0
 
 Quality: TypeAlias = Literal["distortion", "agreement"]
+Bytes: TypeAlias = Literal["all", "differences"]
+"""Of which frames: a stream that runs long has few keyframes, and one that is measured has many."""
 
 _Floats = NDArray[np.float64]
 
@@ -59,6 +61,7 @@ class RateComparison:
     codec: str
     against: str
     quality: Quality
+    frames: Bytes
     mean: Ratio | None  # over the qualities that both reach; None if either has one setting
     at: tuple[RatioAt, ...]
     """At the other's settings, from least to most bytes, as far as the codec reaches them; at the codec's own, if it
@@ -70,7 +73,9 @@ class SettingPoints:
     """One setting on every choice of frames: the first choice is all of them."""
 
     setting: str
-    rate: _Floats  # (1 + CHOICES,), bytes per frame
+    rate: Mapping[
+        Bytes, _Floats
+    ]  # (1 + CHOICES,), bytes per frame; not a number where there is no such frame
     quality: Mapping[Quality, _Floats]  # (1 + CHOICES,), more is better
 
 
@@ -133,18 +138,22 @@ def _setting_points(measured: Measured, drawn: tuple[_Floats, _Floats]) -> Setti
     }
     if scores.agreement.objects:
         quality["agreement"] = Matches(scores.agreement.frames).agreement(weights)
-    return SettingPoints(
-        str(measured.codec), of_bytes @ np.array(scores.frame_bytes, float) / frames, quality
-    )
+    sizes, is_key = np.array(scores.frame_bytes, float), np.array(scores.frame_is_key)
+    with np.errstate(invalid="ignore"):
+        differences = weights @ (sizes * ~is_key) / (weights @ ~is_key)
+    rate: dict[Bytes, _Floats] = {"all": of_bytes @ sizes / frames, "differences": differences}
+    return SettingPoints(str(measured.codec), rate, quality)
 
 
 def compare_rates(
     codec: str, points: Sequence[SettingPoints], against: str, others: Sequence[SettingPoints]
 ) -> list[RateComparison]:
-    """What a codec takes of another's bytes by each quality of which there is a ratio."""
+    """What a codec takes of another's bytes by each quality of which there is a ratio, in all and in differences."""
     qualities: tuple[Quality, ...] = ("distortion", "agreement")
+    kinds: tuple[Bytes, ...] = ("all", "differences")
     compared = (
-        _compare(codec, points, against, others, quality)
+        _compare(codec, points, against, others, quality=quality, kind=kind)
+        for kind in kinds
         for quality in qualities
         if all(quality in point.quality for point in (*points, *others))
     )
@@ -156,22 +165,25 @@ def _compare(
     points: Sequence[SettingPoints],
     against: str,
     others: Sequence[SettingPoints],
+    *,
     quality: Quality,
+    kind: Bytes,
 ) -> RateComparison:
     low, high = AP_RANGE if quality == "agreement" else (-math.inf, math.inf)
     at_ours = len(points) == 1
-    settings = sorted(points if at_ours else others, key=lambda point: float(point.rate[0]))
+    settings = sorted(points if at_ours else others, key=lambda point: float(point.rate[kind][0]))
     means, at = [], list[list[float]]()
-    for n in range(len(points[0].rate)):
-        ours, theirs = _curve(points, quality, n), _curve(others, quality, n)
+    for n in range(len(points[0].rate[kind])):
+        ours, theirs = _curve(points, quality, kind, n), _curve(others, quality, kind, n)
         mean = rate_ratio(ours, theirs, low, high)
         means.append(mean.ratio if mean else math.nan)
-        ratios = [_ratio_at(theirs if at_ours else ours, point, quality, n) for point in settings]
+        ratios = [_ratio_at(theirs if at_ours else ours, point, quality, kind, n) for point in settings]
         at.append([1 / ratio for ratio in ratios] if at_ours else ratios)
     return RateComparison(
         codec,
         against,
         quality,
+        kind,
         _ratio(means),
         tuple(
             RatioAt(point.setting, ratio)
@@ -181,16 +193,16 @@ def _compare(
     )
 
 
-def _curve(points: Sequence[SettingPoints], quality: Quality, n: int) -> Curve:
-    pairs = ((float(point.rate[n]), float(point.quality[quality][n])) for point in points)
-    return Curve.through((rate, value) for rate, value in pairs if math.isfinite(value))
+def _curve(points: Sequence[SettingPoints], quality: Quality, kind: Bytes, n: int) -> Curve:
+    pairs = ((float(point.rate[kind][n]), float(point.quality[quality][n])) for point in points)
+    return Curve.through((rate, value) for rate, value in pairs if math.isfinite(rate + value))
 
 
-def _ratio_at(curve: Curve, point: SettingPoints, quality: Quality, n: int) -> float:
+def _ratio_at(curve: Curve, point: SettingPoints, quality: Quality, kind: Bytes, n: int) -> float:
     """Rate of the curve over that of the point at its quality; not a number where the curve does not reach it."""
     value = float(point.quality[quality][n])
-    rate = curve.rate_at(value) if math.isfinite(value) else None
-    return math.nan if rate is None or not point.rate[n] else rate / float(point.rate[n])
+    rate, own = curve.rate_at(value) if math.isfinite(value) else None, float(point.rate[kind][n])
+    return math.nan if rate is None or not own else rate / own
 
 
 def _ratio(ratios: Sequence[float]) -> Ratio | None:

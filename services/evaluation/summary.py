@@ -96,10 +96,12 @@ def rate_rows(rates: Sequence[RateComparison]) -> list[tuple[str, str, str, str]
     """Codec, quality, where the two are compared, and the ratio with its interval."""
     rows = list[tuple[str, str, str, str]]()
     for comparison in rates:
-        name, by = comparison.codec, comparison.quality
+        name, of_differences = comparison.codec, comparison.frames == "differences"
+        by = comparison.quality + (", differences" if of_differences else "")
         if comparison.mean:
             rows.append((name, by, "mean", interval(comparison.mean)))
-        rows += [(name, by, each.setting, interval(each.ratio)) for each in comparison.at]
+        # What a setting is named by comes first; the rest is in its record.
+        rows += [(name, by, each.setting.partition(",")[0], interval(each.ratio)) for each in comparison.at]
     return rows
 
 

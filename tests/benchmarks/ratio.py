@@ -42,7 +42,7 @@ def ratios(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tupl
         if {_frames(record) for record in (*records, *others)} != {_frames(records[0])}:
             raise DifferentFrames(f"{source} has other frames before and after; measure the same anew")
         for comparison in rates_against("before", _measured(others), _measured(records)):
-            if comparison.mean:
+            if comparison.mean and comparison.frames == "all":
                 yield source, codec, comparison.mean
 
 

@@ -97,6 +97,21 @@ def test_codecs_that_reach_no_common_quality_have_no_ratio():
     assert rates_against("jpeg", jpeg[:2], webp[2:]) == []
 
 
+def test_differences_are_compared_by_themselves():
+    """Keyframes cost the same here, and differences a tenth."""
+    jpeg, webp = two_codecs(0, spread=0, factor=1.0)
+    for each in (*jpeg, *webp):
+        each.scores.sequences = [number // 2 for number in range(PICTURES)]
+        each.scores.frame_is_key = [True, False] * (PICTURES // 2)
+    for each in webp:
+        sizes = each.scores.frame_bytes
+        each.scores.frame_bytes = [size // (1 + 9 * (number % 2)) for number, size in enumerate(sizes)]
+    whole, differences = rates_against("jpeg", jpeg, webp)
+    assert (whole.frames, differences.frames) == ("all", "differences")
+    assert differences.mean.ratio == pytest.approx(0.1, abs=1e-3)
+    assert 0.4 < whole.mean.ratio < 0.7
+
+
 def test_without_a_reference_there_is_nothing():
     assert rates_against("", [], two_codecs(0)[0]) == []
 
