@@ -63,7 +63,8 @@ if TYPE_CHECKING:
     from codec.feature.profile import Profile
     from codec.interface import KEYFRAME_REASONS, DecodedFrame, Decoder, EncodedFrame, Encoder, StepRange
     from codec.layout import FloatArray, Layout, TensorSpec
-    from codec.packet import PacketHeader, Stamp, read_packets
+    from codec.packet import PacketHeader, Stamp
+    from codec.packet_file import read_packets
     from codec.raw import Raw
     from codec.rle.codec import Rle
     from codec.spec import Codec, codec_of_packet, parse_codec
@@ -121,7 +122,8 @@ __getattr__, __dir__ = lazy_names(
         "codec.feature.profile": "Profile",
         "codec.interface": "DecodedFrame Decoder EncodedFrame Encoder KEYFRAME_REASONS StepRange",
         "codec.layout": "FloatArray Layout TensorSpec",
-        "codec.packet": "PacketHeader Stamp read_packets",
+        "codec.packet": "PacketHeader Stamp",
+        "codec.packet_file": "read_packets",
         "codec.raw": "Raw",
         "codec.rle.codec": "Rle",
         "codec.spec": "Codec codec_of_packet parse_codec",

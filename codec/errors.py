@@ -103,13 +103,16 @@ class LayoutMismatch(BitstreamError):
 
 
 class MissingReference(BitstreamError):
-    """A temporal packet whose reference frame this decoder does not hold: ask for a keyframe."""
+    """A difference whose reference frame this decoder does not hold: ask for a keyframe.
+
+    The number is as much of the packet's as is known: modulo 2**14 where no frame is held.
+    """
 
     def __init__(self, sequence: int, held: int | None) -> None:
         reference = "no frame" if held is None else f"frame {held}"
         super().__init__(
-            f"packet {sequence} is a difference from frame {(sequence - 1) % 2**32}, "
-            f"the decoder holds {reference}; ask for a keyframe"
+            f"packet {sequence} is a difference from the frame before it, the decoder holds {reference}; "
+            "ask for a keyframe"
         )
         self.sequence, self.held = sequence, held
 

@@ -1,27 +1,32 @@
-"""The packet around coded tensors: header, tensor table, sections, checksum (docs/bitstream.md)."""
+"""The packet around the tensors of a keyframe: header, tensor table, sections, checksum (docs/bitstream.md)."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
-from typing import BinaryIO
 
-from codec.errors import BadLayout, CorruptPacket, LayoutMismatch, TruncatedPacket, UnsupportedPacket
+from codec.errors import (
+    BadLayout,
+    CorruptPacket,
+    LayoutMismatch,
+    MissingReference,
+    TruncatedPacket,
+    UnsupportedPacket,
+)
 from codec.layout import MAX_TENSORS, Layout, TensorSpec
 
 MAGIC = b"SPLC"
-VERSION = 1
-KEYFRAME = 0b1
-MAX_FILE_PACKET_BYTES = 2**28
+VERSION = 2
+DIFFERENCE = 0x8000  # bit of the first two bytes of a packet: it is a difference's,
+DIFFERENCE_NUMBERS = 0x4000  # whose number they hold modulo this
 
 _FIXED = struct.Struct(">4sBBBBIIQHHB")
 _EXTENT = struct.Struct(">H")
 _LENGTH = struct.Struct(">I")
-_CRC = struct.Struct(">I")
+CRC = struct.Struct(">I")
 _STAMP, _STAMP_AT = struct.Struct(">IQ"), 12  # sequence and captured_ns, and where in _FIXED they begin
 
 
@@ -51,7 +56,7 @@ def next_sequence(sequence: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PacketHeader:
-    """Everything in a packet before its sections, big-endian."""
+    """Everything that a packet says besides its sections, or that a difference leaves as it was before."""
 
     codec_id: int
     parameters: bytes  # of the codec: rle has one byte, its bits per level
@@ -65,21 +70,22 @@ class PacketHeader:
 
     @property
     def header_bytes(self) -> int:
-        """Where the first section starts."""
+        """Where the first section of a keyframe's packet starts."""
         return _header_bytes(self.parameters, self.layout)
 
     @property
     def packet_bytes(self) -> int:
-        """Size of the whole packet, checksum included."""
-        return self.header_bytes + sum(self.section_bytes) + _CRC.size
+        """Size of a keyframe's whole packet, checksum included."""
+        return self.header_bytes + sum(self.section_bytes) + CRC.size
 
     def pack(self) -> bytes:
-        """The header's bytes."""
+        """A keyframe's header, as its bytes: big-endian."""
+        assert self.keyframe
         fixed = _FIXED.pack(
             MAGIC,
             VERSION,
             self.codec_id,
-            KEYFRAME if self.keyframe else 0,
+            0,
             len(self.parameters),
             self.packet_bytes,
             self.sequence,
@@ -90,15 +96,12 @@ class PacketHeader:
         )
         parts = [fixed, self.parameters]
         for tensor, length in zip(self.layout, self.section_bytes, strict=True):
-            name = tensor.name.encode()
-            parts += [bytes((len(name),)), name, bytes((len(tensor.shape),))]
-            parts += [_EXTENT.pack(extent) for extent in tensor.shape]
-            parts.append(_LENGTH.pack(length))
+            parts += [*_table_entry(tensor), _LENGTH.pack(length)]
         return b"".join(parts)
 
     @classmethod
     def parse(cls, data: bytes) -> PacketHeader:
-        """Header at the start of `data`, which need not hold the rest of the packet.
+        """A keyframe's header at the start of `data`, which need not hold the rest of the packet.
 
         The checksum is not looked at. Raises TruncatedPacket where `data` ends inside the header,
         UnsupportedPacket for another version, CorruptPacket for anything else.
@@ -106,11 +109,11 @@ class PacketHeader:
         packet_bytes = declared_packet_bytes(data)
         (_, _, codec_id, flags, parameter_bytes, _, *stamp, tensor_count) = _FIXED.unpack_from(data)
         sequence, captured_ns, frame_height, frame_width = stamp
-        if flags & ~KEYFRAME:
+        if flags:
             raise CorruptPacket(f"reserved flags are set ({flags:#04x})")
         if tensor_count == 0:
             raise CorruptPacket("the tensor table is empty")
-        reader = _Reader(data, end=packet_bytes - _CRC.size)
+        reader = _Reader(data, end=packet_bytes - CRC.size)
         parameters = reader.take(parameter_bytes)
         layout, section_bytes = [], []
         for _ in range(tensor_count):
@@ -127,7 +130,7 @@ class PacketHeader:
         header = cls(
             codec_id,
             parameters,
-            flags == KEYFRAME,
+            True,
             sequence,
             captured_ns,
             frame_height,
@@ -140,11 +143,11 @@ class PacketHeader:
         return header
 
 
-def restamped(packet: bytes, sequence: int, captured_ns: int) -> bytes:
-    """A whole packet with another number and time, and the checksum to them: one that was recorded is sent again."""
+def restamped_keyframe(packet: bytes, sequence: int, captured_ns: int) -> bytes:
+    """A keyframe's whole packet with another number and time, and the checksum to them."""
     data = bytearray(packet)
     _STAMP.pack_into(data, _STAMP_AT, sequence, captured_ns)
-    _CRC.pack_into(data, len(data) - _CRC.size, zlib.crc32(memoryview(data)[: -_CRC.size]))
+    CRC.pack_into(data, len(data) - CRC.size, zlib.crc32(memoryview(data)[: -CRC.size]))
     return bytes(data)
 
 
@@ -196,14 +199,26 @@ class PacketFormat:
     def max_packet_bytes(self) -> int:
         """Size of the largest packet that an encoder of this format makes."""
         header_bytes = _header_bytes(self.parameters, self.layout)
-        return header_bytes + sum(most for _, most in self.section_bounds) + _CRC.size
+        return header_bytes + sum(most for _, most in self.section_bounds) + CRC.size
 
-    def seal(self, stamp: Stamp, keyframe: bool, sections: Sequence[memoryview]) -> bytes:
-        """The packet around coded tensors, given in the order of the layout."""
+    @property
+    def description(self) -> bytes:
+        """What every packet is: version, codec, parameters and tensors, as a header says them."""
+        parts = [
+            bytes((VERSION, self.codec_id, len(self.parameters))),
+            self.parameters,
+            bytes((len(self.layout),)),
+        ]
+        for tensor in self.layout:
+            parts += _table_entry(tensor)
+        return b"".join(parts)
+
+    def seal_keyframe(self, stamp: Stamp, sections: Sequence[memoryview]) -> bytes:
+        """The packet around a keyframe's coded tensors, given in the order of the layout."""
         header = PacketHeader(
             self.codec_id,
             self.parameters,
-            keyframe,
+            True,
             stamp.sequence,
             stamp.captured_ns,
             stamp.frame_height,
@@ -214,10 +229,10 @@ class PacketFormat:
         crc = zlib.crc32(header)
         for section in sections:
             crc = zlib.crc32(section, crc)
-        return b"".join((header, *sections, _CRC.pack(crc)))
+        return b"".join((header, *sections, CRC.pack(crc)))
 
-    def open(self, data: bytes) -> Packet:
-        """The packet that `data` holds, and nothing else, if it is of this format.
+    def open_keyframe(self, data: bytes) -> Packet:
+        """The keyframe's packet that `data` holds, and nothing else, if it is of this format.
 
         Compares every declared size with what was agreed and allocates nothing of those sizes.
         Raises TruncatedPacket, CorruptPacket, UnsupportedPacket or LayoutMismatch.
@@ -227,17 +242,21 @@ class PacketFormat:
             raise CorruptPacket(
                 f"it declares {packet_bytes} bytes, at most {self.max_packet_bytes} were agreed"
             )
-        packet = open_packet(data)
+        packet = open_keyframe(data)
         header = packet.header
         self._check_codec(header)
         if header.layout != self.layout:
             raise LayoutMismatch(*_first_difference(self.layout, header.layout))
+        self.check_sections(header.section_bytes)
+        return packet
+
+    def check_sections(self, section_bytes: Sequence[int]) -> None:
+        """Raise CorruptPacket where a section has a size that the codec cannot make."""
         for tensor, length, (least, most) in zip(
-            self.layout, header.section_bytes, self.section_bounds, strict=True
+            self.layout, section_bytes, self.section_bounds, strict=True
         ):
             if not least <= length <= most:
                 raise CorruptPacket(f"section of {tensor} has {length} bytes, not {least} to {most}")
-        return packet
 
     def _check_codec(self, header: PacketHeader) -> None:
         if header.codec_id != self.codec_id:
@@ -246,16 +265,16 @@ class PacketFormat:
             raise UnsupportedPacket(
                 "codec parameters", repr(self.parameters.hex()), repr(header.parameters.hex())
             )
-        if not (header.keyframe or self.temporal):
-            raise UnsupportedPacket("prediction", "keyframes only", "a reference frame")
 
 
 def declared_packet_bytes(data: bytes) -> int:
-    """Size in bytes of the packet that starts with `data`; its first 29 bytes are enough.
+    """Size in bytes of the keyframe's packet that starts with `data`; its first 29 bytes are enough.
 
-    Raises TruncatedPacket if there are fewer, CorruptPacket if this is no packet, and
-    UnsupportedPacket if it has another version.
+    Raises TruncatedPacket if there are fewer, CorruptPacket if this is no packet, MissingReference if it is a
+    difference's, and UnsupportedPacket if it has another version.
     """
+    if is_difference(data):
+        raise MissingReference(int.from_bytes(data[:2]) % DIFFERENCE_NUMBERS, None)
     if len(data) < _FIXED.size:
         raise TruncatedPacket(_FIXED.size, len(data))
     magic, version, _, _, _, packet_bytes, *_ = _FIXED.unpack_from(data)
@@ -263,13 +282,23 @@ def declared_packet_bytes(data: bytes) -> int:
         raise CorruptPacket(f"it starts with {magic!r}, not {MAGIC!r}")
     if version != VERSION:
         raise UnsupportedPacket("version", str(VERSION), str(version))
-    if packet_bytes < _FIXED.size + _CRC.size:
+    if packet_bytes < _FIXED.size + CRC.size:
         raise CorruptPacket(f"it declares {packet_bytes} bytes, less than a header")
     return int(packet_bytes)
 
 
-def open_packet(data: bytes) -> Packet:
-    """The packet that `data` holds, and nothing else, whatever its codec and layout.
+def is_difference(start: bytes) -> bool:
+    """Whether a packet that starts so is a difference's, which codec/packet_stream.py opens."""
+    return start[:1] >= b"\x80"
+
+
+def is_keyframe(start: bytes) -> bool:
+    """Whether a packet of this version that starts so, 5 bytes or more, decodes without a reference."""
+    return start.startswith(MAGIC + bytes((VERSION,)))
+
+
+def open_keyframe(data: bytes) -> Packet:
+    """The keyframe's packet that `data` holds, and nothing else, whatever its codec and layout.
 
     Raises TruncatedPacket, CorruptPacket or UnsupportedPacket.
     """
@@ -279,8 +308,8 @@ def open_packet(data: bytes) -> Packet:
     if len(data) > packet_bytes:
         raise CorruptPacket(f"{len(data) - packet_bytes} bytes follow it")
     view = memoryview(data)
-    (crc,) = _CRC.unpack(view[-_CRC.size :])
-    if crc != zlib.crc32(view[: -_CRC.size]):
+    (crc,) = CRC.unpack(view[-CRC.size :])
+    if crc != zlib.crc32(view[: -CRC.size]):
         raise CorruptPacket("the checksum is wrong")
     header = PacketHeader.parse(data)
     sections, start = [], header.header_bytes
@@ -290,33 +319,17 @@ def open_packet(data: bytes) -> Packet:
     return Packet(header, tuple(sections))
 
 
-def read_packets(path: Path, max_packet_bytes: int = MAX_FILE_PACKET_BYTES) -> Iterator[bytes]:
-    """Packets of a .spc file, which is packets one after the other; holds one at a time.
-
-    Only the sizes are looked at: decoding checks the rest.
-    Raises TruncatedPacket if the file ends inside a packet, CorruptPacket where no packet starts or
-    one is larger than `max_packet_bytes`, UnsupportedPacket for another version.
-    """
-    with path.open("rb") as file:
-        yield from _packets(file, max_packet_bytes)
-
-
-def _packets(file: BinaryIO, max_packet_bytes: int) -> Iterator[bytes]:
-    while start := file.read(_FIXED.size):
-        packet_bytes = declared_packet_bytes(start)
-        if packet_bytes > max_packet_bytes:
-            raise CorruptPacket(f"it declares {packet_bytes} bytes, the limit is {max_packet_bytes}")
-        packet = start + file.read(packet_bytes - len(start))
-        if len(packet) < packet_bytes:
-            raise TruncatedPacket(packet_bytes, len(packet))
-        yield packet
-
-
 def _header_bytes(parameters: bytes, layout: Layout) -> int:
-    entries = (
-        2 + len(tensor.name.encode()) + _EXTENT.size * len(tensor.shape) + _LENGTH.size for tensor in layout
-    )
+    entries = (sum(map(len, _table_entry(tensor))) + _LENGTH.size for tensor in layout)
     return _FIXED.size + len(parameters) + sum(entries)
+
+
+def _table_entry(tensor: TensorSpec) -> list[bytes]:
+    """Name and extents as a tensor table has them."""
+    name = tensor.name.encode()
+    return [
+        bytes((len(name),)), name, bytes((len(tensor.shape),)), *(_EXTENT.pack(extent) for extent in tensor.shape)
+    ]  # fmt: skip
 
 
 def _first_difference(expected: Layout, got: Layout) -> tuple[str, str]:

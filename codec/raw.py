@@ -12,6 +12,7 @@ from codec.errors import BadCodecSpec, CorruptPacket, NonFiniteTensor, Unsupport
 from codec.interface import DecodedFrame, EncodedFrame, in_layout_order
 from codec.layout import FloatArray, Layout
 from codec.packet import PacketFormat, Stamp
+from codec.packet_stream import PacketReader
 
 _WIRE = np.dtype(">f4")
 
@@ -70,7 +71,7 @@ class RawEncoder:
             if not np.isfinite(coefficients).all():
                 raise NonFiniteTensor(spec.name)
         sections = [coefficients.astype(_WIRE).view(np.uint8).data for coefficients in ordered]
-        return EncodedFrame(self._format.seal(stamp, True, sections), keyframe=True, keyframe_reason=None)
+        return EncodedFrame(self._format.seal_keyframe(stamp, sections), keyframe=True, keyframe_reason=None)
 
     def force_keyframe(self) -> None:
         """Nothing to do: every packet is a keyframe."""
@@ -80,11 +81,11 @@ class RawDecoder:
     """Reads coefficients as big-endian float32."""
 
     def __init__(self, codec: Raw, layout: Layout) -> None:
-        self._format = codec.packet_format(layout)
+        self._reader = PacketReader(codec.packet_format(layout))
 
     def decode(self, data: bytes) -> DecodedFrame:
         """Tensors of the agreed layout; raises BitstreamError for anything else."""
-        packet = self._format.open(data)
+        packet = self._reader.open(data)
         tensors = {}
         for spec, section in zip(packet.header.layout, packet.sections, strict=True):
             coefficients = np.frombuffer(section, _WIRE).astype(np.float32)

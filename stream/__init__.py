@@ -56,10 +56,11 @@ if TYPE_CHECKING:
     from stream.network.boxes import detect
     from stream.network.download import find_weights
     from stream.network.engine import Head, RunnableNetwork, Tail, open_network
+    from stream.session.ack import Ack
     from stream.session.camera import CameraSession
     from stream.session.close_codes import CloseCode
     from stream.session.detector import DetectorSession
-    from stream.session.messages import Ack, Hello, KeyframeRequest, Preview, Reject, Report, Welcome
+    from stream.session.messages import Hello, KeyframeRequest, Preview, Reject, Report, Welcome
     from stream.sources.base import CaptureOptions, Source, SourceEvent
     from stream.sources.opening import open_source
     from stream.transport.tls import ClientTls
@@ -122,7 +123,8 @@ __getattr__, __dir__ = lazy_names(
         "stream.session.camera": "CameraSession",
         "stream.session.close_codes": "CloseCode",
         "stream.session.detector": "DetectorSession",
-        "stream.session.messages": "Ack Hello KeyframeRequest Preview Reject Report Welcome",
+        "stream.session.ack": "Ack",
+        "stream.session.messages": "Hello KeyframeRequest Preview Reject Report Welcome",
         "stream.sources.base": "CaptureOptions Source SourceEvent",
         "stream.sources.opening": "open_source",
         "stream.transport.tls": "ClientTls",

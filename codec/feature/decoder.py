@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.errors import CorruptPacket, MissingReference, ReferenceMismatch
+from codec.errors import CorruptPacket, ReferenceMismatch
 from codec.feature.blocks import decode_blocks
 from codec.feature.group import Group, groups_of, reference_checksum
 from codec.feature.levels import decode_levels
@@ -18,7 +18,7 @@ from codec.feature.transform import COARSEST, FINEST
 from codec.feature.uncalibrated import parse_ranges, profile_of
 from codec.interface import DecodedFrame
 from codec.layout import FloatArray, Layout
-from codec.packet import next_sequence
+from codec.packet_stream import PacketReader
 
 Payload: TypeAlias = NDArray[np.uint8]
 
@@ -28,25 +28,21 @@ class FeatureDecoder:
 
     def __init__(self, parameters: Parameters, layout: Layout) -> None:
         self._layout = layout
-        self._format = parameters.packet_format(layout)
+        self._reader = PacketReader(parameters.packet_format(layout))
         self.groups = groups_of(parameters.profile, layout)  # which hold the reference frame
-        self._sequence: int | None = None  # of the reference frame
         self._after_keyframe = False
 
     def reset(self) -> None:
         """Forget the reference frame: the next packet must be a keyframe."""
-        self._sequence = None
+        self._reader.reset()
 
     def decode(self, data: bytes) -> DecodedFrame:
         """Tensors of the agreed layout; raises BitstreamError, and forgets the reference, for anything else."""
-        reference, self._sequence = self._sequence, None
-        packet = self._format.open(data)
+        packet = self._reader.open(data)
         header = packet.header
-        if not header.keyframe and (reference is None or header.sequence != next_sequence(reference)):
-            raise MissingReference(header.sequence, reference)
         self._decode(np.frombuffer(packet.sections[0], np.uint8), header.keyframe)
         self._after_keyframe = header.keyframe
-        self._sequence = header.sequence
+        self._reader.accept(packet)
         tensors: dict[str, FloatArray] = {}
         for group in self.groups:
             tensors |= _restore(group)

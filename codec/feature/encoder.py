@@ -17,6 +17,7 @@ from codec.feature.transform import COARSEST, FINEST
 from codec.interface import EncodedFrame, KeyframeReason, in_layout_order
 from codec.layout import FloatArray, Layout
 from codec.packet import Stamp, next_sequence
+from codec.packet_stream import PacketWriter
 
 KEYFRAME_FINER = 6
 """Keyframes are as much finer than differences: what they leave out, no difference brings back for free."""
@@ -37,7 +38,7 @@ class FeatureEncoder:
 
     def __init__(self, parameters: Parameters, layout: Layout) -> None:
         self._parameters, self._layout = parameters, layout
-        self._format = parameters.packet_format(layout)
+        self._writer = PacketWriter(parameters.packet_format(layout))
         self.groups = groups_of(parameters.profile, layout)  # which hold the reference frame
         self._analyses = [FrameAnalysis(group, parameters.effort) for group in self.groups]
         self._out = np.zeros(payload_bound(layout), np.uint8)
@@ -84,7 +85,7 @@ class FeatureEncoder:
             size = self._code(True, step)
         sections = [self._out[:size].data, *(memoryview(b"") for _ in self._layout[1:])]
         keyframe = reason is not None
-        data = self._format.seal(stamp, keyframe, sections)
+        data = self._writer.seal(stamp, keyframe, sections)
         self._sequence = stamp.sequence
         if keyframe:
             self._since_keyframe, self._requested = 0, False

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from codec.errors import BitstreamError, MissingReference
+from codec.errors import BitstreamError
 from codec.interface import DecodedFrame
 from codec.layout import FloatArray, TensorSpec
-from codec.packet import Packet, PacketFormat, next_sequence
+from codec.packet import Packet, PacketFormat
+from codec.packet_stream import PacketReader
 from codec.rle import kernels, runlength
 from codec.rle.quantize import level_values
 from codec.rle.temporal import Reference
@@ -18,11 +19,11 @@ class RleDecoder:
     """Decodes keyframes."""
 
     def __init__(self, bits: int, packet_format: PacketFormat) -> None:
-        self._bits, self._format = bits, packet_format
+        self._bits, self._reader = bits, PacketReader(packet_format)
 
     def decode(self, data: bytes) -> DecodedFrame:
         """Tensors of the agreed layout; raises BitstreamError for anything else."""
-        packet = self._format.open(data)
+        packet = self._reader.open(data)
         tensors = {
             spec.name: self._decode_section(section, spec)
             for spec, section in zip(packet.header.layout, packet.sections, strict=True)
@@ -42,23 +43,23 @@ class TemporalRleDecoder:
     """Decodes keyframes, and differences from the frame it decoded last."""
 
     def __init__(self, bits: int, packet_format: PacketFormat) -> None:
-        self._bits, self._format = bits, packet_format
+        self._bits, self._reader = bits, PacketReader(packet_format)
         self._references: list[Reference] = []
-        self._sequence: int | None = None  # of the references
 
     def reset(self) -> None:
         """Forget the reference frame: the next packet must be a keyframe."""
-        self._references, self._sequence = [], None
+        self._references = []
+        self._reader.reset()
 
     def decode(self, data: bytes) -> DecodedFrame:
         """Tensors of the agreed layout; raises BitstreamError, and forgets the reference, for anything else."""
         try:
-            packet = self._format.open(data)
+            packet = self._reader.open(data)
             self._references = self._decode_levels(packet)
         except BitstreamError:
             self.reset()
             raise
-        self._sequence = packet.header.sequence
+        self._reader.accept(packet)
         tensors = {
             spec.name: self._dequantize(tensor).reshape(spec.shape)
             for spec, tensor in zip(packet.header.layout, self._references, strict=True)
@@ -67,10 +68,6 @@ class TemporalRleDecoder:
 
     def _decode_levels(self, packet: Packet) -> list[Reference]:
         header = packet.header
-        if not header.keyframe and (
-            self._sequence is None or header.sequence != next_sequence(self._sequence)
-        ):
-            raise MissingReference(header.sequence, self._sequence)
         frame = []
         for index, (spec, section) in enumerate(zip(header.layout, packet.sections, strict=True)):
             value_range = ValueRange.parse(section)

@@ -10,6 +10,7 @@ from codec.extremes import range_of
 from codec.interface import EncodedFrame, KeyframeReason, in_layout_order
 from codec.layout import FloatArray, TensorSpec
 from codec.packet import PacketFormat, Stamp, next_sequence
+from codec.packet_stream import PacketWriter
 from codec.rle import kernels
 from codec.rle.codewords import scratch_bytes
 from codec.rle.kernels import Levels
@@ -60,7 +61,7 @@ class RleEncoder:
                 self._layout, self._sections, in_layout_order(tensors, self._layout), strict=True
             )
         ]
-        return EncodedFrame(self._format.seal(stamp, True, coded), keyframe=True, keyframe_reason=None)
+        return EncodedFrame(self._format.seal_keyframe(stamp, coded), keyframe=True, keyframe_reason=None)
 
     def force_keyframe(self) -> None:
         """Nothing to do: every packet is a keyframe."""
@@ -71,7 +72,7 @@ class TemporalRleEncoder:
 
     def __init__(self, bits: int, packet_format: PacketFormat, keyframe_interval: int) -> None:
         self._bits, self._keyframe_interval = bits, keyframe_interval
-        self._layout, self._format = packet_format.layout, packet_format
+        self._layout, self._writer = packet_format.layout, PacketWriter(packet_format)
         self._intra = [_Section(spec, bits) for spec in self._layout]
         self._inter = [_Section(spec, bits) for spec in self._layout]
         self._references: list[Reference] = []
@@ -106,7 +107,7 @@ class TemporalRleEncoder:
             else:
                 reason = "smaller"
         keyframe = reason is not None
-        data = self._format.seal(stamp, keyframe, coded)
+        data = self._writer.seal(stamp, keyframe, coded)
         self._references, self._sequence = frame, stamp.sequence
         if keyframe:
             self._since_keyframe, self._requested = 0, False

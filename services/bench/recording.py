@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codec.layout import Layout
-from codec.packet import Stamp, restamped
+from codec.packet import PacketFormat, Stamp
+from codec.packet_stream import restamped
 from codec.spec import Codec, parse_codec
 from services.bench.settings import BenchLoadSettings
 from services.loading import LoadedModel
@@ -60,13 +61,15 @@ class RecordedPackets:
 class Replay:
     """One camera's turn through recorded packets."""
 
-    def __init__(self, packets: tuple[bytes, ...]) -> None:
-        self._packets = packets
+    def __init__(self, packets: tuple[bytes, ...], packet_format: PacketFormat) -> None:
+        self._packets, self._format = packets, packet_format
         self._next = 0
+        self._captured_ns = 0  # of the packet before
 
     def take(self, sequence: int, captured_ns: int) -> bytes:
         """The next packet, with that number and time. What is not taken now comes next time: no difference is lost."""
-        packet = restamped(self._packets[self._next], sequence, captured_ns)
+        elapsed_ns, self._captured_ns = captured_ns - self._captured_ns, captured_ns
+        packet = restamped(self._packets[self._next], self._format, sequence, captured_ns, elapsed_ns)
         self._next = (self._next + 1) % len(self._packets)
         return packet
 

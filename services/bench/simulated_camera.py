@@ -54,7 +54,7 @@ class SimulatedCamera:
         self._recorded, self._stream, self._secret = recorded, stream, session
         self._interval_ns = round(interval_s * 1e9)
         self._session: CameraSession[SimulatedFrame] = CameraSession(window)
-        self._replay = Replay(recorded.packets)
+        self._replay = Replay(recorded.packets, recorded.codec.packet_format(recorded.layout))
         self._newest: SimulatedFrame | None = None  # captured, and not sent yet
         self._answered = asyncio.Event()
         self._counts: Counter[str] = Counter()
@@ -113,10 +113,8 @@ class SimulatedCamera:
         await link.send(packet)
 
     async def _receive(self, link: Link) -> None:
-        async for text in link:
-            if isinstance(text, bytes):
-                raise SessionError(CloseCode.BAD_MESSAGE, "a binary message from the detector")
-            match self._session.receive(text):
+        async for message in link:
+            match self._session.receive(message):
                 case Accepted():
                     self.welcomed.set()
                 case ProfileRequested():

@@ -16,6 +16,7 @@ from codec.packet import Stamp
 from services.camera.picture_sender import PictureSender
 from services.camera.pipeline import CanvasWatch, FeaturePipeline, PacketTooLarge
 from services.camera.reconnection import loss_reason
+from services.camera.reports import Reports
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
 from services.certificates import client_tls
@@ -98,6 +99,7 @@ class Uplink:
         self._in_work: Frame | None = None  # in head or encoder
         self._keyframe_due = True  # the next packet will be one, as far as this end knows
         self._canvases = CanvasWatch()
+        self._reports = Reports(statistics)
         self._pictures = PictureSender(self._session, statistics, config.preview)
 
     @property
@@ -185,7 +187,7 @@ class Uplink:
         """Wait for the last answers, and close."""
         while self._session.unanswered:
             await self._next_answer()
-        await link.send(self._statistics.report(self._feed.name).text())
+        await link.send(self._reports.text(self._feed.name, time.monotonic_ns(), whole=True))
         await link.close(code, reason)
 
     async def _until_open(self) -> None:
@@ -256,17 +258,15 @@ class Uplink:
     async def _receive(self, link: Link, meter: WireMeter) -> None:
         try:
             async for data in link:
-                if isinstance(data, bytes):
-                    raise SessionError(CloseCode.BAD_MESSAGE, "a binary message from the detector")
-                await self._on_text(link, data)
+                await self._on_message(link, data)
                 meter.update()
                 self._answered.set()
         except SessionError as error:
             await link.close(error.code, error.reason)
             raise ConnectionLost(f"the detector broke the protocol: {error.reason}") from None
 
-    async def _on_text(self, link: Link, text: str) -> None:
-        match self._session.receive(text):
+    async def _on_message(self, link: Link, data: bytes | str) -> None:
+        match self._session.receive(data):
             case Accepted(window):
                 self._pipeline.rate.connect(window)
                 self._statistics.connect("detector")
@@ -320,7 +320,7 @@ class Uplink:
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
             if self.accepted:
-                text = self._statistics.report(self._feed.name).text()
+                text = self._reports.text(self._feed.name, time.monotonic_ns())
                 self._pipeline.rate.send_beside(len(text))
                 await link.send(text)
 

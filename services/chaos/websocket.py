@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from codec.packet import KEYFRAME, MAGIC
+from codec.packet import is_keyframe
 from services.chaos.delay_line import Part
 from services.chaos.faults import (
     Delay,
@@ -182,9 +182,7 @@ class MessageEditor:
 def _kind(first: WireFrame) -> MessageKind:
     if first.first & _OPCODE == _TEXT:
         return "text"
-    head = first.content(7)  # docs/bitstream.md: magic, version, codec, flags
-    keyframe = len(head) == 7 and head.startswith(MAGIC) and head[6] & KEYFRAME
-    return "keyframe" if keyframe else "binary"
+    return "keyframe" if is_keyframe(first.content(5)) else "binary"  # docs/bitstream.md: magic, version
 
 
 def _content(message: list[WireFrame]) -> bytes:

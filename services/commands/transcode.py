@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from codec.interface import Decoder
 from codec.layout import FloatArray, Layout, TensorSpec, raw_bytes
-from codec.packet import PacketHeader, Stamp, read_packets
+from codec.packet import PacketHeader, Stamp
+from codec.packet_file import FILE_START, framed, read_packets
 from codec.spec import Codec, codec_of_packet, parse_codec
 from services.commands.settings import DecodeSettings, EncodeSettings
 from services.errors import TranscodeError
@@ -76,9 +77,10 @@ def encode_file(source: Path, target: Path, codec: Codec) -> TranscodeReport:
     encoder = codec.encoder(layout)
     keyframes = coded_bytes = 0
     with replacing(target) as partial, partial.open("wb") as file:
+        file.write(FILE_START)
         for sequence, tensors in enumerate(frames):
             packet = encoder.encode(tensors, Stamp(sequence, captured_ns=0))
-            file.write(packet.data)
+            file.write(framed(packet.data))
             keyframes += packet.keyframe
             coded_bytes += len(packet.data)
     return TranscodeReport(len(frames), keyframes, len(frames) * raw_bytes(layout), coded_bytes)

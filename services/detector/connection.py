@@ -202,13 +202,10 @@ class CameraConnection:
     async def _acknowledge(self, frame: DetectedFrame, packet: ReceivedPacket) -> None:
         self._unanswered.popleft()
         self._stream.numbers.answer()
-        text = self._session.acknowledge(
-            frame.header.sequence,
-            frame.header.captured_ns,
-            len(frame.inferred.detections),
-            packet.clock.durations_ns,
+        message = self._session.acknowledge(
+            frame.header.sequence, len(frame.inferred.detections), packet.clock.durations_ns
         )
-        await self._link.send(text)
+        await self._link.send(message)
         self._meter.update()
         await self._adjust_window(packet)
 

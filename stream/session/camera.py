@@ -1,4 +1,4 @@
-"""The camera's end of the session, as a state machine without I/O: texts in, events out.
+"""The camera's end of the session, as a state machine without I/O: messages in, events out.
 
 No socket, no clock, no task. docs/protocol.md describes the protocol: WebSocket keeps order, so every packet is
 answered once, oldest first.
@@ -13,9 +13,9 @@ from typing import Generic, TypeAlias, TypeVar
 
 from codec.layout import Layout
 from stream.errors import InvalidMessage, SessionError
+from stream.session.ack import Ack
 from stream.session.close_codes import CloseCode
 from stream.session.messages import (
-    Ack,
     Hello,
     KeyframeRequest,
     ProfileRequest,
@@ -23,6 +23,7 @@ from stream.session.messages import (
     RejectReason,
     Retry,
     TensorShape,
+    ToCamera,
     Welcome,
     Window,
     parse_to_camera,
@@ -49,7 +50,6 @@ class Acknowledged(Generic[T]):
 
     frame: T
     sequence: int
-    captured_ns: int
     detections: int
     stages_ns: dict[str, int]
 
@@ -160,10 +160,10 @@ class CameraSession(Generic[T]):
         self._unanswered.clear()
         return frames
 
-    def receive(self, text: str) -> CameraEvent[T]:
+    def receive(self, data: str | bytes) -> CameraEvent[T]:
         """What the detector says. Raises SessionError where it breaks the protocol."""
         try:
-            message = parse_to_camera(text)
+            message = Ack.parse(data) if isinstance(data, bytes) else parse_to_camera(data)
         except InvalidMessage as error:
             raise SessionError(CloseCode.BAD_MESSAGE, f"not a message of this protocol: {error}") from None
         match message:
@@ -172,7 +172,7 @@ class CameraSession(Generic[T]):
             case Welcome() | ProfileRequest():
                 return self._admit(message)
         if not self.accepted:
-            raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the welcome")
+            raise SessionError(CloseCode.BAD_MESSAGE, f"{_name(message)} before the welcome")
         match message:
             case KeyframeRequest():
                 return KeyframeRequested()
@@ -198,22 +198,25 @@ class CameraSession(Generic[T]):
     def _answer(self, message: Ack | Reject) -> CameraEvent[T]:
         """The answer to the oldest packet."""
         if not self._unanswered:
-            raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} without an unanswered packet")
+            raise SessionError(CloseCode.BAD_MESSAGE, f"{_name(message)} without an unanswered packet")
         sequence = self.answered % 2**32
         if isinstance(message, Reject):
             return Rejected(self._unanswered.popleft(), sequence, message.reason, message.detail)
-        if message.sequence != sequence:
+        if not message.answers(sequence):
             raise SessionError(
                 CloseCode.BAD_MESSAGE,
-                f"ack for packet {message.sequence}, {sequence} is the oldest unanswered",
+                f"ack for packet {message.sequence} (modulo 65536), {sequence} is the oldest unanswered",
             )
         return Acknowledged(
             self._unanswered.popleft(),
             sequence,
-            message.captured_ns,
             message.detections,
             dict(message.stages_ns),
         )
+
+
+def _name(message: ToCamera | Ack) -> str:
+    return "ack" if isinstance(message, Ack) else message.type
 
 
 def tensor_shapes(layout: Layout) -> list[TensorShape]:

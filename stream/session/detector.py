@@ -1,4 +1,4 @@
-"""The detector's end of the session, as a state machine without I/O: texts and packets in, texts out.
+"""The detector's end of the session, as a state machine without I/O: texts and packets in, messages out.
 
 No socket, no clock, no task. docs/protocol.md describes the protocol.
 """
@@ -15,16 +15,17 @@ from codec.layout import Layout, TensorSpec
 from codec.spec import Codec, parse_codec
 from stream.errors import InvalidMessage, SessionError
 from stream.leaky_bucket import LeakyBucket
+from stream.session.ack import Ack
 from stream.session.close_codes import CloseCode
 from stream.session.messages import (
     PROTOCOL_VERSION,
-    Ack,
     Hello,
     KeyframeRequest,
     Preview,
     ProfileRequest,
     Reject,
     RejectReason,
+    Report,
     Retry,
     ToDetector,
     Waiting,
@@ -130,6 +131,7 @@ class DetectorSession:
         self._requested_profile: str | None = None  # SHA-256 of the one not yet received
         self._previews = LeakyBucket(PREVIEW_INTERVAL_NS, PREVIEW_BURST)
         self._reports = LeakyBucket(REPORT_INTERVAL_NS, REPORT_BURST)
+        self._report: Report | None = None  # all that was told by the last one
         self.hello: Hello | None = None
         self.waiting: Waiting | None = None  # what the camera said last before its hello
 
@@ -140,7 +142,10 @@ class DetectorSession:
         return named.stream if named else None
 
     def receive_text(self, text: str) -> ToDetector:
-        """The message in a text of the camera. Raises SessionError where it breaks the protocol."""
+        """The message in a text of the camera, a report with what it left out.
+
+        Raises SessionError where it breaks the protocol.
+        """
         try:
             message = parse_to_detector(text)
         except InvalidMessage as error:
@@ -151,6 +156,8 @@ class DetectorSession:
             raise SessionError(CloseCode.BAD_MESSAGE, f"{message.type} before the hello")
         elif isinstance(message, Preview) and not self.hello.preview:
             raise SessionError(CloseCode.BAD_MESSAGE, "a preview, which the hello did not announce")
+        elif isinstance(message, Report):
+            self._report = message = message.after(self._report)
         return message
 
     def _introduce(self, message: Hello | Waiting) -> None:
@@ -245,13 +252,11 @@ class DetectorSession:
         """Whether the camera knows what joined the protocol with `session`."""
         return self.waiting is not None or (self.hello is not None and self.hello.session is not None)
 
-    def acknowledge(self, sequence: int, captured_ns: int, detections: int, stages_ns: dict[str, int]) -> str:
-        """Text that answers the oldest packet: it gave so many detections; `stages_ns` are durations by stage."""
+    def acknowledge(self, sequence: int, detections: int, stages_ns: Mapping[str, int]) -> bytes:
+        """Message that answers the oldest packet: it gave so many detections; `stages_ns` are durations by stage."""
         self._answer()
         self._keyframe_requested_ns = None
-        return Ack(
-            sequence=sequence, captured_ns=captured_ns, detections=detections, stages_ns=stages_ns
-        ).text()
+        return Ack(sequence, detections, stages_ns).pack()
 
     def reject(self, reason: RejectReason, detail: str, *, received_ns: int, now_ns: int) -> list[str]:
         """Texts that answer the oldest packet, with no detections, and ask for a keyframe where one is needed.

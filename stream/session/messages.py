@@ -1,4 +1,4 @@
-"""The JSON texts that camera and detector exchange beside the binary packets; docs/protocol.md is normative."""
+"""The JSON texts that camera and detector exchange beside packets and acks; docs/protocol.md is normative."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pydantic import (
 from stream.errors import InvalidMessage
 from stream.session.preview import check_preview
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 FEATURES_PROTOCOL = "splitcast.features.v1"
 DETECTIONS_PROTOCOL = "splitcast.detections.v1"
 MAX_TEXT_CHARACTERS = 64 * 1024  # a hello of 255 tensors takes 30 k; parsing takes many times a text's size
@@ -133,17 +133,20 @@ class RateReport(_Message):
 
 
 class Report(_Message):
-    """Camera's own account, about once a second: what the detector cannot see."""
+    """Camera's own account, about once a second: what the detector cannot see.
+
+    What a report leaves out is as in the one before on the connection; in the first it is as here.
+    """
 
     type: Literal["report"] = "report"
     captured: Count
     detected: Count
     in_flight: Count
-    dropped: CountByName  # "stage/reason"
-    reconnects: CountByName  # "source", "detector"
-    source: Annotated[str, StringConstraints(max_length=1024)]
-    source_state: SourceState
-    keyframes: CountByName
+    dropped: CountByName = {}  # "stage/reason"
+    reconnects: CountByName = {}  # "source", "detector"
+    source: Annotated[str, StringConstraints(max_length=1024)] = ""
+    source_state: SourceState = "open"
+    keyframes: CountByName = {}
     latency: StageReport | None = None
     latency_sum_ms: Annotated[float, Field(ge=0)] | None = None  # of all frames detected
     stages: Annotated[
@@ -154,6 +157,22 @@ class Report(_Message):
     clock: Clock | None = None  # as in the hello, now: the time of day may have been set since
     frames_repeated: Count = 0  # pictures that were identical to the one before
     decode_errors: Count = 0  # of the source's video
+
+    def text_after(self, told: Report) -> str:
+        """The message as it goes on the wire where `told` is what the detector knows: what is new."""
+        fields = set(type(self).model_fields) - _ALWAYS_REPORTED
+        return self.model_dump_json(
+            exclude={name for name in fields if getattr(self, name) == getattr(told, name)}
+        )
+
+    def after(self, told: Report | None) -> Report:
+        """All that is known of the camera, where `told` is what was known before."""
+        if told is None:
+            return self
+        return told.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+
+_ALWAYS_REPORTED = {"type", "captured", "detected", "in_flight"}
 
 
 def _from_base64(value: object) -> object:
@@ -193,16 +212,6 @@ class ProfileRequest(_Message):
     hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Ack(_Message):
-    """The oldest unanswered packet was detected on; durations on the detector's clock."""
-
-    type: Literal["ack"] = "ack"
-    sequence: Annotated[int, Field(ge=0, lt=2**32)]
-    captured_ns: Nanoseconds
-    detections: Count
-    stages_ns: dict[str, Count]
-
-
 class Reject(_Message):
     """The oldest unanswered packet yielded no detections."""
 
@@ -232,7 +241,7 @@ class KeyframeRequest(_Message):
 
 
 ToDetector: TypeAlias = Waiting | Hello | Report | Preview
-ToCamera: TypeAlias = Welcome | ProfileRequest | Ack | Reject | KeyframeRequest | Retry | Window
+ToCamera: TypeAlias = Welcome | ProfileRequest | Reject | KeyframeRequest | Retry | Window
 _TO_DETECTOR: TypeAdapter[ToDetector] = TypeAdapter(Annotated[ToDetector, Field(discriminator="type")])
 _TO_CAMERA: TypeAdapter[ToCamera] = TypeAdapter(Annotated[ToCamera, Field(discriminator="type")])
 

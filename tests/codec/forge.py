@@ -12,7 +12,8 @@ import numpy as np
 from codec.feature.codec import Feature
 from codec.feature.profile import grouped, plane
 from codec.layout import Layout
-from codec.packet import PacketHeader, Stamp
+from codec.packet import PacketFormat, PacketHeader, Stamp, is_keyframe
+from codec.packet_stream import PacketWriter
 from tests.codec import reference_feature as reference
 from tests.codec.reference_feature import DIFFERENCE, KEY, Refused
 
@@ -28,7 +29,8 @@ class Forger:
     """Writes packets and keeps the state of a decoder that takes them."""
 
     def __init__(self, codec: Feature, layout: Layout) -> None:
-        self._format = codec.packet_format(layout)
+        self._sections = len(layout)
+        self._writer = PacketWriter(codec.packet_format(layout))
         groups, _ = reference.parse_profile(codec.profile.pack())
         self.states = [
             reference.State(len(group.mean), *plane(specs[0]), group)
@@ -65,8 +67,8 @@ class Forger:
 
     def seal(self, payload: bytes, kind: int = KEY) -> bytes:
         """The packet around a payload."""
-        sections = [memoryview(payload), *repeat(memoryview(b""), len(self._format.layout) - 1)]
-        return self._format.seal(Stamp(self.sequence, 0), kind == KEY, sections)
+        sections = [memoryview(payload), *repeat(memoryview(b""), self._sections - 1)]
+        return self._writer.seal(Stamp(self.sequence, 0), kind == KEY, sections)
 
 
 def random_choice(rng: np.random.Generator, ones: float = 0.5, large: float = 0.3) -> Choose:
@@ -80,22 +82,27 @@ def random_choice(rng: np.random.Generator, ones: float = 0.5, large: float = 0.
     return choose
 
 
-def reseal(packet: bytes) -> bytes:
+def reseal(packet: bytes, form: PacketFormat) -> bytes:
     """The packet with the checksum that its bytes have, so that a decoder looks behind it."""
-    return packet[:-4] + struct.pack(">I", zlib.crc32(packet[:-4]))
+    start = 0 if packet[0] < 128 else zlib.crc32(form.description)
+    return packet[:-4] + struct.pack(">I", zlib.crc32(packet[:-4], start))
 
 
 def payload_of(packet: bytes) -> bytes:
     """The section of the first tensor, which is the payload."""
+    if not is_keyframe(packet):
+        return packet[reference.head_bytes(packet) : -4]
     header = PacketHeader.parse(packet)
     return packet[header.header_bytes : header.header_bytes + header.section_bytes[0]]
 
 
-def with_payload(packet: bytes, payload: bytes) -> bytes:
+def with_payload(form: PacketFormat, packet: bytes, payload: bytes) -> bytes:
     """The packet with another payload, of whatever length, and everything else right."""
+    if not is_keyframe(packet):
+        return reseal(packet[: reference.head_bytes(packet)] + payload + bytes(4), form)
     header = PacketHeader.parse(packet)
     changed = PacketHeader(
         header.codec_id, header.parameters, header.keyframe, header.sequence, header.captured_ns,
         header.frame_height, header.frame_width, header.layout, (len(payload), *header.section_bytes[1:]),
     ).pack()  # fmt: skip
-    return changed + payload + struct.pack(">I", zlib.crc32(changed + payload))
+    return reseal(changed + payload + bytes(4), form)

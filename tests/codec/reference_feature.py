@@ -500,16 +500,22 @@ class Decoder:
         self._calibrated = profile is not None
         self._parameters = hashlib.sha256(profile).digest()[:8] if profile else bytes(8)
         self.states = [State(*size, group) for size, group in zip(planes, groups, strict=True)]
+        self._description = b""  # of the last keyframe
         self._last = None  # sequence number and kind of the last frame
 
     def decode(self, packet):
         """The reference planes (K, H, W) of each group."""
         last, self._last = self._last, None
-        sequence, kind, parameters, payload = open_packet(packet)
-        if parameters != self._parameters:
-            raise Refused("profile")
-        if kind == DIFFERENCE and (last is None or sequence != (last[0] + 1) % 2**32):
-            raise Refused("sequence")
+        if packet[0] >= 128:
+            kind = DIFFERENCE
+            sequence, payload = open_difference(packet, self._description)
+            if last is None or sequence != (last[0] + 1) % 2**14:
+                raise Refused("sequence")
+        else:
+            kind = KEY
+            sequence, parameters, payload, self._description = open_keyframe(packet)
+            if parameters != self._parameters:
+                raise Refused("profile")
         if len(payload) < 1 or not 32 <= payload[0] <= 240:
             raise Refused("step")
         at = 1
@@ -549,21 +555,39 @@ class Decoder:
         ]
 
 
-def open_packet(packet):
-    """Sequence number, kind, parameters and payload."""
+def open_keyframe(packet):
+    """Sequence number, parameters, payload, and the description that the checksums of differences are over first."""
     fixed = struct.unpack_from(">4sBBBBIIQHHB", packet)
     magic, version, codec, flags, parameter_bytes, size, sequence = fixed[:7]
-    assert (magic, version, codec, size) == (b"SPLC", 1, 2, len(packet))
+    assert (magic, version, codec, flags, size) == (b"SPLC", 2, 2, 0, len(packet))
     if struct.unpack(">I", packet[-4:])[0] != zlib.crc32(packet[:-4]):
         raise Refused("checksum")
     at = 29 + parameter_bytes
     parameters = packet[29:at]
+    description = bytes((version, codec, parameter_bytes)) + parameters + bytes(fixed[-1:])
     sections = []
     for _ in range(fixed[-1]):
+        start = at
         at += 1 + packet[at]
         at += 1 + 2 * packet[at]
+        description += packet[start:at]
         sections.append(struct.unpack_from(">I", packet, at)[0])
         at += 4
     if any(sections[1:]):
         raise Refused("section")
-    return sequence, KEY if flags & 1 else DIFFERENCE, parameters, packet[at : at + sections[0]]
+    return sequence, parameters, packet[at : at + sections[0]], description
+
+
+def open_difference(packet, description):
+    """Sequence number modulo 2^14, and payload."""
+    if struct.unpack(">I", packet[-4:])[0] != zlib.crc32(description + packet[:-4]):
+        raise Refused("checksum")
+    return int.from_bytes(packet[:2], "big") % 2**14, packet[head_bytes(packet) : -4]
+
+
+def head_bytes(difference):
+    """Where the payload of a difference starts."""
+    at = 2
+    while difference[at] >= 128:
+        at += 1
+    return at + 1 + (4 if difference[0] & 64 else 0)

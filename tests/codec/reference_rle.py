@@ -103,14 +103,14 @@ def parse_section(data: bytes, count: int, bits: int) -> Coded:
     return Coded(minimum, maximum, levels)
 
 
-def packet(  # noqa: PLR0917 - the fields in the document's order
+def packet(
     tensors: Sequence[Table],
     sections: Sequence[bytes],
     codec_id: int,
     parameters: bytes,
-    keyframe: bool,
     stamp: tuple[int, int, int, int],
 ) -> bytes:
+    """A keyframe's packet."""
     sequence, captured_ns, height, width = stamp
     table = b""
     for tensor, data in zip(tensors, sections, strict=True):
@@ -123,7 +123,7 @@ def packet(  # noqa: PLR0917 - the fields in the document's order
     size = 29 + len(parameters) + len(table) + len(body) + 4
     head = (
         b"SPLC"
-        + bytes([1, codec_id, 1 if keyframe else 0, len(parameters)])
+        + bytes([2, codec_id, 0, len(parameters)])
         + size.to_bytes(4, "big")
         + sequence.to_bytes(4, "big")
         + captured_ns.to_bytes(8, "big")
@@ -137,17 +137,21 @@ def packet(  # noqa: PLR0917 - the fields in the document's order
 
 def raw_packet(tensors: Sequence[Table], stamp: tuple[int, int, int, int]) -> bytes:
     sections = [b"".join(struct.pack(">f", x) for x in tensor.values) for tensor in tensors]
-    return packet(tensors, sections, 0, b"", True, stamp)
+    return packet(tensors, sections, 0, b"", stamp)
 
 
 def rle_packet(tensors: Sequence[Table], bits: int, stamp: tuple[int, int, int, int]) -> bytes:
     coded = [quantize(tensor.values, bits) for tensor in tensors]
     sections = [section(each, each.levels, bits) for each in coded]
-    return packet(tensors, sections, 1, bytes([bits]), True, stamp)
+    return packet(tensors, sections, 1, bytes([bits]), stamp)
 
 
 def difference_packet(
-    tensors: Sequence[Table], before: Sequence[Table], bits: int, stamp: tuple[int, int, int, int]
+    tensors: Sequence[Table],
+    before: Sequence[Table],
+    bits: int,
+    stamp: tuple[int, int, int, int],
+    stamp_before: tuple[int, int, int, int],
 ) -> bytes:
     """The difference from `before`, whatever its size and however `before` was sent: levels are exact."""
     sections = []
@@ -156,4 +160,31 @@ def difference_packet(
         prediction = predicted(quantize(reference.values, bits), current, bits)
         residual = [(a - b) % 2**bits for a, b in zip(current.levels, prediction, strict=True)]
         sections.append(section(current, residual, bits))
-    return packet(tensors, sections, 1, bytes([bits]), False, stamp)
+    sequence, captured_ns, *size = stamp
+    start = 0x8000 + sequence % 2**14
+    if size != list(stamp_before[2:]):
+        start += 0x4000
+    data = start.to_bytes(2, "big") + varint((captured_ns - stamp_before[1]) % 2**64)
+    if start & 0x4000:
+        data += size[0].to_bytes(2, "big") + size[1].to_bytes(2, "big")
+    open_sizes = []
+    for tensor, each in zip(tensors, sections, strict=True):
+        n = math.prod(tensor.extents)
+        if math.ceil(math.ceil(n / 2**bits) * (bits + 1) / 8) < math.ceil(n * (bits + 1) / 8):
+            open_sizes.append(len(each))
+    data += b"".join(varint(size) for size in open_sizes[:-1]) + b"".join(sections)
+    description = bytes([2, 1, 1, bits, len(tensors)])
+    for tensor in tensors:
+        name = tensor.name.encode("utf-8")
+        description += bytes([len(name)]) + name + bytes([len(tensor.extents)])
+        for extent in tensor.extents:
+            description += extent.to_bytes(2, "big")
+    return data + zlib.crc32(description + data).to_bytes(4, "big")
+
+
+def varint(value: int) -> bytes:
+    digits = [value % 128]
+    while value >= 128:
+        value //= 128
+        digits.append(value % 128 + 128)
+    return bytes(reversed(digits))

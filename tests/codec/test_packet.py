@@ -24,9 +24,9 @@ from codec.packet import (
     PacketHeader,
     Stamp,
     declared_packet_bytes,
-    open_packet,
-    read_packets,
-    restamped,
+    is_keyframe,
+    open_keyframe,
+    restamped_keyframe,
 )
 from codec.spec import parse_codec
 from tests.codec.samples import LAYOUT, STAMP, features
@@ -137,10 +137,9 @@ def takes(spec, data):
     ("packet", "error", "message"),
     [
         (changed(0, b"JPEG"), CorruptPacket, "starts with"),
-        (changed(4, b"\x02"), UnsupportedPacket, "version 2"),
+        (changed(4, b"\x01"), UnsupportedPacket, "version 1, this decoder takes 2"),
         (changed(5, b"\x07"), UnsupportedPacket, "codec id 7"),
-        (changed(6, b"\x03"), CorruptPacket, "reserved flags"),
-        (changed(6, b"\x00"), UnsupportedPacket, "keyframes only"),
+        (changed(6, b"\x01"), CorruptPacket, "reserved flags"),
         (changed(8, bytes(4)), CorruptPacket, "less than a header"),
         (changed(8, b"\xff\xff\xff\xff"), CorruptPacket, "were agreed"),
         (changed(28, b"\x00"), CorruptPacket, "table is empty"),
@@ -178,7 +177,7 @@ def test_refuses_two_tensors_of_one_name():
     one = np.ones(1, np.float32)
     data = RLE.encoder(layout).encode({"a": one, "b": one}, Stamp(0, 0)).data
     with pytest.raises(CorruptPacket, match="one name"):
-        open_packet(resealed(data.replace(b"\x01b", b"\x01a")))
+        open_keyframe(resealed(data.replace(b"\x01b", b"\x01a")))
 
 
 @pytest.mark.parametrize(
@@ -277,43 +276,20 @@ def test_every_layout_has_a_header_or_is_refused(tensors):
     assert PacketHeader.parse(header.pack()) == header
 
 
-class TestReadPackets:
-    def test_gives_the_packets_that_were_written(self, tmp_path):
-        path = tmp_path / "two.spc"
-        path.write_bytes(PACKET + PACKET)
-        assert list(read_packets(path)) == [PACKET, PACKET]
-
-    def test_an_empty_file_has_none(self, tmp_path):
-        (tmp_path / "empty.spc").touch()
-        assert list(read_packets(tmp_path / "empty.spc")) == []
-
-    @pytest.mark.parametrize("size", range(1, len(PACKET)))
-    def test_refuses_truncation_after_the_whole_packets(self, size, tmp_path):
-        path = tmp_path / "cut.spc"
-        path.write_bytes(PACKET + PACKET[:size])
-        packets = read_packets(path)
-        assert next(packets) == PACKET
-        with pytest.raises(TruncatedPacket):
-            next(packets)
-
-    def test_refuses_what_does_not_start_a_packet(self, tmp_path):
-        path = tmp_path / "junk.spc"
-        path.write_bytes(PACKET + b"\0" + PACKET)
-        with pytest.raises(CorruptPacket, match="starts with"):
-            list(read_packets(path))
-
-    def test_refuses_a_packet_over_the_limit_before_reading_it(self, tmp_path):
-        path = tmp_path / "large.spc"
-        path.write_bytes(PACKET)
-        assert list(read_packets(path, len(PACKET))) == [PACKET]
-        with pytest.raises(CorruptPacket, match="the limit is"):
-            list(read_packets(path, len(PACKET) - 1))
-
-
 def test_a_packet_that_is_sent_again_has_another_stamp_and_nothing_else():
     sequence, captured_ns = 2**32 - 1, 2**64 - 1
-    again = open_packet(restamped(PACKET, sequence, captured_ns))
-    before = open_packet(PACKET)
+    again = open_keyframe(restamped_keyframe(PACKET, sequence, captured_ns))
+    before = open_keyframe(PACKET)
     assert (again.header.sequence, again.header.captured_ns) == (sequence, captured_ns)
     assert again.sections == before.sections
-    assert restamped(restamped(PACKET, 5, 6), before.header.sequence, before.header.captured_ns) == PACKET
+    assert (
+        restamped_keyframe(
+            restamped_keyframe(PACKET, 5, 6), before.header.sequence, before.header.captured_ns
+        )
+        == PACKET
+    )
+
+
+def test_tells_keyframes_by_their_first_bytes():
+    assert is_keyframe(PACKET[:5])
+    assert not any(map(is_keyframe, (b"", PACKET[:4], b"SPLC\x01", b"SPCP\x02", b"\xc0" + PACKET)))

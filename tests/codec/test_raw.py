@@ -34,6 +34,6 @@ def test_decoder_refuses_what_is_not_finite(pattern):
     values = tables(features(1))
     sections = [b"".join(reference.struct.pack(">f", x) for x in table.values) for table in values]
     sections[1] = bytes.fromhex(pattern) + sections[1][4:]
-    packet = reference.packet(values, sections, 0, b"", True, STAMP)
+    packet = reference.packet(values, sections, 0, b"", STAMP)
     with pytest.raises(CorruptPacket, match=r"4\.cv2"):
         RAW.decoder(LAYOUT).decode(packet)

@@ -81,9 +81,9 @@ LINK_FAULTS = (
     "lose:kind=binary,direction=up,probability=.1,duration=5",
     "oversize:kind=binary,direction=up,count=1,duration=5",
     "delay:ms=300,jitter=300,direction=down,duration=5",
-    "flip:kind=text,direction=down,count=1,duration=5",
-    "lose:kind=text,direction=down,count=1,duration=5",
-    "duplicate:kind=text,direction=down,count=1,duration=5",
+    "flip:kind=any,direction=down,count=1,duration=5",
+    "lose:kind=any,direction=down,count=1,duration=5",
+    "duplicate:kind=any,direction=down,count=1,duration=5",
     "truncate:kind=text,direction=up,count=1,duration=5",
 )
 

@@ -28,7 +28,7 @@ class LinkFault:
 # unknown: what a camera dropped while no connection of it was known to be lost
 LOST = ("lost", "network/connection_lost", "unknown")
 PACKET = "direction=up,kind=binary"
-ANSWER = "direction=down,kind=text"
+ANSWER = "direction=down,kind=binary"
 CORRUPT = ("detector/corrupt",)
 # A camera that replaces its own connection between two frames loses none.
 REPLACED = (*LOST, "connected")

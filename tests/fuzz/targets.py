@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,9 @@ from codec.errors import BitstreamError, CodecError, MissingReference
 from codec.feature.codec import Feature
 from codec.feature.profile import Profile
 from codec.layout import Layout
-from codec.packet import PacketHeader, Stamp, open_packet, read_packets
+from codec.packet import Packet, PacketFormat, Stamp, is_keyframe, open_keyframe
+from codec.packet_file import read_packets
+from codec.packet_stream import PacketReader, PacketWriter
 from codec.spec import Codec, codec_of_packet, parse_codec
 from tests.vectors import make
 
@@ -33,19 +35,44 @@ class Target:
 
 
 def packet_headers() -> Target:
-    """Packets of every codec, parsed without anything agreed; once as they are and once with a right checksum."""
+    """Keyframes of every codec, parsed without anything agreed; once as they are and once with a right checksum."""
 
     def run(data: bytes) -> None:
         for packet in (data, _resealed(data)):
             try:
-                header = open_packet(packet).header
+                header = open_keyframe(packet).header
                 codec_of_packet(header)
             except CodecError:
                 continue
             if header.pack() != packet[: header.header_bytes]:
                 raise Broken("a header that is packed otherwise than it was")
 
-    return Target(run, [packet for name in (*make.CODECS, *make.FEATURE) for packet in _golden(name)])
+    golden = [packet for name in (*make.CODECS, *make.FEATURE) for packet in _golden(name)]
+    return Target(run, [packet for packet in golden if is_keyframe(packet)])
+
+
+def difference_packets() -> Target:
+    """Differences after a good keyframe: once as they are and once with a right checksum."""
+    codec, layout, packets = _stream("rle-4-temporal")
+    form = codec.packet_format(layout)
+    keyframe = _opened(form, packets[:1])[0]
+
+    def run(data: bytes) -> None:
+        for packet in (data, data[:-4] + struct.pack(">I", zlib.crc32(form.description + data[:-4]))):
+            reader = PacketReader(form)
+            reader.accept(keyframe)
+            try:
+                opened = reader.open(packet)
+            except CodecError:
+                continue
+            header = opened.header
+            stamp = Stamp(header.sequence, header.captured_ns, header.frame_height, header.frame_width)
+            again = packet if header.keyframe else _sealed(form, keyframe, opened.sections, stamp)
+            # Only a picture's size may be told where it is the same.
+            if again != packet and not packet[0] & 0x40:
+                raise Broken("a difference that is sealed otherwise than it was")
+
+    return Target(run, packets[1:3])
 
 
 def _resealed(data: bytes) -> bytes:
@@ -74,7 +101,9 @@ def profile_files() -> Target:
 def profile_values() -> Target:
     """Changed bytes in a profile, which then decodes packets made for it."""
     golden = (make.VECTORS / "feature.profile").read_bytes()
-    packets = _golden("feature")
+    packets = _opened(
+        make.feature_codec("feature").packet_format(make.FEATURE_LAYOUT), _golden("feature")[:3]
+    )
 
     def run(data: bytes) -> None:
         changed = np.frombuffer(golden, np.uint8).copy()
@@ -85,12 +114,15 @@ def profile_values() -> Target:
         except CodecError:
             return
         codec = Feature(profile=profile)
-        decoder, form = codec.decoder(make.FEATURE_LAYOUT), codec.packet_format(make.FEATURE_LAYOUT)
-        for packet in packets[:3]:
-            opened = PacketHeader.parse(packet)
-            sections = list(open_packet(packet).sections)
+        decoder, writer = (
+            codec.decoder(make.FEATURE_LAYOUT),
+            PacketWriter(codec.packet_format(make.FEATURE_LAYOUT)),
+        )
+        for packet in packets:
+            header = packet.header
+            sealed = writer.seal(Stamp(header.sequence, 0), header.keyframe, packet.sections)
             try:
-                decoded = decoder.decode(form.seal(Stamp(opened.sequence, 0), opened.keyframe, sections))
+                decoded = decoder.decode(sealed)
             except BitstreamError:
                 continue
             _check(decoded.tensors, make.FEATURE_LAYOUT)
@@ -115,26 +147,28 @@ def sections(name: str) -> Target:
     """As `decoder`, but the rest is what the next packet has in its sections; all around them is right."""
     codec, layout, packets = _stream(name)
     instance, form = codec.decoder(layout), codec.packet_format(layout)
-    headers = [PacketHeader.parse(packet) for packet in packets]
+    opened = _opened(form, packets)
 
     def run(data: bytes) -> None:
         if not data:
             return
         index = data[0] % len(packets)
-        header, body = headers[index], data[1:]
+        header, body = opened[index].header, data[1:]
         if isinstance(codec, Feature):
             if not header.keyframe:
-                state = bytes(open_packet(packets[index]).sections[0][1 : 1 + STATE_BYTES])
+                state = bytes(opened[index].sections[0][1 : 1 + STATE_BYTES])
                 body = body[:1] + state + body[1:]
             parts = [body, *(b"" for _ in layout[1:])]
         else:
             parts = _split(body, len(layout))
-        stamp = Stamp(header.sequence, header.captured_ns)
-        _decode(
-            instance, layout, packets, index, form.seal(stamp, header.keyframe, list(map(memoryview, parts)))
-        )
+        stamp, body_parts = Stamp(header.sequence, header.captured_ns), list(map(memoryview, parts))
+        if header.keyframe:
+            packet = form.seal_keyframe(stamp, body_parts)
+        else:
+            packet = _sealed(form, opened[index - 1], body_parts, stamp)
+        _decode(instance, layout, packets, index, packet)
 
-    return Target(run, [bytes((index,)) + _joined(codec, packet) for index, packet in enumerate(packets)])
+    return Target(run, [bytes((index,)) + _joined(codec, packet) for index, packet in enumerate(opened)])
 
 
 def _split(body: bytes, count: int) -> list[bytes]:
@@ -147,10 +181,10 @@ def _split(body: bytes, count: int) -> list[bytes]:
     return [*parts, body]
 
 
-def _joined(codec: Codec, packet: bytes) -> bytes:
-    parts = [bytes(section) for section in open_packet(packet).sections]
+def _joined(codec: Codec, packet: Packet) -> bytes:
+    parts = [bytes(section) for section in packet.sections]
     if isinstance(codec, Feature):
-        return parts[0] if PacketHeader.parse(packet).keyframe else parts[0][:1] + parts[0][1 + STATE_BYTES :]
+        return parts[0] if packet.header.keyframe else parts[0][:1] + parts[0][1 + STATE_BYTES :]
     return b"".join(len(part).to_bytes(2, "big") + part for part in parts[:-1]) + parts[-1]
 
 
@@ -161,7 +195,7 @@ def _decode(instance, layout: Layout, packets: list[bytes], index: int, packet: 
         decoded = instance.decode(packet)
     except BitstreamError:
         for other in packets:
-            if not PacketHeader.parse(other).keyframe:
+            if not is_keyframe(other):
                 try:
                     instance.decode(other)
                 except MissingReference:
@@ -184,6 +218,25 @@ def _golden(name: str) -> list[bytes]:
     return list(read_packets(make.VECTORS / f"{name}.packets"))
 
 
+def _opened(form: PacketFormat, packets: list[bytes]) -> list[Packet]:
+    reader, opened = PacketReader(form), []
+    for packet in packets:
+        opened.append(reader.open(packet))
+        reader.accept(opened[-1])
+    return opened
+
+
+def _sealed(form: PacketFormat, before: Packet, sections: Sequence[memoryview], stamp: Stamp) -> bytes:
+    """A difference's packet, behind that packet."""
+    header, writer = before.header, PacketWriter(form)
+    writer.seal(
+        Stamp(header.sequence, header.captured_ns, header.frame_height, header.frame_width),
+        True,
+        before.sections,
+    )
+    return writer.seal(stamp, False, sections)
+
+
 def _stream(name: str) -> tuple[Codec, Layout, list[bytes]]:
     if name in make.FEATURE:
         return make.feature_codec(name), make.FEATURE_LAYOUT, _golden(name)
@@ -194,6 +247,7 @@ STREAMS = ("raw", "rle-3", "rle-4-temporal", *make.FEATURE)
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "packet": packet_headers,
+    "difference": difference_packets,
     "profile": profile_files,
     "profile values": profile_values,
     **{name: lambda name=name: decoder(name) for name in STREAMS},

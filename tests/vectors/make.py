@@ -20,6 +20,7 @@ from codec.feature.codec import Feature
 from codec.feature.profile import Profile, grouped
 from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Stamp
+from codec.packet_file import FILE_START, framed
 from codec.spec import parse_codec
 from tests.codec.calibrated import make_profile
 
@@ -104,18 +105,23 @@ def packets(codec: str) -> list[bytes]:
     ]
 
 
+def write_packets(path: Path, packets: list[bytes]) -> None:
+    """A file of packets."""
+    path.write_bytes(FILE_START + b"".join(map(framed, packets)))
+
+
 def main() -> None:
     """Write the packets, and the arrays they decode to with the frames along the first axis."""
     for name, codec in CODECS.items():
         coded = packets(codec)
-        (VECTORS / f"{name}.packets").write_bytes(b"".join(coded))
+        write_packets(VECTORS / f"{name}.packets", coded)
         decoder = parse_codec(codec).decoder(layout())
         frames = [decoder.decode(packet).tensors for packet in coded]
         np.savez(VECTORS / f"{name}.npz", **{x: np.stack([frame[x] for frame in frames]) for x in frames[0]})
     (VECTORS / "feature.profile").write_bytes(make_profile(FEATURE_LAYOUT, 3).pack())
     for name in FEATURE:
         coded = feature_packets(name)
-        (VECTORS / f"{name}.packets").write_bytes(b"".join(coded))
+        write_packets(VECTORS / f"{name}.packets", coded)
         np.savez_compressed(VECTORS / f"{name}.npz", **decode_feature(name, coded))
 
 

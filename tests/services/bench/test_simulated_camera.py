@@ -10,13 +10,15 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from codec.layout import TensorSpec
-from codec.packet import PacketHeader, Stamp
+from codec.packet import Stamp
 from codec.spec import parse_codec
 from services.bench.recording import RecordedPackets
 from services.bench.simulated_camera import DETECTED, IN_FLIGHT, SUPERSEDED, SimulatedCamera
 from services.errors import NotMeasurable
+from stream.session.ack import Ack
 from stream.session.messages import FEATURES_PROTOCOL
 from tests.services.fake_detector import serving
+from tests.services.packet_headers import PacketHeaders
 from tests.services.waiting import LIVENESS_S, until
 
 LAYOUT = (TensorSpec("4.m", (2, 4, 4)),)
@@ -39,18 +41,23 @@ class FakeDetector:
         self.headers = []
         self.reports = []
         self._answer, self._window = answer, window
+        self._reader = None
 
     async def handle(self, request):
         ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
         await ws.prepare(request)
         async for message in ws:
             if message.type == WSMsgType.BINARY:
-                header = PacketHeader.parse(message.data)
+                header = self._reader.read(message.data)
                 self.headers.append(header)
                 for answer in self._answer(header):
-                    await ws.send_str(json.dumps(answer))
+                    await (
+                        ws.send_bytes(answer)
+                        if isinstance(answer, bytes)
+                        else ws.send_str(json.dumps(answer))
+                    )
             elif (text := json.loads(message.data))["type"] == "hello":
-                self.hello = text
+                self.hello, self._reader = text, PacketHeaders(text)
                 await ws.send_str(
                     json.dumps({"type": "welcome", "window": self._window, "max_packet_bytes": 9999})
                 )
@@ -60,13 +67,7 @@ class FakeDetector:
 
 
 def ack(header):
-    return {
-        "type": "ack",
-        "sequence": header.sequence,
-        "captured_ns": header.captured_ns,
-        "detections": 0,
-        "stages_ns": {},
-    }
+    return Ack(header.sequence, detections=0, stages_ns={}).pack()
 
 
 async def streamed(recorded, detector, condition, interval_s=0.005):

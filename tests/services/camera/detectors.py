@@ -8,7 +8,9 @@ from collections.abc import Callable
 from aiohttp import WSMsgType, web
 
 from codec.packet import PacketHeader
-from stream.session.messages import FEATURES_PROTOCOL, Ack, Reject, RejectReason, Welcome
+from stream.session.ack import Ack
+from stream.session.messages import FEATURES_PROTOCOL, Reject, RejectReason, Welcome
+from tests.services.packet_headers import PacketHeaders
 
 
 class ObedientDetector:
@@ -37,19 +39,20 @@ class ObedientDetector:
         await ws.prepare(request)
         texts: list[dict] = []
         self.texts.append(texts)
+        headers: PacketHeaders | None = None
         async for message in ws:
             if message.type is WSMsgType.TEXT:
                 texts.append(json.loads(message.data))
                 if texts[-1]["type"] == "hello":
+                    headers = PacketHeaders(texts[-1])
                     await ws.send_str(Welcome(window=1, max_packet_bytes=self.max_packet_bytes).text())
             elif message.type is WSMsgType.BINARY:
-                header = PacketHeader.parse(message.data)
+                assert headers is not None
+                header = headers.read(message.data)
                 self.packets.append(header)
-                await ws.send_str(self._answer(header).text())
+                if reason := self.verdict(header):
+                    await ws.send_str(Reject(reason=reason).text())
+                else:
+                    await ws.send_bytes(Ack(header.sequence, detections=0, stages_ns={}).pack())
         self.closes.append(ws.close_code)
         return ws
-
-    def _answer(self, header: PacketHeader) -> Ack | Reject:
-        if reason := self.verdict(header):
-            return Reject(reason=reason)
-        return Ack(sequence=header.sequence, captured_ns=header.captured_ns, detections=0, stages_ns={})

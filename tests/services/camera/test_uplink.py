@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 
 import cv2
@@ -10,13 +11,12 @@ import pytest
 from aiohttp import WSMsgType, web
 from structlog.testing import capture_logs
 
-from codec.packet import PacketHeader
 from services.camera import uplink
 from services.chaos.service import chaos_proxy
 from stream.errors import ConnectionLost
+from stream.session.ack import Ack
 from stream.session.messages import (
     FEATURES_PROTOCOL,
-    Ack,
     KeyframeRequest,
     Welcome,
 )
@@ -26,6 +26,7 @@ from tests.services.camera.sources import picture, scripted
 from tests.services.clips import FRAMES, write_video
 from tests.services.counts import balances
 from tests.services.fake_detector import serving
+from tests.services.packet_headers import PacketHeaders
 from tests.services.waiting import LIVENESS_S, until
 
 
@@ -162,17 +163,16 @@ async def test_a_camera_obeys_a_keyframe_request(make_camera):
     async def detector(request):
         ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
         await ws.prepare(request)
-        await ws.receive()
+        headers = PacketHeaders(json.loads(await ws.receive_str()))
         await ws.send_str(Welcome(window=1, max_packet_bytes=2**20).text())
         async for message in ws:
             if message.type is not WSMsgType.BINARY:
                 continue
-            header = PacketHeader.parse(message.data)
+            header = headers.read(message.data)
             keyframes[header.sequence] = header.keyframe
             if header.sequence == asked_after:
                 await ws.send_str(KeyframeRequest().text())
-            ack = Ack(sequence=header.sequence, captured_ns=header.captured_ns, detections=0, stages_ns={})
-            await ws.send_str(ack.text())
+            await ws.send_bytes(Ack(header.sequence, detections=0, stages_ns={}).pack())
         return ws
 
     async with serving(detector) as url:
@@ -192,7 +192,7 @@ async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):
         await ws.prepare(request)
         await ws.receive()
         greeted += 1
-        await ws.send_str('{"type":"ack","sequence":3,"captured_ns":1,"detections":0,"stages_ns":{}}')
+        await ws.send_bytes(Ack(3, detections=0, stages_ns={}).pack())
         async for _ in ws:
             pass
         return ws

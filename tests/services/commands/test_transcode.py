@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codec.errors import BitstreamError, CorruptPacket, LayoutMismatch, NonFiniteTensor, TruncatedPacket
+from codec.errors import (
+    BitstreamError,
+    CorruptPacket,
+    LayoutMismatch,
+    MissingReference,
+    NonFiniteTensor,
+    TruncatedPacket,
+    UnsupportedPacket,
+)
 from codec.layout import TensorSpec
-from codec.packet import PacketHeader, Stamp, read_packets
+from codec.packet import Stamp, is_keyframe
+from codec.packet_file import FILE_START, framed, read_packets
 from codec.spec import parse_codec
 from services.commands.transcode import decode_file, encode_file
 from services.errors import TranscodeError
@@ -45,7 +54,7 @@ def test_several_frames_are_several_packets_and_come_back(codec, source, tmp_pat
     report = encode_file(source, coded, codec)
     assert decode_file(coded, decoded) == report
     assert (report.packets, report.raw_bytes) == (4, 4 * 4 * (4 * 6 * 8 + 2 * 3 * 4))
-    assert report.coded_bytes == coded.stat().st_size
+    assert report.coded_bytes == sum(map(len, read_packets(coded))) < coded.stat().st_size
     with np.load(decoded, allow_pickle=False) as arrays:
         for name in ("4.m", "file"):
             frames = [frame[name] for frame in video(5, 4, PICTURES)]
@@ -60,7 +69,8 @@ def test_several_frames_are_several_packets_and_come_back(codec, source, tmp_pat
 
 def test_packets_are_numbered_from_zero(source, tmp_path):
     encode_file(source, tmp_path / "out.spc", TEMPORAL)
-    headers = [PacketHeader.parse(packet) for packet in read_packets(tmp_path / "out.spc")]
+    decoder = TEMPORAL.decoder(PICTURES)
+    headers = [decoder.decode(packet).header for packet in read_packets(tmp_path / "out.spc")]
     assert [header.sequence for header in headers] == [0, 1, 2, 3]
     assert {(header.captured_ns, header.frame_height, header.frame_width) for header in headers} == {
         (0, 0, 0)
@@ -149,6 +159,15 @@ class TestDecodeRefuses:
         coded.write_bytes(b"")
         self.refuses(coded, TranscodeError, "is empty")
 
+    def test_a_file_of_version_1(self, coded):
+        coded.write_bytes(b"SPLC\1" + coded.read_bytes()[5:])
+        self.refuses(coded, UnsupportedPacket, "version 1, this decoder takes 2")
+
+    def test_a_file_that_begins_with_a_difference(self, coded):
+        differences = [packet for packet in read_packets(coded) if not is_keyframe(packet)]
+        coded.write_bytes(FILE_START + framed(differences[0]))
+        self.refuses(coded, MissingReference, "holds no frame")
+
     def test_a_file_that_ends_in_a_packet(self, coded):
         coded.write_bytes(coded.read_bytes()[:-1])
         self.refuses(coded, TruncatedPacket, "needs at least")
@@ -161,7 +180,7 @@ class TestDecodeRefuses:
 
     def test_a_packet_of_another_layout(self, coded):
         other = RLE.encoder(LAYOUT[:1]).encode({"4.m": features(1)["4.m"]}, Stamp(4, 0)).data
-        coded.write_bytes(coded.read_bytes() + other)
+        coded.write_bytes(coded.read_bytes() + framed(other))
         self.refuses(coded, LayoutMismatch, "4.m")
 
     def test_more_than_the_limit(self, coded):
@@ -173,11 +192,13 @@ class TestDecodeRefuses:
         """A layout from a packet is not agreed on: it must not make the decoder allocate."""
         bomb = reference.Table("bomb", (65535, 4096), [])
         section = reference.section(reference.quantize([0.0], 3), [0], 3)
-        coded.write_bytes(reference.packet([bomb], [section], 1, b"\x03", True, (0, 0, 0, 0)))
+        packet = reference.packet([bomb], [section], 1, b"\x03", (0, 0, 0, 0))
+        coded.write_bytes(FILE_START + framed(packet))
         self.refuses(coded, BitstreamError, "bytes, not", max_decoded_bytes=2**40)
 
 
 def test_reference_packets_decode_from_a_file(tmp_path):
     frame = features(3)
-    (tmp_path / "in.spc").write_bytes(reference.rle_packet(tables(frame), 5, (9, 8, 7, 6)))
+    packet = reference.rle_packet(tables(frame), 5, (9, 8, 7, 6))
+    (tmp_path / "in.spc").write_bytes(b"SPLC\2" + reference.varint(len(packet)) + packet)
     assert decode_file(tmp_path / "in.spc", tmp_path / "out.npz").packets == 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 from codec.layout import Layout
 from services.detector.streams import Stream, Streams
 from stream.errors import ConnectionLost
+from stream.session.ack import Ack
 from stream.session.messages import FEATURES_PROTOCOL
 from stream.transport.websocket import Link, connect
 from tests.services.waiting import LIVENESS_S
@@ -37,10 +39,13 @@ async def linked(url: str, token: str | None = None):
 
 
 async def answer(link: Link) -> dict:
-    """The detector's next text."""
-    data = await link.receive()
-    assert isinstance(data, str)
-    return json.loads(data)
+    """The detector's next message; an ack as if it were a text."""
+    return said(await link.receive())
+
+
+def said(data: bytes | str) -> dict:
+    """What a message of the detector's says, an ack as if it were a text."""
+    return {"type": "ack", **asdict(Ack.parse(data))} if isinstance(data, bytes) else json.loads(data)
 
 
 async def closed(link: Link) -> ConnectionLost:

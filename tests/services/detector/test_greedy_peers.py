@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 
 import numpy as np
@@ -16,7 +15,7 @@ from stream.network.cut import layout
 from stream.session.camera import tensor_shapes
 from stream.session.messages import REJECT_REASONS
 from stream.tasks.background import run_with_background
-from tests.services.detector.peers import answer, linked
+from tests.services.detector.peers import answer, linked, said
 from tests.services.waiting import LIVENESS_S, until
 
 GREEDY, FRAMES = 16, 12
@@ -47,8 +46,8 @@ class GreedyCamera:
                 window = (await answer(link))["window"]
                 for _ in range(window):
                     await link.send(self._packet)
-                async for text in link:
-                    message = json.loads(text)
+                async for data in link:
+                    message = said(data)
                     if message["type"] in ("ack", "reject"):
                         self.answers += 1
                         await link.send(self._packet)

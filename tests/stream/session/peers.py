@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from codec.layout import TensorSpec
+from stream.session.ack import Ack
 from stream.session.camera import (
     Accepted,
     CameraSession,
@@ -15,7 +16,6 @@ from stream.session.detector import (
     DetectorSession,
 )
 from stream.session.messages import (
-    Ack,
     Clock,
     Hello,
     Welcome,
@@ -54,8 +54,12 @@ def open_camera(window: int = 3, offered: int = 8) -> CameraSession:
     return session
 
 
-def ack(sequence: int) -> str:
-    return Ack(sequence=sequence, captured_ns=5, detections=2, stages_ns={"tail": 7}).text()
+def ack(sequence: int) -> bytes:
+    return Ack(sequence, detections=2, stages_ns={"tail": 7_000}).pack()
+
+
+# Of an ack that says nothing of the others.
+STAGES_NS = {"queue": 0, "decode": 0, "tail": 7_000, "nms": 0, "publish": 0}
 
 
 def open_detector(window: int = 2, **hello) -> DetectorSession:

@@ -27,6 +27,7 @@ from stream.session.messages import (
 )
 from tests.stream.session.peers import (
     PROFILE,
+    STAGES_NS,
     ack,
     introduced_camera,
     make_hello,
@@ -52,7 +53,7 @@ def test_window_is_the_smaller_one(own, offered):
 def test_an_answer_opens_the_window():
     session = open_camera(window=1)
     session.sent(FRAME)
-    assert session.receive(ack(0)) == Acknowledged(FRAME, 0, 5, 2, {"tail": 7})
+    assert session.receive(ack(0)) == Acknowledged(FRAME, 0, 2, STAGES_NS)
     assert session.can_send
 
 
@@ -62,7 +63,7 @@ def test_a_reject_answers_the_oldest_packet():
     session.sent("second")
     rejected = session.receive(Reject(reason="corrupt", detail="checksum").text())
     assert rejected == Rejected("first", 0, "corrupt", "checksum")
-    assert session.receive(ack(1)) == Acknowledged("second", 1, 5, 2, {"tail": 7})
+    assert session.receive(ack(1)) == Acknowledged("second", 1, 2, STAGES_NS)
     assert not session.unanswered
 
 
@@ -200,6 +201,6 @@ def test_refuses_answers_out_of_order():
     session = open_camera()
     session.sent("first")
     session.sent("second")
-    with pytest.raises(SessionError, match="ack for packet 1, 0 is the oldest"):
+    with pytest.raises(SessionError, match=r"ack for packet 1 .*, 0 is the oldest"):
         session.receive(ack(1))
     assert session.drain() == ["first", "second"]  # neither is lost with the answer that was wrong

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from codec.errors import UnknownProfile
 from codec.spec import Codec
 from stream.errors import SessionError
+from stream.session.ack import Ack
 from stream.session.camera import (
     tensor_shapes,
 )
@@ -26,8 +27,11 @@ from stream.session.detector import (
 )
 from stream.session.messages import (
     REJECT_REASONS,
+    Clock,
     Hello,
     Preview,
+    RateReport,
+    Report,
     TensorShape,
     Waiting,
 )
@@ -39,6 +43,19 @@ from tests.stream.session.peers import (
     WEIGHTS,
     make_hello,
     open_detector,
+)
+
+WHOLE_REPORT = Report(
+    captured=4,
+    detected=3,
+    in_flight=1,
+    dropped={"grab/superseded": 2},
+    source="clip.mp4",
+    source_state="frozen",
+    keyframes={"first": 1},
+    rate=RateReport(link_kbps=1.0, queue_ms=2.0),
+    clock=Clock(monotonic_ns=1, unix_ns=2),
+    frames_repeated=7,
 )
 
 
@@ -98,7 +115,7 @@ class TestSession:
         session = open_detector(window=1)
         for sequence in range(5):
             session.receive_packet(10)
-            session.acknowledge(sequence, 0, 0, {})
+            session.acknowledge(sequence, 0, {})
 
     def test_refuses_packets_larger_than_agreed(self):
         with pytest.raises(SessionError) as refusal:
@@ -121,7 +138,7 @@ class TestSession:
         reject("missing_reference", 60, 70)
         reject("missing_reference", 540, 550)  # no keyframe, though one could have come
         session.receive_packet(10)
-        session.acknowledge(6, 0, 0, {})
+        session.acknowledge(6, 0, {})
         reject("reference_mismatch", 560, 570)
         reject("error", 580, 590)  # which was decoded
         reject("reference_mismatch", 600, 610)
@@ -153,11 +170,25 @@ class TestSession:
             session.receive_profile(data, max_bytes=100)
         assert refusal.value.code is CloseCode.PROFILE_REFUSED
 
-    def test_any_time_of_a_packet_is_acknowledged(self):
+    def test_any_number_of_a_packet_is_acknowledged(self):
         session = open_detector()
         session.receive_packet(10)
-        ack = json.loads(session.acknowledge(0, 2**64 - 1, 0, {}))
-        assert ack["captured_ns"] == 2**64 - 1
+        assert Ack.parse(session.acknowledge(2**32 - 1, 300, {})).answers(2**32 - 1)
+
+    def test_a_report_has_what_the_one_before_said(self):
+        session = open_detector()
+        first = session.receive_text(WHOLE_REPORT.text())
+        assert first == WHOLE_REPORT
+        short = session.receive_text('{"type":"report","captured":6,"detected":5,"in_flight":1,"rate":null}')
+        expected = {"captured": 6, "detected": 5, "in_flight": 1, "rate": None}
+        assert short == WHOLE_REPORT.model_copy(update=expected)
+        assert session.receive_text('{"type":"report","captured":7,"detected":5,"in_flight":2}') == (
+            short.model_copy(update={"captured": 7, "in_flight": 2})
+        )
+
+    def test_a_first_report_may_leave_out_nearly_everything(self):
+        text = '{"type":"report","captured":6,"detected":5,"in_flight":1}'
+        assert open_detector().receive_text(text) == Report(captured=6, detected=5, in_flight=1)
 
     def test_refuses_a_long_text_before_parsing_it(self):
         text = '{"type":"hello","x":[' + "{}," * 2**16 + "{}]}"
@@ -259,7 +290,8 @@ class TestHandshake:
             ({"split": "9"}, CloseCode.SPLIT_UNKNOWN, "'9'; allowed: 4.m"),
             ({"codec": "rle:bits=9"}, CloseCode.CODEC_REFUSED, "bits"),
             ({"codec": "av1"}, CloseCode.CODEC_REFUSED, "av1"),
-            ({"protocol": 2}, CloseCode.PROTOCOL_VERSION, "camera speaks protocol 2, detector 1"),
+            ({"protocol": 1}, CloseCode.PROTOCOL_VERSION, "camera speaks protocol 1, detector 2"),
+            ({"protocol": 3}, CloseCode.PROTOCOL_VERSION, "camera speaks protocol 3, detector 2"),
         ],
     )
     def test_refuses_with_a_reason_a_person_understands(self, changes, code, words):
