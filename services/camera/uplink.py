@@ -187,7 +187,7 @@ class Uplink:
         """Wait for the last answers, and close."""
         while self._session.unanswered:
             await self._next_answer()
-        await link.send(self._reports.text(self._feed.name, time.monotonic_ns(), whole=True))
+        await link.send(self._reports.text(self._feed.name, time.monotonic_ns()))
         await link.close(code, reason)
 
     async def _until_open(self) -> None:
@@ -319,8 +319,8 @@ class Uplink:
     async def _send_reports(self, link: Link) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL_S)
-            if self.accepted:
-                text = self._reports.text(self._feed.name, time.monotonic_ns())
+            text = self._reports.due(self._feed.name, time.monotonic_ns()) if self.accepted else None
+            if text is not None:
                 self._pipeline.rate.send_beside(len(text))
                 await link.send(text)
 

@@ -28,7 +28,10 @@ def packets(network, video):
 
 
 def test_a_replay_can_be_decoded_round_after_round(packets):
-    replay, decoder = Replay(packets.packets), packets.codec.decoder(packets.layout)
+    replay, decoder = (
+        Replay(packets.packets, packets.codec.packet_format(packets.layout)),
+        packets.codec.decoder(packets.layout),
+    )
     decoded = [decoder.decode(replay.take(sequence, 1000 + sequence)) for sequence in range(7)]
     assert [frame.header.keyframe for frame in decoded] == [True, False, False] * 2 + [True]
     assert [frame.header.sequence for frame in decoded] == list(range(7))
@@ -37,7 +40,10 @@ def test_a_replay_can_be_decoded_round_after_round(packets):
 
 
 def test_a_keyframe_that_is_asked_for_comes_next(packets):
-    replay, decoder = Replay(packets.packets), packets.codec.decoder(packets.layout)
+    replay, decoder = (
+        Replay(packets.packets, packets.codec.packet_format(packets.layout)),
+        packets.codec.decoder(packets.layout),
+    )
     replay.take(0, 0)
     with pytest.raises(MissingReference):
         decoder.decode(replay.take(1, 0))
