@@ -13,8 +13,10 @@ from structlog.testing import capture_logs
 
 from services.camera import uplink
 from services.chaos.service import chaos_proxy
+from services.errors import DetectorRefused
 from stream.errors import ConnectionLost
 from stream.session.ack import Ack
+from stream.session.close_codes import CloseCode
 from stream.session.messages import (
     FEATURES_PROTOCOL,
     KeyframeRequest,
@@ -180,6 +182,22 @@ async def test_a_camera_obeys_a_keyframe_request(make_camera):
         await asyncio.wait_for(camera.run(), LIVENESS_S)
     assert [sequence for sequence, keyframe in keyframes.items() if keyframe] == [0, asked_after + 1]
     assert camera.statistics.keyframes == {"first": 1, "requested": 1}
+
+
+async def test_a_camera_gives_up_where_the_detector_speaks_an_older_protocol(make_camera):
+    async def older(request):
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        spoken = json.loads(await ws.receive_str())["protocol"]
+        reason = f"camera speaks protocol {spoken}, detector 1: update the older one"
+        await ws.close(code=CloseCode.PROTOCOL_VERSION, message=reason.encode())
+        return ws
+
+    async with serving(older) as url:
+        with pytest.raises(
+            DetectorRefused, match="camera speaks protocol 2, detector 1: update the older one"
+        ):
+            await asyncio.wait_for(make_camera(url).run(), LIVENESS_S)
 
 
 async def test_a_camera_leaves_a_detector_that_breaks_the_protocol(make_camera):

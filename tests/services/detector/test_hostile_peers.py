@@ -102,6 +102,11 @@ async def test_any_bytes_are_answered(start_detector, make_hello, encode, make_c
         ({"canvas": (64, 1312)}, CloseCode.TOO_COSTLY, "at most 1280"),
         ({"canvas": (96, 96)}, CloseCode.SHAPES_DIFFER, "tensors differ"),
         ({"codec": "rle:bits=1"}, CloseCode.CODEC_REFUSED, "bits"),
+        (
+            {"protocol": 1},
+            CloseCode.PROTOCOL_VERSION,
+            "camera speaks protocol 1, detector 2: update the older one",
+        ),
         ({"protocol": 7}, CloseCode.PROTOCOL_VERSION, "protocol 7"),
     ],
 )
