@@ -71,6 +71,7 @@ async def test_follow_streams(start_detector, make_camera):
             camera.cancel()
             follower.kill()
             await follower.wait()
+    lines = [line for line in lines if " is waiting " not in line]  # where the network takes a while to load
     assert lines[0].startswith("door is connected"), lines
     assert re.fullmatch(r"door #0: \d+ objects\n", lines[1]), lines
 
