@@ -20,7 +20,7 @@ from stream.session.messages import Hello, RejectReason, Report, Waiting
 from stream.transport.websocket import WireBytes
 
 RATE_WINDOW_S = 5.0
-REPORT_STALE_S = 5.0  # a camera reports every second, or every other
+REPORT_STALE_S = 3.0  # a camera reports every second, or every other
 LOST_STREAMS_KEPT = 64
 
 Ending: TypeAlias = Literal["lost", "silent", "closed", "ended", "replaced"]

@@ -66,7 +66,7 @@ async def take_name(target: Target, number: int) -> str:
     """By a hello that is right in all else, or as a camera that waits."""
     said = json.loads(target.hello) | {"stream": HONEST}
     if number % 2:
-        said = {"type": "waiting", "protocol": 1, "stream": HONEST, "session": f"{number:032x}"}
+        said = {"type": "waiting", "protocol": 2, "stream": HONEST, "session": f"{number:032x}"}
         said |= {"source": "demo", "source_state": "lost", "reason": ""}
     async with _camera(target) as peer:
         peer.say(frame(TEXT, json.dumps(said).encode()))

@@ -305,7 +305,7 @@ async def test_the_latest_time_a_packet_can_tell_is_acknowledged(start_detector,
         await link.send(make_hello().text())
         await answer(link)
         await link.send(encoder.encode(tensors, Stamp(0, 2**64 - 1, *SIZE)).data)
-        assert (await answer(link))["captured_ns"] == 2**64 - 1
+        assert (await answer(link))["type"] == "ack"
 
 
 async def test_refuses_tensors_larger_than_allowed(start_detector, make_hello, model):
