@@ -12,7 +12,8 @@ from services.access.tokens import new_token, token_hash
 from services.commands.settings import TokenCreateSettings, TokenListSettings, TokenRevokeSettings
 from services.errors import SettingsError
 
-_RELOAD = "a detector that runs hears of it on SIGHUP: kill -HUP, or systemctl reload splitcast-detector"
+# As a service of systemd it has a copy of the file, made at its start (LoadCredential).
+_RELOAD = "a detector that runs hears of it on SIGHUP (kill -HUP), as a service by systemctl restart"
 
 
 def run_token_create(settings: TokenCreateSettings) -> None:

@@ -37,20 +37,6 @@ SCRAPE_S = int(CONFIG["global"]["scrape_interval"].removesuffix("s"))
 RATE = ["--target-kbps", "500", "--max-latency-ms", "5000"]
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    if reason := engines.why_not():
-        pytest.skip(reason)
-    try:
-        with engines.running_engine() as running:
-            running.make_base()
-            for target in OURS:
-                running.build(target)
-            yield running
-    except engines.NoEngine as error:
-        pytest.skip(str(error))
-
-
 @dataclass(frozen=True)
 class Stack:
     """What compose.yaml brings up, with the little that is other here."""
