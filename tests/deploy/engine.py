@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,28 +75,33 @@ class Engine:
         assert not check or done.returncode == 0, f"docker {arguments[0]}: {done.stdout[-8000:]}"
         return done.stdout.strip()
 
-    def compose(self, document: Mapping[str, Any], *arguments: str) -> None:
-        """One command of docker-compose on a document as `compose.yaml` is one, read from where that lies."""
-        command = [
-            "docker-compose",
-            "--file",
-            "-",
-            "--project-directory",
-            DEPLOY,
-            "--project-name",
-            "splitcast",
-        ]
-        done = subprocess.run(
-            [*command, *arguments],
-            input=yaml.safe_dump(dict(document)),
-            env=self._environment,
-            cwd=DEPLOY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+    def compose(
+        self,
+        document: Mapping[str, Any],
+        *arguments: str,
+        over: Sequence[Path] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """One command of docker-compose on a document as `compose.yaml` is one, read from where that lies.
+
+        `over` are files that change the document, and `variables` what they may name.
+        """
+        place = ["--project-directory", DEPLOY, "--project-name", "splitcast"]
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as written:
+            yaml.safe_dump(dict(document), written)
+            written.flush()
+            files = [word for file in (written.name, *over) for word in ("--file", file)]
+            done = subprocess.run(
+                ["docker-compose", *files, *place, *arguments],
+                stdin=subprocess.DEVNULL,
+                env=self._environment | dict(variables or {}),
+                cwd=DEPLOY,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=LIMIT_S,
+                check=False,
+            )
         assert done.returncode == 0, f"docker-compose {arguments[0]}: {done.stdout[-8000:]}"
 
     def inspect(self, name: str, what: str) -> str:

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import json
+import os
 import re
+import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPSConnection
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -19,6 +27,9 @@ import pytest
 import yaml
 from aiohttp import ClientSession
 
+from services.access.token_editing import add_token
+from services.access.token_file import TokenEntry
+from services.access.tokens import new_token, token_hash
 from tests.deploy import engine as engines
 from tests.deploy.engine import Engine
 from tests.deploy.test_prometheus import QUERIES, VARIABLES, Server
@@ -28,6 +39,7 @@ pytestmark = [pytest.mark.images, pytest.mark.timeout(1500)]
 
 LIMIT_S = 600.0  # only what hangs takes so long
 OURS = ("detector", "camera")
+README = (DEPLOY / "README.md").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 LOADS = [f"splitcast-load-{number}" for number in range(4)]  # more than two cores keep up with
 READY = "from urllib.request import urlopen; urlopen('http://127.0.0.1:9090/-/ready')"
@@ -200,6 +212,103 @@ def test_a_second_start_compiles_nothing_and_volumes_keep_their_owner(stack, ser
     after = stack.run(service, *listing)
     assert [line for line in after.splitlines() if ".nbi " in line or ".nbc " in line] == kernels
     assert {line.split()[-2] for line in after.splitlines()} == {"10001:10001"}
+
+
+# --- with tokens and TLS ---
+
+
+@dataclass(frozen=True)
+class Secured:
+    """What compose.tls.yaml makes of the stack, with what the README has people make."""
+
+    stack: Stack
+    secrets: Path
+    made: list[str]  # tokens
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.secrets / "camera" / "ca.crt")
+
+    def status(self, path: str, token: str | None) -> int:
+        """What the detector answers."""
+        connection = HTTPSConnection(self.stack.address("detector"), context=self.context(), timeout=LIMIT_S)
+        with closing(connection):
+            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+            return connection.getresponse().status
+
+    def wait_until_granted(self, path: str, token: str) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while self.status(path, token) != 200:
+            assert time.monotonic() < deadline, self.stack.log("detector")[-10:]
+            time.sleep(0.1)
+
+
+def secrets_of_the_readme(folder: Path) -> list[str]:
+    """Run the README's commands in a folder: the tokens that they make."""
+    (commands,) = re.findall(r"```sh\n(\(umask.*?)^docker", README, re.DOTALL | re.MULTILINE)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shown = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [shown.strip(), *(file.read_text().strip() for file in folder.rglob("*.token"))]
+
+
+@pytest.fixture(scope="module")
+def secured(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Secured:
+    """The stack anew, with the volumes that it has."""
+    folder = tmp_path_factory.mktemp("checkout")
+    made = secrets_of_the_readme(folder)
+    secrets = folder / "deploy" / "secrets"
+    over, variables = [DEPLOY / "compose.tls.yaml"], {"SPLITCAST_SECRETS": str(secrets)}
+    stack.engine.compose(stack.document, "up", "--detach", "--no-build", over=over, variables=variables)
+    stack.wait_until_healthy(*stack.document["services"])
+    return Secured(stack, secrets, made)
+
+
+def test_nobody_comes_in_without_a_token(secured):
+    for path, token in itertools.product(("/v1/streams", "/metrics"), (None, new_token())):
+        assert secured.status(path, token) == 401
+
+
+def test_detections_flow_to_a_token_that_is_made_meanwhile(secured, tmp_path):
+    """In a folder that the container sees, read at SIGHUP."""
+    stack, token, file = secured.stack, new_token(), tmp_path / "late.token"
+    entry = {"name": "late", "hash": token_hash(token), "roles": ["consumer"], "streams": ["demo"]}
+    add_token(secured.secrets / "detector" / "tokens.toml", TokenEntry.model_validate(entry))
+    file.write_text(token)
+    secured.made.append(token)
+    stack.engine("kill", "--signal", "HUP", stack.container("detector"))
+    secured.wait_until_granted("/v1/streams/demo", token)
+    watch = [sys.executable, "-m", "services.cli", "watch", f"wss://{stack.address('detector')}", "--json"]
+    watch += ["--tls-ca", secured.secrets / "camera" / "ca.crt", "--token-file", file]
+    watch += ["--stream", "demo", "--types", "detections", "--count", "3"]
+    seen = subprocess.run(watch, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout
+    assert [json.loads(line)["stream"] for line in seen.splitlines()] == ["demo"] * 3
+
+
+async def test_prometheus_scrapes_with_its_token(secured):
+    async with ClientSession() as session, asyncio.timeout(LIMIT_S):
+        server = Server(f"http://{secured.stack.address('prometheus')}", session, SCRAPE_S)
+        while True:
+            targets = (await server.get("targets"))["activeTargets"]
+            up = {target["scrapeUrl"] for target in targets if target["health"] == "up"}
+            if up == {"https://detector:8765/metrics", "http://camera:8766/metrics"}:
+                return
+            await asyncio.sleep(1)
+
+
+def test_no_token_is_in_a_log_or_a_containers_description(secured):
+    stack = secured.stack
+    assert len(secured.made) == 4
+    for service in stack.document["services"]:
+        container = stack.container(service)
+        told = stack.engine("inspect", container) + stack.engine("logs", container)
+        assert '"Env"' in told
+        assert not [token for token in secured.made if token in told]
 
 
 def test_grafana_comes_up(engine):
