@@ -85,7 +85,7 @@ def token_hash(token: str) -> str:
 
     A slow hash, as passwords need, would gain nothing: there is no list of likely tokens to try.
     """
-    return sha256(token.encode(errors="surrogateescape")).hexdigest()
+    return sha256(token.encode()).hexdigest()
 
 
 class Tokens:

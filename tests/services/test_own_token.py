@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from services.access.tokens import new_token
@@ -79,6 +81,13 @@ def test_what_is_no_token_is_told_and_not_shown(load, file, text, monkeypatch):
         with pytest.raises(SettingsError, match="SPLITCAST_TOKEN: is no token") as error:
             load()
         assert text not in str(error.value)
+
+
+def test_a_large_file_is_not_read_whole(load, file):
+    """A hole of a TiB, which no memory holds."""
+    os.truncate(file, 2**40)
+    with pytest.raises(SettingsError, match="holds no token"):
+        token_headers(load(token_file=file))
 
 
 def test_a_file_that_is_not_there_is_told_before_anything_starts(load, tmp_path):

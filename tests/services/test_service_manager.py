@@ -76,6 +76,21 @@ async def test_an_event_loop_that_hangs_says_nothing(manager):
     telling.cancel()
 
 
+async def test_signs_of_life_come_more_than_once_in_the_time_allowed(manager, monkeypatch):
+    """So that one may come late."""
+    ready, waits = asyncio.Event(), []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        raise asyncio.CancelledError
+
+    ready.set()
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await watched_by(manager).tell_health(ready)
+    assert 0 < waits[0] <= PERIOD_S / 4
+
+
 @pytest.mark.parametrize(
     "environment", [{}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}], ids=["unwatched", "of another"]
 )

@@ -143,6 +143,38 @@ def test_programs_that_write_at_once_lose_nothing(file):
     assert len(names(file)) == 3 + 24
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_stays_its_owners(file):
+    """Whom the detector runs as, and not who ran the command."""
+    os.chown(file, 12345, 12346)
+    add_token(file, make_entry("new"))
+    remove_token(file, "door")
+    assert (file.stat().st_uid, file.stat().st_gid) == (12345, 12346)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_link_that_somebody_plants_is_not_followed(file, tmp_path, monkeypatch):
+    """Neither one that is there before, nor one that comes at the last moment."""
+    other, partial = tmp_path / "other", tmp_path / ".tokens.toml.partial"
+    other.write_text("another's")
+    partial.symlink_to(other)
+    add_token(file, make_entry("new"))
+    assert names(file) == ["door", "desk", "last", "new"]
+    assert not file.is_symlink()
+    real = os.open
+
+    def late(path, *arguments):
+        if path == partial:
+            partial.symlink_to(other)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", late)
+    with pytest.raises(OSError, match="File exists"):
+        add_token(file, make_entry("newer"))
+    assert names(file) == ["door", "desk", "last", "new"]
+    assert other.read_text() == "another's"
+
+
 def test_says_that_there_is_no_folder(tmp_path):
     with pytest.raises(SettingsError, match="no folder"):
         add_token(tmp_path / "none" / "tokens.toml", make_entry("new"))

@@ -103,6 +103,13 @@ def test_says_what_is_wrong_and_where_and_shows_no_secret(text, words):
     assert TOKEN not in message
 
 
+def test_a_long_name_is_not_repeated_in_full():
+    with pytest.raises(SettingsError) as error:
+        parse_tokens(entry(name=f'"{"a" * 1000}"'), "tokens.toml")
+    assert str(error.value).count("a" * 64) == 1
+    assert "a" * 65 not in str(error.value)
+
+
 def test_metrics_need_no_streams():
     (grant,) = (found.grant for found in parse_tokens(entry(roles='["metrics"]', streams=None), "here"))
     assert not grant.may_stream("door")

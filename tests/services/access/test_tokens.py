@@ -26,7 +26,7 @@ def make_grant(name: str = "door", token: str = TOKEN, roles=("camera",), stream
 def test_a_token_is_random_and_says_what_it_is():
     tokens = {new_token() for _ in range(100)}
     assert len(tokens) == 100
-    assert all(token.startswith(PREFIX) and len(token) == len(PREFIX) + 43 for token in tokens)
+    assert all(token.startswith("spc_") and len(token) == 47 for token in tokens)
 
 
 def test_a_token_brings_what_it_grants():
@@ -101,6 +101,7 @@ def test_a_name_that_a_token_names_in_full_is_its_cameras():
     reader = make_grant("reader", new_token(), roles=["consumer"], streams=["porch"])
     own, fleet, _ = Tokens([make_grant(), fleet, reader])
     assert own.may_send("door")
+    assert not own.may_send("yard")
     assert not fleet.may_send("door")
     assert fleet.may_stream("door")  # to read it
     assert fleet.may_send("porch")

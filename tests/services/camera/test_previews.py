@@ -45,6 +45,9 @@ async def test_a_preview_travels(start_detector, live):
             assert (answer.status, answer.content_type) == (200, "image/jpeg")
             assert answer.headers["Cache-Control"] == "no-store"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert (
+                answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            )  # for no other site to show
             jpeg = await answer.read()
         async with session.get(f"{running.http}/v1/streams/door") as answer:
             told = await answer.json()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientResponse, ClientSession, CookieJar, TCPConnector, WSMsgType
+from aiohttp import ClientResponse, ClientSession, CookieJar, TCPConnector, WSMsgType, web
 from yarl import URL
 
 from services.access.tokens import new_token
@@ -247,6 +247,23 @@ async def test_guesses_are_slowed_down_by_address_and_counted(start_detector, mo
         assert "Try again in" in await slowed.text()
         assert visitor.refused("too_many_logins") == FAILURES + 1
         assert visitor.refused("login_failed") == FAILURES
+
+
+async def test_guesses_of_a_network_of_ipv6_are_one_address_guesses(start_detector, monkeypatch):
+    """Of 64 bits, which a single machine may have to itself."""
+    monkeypatch.setattr(login, "FAILURE_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(
+        web.BaseRequest, "remote", property(lambda request: request.headers.get("Claimed", "127.0.0.1"))
+    )
+    async with start_detector(tokens=TABLE) as running, visiting(running) as visitor:
+
+        async def guess_from(address: str) -> int:
+            visitor.session.headers["Claimed"] = address
+            return (await visitor.log_in(new_token())).status
+
+        assert {await guess_from(f"2001:db8:1:2::{number}") for number in range(FAILURES)} == {401}
+        assert await guess_from("2001:db8:1:2:3:4:5:6") == 429
+        assert await guess_from("2001:db8:1:3::1") == 401
 
 
 @pytest.mark.parametrize(
