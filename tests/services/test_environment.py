@@ -161,6 +161,26 @@ def test_what_is_loaded_is_collected_no_more_until_something_else_is():
     assert printed_by(COLLECTS) == "0 0\n"
 
 
+BREAKS_CIRCLES = """
+import gc
+from services.environment import give_memory_back
+
+class Circle:
+    def __init__(self):
+        self.itself = self
+
+gc.disable()  # as good as a service that makes few objects
+circle = Circle()
+del circle
+give_memory_back()
+print(sum(isinstance(one, Circle) for one in gc.get_objects()))
+"""
+
+
+def test_garbage_that_holds_itself_is_given_back_too():
+    assert printed_by(BREAKS_CIRCLES) == "0\n"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
 def test_freed_memory_is_kept_until_it_is_given_back():
     held, kept, left = map(int, printed_by(GIVES_BACK).split())
