@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from socket import socket
 
 import structlog
@@ -13,7 +12,7 @@ from services.errors import SettingsError
 from services.settings import ClientSettings
 from stream.errors import BadCertificate
 from stream.transport.listener import AT_ONCE, BACKLOG
-from stream.transport.tls import ClientTls, RenewedContext, ServerTls
+from stream.transport.tls import ClientTls, OnFailure, RenewedContext, ServerTls
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +36,7 @@ def check_files(tls: ClientTls | ServerTls | None) -> None:
         raise SettingsError(str(error)) from None
 
 
-async def server_context(tls: ServerTls | None, on_failure: Callable[[str], None]) -> RenewedContext | None:
+async def server_context(tls: ServerTls | None, on_failure: OnFailure) -> RenewedContext | None:
     """What to listen with; None for none. `on_failure` is told of each failed handshake. Raises SettingsError."""
     if tls is None:
         return None

@@ -253,6 +253,7 @@ def run() -> None:
         await_reloads()
     prepare_process()
     threading.excepthook, sys.excepthook = _log_failed_thread, tell_defect
+    sys.unraisablehook = _log_unraisable
     code = main()
     if is_service or not _threads_end():
         logging.shutdown()
@@ -275,6 +276,12 @@ def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
     from services.logs import log_failed_thread
 
     log_failed_thread(failed)
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    from services.logs import log_unraisable
+
+    log_unraisable(unraisable)
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, CommandSettings]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TextIO
 import structlog
 
 from services.printable import printable, printable_lines, well_formed
-from services.repeats import RepeatsHandler
+from services.repeats import RepeatsHandler, hide_own_event
 from stream.redact import redact_url
 
 # aiohttp quotes the line that it could not read: a header may be a cookie's, and a URL have a token in it.
@@ -104,6 +104,16 @@ def log_failed_thread(failed: threading.ExceptHookArgs) -> None:
     )
 
 
+def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """As `sys.unraisablehook`: what a finalizer or callback raised, of which Python can only tell."""
+    structlog.get_logger("splitcast").error(
+        "error ignored",
+        reason=unraisable.err_msg or "nobody could be told",
+        where=repr(unraisable.object),
+        exc_info=unraisable.exc_value or True,
+    )
+
+
 def as_text(style: str) -> bool:
     """Whether logs of this style are text here: `auto` is text for a person at a terminal."""
     return style == "text" or (style == "auto" and sys.stderr.isatty())
@@ -117,7 +127,7 @@ def configure_logs(settings: LogSettings) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, hide_own_event]
     if as_text(settings.style):
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=write_traceback)
         final += [escape_text, renderer, redact_text]

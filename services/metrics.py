@@ -6,6 +6,7 @@ Every label value that can occur is there from the start at zero, so that rates 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from platform import python_version
@@ -22,6 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from stream.transport.tls import RenewedContext
 from stream.transport.websocket import WireBytes
 
 VERSION = version("splitcast")
@@ -29,6 +31,7 @@ VERSION = version("splitcast")
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every counter, which nobody queries
 
 LOOP_INTERVAL_S = 0.25
+TLS_FAILED = "tls_failed"  # why a connection was refused: the log has more
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -60,6 +63,11 @@ class Metrics:
             "Bytes received between camera and detector: everything above TCP, with WebSocket frames, HTTP and TLS",
         )
         self.detections = self.counter("detections", "Objects detected")
+        self.certificate_ends = self.gauge(
+            "certificate_expires_timestamp_seconds",
+            "When the certificate of this service's port ends, as Unix time; NaN without TLS",
+        )
+        self.certificate_ends.set(math.nan)
         self.loop_delay = self.seconds(
             "event_loop_delay_seconds", "How much later than it was due the event loop ran something"
         )
@@ -77,6 +85,11 @@ class Metrics:
         """Of small numbers, from 1 on."""
         buckets = [2**power for power in range(7)]
         return Histogram(f"{self._prefix}_{name}", text, registry=self.registry, buckets=buckets)
+
+    def watch_certificate(self, context: RenewedContext | None) -> None:
+        """Tell from now on when the certificate ends that is shown to who connects; None: none is."""
+        if context is not None:
+            self.certificate_ends.set_function(lambda: context.ends_s)
 
     def observe_stages(self, histogram: Histogram, durations_ns: Mapping[str, int]) -> None:
         for stage, duration_ns in durations_ns.items():

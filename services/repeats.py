@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 INTERVAL_S = 60.0
 MAX_VARIANTS = 32  # of one event: streams and reasons may be a peer's own words
@@ -20,6 +21,18 @@ _MAX_WORDS = 200  # characters of a text that are compared
 
 _TELLING = ("stream", "reason", "code", "stage")
 """Fields in which lines of one event differ in kind. Others, such as a sequence, differ each time."""
+
+OWN_EVENT = {"own_event": True}
+"""Fields by which a line says that it repeats no other, whatever it has in common with those before; not shown."""
+
+
+def hide_own_event(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """As a processor of structlog's: the event as it is shown."""
+    for field in OWN_EVENT:
+        event.pop(field, None)
+    return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,12 @@ class Repeats:
         return len(self._kinds)
 
     def admit(self, record: logging.LogRecord, now_s: float) -> bool:
-        """Whether the line is the first of its kind, to be written now. `due` hands out the others in their time."""
+        """Whether the line is the first of its kind, or an event of its own, to be written now.
+
+        `due` hands out the others in their time.
+        """
+        if isinstance(record.msg, dict) and OWN_EVENT.items() <= record.msg.items():
+            return True
         kind = _kind(record)
         if kind not in self._kinds:
             if self._variants[kind.event] >= MAX_VARIANTS:

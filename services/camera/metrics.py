@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -15,11 +16,11 @@ from services.camera.reconnection import LOSS_REASONS
 from services.camera.settings import CameraSettings
 from services.certificates import keep_renewed, serve, server_context
 from services.listening import naming_address
-from services.metrics import Metrics
+from services.metrics import TLS_FAILED, Metrics
 from stream.frame_counts import DROPS
 from stream.latency import STAGES
 from stream.rate.control import REASONS
-from stream.transport.listener import Listener
+from stream.transport.listener import MADE_WAY, TOO_MANY_CONNECTIONS, Listener
 from stream.transport.places import Places
 
 log = structlog.get_logger(__name__)
@@ -97,6 +98,12 @@ class CameraMetrics(Metrics):
         )
         self.preview_bytes = self.counter("preview_bytes", "Size of the previews sent, as JPEG")
 
+        self.refused = self.counter(
+            "connections_refused",
+            "Connections to /metrics that were refused, or made way for newer ones, by reason",
+            ["reason"],
+        )
+
     def _add_link(self) -> None:
         self.link_rate = self.gauge("link_bytes_per_second", "Estimate of the rate that the link carries")
         self.link_delay = self.gauge(
@@ -121,6 +128,8 @@ class CameraMetrics(Metrics):
         )
 
     def _start_at_zero(self) -> None:
+        for refusal in (TOO_MANY_CONNECTIONS, MADE_WAY, TLS_FAILED):
+            self.refused.labels(refusal)
         for stage in STAGES:
             self.stage.labels(stage)
         for stage, reason in DROPS:
@@ -150,14 +159,18 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
 
     app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/livez", live)
-    context = await server_context(config.metrics_tls, _tell_tls_failure)
+    context = await server_context(config.metrics_tls, partial(_tell_tls_failure, metrics))
+    metrics.watch_certificate(context)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     renewing = asyncio.ensure_future(keep_renewed(context))
     try:
         with naming_address(config.metrics_host, config.metrics_port, "--metrics-"):
             listener = Listener.bound(
-                config.metrics_host, config.metrics_port, Places(MAX_CONNECTIONS), on_refuse=_tell_refusal
+                config.metrics_host,
+                config.metrics_port,
+                Places(MAX_CONNECTIONS),
+                on_refuse=partial(_tell_refusal, metrics),
             )
         server = await serve(runner, listener, context)
         try:
@@ -169,9 +182,11 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
         await runner.cleanup()
 
 
-def _tell_refusal(reason: str, address: str) -> None:
+def _tell_refusal(metrics: CameraMetrics, reason: str, address: str) -> None:
+    metrics.refused.labels(reason).inc()
     log.warning("connection refused", port="metrics", reason=reason, peer=address)
 
 
-def _tell_tls_failure(reason: str) -> None:
-    log.warning("TLS handshake failed", port="metrics", reason=reason)
+def _tell_tls_failure(metrics: CameraMetrics, reason: str, peer: str) -> None:
+    metrics.refused.labels(TLS_FAILED).inc()
+    log.warning("TLS handshake failed", port="metrics", reason=reason, peer=peer)

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 from services.access.token_file import TokenSource
 from services.access.tokens import EVERYBODY, Grant, Role, Tokens
 from services.errors import SettingsError
+from services.repeats import OWN_EVENT
 from stream.errors import SessionError
 from stream.session.close_codes import CloseCode
 
@@ -51,6 +52,10 @@ class TokenUnknown(web.HTTPUnauthorized):
     """None that is known, or no more."""
 
 
+class ManyTokens(web.HTTPBadRequest):
+    """A proxy on the way may have checked another one than this detector would."""
+
+
 class NotGranted(web.HTTPForbidden):
     """The token grants something else."""
 
@@ -66,7 +71,6 @@ class Gate:
         """What a browser's cookie grants, which has no other way to say who it is."""
         self._source, self._on_token = source, on_token
         self.tokens = Tokens()
-        self._reads = 0
         self._inside: dict[asyncio.Event, Grant] = {}  # requests that are being answered
 
     @property
@@ -81,17 +85,16 @@ class Gate:
     async def load(self) -> None:
         """Read the tokens. Raises SettingsError."""
         if self._source:
-            # Told, so that no line is held back as a repetition: whoever reloads waits for it.
-            self._reads += 1
             self.tokens = await asyncio.to_thread(self._source.read)
-            log.info("tokens read", source=str(self._source), tokens=len(self.tokens), stage=self._reads)
+            # Whoever reloads waits for that line, each time.
+            log.info("tokens read", source=str(self._source), tokens=len(self.tokens), **OWN_EVENT)
 
     async def reload(self) -> None:
         """Read the tokens anew, and let those who lost theirs know; a faulty file changes nothing."""
         try:
             await self.load()
         except SettingsError as error:
-            log.error("tokens not read: those read before hold on", reason=str(error), stage=self._reads)
+            log.error("tokens not read: those read before hold on", reason=str(error), **OWN_EVENT)
             return
         for revoked, grant in self._inside.items():
             if not self.stands(grant):
@@ -105,7 +108,7 @@ class Gate:
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A middleware that finds the request's grant. Raises TokenMissing, TokenUnknown or NotGranted."""
+        """A middleware that finds the request's grant. Raises TokenMissing, TokenUnknown, NotGranted or ManyTokens."""
         resource = request.match_info.route.resource
         if resource is None:  # no such path, or none for this method
             return await handler(request)
@@ -141,8 +144,11 @@ async def until_revoked(request: web.Request) -> None:
 
 
 def _bearer_token(request: web.Request) -> str | None:
-    """The token that came with the request; None: none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    """The token that came with the request; None: none. Raises ManyTokens."""
+    credentials = request.headers.getall("Authorization", [""])
+    if len(credentials) > 1:
+        raise ManyTokens(text="more than one Authorization header: send one token")
+    scheme, _, token = credentials[0].partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from services.detector.stream_series import StreamSeries
 from services.detector.streams import ENDINGS, Stream
-from services.metrics import Metrics
+from services.metrics import TLS_FAILED, Metrics
 from stream.latency import DETECTOR_STAGES
 from stream.session.close_codes import CloseCode
 from stream.session.messages import REJECT_REASONS
@@ -27,7 +27,6 @@ BAD_REQUEST = "bad_request"
 NO_BEARER = "token_missing"  # see gate.py
 UNKNOWN_BEARER = "token_unknown"
 NOT_GRANTED = "not_granted"
-TLS_FAILED = "tls_failed"
 LOGIN_FAILED = "login_failed"  # see login.py
 TOO_MANY_LOGINS = "too_many_logins"
 REFUSALS = (
@@ -88,6 +87,11 @@ class DetectorMetrics(Metrics):
         self.subscriber_drops = self.counter(
             "subscriber_dropped_messages", "Detection messages dropped because a consumer read too slowly"
         )
+        self.subscribers_closed = self.counter(
+            "subscribers_closed",
+            "Consumers of detections that the detector closed for what they did or lost, by WebSocket close code",
+            ["code"],
+        )
         self.reconnects = self.counter(
             "reconnects",
             "Connections under a name that had one before, by how that one ended (see docs/operations.md)",
@@ -112,3 +116,4 @@ class DetectorMetrics(Metrics):
             self.rejected.labels(reason)
         for code in CloseCode:
             self.closed.labels(str(code.value))
+            self.subscribers_closed.labels(str(code.value))

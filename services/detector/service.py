@@ -25,7 +25,6 @@ from services.detector.metrics import (
     FOREIGN_PAGE,
     NO_BEARER,
     NOT_GRANTED,
-    TLS_FAILED,
     UNKNOWN_BEARER,
 )
 from services.detector.publisher import Publisher
@@ -35,6 +34,7 @@ from services.detector.streams import Streams
 from services.detector.subscribers import Subscribers
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
 from services.environment import forget_loading, give_memory_back, resident_bytes
+from services.metrics import TLS_FAILED
 from stream.network.names import DEMO, MODELS
 from stream.tasks.background import run_with_background
 from stream.tasks.fair_workers import FairWorkers
@@ -80,7 +80,14 @@ class Detector:
         self._handshake = Handshake(config, self.inference, self.workers, self.memory, self.ready)
         self.admission = Admission(config, self.statistics)
         self.gate = Gate(TokenSource(config.tokens) if config.tokens else None, self.admission.know)
-        self._subscribers = Subscribers(config, self.broadcast, self.streams, self.admission, self._overdue)
+        self._subscribers = Subscribers(
+            config,
+            self.broadcast,
+            self.streams,
+            admission=self.admission,
+            statistics=self.statistics,
+            overdue=self._overdue,
+        )
         self._cameras = FeaturesEndpoint(
             config,
             self._handshake,
@@ -123,6 +130,7 @@ class Detector:
         try:
             await self.gate.load()
             self._tls = await server_context(self.config.tls, self._refuse_tls)
+            self.statistics.metrics.watch_certificate(self._tls)
             await runner.setup()
             listener = self.admission.listen()
             server = await serve(runner, listener, self._tls)
@@ -150,9 +158,9 @@ class Detector:
         await self.gate.reload()
         await renew(self._tls)
 
-    def _refuse_tls(self, reason: str) -> None:
+    def _refuse_tls(self, reason: str, peer: str) -> None:
         self.statistics.refuse(TLS_FAILED)
-        log.warning("TLS handshake failed", reason=reason)
+        log.warning("TLS handshake failed", reason=reason, peer=peer)
 
     async def _load(self) -> None:
         await self._handshake.load()

@@ -28,6 +28,10 @@ class DetectorStatistics:
         """The detector closes a camera's connection."""
         self.metrics.closed.labels(str(code.value)).inc()
 
+    def close_subscriber(self, code: CloseCode) -> None:
+        """The detector closes a consumer, for another reason than that there is no place or that it stops."""
+        self.metrics.subscribers_closed.labels(str(code.value)).inc()
+
     def refuse(self, reason: str) -> None:
         """A connection was refused, for one of REFUSALS."""
         self.metrics.refused.labels(reason).inc()

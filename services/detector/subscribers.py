@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import suppress
 
+import structlog
 from aiohttp import WebSocketError, web
 
 from services.access.tokens import Grant
@@ -13,6 +14,7 @@ from services.detector.admission import Admission, NoPlace, Seat
 from services.detector.gate import GRANT, until_revoked
 from services.detector.publisher import KINDS
 from services.detector.settings import DetectorSettings
+from services.detector.statistics import DetectorStatistics
 from services.detector.stream_json import stream_text, with_drops
 from services.detector.streams import Streams
 from stream.errors import ConnectionLost, SessionError
@@ -22,6 +24,8 @@ from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.background import run_with_background
 from stream.transport.broadcast import Broadcast
 from stream.transport.websocket import ServerWebSocket
+
+log = structlog.get_logger(__name__)
 
 # A subscriber has nothing to say.
 MAX_MESSAGE_BYTES = 4096
@@ -37,11 +41,13 @@ class Subscribers:
         settings: DetectorSettings,
         broadcast: Broadcast,
         streams: Streams,
+        *,
         admission: Admission,
+        statistics: DetectorStatistics,
         overdue: asyncio.Event,
     ) -> None:
         self._settings, self._broadcast, self._streams = settings, broadcast, streams
-        self._admission, self._overdue = admission, overdue
+        self._admission, self._statistics, self._overdue = admission, statistics, overdue
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Send one consumer what is published until it leaves, or until the broadcast is closed."""
@@ -69,10 +75,15 @@ class Subscribers:
                 )
             except _Overdue:
                 pass
+            except NoPlace as error:
+                code, reason = error.code, close_reason(error.reason)
+                self._admission.refuse(error.refusal, request.remote or "")
             except SessionError as error:
                 code, reason = error.code, close_reason(error.reason)
-                refusal = error.refusal if isinstance(error, NoPlace) else error.code.name.lower()
-                self._admission.refuse(refusal, request.remote or "")
+                self._statistics.close_subscriber(error.code)
+                log.warning(
+                    "consumer closed", reason=error.code.name.lower(), code=int(code), peer=request.remote
+                )
             await ws.close(code=code, message=reason)
 
     async def _send(

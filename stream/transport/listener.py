@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Self, TypeAlias
 
 from stream.transport.places import ConnectionRates, Place, Places, Refusal, TooOften, address_of
+from stream.transport.tls import ACCEPTED_FROM
 from stream.transport.websocket import CountingSocket
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -112,6 +113,7 @@ class Listener(socket.socket):
             connection.close()
             raise self._refusal(REFUSED[refusal], address)
         self.accepted[peer] = connection
+        ACCEPTED_FROM.set(address)
         return connection, peer
 
     def close(self) -> None:

@@ -9,12 +9,20 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeAlias
 
 from stream.errors import BadCertificate
+from stream.transport.certificate import end_of_first
+
+ACCEPTED_FROM: ContextVar[str] = ContextVar("accepted_from", default="")
+"""Whose connection was accepted: asyncio serves each in a copy of the context that it accepted it in."""
+
+OnFailure: TypeAlias = Callable[[str, str], None]
+"""Called with what went wrong in a handshake, and the peer's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +84,20 @@ class RenewedContext(ssl.SSLContext):
     """A server's context that is made anew when its files change: connections keep the one that they began with.
 
     asyncio asks the context that it was given for a TLS object at every connection, and gets that of the newest one.
-    `on_failure` is called, on the event loop, with what went wrong in a handshake.
+    `on_failure` is called on the event loop.
     """
 
-    def __new__(cls, _tls: ServerTls, _on_failure: Callable[[str], None]) -> Self:
+    def __new__(cls, _tls: ServerTls, _on_failure: OnFailure) -> Self:
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
-    def __init__(self, tls: ServerTls, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, tls: ServerTls, on_failure: OnFailure) -> None:
         """Raises BadCertificate."""
         self._tls, self._on_failure = tls, on_failure
         self._state = tls.state()
         self._newest = tls.context()
         self._newest.sslobject_class = _ServerObject
+        self.ends_s = _end(tls.cert)
+        """When the certificate that counts ends, as Unix time."""
 
     def renew(self) -> bool:
         """Whether the files have changed, and count from now on. Raises BadCertificate, and keeps what it had."""
@@ -97,7 +107,7 @@ class RenewedContext(ssl.SSLContext):
         self._state = state  # what cannot be used is told once, and tried again when it has changed
         newest = self._tls.context()
         newest.sslobject_class = _ServerObject
-        self._newest = newest
+        self._newest, self.ends_s = newest, _end(self._tls.cert)
         return True
 
     def wrap_bio(
@@ -105,7 +115,7 @@ class RenewedContext(ssl.SSLContext):
     ) -> ssl.SSLObject:
         server = self._newest.wrap_bio(incoming, outgoing, *arguments, **options)
         assert isinstance(server, _ServerObject)
-        server.outgoing, server.on_failure = outgoing, self._on_failure
+        server.outgoing, server.on_failure, server.peer = outgoing, self._on_failure, ACCEPTED_FROM.get()
         return server
 
 
@@ -118,7 +128,8 @@ class _ServerObject(ssl.SSLObject):
     """
 
     outgoing: ssl.MemoryBIO
-    on_failure: Callable[[str], None]
+    on_failure: OnFailure
+    peer: str
     _failure: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
@@ -130,7 +141,7 @@ class _ServerObject(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             self._failure = error
-            self.on_failure(server_failure(error))
+            self.on_failure(server_failure(error), self.peer)
             if not self.outgoing.pending:
                 raise
             raise ssl.SSLWantReadError from None
@@ -226,6 +237,14 @@ def _show(context: ssl.SSLContext, flag: str, cert: Path, key: Path | None) -> N
             f"{flag}: no certificate and key in {what}: PEM files are needed, with BEGIN CERTIFICATE and "
             "BEGIN PRIVATE KEY"
         ) from None
+
+
+def _end(cert: Path) -> float:
+    """When the certificate in a file ends that was loaded before. Raises BadCertificate where it is another by now."""
+    try:
+        return end_of_first(cert.read_text())
+    except (OSError, ValueError, IndexError):
+        raise BadCertificate(f"{cert} is being written: try again") from None
 
 
 def _trust(context: ssl.SSLContext, flag: str, file: Path) -> None:

@@ -221,3 +221,46 @@ def test_a_thread_that_fails_is_a_line_of_the_log():
     (entry,) = map(json.loads, lines)
     assert (entry["event"], entry["thread"], entry["level"]) == ("thread failed", "worker", "error")
     assert entry["exception"].endswith(f"ValueError: cannot open {SHOWN}")
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_that_a_line_is_an_event_of_its_own_is_not_shown(style):
+    output = written(
+        style,
+        "from services.repeats import OWN_EVENT",
+        "for _ in range(2): log.info('reloaded', **OWN_EVENT)",
+    )
+    assert output.count("reloaded") == 2
+    assert "own_event" not in output
+
+
+def test_what_python_can_only_tell_is_a_line_of_the_log():
+    """A finalizer's error, in place of a traceback that shows a password."""
+    lines = written(
+        "json",
+        "from services.logs import log_unraisable",
+        "sys.unraisablehook = log_unraisable",
+        "one = type('Source', (), {'__del__': lambda self: fail()})()",
+        "del one",
+    ).splitlines()
+    (entry,) = map(json.loads, lines)
+    assert (entry["event"], entry["level"]) == ("error ignored", "error")
+    assert entry["exception"].endswith(f"ValueError: cannot open {SHOWN}")
+
+
+def test_commands_tell_it_so():
+    program = (
+        "import sys, services.cli as cli, services.logs as logs\n"
+        "def main():\n"
+        "    logs.configure_logs(logs.LogSettings())\n"
+        "    def fail(self): raise ValueError(sys.argv[-1])\n"
+        "    one = type('Source', (), {'__del__': fail})()\n"
+        "    del one\n"
+        "    return 0\n"
+        "cli.main = main\n"
+        "cli.run()\n"
+    )
+    command = [sys.executable, "-c", program, "watch", URL]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIVENESS_S)
+    assert "hunter2" not in done.stderr
+    assert SHOWN in done.stderr

@@ -16,6 +16,7 @@ from services.detector.metrics import DetectorMetrics
 from stream.frame_counts import DROPS
 from stream.latency import DETECTOR_STAGES, STAGES
 from stream.rate.control import REASONS
+from stream.transport.certificate import end_of_first
 from tests.certificates import Authority
 from tests.ports import free_port
 from tests.services.clips import FRAMES
@@ -96,6 +97,11 @@ async def test_a_cameras_metrics_come_over_tls_to_who_shows_a_certificate(make_c
         entry["reason"].partition(",")[0] for entry in logs if entry["event"] == "TLS handshake failed"
     ]
     assert {"the client shows no certificate", "plain HTTP"} == set(reasons)
+    assert {entry["peer"] for entry in logs if entry["event"] == "TLS handshake failed"} == {"127.0.0.1"}
+    sample = camera.statistics.metrics.registry.get_sample_value
+    assert sample("splitcast_camera_connections_refused_total", {"reason": "tls_failed"}) == len(reasons)
+    ends = sample("splitcast_camera_certificate_expires_timestamp_seconds")
+    assert ends == end_of_first(files["metrics_tls_cert"].read_text())
 
 
 async def test_connections_keep_no_scrape_from_a_camera(make_camera, monkeypatch):
@@ -112,6 +118,8 @@ async def test_connections_keep_no_scrape_from_a_camera(make_camera, monkeypatch
             writer.close()
     refusal = {"event": "connection refused", "port": "metrics", "reason": "made_way", "peer": "127.0.0.1"}
     assert logs == [{**refusal, "log_level": "warning"}]
+    sample = camera.statistics.metrics.registry.get_sample_value
+    assert sample("splitcast_camera_connections_refused_total", {"reason": "made_way"}) == 1
 
 
 @pytest.mark.parametrize("metrics", [CameraMetrics, DetectorMetrics])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services import repeats
-from services.repeats import INTERVAL_S, MAX_KINDS, MAX_VARIANTS, Repeats, RepeatsHandler
+from services.repeats import INTERVAL_S, MAX_KINDS, MAX_VARIANTS, OWN_EVENT, Repeats, RepeatsHandler
 from tests.services.waiting import LIVENESS_S
 
 
@@ -109,6 +109,13 @@ def test_each_kind_has_its_own_first(handler, written, other):
     handler.handle(line("packet rejected", stream="door", reason="corrupt"))
     handler.handle(other)
     assert len(written.records) == 2
+
+
+def test_an_event_of_its_own_repeats_nothing(handler, written, clock):
+    for _ in range(3):
+        handler.handle(line("tokens read", **OWN_EVENT))
+    handler.close()
+    assert written.counts == [1, 1, 1]
 
 
 def test_lines_of_libraries_are_told_apart_by_their_first_line(handler, written):

@@ -48,6 +48,11 @@ def refused(running, reason: str) -> float:
     return sample("splitcast_detector_connections_refused_total", {"reason": reason})
 
 
+def closed_consumers(running, code: CloseCode) -> float:
+    sample = running.detector.statistics.metrics.registry.get_sample_value
+    return sample("splitcast_detector_subscribers_closed_total", {"code": str(code.value)})
+
+
 async def still_serves(running, make_camera) -> bool:
     camera = make_camera(running.url, stream="honest")
     await asyncio.wait_for(camera.run(), LIVENESS_S)
@@ -286,7 +291,7 @@ async def test_a_consumer_that_talks_is_left(start_detector):
             await ws.send_str("and another thing")
         message = await ws.receive(timeout=LIVENESS_S)
         assert (message.type, message.data) == (WSMsgType.CLOSE, CloseCode.POLICY_VIOLATION)
-        await until(lambda: refused(running, "policy_violation") == 1)
+        await until(lambda: closed_consumers(running, CloseCode.POLICY_VIOLATION) == 1)
 
 
 @pytest.mark.parametrize("path", ["/v1/features", "/v1/detections"])
@@ -294,7 +299,8 @@ async def test_frames_that_are_not_masked_are_refused(start_detector, path):
     async with start_detector() as running:
         async with peers(running, 1, UPGRADE.format(path=path) + "\x01\x05hello") as [(reader, _)]:
             await reader.readuntil(b"what came is no WebSocket")
-        await until(lambda: refused(running, "protocol_error") == 1)
+        code = CloseCode.PROTOCOL_ERROR
+        await until(lambda: refused(running, "protocol_error") + closed_consumers(running, code) == 1)
 
 
 async def test_who_has_asked_for_something_is_not_silent(start_detector):

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, WSServerHandshakeError
+from multidict import CIMultiDict
+from structlog.testing import capture_logs
 
 from services.access.tokens import Role, new_token, token_hash
 from services.detector import visit
 from services.detector.gate import ACCESS
 from services.detector.metrics import NO_BEARER, NOT_GRANTED, UNKNOWN_BEARER
+from services.repeats import OWN_EVENT
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL, FEATURES_PROTOCOL, Waiting
@@ -224,6 +227,32 @@ async def test_a_tokens_owner_has_its_name_back_from_a_ghost(start_detector, mak
         assert (await closed(ghost)).code == CloseCode.REPLACED
 
 
+@pytest.mark.parametrize("path", ["/v1/features", "/v1/streams", "/metrics", "/livez"])
+async def test_two_tokens_are_none(start_detector, path):
+    """A proxy may have checked the other one."""
+    async with start_detector(tokens=TABLE) as running, ClientSession() as session:
+        both = [("Authorization", f"Bearer {TOKENS[role]}") for role in ("metrics", "consumer")]
+        async with session.get(running.http + path, headers=CIMultiDict(both)) as answer:
+            assert answer.status == 400
+            assert "more than one Authorization header" in await answer.text()
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        assert sample("splitcast_detector_connections_refused_total", {"reason": "bad_request"}) == 1
+
+
+async def test_each_reload_is_told(start_detector, tmp_path: Path):
+    """Whoever reloads looks for that line, however often it was there."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(TABLE)
+    async with start_detector(tokens=str(file)) as running:
+        with capture_logs() as logs:
+            await running.detector.reload()
+            file.write_text("no TOML")
+            await running.detector.reload()
+    told = [line for line in logs if line["event"].startswith("tokens")]
+    assert [line["event"].partition(":")[0] for line in told] == ["tokens read", "tokens not read"]
+    assert all(line.items() >= OWN_EVENT.items() for line in told)
+
+
 async def test_a_revoked_tokens_connections_are_closed(start_detector, tmp_path: Path):
     file = tmp_path / "tokens.toml"
     file.write_text(TABLE)
@@ -246,6 +275,10 @@ async def test_a_revoked_tokens_connections_are_closed(start_detector, tmp_path:
                 assert closed.close_code == 4401
         assert not stays.closed
         assert len(running.detector.broadcast) == 1
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        assert sample("splitcast_detector_subscribers_closed_total", {"code": "4401"}) == 1
+        consumer = {"reason": "token_revoked"}  # the camera said no hello, and was refused
+        assert sample("splitcast_detector_connections_refused_total", consumer) == 1
 
 
 async def test_no_name_is_kept_for_a_token_that_was_revoked_while_its_camera_was_away(

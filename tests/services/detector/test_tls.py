@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from contextlib import suppress
+from datetime import UTC
 
 import pytest
 from aiohttp import ClientSession, TCPConnector
@@ -17,7 +19,7 @@ from stream.session.messages import FEATURES_PROTOCOL
 from stream.tasks import backoff
 from stream.transport.tls import ClientTls
 from stream.transport.websocket import connect
-from tests.certificates import HOST, PAST, Authority
+from tests.certificates import FUTURE, HOST, PAST, Authority
 from tests.services.clips import FRAMES
 from tests.services.detector.peers import closed
 from tests.services.subscribing import subscribed
@@ -111,8 +113,11 @@ async def test_who_must_show_a_certificate_and_shows_none_is_refused_and_counted
             ):
                 pass
         assert refused(running, "tls_failed") >= 1
-        [reason] = {entry["reason"] for entry in logs if entry["event"] == "TLS handshake failed"}
+        [(reason, peer)] = {
+            (entry["reason"], entry["peer"]) for entry in logs if entry["event"] == "TLS handshake failed"
+        }
         assert reason.startswith("the client shows no certificate")
+        assert peer == "127.0.0.1"
         camera = make_camera(wss(running), tls_ca=authority.file, tls_cert=client)
         await asyncio.wait_for(camera.run(), LIVENESS_S)
         assert camera.statistics.frame_counts.detected == FRAMES
@@ -182,3 +187,31 @@ async def test_a_peer_that_does_not_answer_the_end_holds_no_place(start_detector
         writer.write(b"\r\n")
         await until(lambda: not running.detector.admission.listener.accepted)
     writer.transport.abort()
+
+
+async def test_whose_handshake_failed_is_told_of_each_of_many_at_once(start_detector, authority):
+    hosts = {f"127.0.0.{number}" for number in range(2, 12)}
+    async with start_detector(tls_cert=authority.sign()) as running:
+        with capture_logs() as logs:
+            opened = await asyncio.gather(
+                *(asyncio.open_connection(HOST, running.port, local_addr=(host, 0)) for host in hosts)
+            )
+            for _, writer in opened:
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await until(lambda: refused(running, "tls_failed") == len(hosts))
+            for _, writer in opened:
+                writer.transport.abort()
+    assert {line["peer"] for line in logs if line["event"] == "TLS handshake failed"} == hosts
+
+
+async def test_when_its_certificate_ends_is_a_metric(start_detector, authority):
+    name = "splitcast_detector_certificate_expires_timestamp_seconds"
+    async with start_detector() as running:
+        assert math.isnan(running.detector.statistics.metrics.registry.get_sample_value(name))
+    cert = authority.sign(valid=(PAST[0], FUTURE[1]))
+    async with start_detector(tls_cert=cert) as running:
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        assert sample(name) == FUTURE[1].replace(tzinfo=UTC).timestamp()
+        authority.sign(valid=(PAST[0], FUTURE[0]))
+        await running.detector.reload()
+        assert sample(name) == FUTURE[0].replace(tzinfo=UTC).timestamp()

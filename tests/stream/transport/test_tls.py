@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC
 
 import pytest
 from aiohttp import web
@@ -67,7 +68,9 @@ async def answered(port: int, tls: ClientTls | None, scheme: str = "wss", host: 
 async def failure(server: ServerTls | None, tls: ClientTls | None, **how) -> tuple[str, list[str]]:
     """What the client is told, and what the server."""
     told: list[str] = []
-    async with serving(RenewedContext(server, told.append) if server else None) as port:
+    async with serving(
+        RenewedContext(server, lambda reason, peer: told.append(reason)) if server else None
+    ) as port:
         with pytest.raises(TlsFailed) as failed:
             await answered(port, tls, **how)
     assert failed.value.answered
@@ -79,7 +82,9 @@ async def failure(server: ServerTls | None, tls: ClientTls | None, **how) -> tup
 
 async def test_a_certificate_of_a_trusted_authority_is_good(ours):
     told: list[str] = []
-    async with serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port:
+    async with serving(
+        RenewedContext(ServerTls(ours.sign()), lambda reason, peer: told.append(reason))
+    ) as port:
         assert await answered(port, ClientTls(ca=ours.file))
     assert told == []
 
@@ -109,7 +114,7 @@ async def test_refuses_a_certificate_of_another_authority(ours, others):
 
 async def test_a_pinned_certificate_needs_no_authority_and_no_name(ours):
     cert = ours.sign("elsewhere.example", valid=PAST)
-    async with serving(RenewedContext(ServerTls(cert), lambda _: None)) as port:
+    async with serving(RenewedContext(ServerTls(cert), lambda *_: None)) as port:
         assert await answered(port, ClientTls(fingerprint=fingerprint(der(cert))))
 
 
@@ -133,7 +138,7 @@ async def test_a_client_shows_its_certificate(ours):
     server = ServerTls(ours.sign(), client_ca=ours.file)
     client = ours.sign("camera@splitcast.example", file="client.pem")
     pinned = fingerprint(der(server.cert))
-    async with serving(RenewedContext(server, lambda _: None)) as port:
+    async with serving(RenewedContext(server, lambda *_: None)) as port:
         assert await answered(port, ClientTls(ca=ours.file, cert=client))
         assert await answered(port, ClientTls(fingerprint=pinned, cert=client))
 
@@ -176,7 +181,9 @@ async def test_a_server_is_told_why_a_client_does_not_accept_it(ours):
             distrusting.wrap_socket(connection, server_hostname=HOST)
 
     told: list[str] = []
-    async with serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port:
+    async with serving(
+        RenewedContext(ServerTls(ours.sign()), lambda reason, peer: told.append(reason))
+    ) as port:
         await asyncio.to_thread(refuse, port)
         await until(lambda: told)
     assert told == ["the client does not accept this server: unknown ca"]
@@ -187,7 +194,9 @@ async def test_a_server_is_told_why_a_client_does_not_accept_it(ours):
 
 async def test_a_plain_client_is_told_of_tls(ours):
     told: list[str] = []
-    async with serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port:
+    async with serving(
+        RenewedContext(ServerTls(ours.sign()), lambda reason, peer: told.append(reason))
+    ) as port:
         with pytest.raises(ConnectionLost, match="write wss:// for ws://"):
             await answered(port, None, scheme="ws")
     assert told[0].startswith("plain HTTP, and this port takes TLS alone")
@@ -203,7 +212,7 @@ async def test_a_client_of_tls_is_told_of_a_plain_server(ours):
 async def test_what_is_no_tls_is_told(ours):
     told: list[str] = []
     async with (
-        serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port,
+        serving(RenewedContext(ServerTls(ours.sign()), lambda reason, peer: told.append(reason))) as port,
         asyncio.timeout(LIVENESS_S),
     ):
         reader, writer = await asyncio.open_connection(HOST, port)
@@ -222,7 +231,7 @@ async def test_a_client_that_goes_on_after_an_alert_is_told_once_and_left(ours):
         unwanted.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=HOST).do_handshake()
     told: list[str] = []
     async with (
-        serving(RenewedContext(ServerTls(ours.sign()), told.append)) as port,
+        serving(RenewedContext(ServerTls(ours.sign()), lambda reason, peer: told.append(reason))) as port,
         asyncio.timeout(LIVENESS_S),
     ):
         reader, writer = await asyncio.open_connection(HOST, port)
@@ -264,12 +273,13 @@ async def test_a_server_that_leaves_in_the_handshake_is_lost(ours):
 async def test_a_renewed_certificate_counts_from_the_next_connection_on(ours):
     cert = ours.sign()
     before = ClientTls(fingerprint=fingerprint(der(cert)))
-    context = RenewedContext(ServerTls(cert), lambda _: None)
+    context = RenewedContext(ServerTls(cert), lambda *_: None)
     async with serving(context) as port:
         async with connect(f"wss://{HOST}:{port}/", PROTOCOL, tls=before) as link:
             assert not context.renew()
-            ours.sign()
+            ours.sign(valid=(PAST[0], FUTURE[1]))
             assert context.renew()
+            assert context.ends_s == FUTURE[1].replace(tzinfo=UTC).timestamp()
             assert not context.renew()
             await link.send("still here")
             assert await link.receive() == "still here"
@@ -296,7 +306,7 @@ async def test_who_may_come_in_is_renewed_with_the_files(ours, others, tmp_path)
     link.symlink_to(ours.folder)
     server = ServerTls(ours.sign(), client_ca=link / "ca.pem")
     client = ClientTls(ca=ours.file, cert=others.sign("camera@splitcast.example", file="client.pem"))
-    context = RenewedContext(server, lambda _: None)
+    context = RenewedContext(server, lambda *_: None)
     async with serving(context) as port:
         with pytest.raises(TlsFailed):
             await answered(port, client)
@@ -310,7 +320,7 @@ async def test_who_may_come_in_is_renewed_with_the_files(ours, others, tmp_path)
 async def test_files_that_cannot_be_used_leave_those_before(ours, others):
     cert = ours.sign()
     good = cert.read_bytes()
-    context = RenewedContext(ServerTls(cert), lambda _: None)
+    context = RenewedContext(ServerTls(cert), lambda *_: None)
     async with serving(context) as port:
         cert.write_text("half of a cert")
         with pytest.raises(BadCertificate, match="no certificate and key in"):
@@ -325,7 +335,7 @@ async def test_files_that_cannot_be_used_leave_those_before(ours, others):
 
 
 async def test_a_client_reads_its_files_at_every_connection(ours, others):
-    async with serving(RenewedContext(ServerTls(ours.sign()), lambda _: None)) as port:
+    async with serving(RenewedContext(ServerTls(ours.sign()), lambda *_: None)) as port:
         client = ClientTls(ca=others.file)
         with pytest.raises(TlsFailed):
             await answered(port, client)
