@@ -24,6 +24,7 @@ from services.metrics import VERSION, WireMeter
 from services.own_token import current_headers
 from stream.errors import ConnectionLost, SessionError
 from stream.frame import Frame
+from stream.frame_pace import FramePace
 from stream.latency import StageClock, network_ns
 from stream.rate.link import SentPacket
 from stream.session.camera import (
@@ -98,6 +99,7 @@ class Uplink:
         self._answered = asyncio.Event()
         self._in_work: Frame | None = None  # in head or encoder
         self._keyframe_due = True  # the next packet will be one, as far as this end knows
+        self._pace = FramePace()  # as the detector's welcome has it
         self._canvases = CanvasWatch()
         self._reports = Reports(statistics)
         self._pictures = PictureSender(self._session, statistics, config.preview)
@@ -178,6 +180,7 @@ class Uplink:
                 self._in_work = None
                 return frame
             self._pipeline.rate.take(time.monotonic_ns())
+            self._pace.take(time.monotonic_ns())
             await self._send(link, frame)
         leaving = self._feed.stopping.is_set()
         await self._finish(link, CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
@@ -191,7 +194,7 @@ class Uplink:
         await link.close(code, reason)
 
     async def _until_open(self) -> None:
-        """Wait until the window is open and rate control lets the next frame go."""
+        """Wait until the window is open, and rate control and the token's frames a second let the next frame go."""
         try:
             while True:
                 if not self._session.can_send:
@@ -200,7 +203,10 @@ class Uplink:
                     await self._next_answer()
                     continue
                 unanswered = [sent.packet for sent in self._session.unanswered]
-                wait_ns = self._pipeline.rate.wait_ns(time.monotonic_ns(), unanswered)
+                now_ns = time.monotonic_ns()
+                wait_ns = self._pipeline.rate.wait_ns(now_ns, unanswered)
+                if wait_ns is not None:
+                    wait_ns = max(wait_ns, self._pace.wait_ns(now_ns))
                 if wait_ns == 0:
                     break
                 self.rate_holds = True
@@ -267,8 +273,9 @@ class Uplink:
 
     async def _on_message(self, link: Link, data: bytes | str) -> None:
         match self._session.receive(data):
-            case Accepted(window):
+            case Accepted(window, frames_per_s):
                 self._pipeline.rate.connect(window)
+                self._pace.limit(frames_per_s)
                 self._statistics.connect("detector")
                 log.info("streaming", detector=self._config.detector, window=window)
             case ProfileRequested():

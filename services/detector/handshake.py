@@ -99,7 +99,8 @@ class Handshake:
         self._memory.reserve(session, negotiated.memory_bytes)
         tail = await self._workers.run(self._owner, self._inference.tail, hello.split)
         stream = visit.greet(hello, negotiated.layout)
-        await link.send(session.welcome(negotiated.max_packet_bytes, f"splitcast/{VERSION}"))
+        software = f"splitcast/{VERSION}"
+        await link.send(session.welcome(negotiated.max_packet_bytes, software, quota.frames_per_s))
         return AdmittedCamera(session, hello, stream, negotiated.decoder, tail, quota)
 
     async def _receive_hello(self, link: Link, session: DetectorSession, visit: Visit) -> Hello:

@@ -83,6 +83,11 @@ class DetectorMetrics(Metrics):
         self.batch = self.powers_of_two(
             "batch_frames", "Frames that each frame was with in the network's last layers, itself included"
         )
+        self._add_peers()
+        self.registry.register(StreamSeries(self._prefix, streams))
+        self._start_at_zero()
+
+    def _add_peers(self) -> None:
         self.subscribers = self.gauge("subscribers", "Consumers of detections connected now")
         self.subscriber_drops = self.counter(
             "subscriber_dropped_messages", "Detection messages dropped because a consumer read too slowly"
@@ -105,7 +110,8 @@ class DetectorMetrics(Metrics):
         self.clock_steps = self.counter(
             "clock_steps", "Times that the time of day was set on a camera's clock"
         )
-        self.registry.register(StreamSeries(self._prefix, streams))
+
+    def _start_at_zero(self) -> None:
         for reason in REFUSALS:
             self.refused.labels(reason)
         for ending in ENDINGS:

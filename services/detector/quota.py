@@ -1,7 +1,4 @@
-"""What a camera's token lets it cost: refused in the handshake, or held to it while it streams.
-
-No clock: times are arguments, in ns of any steady clock.
-"""
+"""What a camera's token lets it cost, as far as a handshake can refuse it: FramePace has its frames a second."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from stream.session.messages import MAX_TEXT_CHARACTERS, Hello
 
 MIB = 2**20
 TEXT_BYTES = 4 * MAX_TEXT_CHARACTERS  # in UTF-8
-BURST_NS = 500_000_000  # what a link or a busy camera gathers may come at once
 
 
 def largest_message_bytes(settings: DetectorSettings, quota: Quota) -> int:
@@ -42,25 +38,3 @@ def check_quota(hello: Hello, quota: Quota) -> None:
             f"too_costly: canvas {height}x{width}; this camera's token allows sides of at most {quota.max_side} "
             "(--size)",
         )
-
-
-class FramePace:
-    """Tells how long a stream's next packet has to wait, so that it has no more than its frames a second.
-
-    It waits and is not refused: the window fills, and the camera itself drops what is too much, before it is encoded.
-    Of a stream and not of a connection: a camera that connects anew gains nothing.
-    """
-
-    def __init__(self, frames_per_s: float | None = None) -> None:
-        self._due_ns: int | None = None  # when the next one would come of a camera that keeps to its rate
-        self.limit(frames_per_s)
-
-    def limit(self, frames_per_s: float | None) -> None:
-        """The rate from now on, that of the token of the camera that has come; None: any."""
-        self._interval_ns = round(1e9 / frames_per_s) if frames_per_s else 0
-
-    def take(self, now_ns: int) -> int:
-        """Count a packet that is to be worked on; ns that it has to wait before."""
-        due_ns = now_ns if self._due_ns is None else max(self._due_ns, now_ns - BURST_NS)
-        self._due_ns = due_ns + self._interval_ns
-        return max(0, due_ns - now_ns)

@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias, get_args
 
 from codec.layout import Layout, raw_bytes
 from services.detector.history import History, StreamCounts
-from services.detector.quota import FramePace
 from services.detector.stream_status import StatusTracker, StreamStatus
+from stream.frame_pace import FramePace
 from stream.latency import StageStatistics
 from stream.session.frame_numbers import FrameNumbers
 from stream.session.messages import Hello, RejectReason, Report, Waiting

@@ -37,6 +37,7 @@ class Accepted:
     """The handshake is done; packets may be sent."""
 
     window: int
+    frames_per_s: float | None = None  # as many as the token allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class CameraSession(Generic[T]):
         if isinstance(message, Welcome):
             self._window = self._offered = min(message.window, self._own_window)
             self.max_packet_bytes = message.max_packet_bytes
-            return Accepted(self._window)
+            return Accepted(self._window, message.frames_per_s)
         if message.hash != self._profile:
             raise SessionError(CloseCode.BAD_MESSAGE, "a profile_request for another profile, or a second")
         self._profile = None

@@ -218,11 +218,16 @@ class DetectorSession:
                 CloseCode.PROFILE_REFUSED, f"calibration profile {profile_hash[:12]}: {error}"
             ) from None
 
-    def welcome(self, max_packet_bytes: int, software: str) -> str:
-        """Text that accepts the hello; packets of at most `max_packet_bytes` may follow."""
+    def welcome(self, max_packet_bytes: int, software: str, frames_per_s: float | None = None) -> str:
+        """Text that accepts the hello; packets of at most `max_packet_bytes` may follow, so many a second."""
         assert self.hello is not None
         self._max_packet_bytes = max_packet_bytes
-        return Welcome(window=self._window, max_packet_bytes=max_packet_bytes, software=software).text()
+        return Welcome(
+            window=self._window,
+            max_packet_bytes=max_packet_bytes,
+            frames_per_s=frames_per_s,
+            software=software,
+        ).text()
 
     def receive_packet(self, size: int) -> None:
         """Count a packet of `size` bytes. Raises SessionError if the camera may not send it."""

@@ -197,11 +197,15 @@ class Preview(_Message):
 
 
 class Welcome(_Message):
-    """Detector accepts; the camera may have `window` unanswered packets of at most `max_packet_bytes`."""
+    """Detector accepts; the camera may have `window` unanswered packets of at most `max_packet_bytes`.
+
+    `frames_per_s` is what its token allows; None: any.
+    """
 
     type: Literal["welcome"] = "welcome"
     window: Annotated[int, Field(ge=1, le=1024)]
     max_packet_bytes: Annotated[int, Field(ge=1)]
+    frames_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     software: str = ""
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
 from services.access.tokens import Quota, new_token
-from services.detector.quota import BURST_NS, TEXT_BYTES, FramePace, check_quota, largest_message_bytes
+from services.detector.quota import TEXT_BYTES, check_quota, largest_message_bytes
 from services.detector.settings import DetectorSettings
 from stream.errors import SessionError
 from stream.session.close_codes import CloseCode
 from tests.services.detector.peers import answer, closed, linked
 from tests.services.detector.test_gate import entry
-from tests.services.waiting import until
+from tests.services.waiting import LIVENESS_S, until
 from tests.stream.session.peers import make_hello as make_any_hello
-
-MS = 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -56,36 +55,25 @@ def test_a_connection_takes_no_more_at_a_time_than_its_token_allows(quota, large
     assert largest_message_bytes(settings, quota) == largest
 
 
-def waits(pace: FramePace, *times_ms: int) -> list[int]:
-    """Milliseconds that packets wait which are to be worked on at these times."""
-    return [pace.take(at_ms * MS) // MS for at_ms in times_ms]
-
-
-def test_who_keeps_to_the_rate_never_waits():
-    assert waits(FramePace(10), 0, 100, 200, 305, 400, 505, 600) == [0] * 7
-
-
-def test_who_is_too_fast_has_its_rate_and_no_more():
-    assert waits(FramePace(10), 0, 1, 2, 3) == [0, 99, 198, 297]
-
-
-def test_what_a_link_has_gathered_may_come_at_once():
-    late_ms = BURST_NS // MS
-    assert waits(FramePace(10), 0, *[100 + late_ms] * 7) == [0] * 6 + [0, 100]
-
-
-def test_a_long_rest_is_no_credit():
-    """A camera that was silent for a day may not be worked on for a day's frames at once."""
-    assert waits(FramePace(10), 0, *[86_400_000] * 7) == [0] * 6 + [0, 100]
-
-
-def test_a_token_without_a_rate_has_none():
-    assert waits(FramePace(None), *[0] * 1000) == [0] * 1000
-
-
 # --- over a connection ---
 
 HELD, FREE = new_token(), new_token()
+
+
+async def test_a_camera_that_is_told_its_rate_keeps_to_it(start_detector, make_camera, tmp_path):
+    """It takes no frame before its time, and the detector holds nothing back."""
+    file = tmp_path / "token"
+    file.write_text(HELD)
+    tokens = entry("held", HELD, "camera", "door") + "frames_per_s = 0.001\n"
+    async with start_detector(tokens=tokens) as running:
+        camera = make_camera(running.url, stream="door", token_file=file, drain_s=0.1)
+        running_camera = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.statistics.frame_counts.detected == 1)
+        await until(lambda: camera._uplink.rate_holds)
+        [stream] = running.detector.streams
+        assert (stream.packets, camera.unanswered) == (1, 0)
+        camera.stop()
+        await asyncio.wait_for(running_camera, LIVENESS_S)
 
 
 async def test_who_is_too_fast_waits_and_loses_nothing(start_detector, make_hello, encode):
@@ -101,7 +89,9 @@ async def test_who_is_too_fast_waits_and_loses_nothing(start_detector, make_hell
     ):
         await held.send(make_hello(stream="held").text())
         await free.send(make_hello(stream="free").text())
-        assert (await answer(held))["type"] == (await answer(free))["type"] == "welcome"
+        told, others = await answer(held), await answer(free)
+        assert (told["type"], told["frames_per_s"]) == ("welcome", 0.001)
+        assert (others["type"], others["frames_per_s"]) == ("welcome", None)
         for packet in packets:
             await held.send(packet)
         assert (await answer(held))["sequence"] == 0
