@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.errors import NotMeasurable
+from stream.transport.tls import ClientTls
 
 _FRAMES = "splitcast_detector_frames_detected_total"
 _DELAY = "splitcast_detector_event_loop_delay_seconds_bucket"
@@ -62,12 +64,23 @@ class DetectorSample:
         return low_s if rank else 0.0
 
 
-async def sample(url: str) -> DetectorSample:
-    """A sample of the detector at ws://host:port. Raises NotMeasurable where it does not answer."""
+async def sample(
+    url: str, headers: Mapping[str, str] | None = None, tls: ClientTls | None = None
+) -> DetectorSample:
+    """A sample of the detector at ws://host:port. Raises NotMeasurable where it does not answer.
+
+    `headers` and `tls` are as in `connect`.
+    """
     address = f"{url.replace('ws', 'http', 1)}/metrics"
     try:
         timeout = aiohttp.ClientTimeout(TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(address) as answer:
+        pinned = tls.pinned if tls else None
+        connector = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(pinned) if pinned else True)
+        context = await asyncio.to_thread(tls.context) if tls else True
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers) as session,
+            session.get(address, ssl=context) as answer,
+        ):
             answer.raise_for_status()
             return DetectorSample.parse(await answer.text())
     except (aiohttp.ClientError, TimeoutError) as error:

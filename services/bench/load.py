@@ -6,8 +6,9 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,12 +22,28 @@ from services.bench.markdown import write_page
 from services.bench.recording import RecordedPackets, record_packets
 from services.bench.settings import BenchLoadSettings
 from services.bench.simulated_camera import SimulatedCamera
+from services.certificates import client_tls
 from services.commands.loopback import OPEN_DETECTOR, local_detector
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, choose_engine, find_network
+from services.own_token import token_headers
 from services.printable import well_formed
 from stream.atomic_file import write_whole
 from stream.tasks.background import run_with_background
+from stream.transport.tls import ClientTls
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a detector is, and by what it lets cameras and scrapes in."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: ClientTls | None = None
+
+    async def let_in(self, camera: SimulatedCamera, phase_s: float, stopping: asyncio.Event) -> None:
+        """As `SimulatedCamera.run`."""
+        await camera.run(self.url, phase_s, stopping, headers=self.headers, tls=self.tls)
 
 
 def run_bench_load(settings: BenchLoadSettings) -> None:
@@ -54,8 +71,8 @@ async def bench_load(settings: BenchLoadSettings) -> LoadReport:
     recorded, bare = await asyncio.to_thread(_prepare, settings)
     rows = []
     for streams in settings.stream_counts:
-        async with _detector(settings, streams) as url:
-            rows.append(await measure(settings, recorded, bare, url, streams))
+        async with _detector(settings, streams) as door:
+            rows.append(await measure(settings, recorded, bare, door, streams))
         print(
             f"{streams} streams: {rows[-1].held} held, {rows[-1].detected_fps:.1f} frames/s", file=sys.stderr
         )
@@ -72,9 +89,9 @@ def _prepare(settings: BenchLoadSettings) -> tuple[RecordedPackets, BareCost]:
 
 
 async def measure(
-    settings: BenchLoadSettings, recorded: RecordedPackets, bare: BareCost, url: str, streams: int
+    settings: BenchLoadSettings, recorded: RecordedPackets, bare: BareCost, door: Door, streams: int
 ) -> LoadFigures:
-    """Figures of so many streams at the detector at `url`. Raises NotMeasurable."""
+    """Figures of so many streams at the detector behind the door. Raises NotMeasurable."""
     random, stopping = Random(streams), asyncio.Event()
     interval_s = 1 / settings.fps
     cameras = [
@@ -87,16 +104,24 @@ async def measure(
         )
         for number in range(streams)
     ]
-    await _come_and_go(settings, recorded, url)
-    idle = await sample(url)
+    await _come_and_go(settings, recorded, door)
+    idle = await sample(door.url, door.headers, door.tls)
 
     async def watch() -> LoadFigures:
         for camera in cameras:
             await camera.welcomed.wait()
         await asyncio.sleep(settings.warm_up_s)
-        started_ns, started_s, start = time.monotonic_ns(), time.process_time(), await sample(url)
+        started_ns, started_s, start = (
+            time.monotonic_ns(),
+            time.process_time(),
+            await sample(door.url, door.headers, door.tls),
+        )
         await asyncio.sleep(settings.seconds)
-        ended_ns, ended_s, end = time.monotonic_ns(), time.process_time(), await sample(url)
+        ended_ns, ended_s, end = (
+            time.monotonic_ns(),
+            time.process_time(),
+            await sample(door.url, door.headers, door.tls),
+        )
         stopping.set()
         for camera in cameras:
             await camera.over.wait()
@@ -111,11 +136,11 @@ async def measure(
 
     # Cameras are not in step: each begins somewhere in its interval.
     return await run_with_background(
-        watch(), *(camera.run(url, random.uniform(0, interval_s), stopping) for camera in cameras)
+        watch(), *(door.let_in(camera, random.uniform(0, interval_s), stopping) for camera in cameras)
     )
 
 
-async def _come_and_go(settings: BenchLoadSettings, recorded: RecordedPackets, url: str) -> None:
+async def _come_and_go(settings: BenchLoadSettings, recorded: RecordedPackets, door: Door) -> None:
     """One stream for a while, so that memory that only the first one takes is nobody's share."""
     camera = SimulatedCamera(
         recorded, "warm-up", f"{0:032x}", window=settings.window, interval_s=1 / settings.fps
@@ -128,14 +153,14 @@ async def _come_and_go(settings: BenchLoadSettings, recorded: RecordedPackets, u
         stopping.set()
         await camera.over.wait()
 
-    await run_with_background(leave_after_a_while(), camera.run(url, 0.0, stopping))
+    await run_with_background(leave_after_a_while(), door.let_in(camera, 0.0, stopping))
 
 
 @asynccontextmanager
-async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[str]:
-    """The address of the detector that the settings name, or of one that is started for it."""
+async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[Door]:
+    """The door of the detector that the settings name, or of one that is started for it."""
     if settings.detector:
-        yield settings.detector
+        yield Door(settings.detector, token_headers(settings), client_tls(settings))
         return
     flags: dict[str, Any] = {
         "port": 0,
@@ -149,4 +174,4 @@ async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[
         **OPEN_DETECTOR,
     }
     async with local_detector(DetectorSettings.load(flags)) as url:
-        yield url
+        yield Door(url)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from services.settings import (
     DEFAULT_CODEC,
+    ClientSettings,
     CodecText,
     Count,
     EngineChoice,
@@ -51,7 +52,7 @@ class BenchPipelineSettings(SplitSettings, EngineSettings):
     record: PathSetting | None = Field(None, alias="json", title="OUT", description="write the record there")
 
 
-class BenchLoadSettings(SplitSettings, EngineSettings):
+class BenchLoadSettings(SplitSettings, EngineSettings, ClientSettings):
     """Settings of `splitcast bench load`."""
 
     streams: CountsText = Field(
@@ -65,7 +66,8 @@ class BenchLoadSettings(SplitSettings, EngineSettings):
     detector: Annotated[str, AfterValidator(websocket_url)] | None = Field(
         None,
         title="URL",
-        description="ws://host:8765 of one that runs, with the same network (default: one is started for each number)",
+        description="ws://host:8765 of one that runs, with the same network (default: one is started for each number); "
+        "a token needs the roles camera and metrics, and the streams load* and warm-up",
     )
     model: PathText = Field("demo", description="network by name or path; demo: the embedded one")
     tails: Threads | Literal["auto"] = Field(
@@ -87,9 +89,20 @@ class BenchLoadSettings(SplitSettings, EngineSettings):
     def stream_counts(self) -> tuple[int, ...]:
         return counts(self.streams)
 
+    @model_validator(mode="after")
+    def _check_way(self) -> Self:
+        if self.detector:
+            self.check_way(self.detector)
+        return self
+
     def check_machine(self) -> None:
+        from services.certificates import check_files, client_tls
+        from services.own_token import token_headers
+
         require_folder_of(self.out, "--out")
         require_folder_of(self.table, "--table")
+        check_files(client_tls(self))
+        token_headers(self)
 
 
 class BenchDeviceSettings(NetworkSettings):

@@ -33,6 +33,11 @@ class CameraMetrics(Metrics):
 
     def __init__(self) -> None:
         super().__init__("camera")
+        self.refused = self.counter(
+            "connections_refused",
+            "Connections to /metrics that were refused, or made way for newer ones, by reason",
+            ["reason"],
+        )
         self._add_frames()
         self._add_link()
         self._start_at_zero()
@@ -97,12 +102,6 @@ class CameraMetrics(Metrics):
             "Size of a frame, scaled as the network sees it, as a JPEG of quality 90; NaN before the first",
         )
         self.preview_bytes = self.counter("preview_bytes", "Size of the previews sent, as JPEG")
-
-        self.refused = self.counter(
-            "connections_refused",
-            "Connections to /metrics that were refused, or made way for newer ones, by reason",
-            ["reason"],
-        )
 
     def _add_link(self) -> None:
         self.link_rate = self.gauge("link_bytes_per_second", "Estimate of the rate that the link carries")

@@ -26,6 +26,7 @@ from stream.errors import ConnectionLost, SessionError
 from stream.frame import Frame
 from stream.frame_pace import FramePace
 from stream.latency import StageClock, network_ns
+from stream.rate.control import RateControl
 from stream.rate.link import SentPacket
 from stream.session.camera import (
     Accepted,
@@ -179,8 +180,7 @@ class Uplink:
                 await self._finish(link, CloseCode.GOING_AWAY, "the picture's size changed")
                 self._in_work = None
                 return frame
-            self._pipeline.rate.take(time.monotonic_ns())
-            self._pace.take(time.monotonic_ns())
+            _take(self._pipeline.rate, self._pace)
             await self._send(link, frame)
         leaving = self._feed.stopping.is_set()
         await self._finish(link, CloseCode.GOING_AWAY if leaving else CloseCode.NORMAL, "camera stopped")
@@ -203,10 +203,7 @@ class Uplink:
                     await self._next_answer()
                     continue
                 unanswered = [sent.packet for sent in self._session.unanswered]
-                now_ns = time.monotonic_ns()
-                wait_ns = self._pipeline.rate.wait_ns(now_ns, unanswered)
-                if wait_ns is not None:
-                    wait_ns = max(wait_ns, self._pace.wait_ns(now_ns))
+                wait_ns = _wait_ns(self._pipeline.rate, self._pace, unanswered)
                 if wait_ns == 0:
                     break
                 self.rate_holds = True
@@ -330,6 +327,20 @@ class Uplink:
             if text is not None:
                 self._pipeline.rate.send_beside(len(text))
                 await link.send(text)
+
+
+def _wait_ns(rate: RateControl, pace: FramePace, unanswered: list[SentPacket]) -> int | None:
+    """How long the next frame should not be taken yet; 0: take it, None: not before an answer."""
+    now_ns = time.monotonic_ns()
+    wait_ns = rate.wait_ns(now_ns, unanswered)
+    return None if wait_ns is None else max(wait_ns, pace.wait_ns(now_ns))
+
+
+def _take(rate: RateControl, pace: FramePace) -> None:
+    """A frame is taken from the source."""
+    now_ns = time.monotonic_ns()
+    rate.take(now_ns)
+    pace.take(now_ns)
 
 
 @asynccontextmanager

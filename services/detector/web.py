@@ -25,6 +25,8 @@ Readiness: TypeAlias = Literal["starting", "ready", "stopping"]
 
 INDEX = "index.html"
 FAVICON = "favicon.svg"
+MARK = b"<!-- mark -->"  # in both pages, where what draws it is put in: a file of its own would not have their colors
+MARK_FILE = "mark.svg"
 VISITOR = b"<!-- visitor -->"  # in the index, where a visitor who has logged in finds the way out
 _LOGOUT = (
     '<form class="visitor" method="post" action="logout"><span>{owner}</span><button>Log out</button></form>'
@@ -86,10 +88,12 @@ def load_page(folder: Traversable | None = None) -> Mapping[str, Asset]:
         raise FileNotFoundError(
             f"the live page is missing: no {INDEX} in {folder}; this installation is not whole, install it again"
         )
+    bodies = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    mark = bodies.pop(MARK_FILE, b"")
     return {
-        file.name: Asset(file.read_bytes(), content_type)
-        for file in folder.iterdir()
-        if file.is_file() and (content_type := _CONTENT_TYPES.get(PurePath(file.name).suffix))
+        name: Asset(body.replace(MARK, mark), content_type)
+        for name, body in bodies.items()
+        if (content_type := _CONTENT_TYPES.get(PurePath(name).suffix))
     }
 
 

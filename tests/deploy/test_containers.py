@@ -17,6 +17,7 @@ import yaml
 
 from services.camera.metrics import serve_metrics
 from services.cli import parse
+from tests.certificates import Authority
 from tests.deploy.dockerfile import read_stages
 from tests.paths import DEPLOY, ROOT
 from tests.ports import free_port
@@ -132,7 +133,7 @@ def test_an_image_runs_without_privileges(name):
     assert set(stage.stages) <= set(STAGES)
 
 
-async def probe(name: str, port: int) -> int:
+async def probe(name: str, port: int, **variables: str) -> int:
     """Exit code of an image's health check."""
     stage = STAGES[name]
     program, *arguments = stage.healthcheck
@@ -143,6 +144,7 @@ async def probe(name: str, port: int) -> int:
         variable: str(port),
         "http_proxy": "http://127.0.0.1:9",
         "HTTP_PROXY": "http://127.0.0.1:9",
+        **variables,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env=environment, stderr=asyncio.subprocess.DEVNULL
@@ -159,6 +161,21 @@ async def test_health_checks_tell_health(start_detector, make_camera):
             running.detector.ready.clear()
             assert await probe("detector", running.port) == 1
     assert await probe("camera", camera.config.metrics_port) == 1
+
+
+async def test_health_checks_show_a_certificate_where_one_is_asked_for(start_detector, make_camera, tmp_path):
+    authority = Authority(tmp_path)
+    server, client = authority.sign(), authority.sign("probe@splitcast.example", file="client.pem")
+    shown = {"SPLITCAST_PROBE_CERT": str(client)}
+    async with start_detector(tls_cert=server, tls_client_ca=authority.file) as running:
+        assert await probe("detector", running.port, SPLITCAST_TLS_CERT=str(server)) == 1
+        assert await probe("detector", running.port, SPLITCAST_TLS_CERT=str(server), **shown) == 0
+    files = {"metrics_tls_cert": server, "metrics_tls_client_ca": authority.file}
+    camera = make_camera("ws://127.0.0.1:9", metrics_port=free_port(), **files)
+    async with serve_metrics(camera.statistics.metrics, camera.config):
+        port = camera.config.metrics_port
+        assert await probe("camera", port, SPLITCAST_METRICS_TLS_CERT=str(server)) == 1
+        assert await probe("camera", port, SPLITCAST_METRICS_TLS_CERT=str(server), **shown) == 0
 
 
 # --- compose ---

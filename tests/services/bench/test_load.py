@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from services.access.tokens import new_token, token_hash
 from services.bench import load
 from services.bench.settings import BenchLoadSettings
+from services.errors import SettingsError
+from tests.certificates import HOST, Authority
 from tests.services.clips import SIZE
 
 
@@ -28,3 +33,25 @@ async def test_measures_streams_at_a_real_detector(start_detector, weights, vide
     rows = [line.split("|")[1:-1] for line in lines if line.startswith("|")]
     assert len(rows) == 4
     assert {len(row) for row in rows} == {13}
+
+
+async def test_measures_a_detector_with_tokens_and_tls(start_detector, weights, video, tmp_path):
+    authority, file, token = Authority(tmp_path / "authority"), tmp_path / "token", new_token()
+    file.write_text(token)
+    tokens = (
+        f'[[token]]\nname = "bench"\nhash = "{token_hash(token)}"\nroles = ["camera", "metrics"]\n'
+        'streams = ["load*", "warm-up"]\n'
+    )
+    settings = {"model": str(weights), "source": str(video), "size": f"{SIZE[0]}x{SIZE[1]}", "fps": 50}
+    settings |= {"streams": "1", "seconds": 0.2, "warm_up_s": 0.0, "frames": 2, "token_file": str(file)}
+    async with start_detector(tokens=tokens, tls_cert=authority.sign()) as running:
+        way = {"detector": f"wss://{HOST}:{running.port}", "tls_ca": str(authority.file)}
+        report = await load.bench_load(BenchLoadSettings.load(settings | way))
+    assert [row.streams for row in report.rows] == [1]
+
+
+def test_sends_no_token_in_the_clear(tmp_path):
+    file = tmp_path / "token"
+    file.write_text(new_token())
+    with pytest.raises(SettingsError, match="unencrypted"):
+        BenchLoadSettings.load({"detector": "ws://detector.example:8765", "token_file": str(file)})

@@ -142,6 +142,12 @@ async def test_the_package_has_all_that_its_page_names():
     assert named <= page.keys()
 
 
+@pytest.mark.parametrize("name", ["index.html", "login.html"])
+async def test_both_pages_draw_the_mark(name):
+    body = load_page()[name].body
+    assert body.count(b'<use href="#_mark">') == body.count(b'<symbol id="_mark"') == 1
+
+
 async def test_the_network_is_told_by_its_name(folder):
     async with serving(folder) as (session, http), session.get(http + "/v1/streams") as answer:
         assert await answer.json() == {"model": "demo", "streams": []}
