@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codec.extremes import order_range
 from codec.feature import motion, transform
 from codec.feature.group import Group
+from codec.feature.noise import TemporalFilter
 from codec.feature.profile import GroupProfile
 from codec.feature.step_prediction import StepPredictor
 from codec.feature.transform import STEPS, rounding
@@ -26,8 +26,12 @@ REFINEMENTS_BY_EFFORT = (0, 1, 2, 2)  # then to halves or quarters of a sample
 UNEXPLAINED = 0.8  # share of a frame's magnitude that its prediction leaves where it is of little use
 SCENE_CUT_DIFFERENCE = 1.0  # and by how much of it, at least, frames of different scenes differ
 
-CALM_QUANTILE = 0.2  # share of blocks that noise is measured in
-MOVING = 1.2  # times the difference over one frame: more over two is motion
+HELD_BACK = 0.2
+"""Of a step: what a still block's coefficient must differ by more than another's before it gets a level.
+
+A level brings the reference half a step from where a coefficient was rounded to the other side: noise that is much
+smaller would go on correcting it.
+"""
 
 KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
 """What a bit is worth, in squared steps: larger values save bits by losing weak objects."""
@@ -42,24 +46,23 @@ class FrameAnalysis:
         self._samples = np.zeros_like(self._stacked)
         self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
         self._coefficients = np.zeros((16, group.deltas.size), np.float32)
-        self._components = min(
-            COMPONENTS_BY_EFFORT[effort], group.channels
-        )  # to look for motion and noise in
+        self._components = min(COMPONENTS_BY_EFFORT[effort], group.channels)  # to look for motion in
         self._current = motion.padded_frame(group.rows, group.columns, self._components)
         self._motion_workspace = motion.workspace_for(self._components)
         self._reference = np.zeros_like(self._current)
-        self._last = np.zeros_like(self._current)  # frame, as it was taken
-        self._older = np.zeros_like(self._current)
-        self._remembered = 0  # frames
+        self._last = np.zeros_like(self._current)  # frame, without its noise
+        self._filter = TemporalFilter(group.channels, group.rows, group.columns)
+        self._source = self._samples  # what is coded: the frame as it was taken, or without its noise
         self._is_remembered = False  # the present one
         self._differences = np.zeros(group.deltas.size, np.int64)
-        self.noise = 0.0  # standard deviation that most of the last frames' blocks had at least
+        self._held_back = np.zeros(group.deltas.size, np.float32)
         self.ranges = b""  # what a keyframe says where there is no calibration
         self._use(group.profile)
 
     def _use(self, profile: GroupProfile) -> None:
         group = self._group
         self._offset = profile.forward @ profile.mean
+        self._filter.begin(profile)
         self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
 
     def begin_keyframe(self) -> None:
@@ -69,7 +72,7 @@ class FrameAnalysis:
             self.ranges = ranges.astype(">f2").tobytes()
             self._group.use(profile_of(ranges))
             self._use(self._group.profile)
-            self._remembered, self._is_remembered = 0, False  # other frames are in units of other ranges
+            self._is_remembered = False  # other frames are in units of other ranges
 
     def stack(self, tensors: Mapping[TensorSpec, FloatArray]) -> None:
         """Take the frame's tensors, flat, by spec."""
@@ -97,13 +100,14 @@ class FrameAnalysis:
         _cut_off(self._samples)
 
     def remember(self) -> None:
-        """Keep the frame's first components, as it was taken, for this search and the next frames' noise."""
+        """Tell the frame from its noise, and keep its first components for this search and the next."""
         if self._is_remembered:
             return
         self._is_remembered = True
-        self._older, self._last, self._current = self._last, self._current, self._older
-        motion.pad_rounded(self._samples, self._offset, self._current)
-        self._remembered += 1
+        self._filter.take(self._samples)
+        self._source = self._filter.mean
+        self._last, self._current = self._current, self._last
+        motion.pad_rounded(self._source, self._offset, self._current)
 
     def search(self, step: int) -> bool:
         """Find each block's vector; tell whether the frame has little to do with the one before."""
@@ -115,13 +119,11 @@ class FrameAnalysis:
         width = int(STEPS[step])
         skip = SKIP_THRESHOLD * width * 16 * self._components
         remaining = int(motion.search(
-            self._current, self._last, self._reference, vectors, round(BIT_COST * width), round(skip),
+            self._current, self._last, self._reference, self._filter.still, vectors,
+            round(BIT_COST * width), round(skip),
             REACH_BY_EFFORT[self._effort], REFINEMENTS_BY_EFFORT[self._effort], *self._motion_workspace,
         ))  # fmt: skip
-        if self._is_another_scene(remaining):
-            return True
-        self._measure_noise()  # not of another scene, which differs from both frames before it alike, as noise does
-        return False
+        return self._is_another_scene(remaining)
 
     def _is_another_scene(self, remaining: int) -> bool:
         # A coarse reference explains little of any frame: only the frames as they were taken tell a change of scene.
@@ -148,36 +150,20 @@ class FrameAnalysis:
         reach = 32767 * np.diag(group.profile.inverse)
         return bool(((high - group.profile.mean > reach) | (group.profile.mean - low > reach)).any())
 
-    def _measure_noise(self) -> None:
-        """Noise is what changes even the calmest blocks, by no more over two frames than over one."""
-        if self._remembered < 3:
-            return
-        over_two = self._calm_difference(self._older)
-        over_one = self._calm_difference(self._last)
-        per_sample = over_one if over_two < MOVING * over_one else 0.0
-        # A normal distribution's standard deviation is 1.25 mean magnitudes; a difference has twice the variance.
-        self.noise += 0.25 * (1.25 / np.sqrt(2) * per_sample - self.noise)
-
-    def _calm_difference(self, frame: NDArray[np.int16]) -> float:
-        motion.block_differences(self._current, frame, self._differences)
-        place = int(CALM_QUANTILE * self._differences.size)
-        self._differences.partition(place)
-        calm = int(self._differences[place])
-        return calm / (16 * self._components)
-
     def quantize(self, keyframe: bool, step: int, step_shaping: float) -> None:
         """Set the group's steps, and the levels of the difference from its prediction."""
         group = self._group
-        changes = self._predictor.changes(self._samples, step_shaping)
+        changes = self._predictor.changes(self._source, step_shaping)
         if not keyframe:
             changes = np.where(np.abs(changes - group.before) > 2, changes, group.before)
         group.changes[:] = changes
         group.set_steps(step)
         if not keyframe:
             group.predict()
+        self._held_back[:] = 0 if keyframe else HELD_BACK * self._filter.still
         transform.forward(
-            self._samples, group.planes, self._offset, (1 / group.deltas).astype(np.float32),
-            rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA),
+            self._source, group.planes, self._offset, (1 / group.deltas).astype(np.float32),
+            rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA), self._held_back,
             group.levels, group.lasts, self._rows, self._coefficients,
         )  # fmt: skip
         if not keyframe:

@@ -87,7 +87,7 @@ def _quantize(
     lasts = np.zeros((components, down * across), np.int8)
     transform.forward(
         planes, np.zeros(planes.shape, np.int16), offset, (1 / deltas).astype(np.float32),
-        transform.rounding(group.prior, frame_step), levels, lasts,
+        transform.rounding(group.prior, frame_step), np.zeros(down * across, np.float32), levels, lasts,
         np.empty((4, 4 * down * across), np.float32), np.empty((16, down * across), np.float32),
     )  # fmt: skip
     return QuantizedPicture(levels, lasts, steps, deltas, across, frame_step)

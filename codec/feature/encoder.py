@@ -28,10 +28,6 @@ DIFFERENCE_SHAPING = 0.85
 On two busy clips, against 1: 3 and 8 % fewer bytes at equal AP50-95, 2 and 15 % at equal AP50.
 """
 
-NOISE_SHARE = 0.15
-"""Of a step: camera noise with a larger standard deviation would fill differences with itself."""
-MOST_COARSENED = 32  # for noise
-
 
 class FeatureEncoder:
     """Codes frames one after the other; owns the reference frame."""
@@ -66,8 +62,7 @@ class FeatureEncoder:
         if reason is None:
             for analysis in self._analyses:
                 analysis.transform()
-            step = self._above_noise()
-            changed = [analysis.search(step) for analysis in self._analyses]
+            changed = [analysis.search(self.step) for analysis in self._analyses]
             if all(changed) or any(analysis.outgrown() for analysis in self._analyses):
                 reason = "scene"
         if reason is not None:
@@ -76,7 +71,7 @@ class FeatureEncoder:
                 analysis.transform()
                 if self._parameters.temporal:
                     analysis.remember()
-        step = self._above_noise()
+        step = self.step
         size = self._code(reason is not None, step)
         while size < 0:  # does not fit: rarer than any real frame
             assert step < COARSEST, "levels of the coarsest step do not fit the bound"
@@ -91,16 +86,6 @@ class FeatureEncoder:
             self._since_keyframe, self._requested = 0, False
         self._since_keyframe += 1
         return EncodedFrame(data, keyframe, reason if self._parameters.temporal else None, step)
-
-    def _above_noise(self) -> int:
-        """The step asked for, coarsened where the camera's noise would fill the differences."""
-        noise = max(analysis.noise for analysis in self._analyses)
-        if noise < 1:
-            return self.step
-        least = round(16 * np.log2(noise / NOISE_SHARE))
-        return int(
-            max(self.step, min(least, self.step + MOST_COARSENED, self._parameters.step_range.coarsest))
-        )
 
     def _code(self, keyframe: bool, step: int) -> int:
         """Write the payload; returns its size, or -1 if it has no room."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
-from numba import float32, int8, int16, int32, int64, uint32, void
+from numba import float32, int8, int16, int32, int64, uint8, uint32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
 from codec.feature.contexts import MAX_VECTOR
-from codec.jit import Int, Ints, inlined, kernel
+from codec.jit import Bytes, Int, Ints, inlined, kernel
 from codec.layout import FloatArray
 
 Samples: TypeAlias = NDArray[np.int16]
@@ -213,11 +213,17 @@ def _vector_cost(
     return 10
 
 
-@kernel(int64(_READ, _READ, _READ, Array(int8, 2, "C"), int64, int64, int64, int64, _WORKSPACE, _WORKSPACE))
+@kernel(
+    int64(
+        _READ, _READ, _READ, Array(uint8, 1, "C"), Array(int8, 2, "C"),
+        int64, int64, int64, int64, _WORKSPACE, _WORKSPACE,
+    )
+)  # fmt: skip
 def search(
     current: Samples,
     last: Samples,
     reference: Samples,
+    still: Bytes,
     vectors: Vectors,
     bit_cost: int,
     skip: int,
@@ -228,11 +234,11 @@ def search(
 ) -> np.int64:
     """Find each block's vector; returns the sum of the absolute differences that all of them leave.
 
-    All three are padded and hold the components to compare: a frame as it was taken, the one before as it was taken,
-    and the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
-    block that changed by `skip` or less since the last frame does not move. reach: whole samples in each direction,
-    0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters. `rows` and `block` are
-    `workspace_for` these components.
+    All three are padded and hold the components to compare: a frame without its noise, the one before likewise, and
+    the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
+    block that is still (B,), or that changed by `skip` or less since the last frame, does not move. reach: whole
+    samples in each direction, 0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters.
+    `rows` and `block` are `workspace_for` these components.
     """
     across = (reference.shape[1] - 2 * MARGIN) // 4
     remaining = np.int64(0)
@@ -243,7 +249,7 @@ def search(
         best_down, best_right = np.int64(0), np.int64(0)
         best_difference = _difference_whole(current, reference, top, left, 0, 0)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_down, left_right, above_down, above_right)
-        if reach > 0 and _difference_whole(current, last, top, left, 0, 0) > skip:
+        if reach > 0 and not still[b] and _difference_whole(current, last, top, left, 0, 0) > skip:
             for candidate in range(2):
                 down, right = (left_down, left_right) if candidate == 0 else (above_down, above_right)
                 if down == 0 and right == 0:

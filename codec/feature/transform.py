@@ -69,6 +69,7 @@ def rounding(
         Array(float32, 1, "C", readonly=True),
         Array(float32, 1, "C", readonly=True),
         Array(float32, 2, "C", readonly=True),
+        Array(float32, 1, "C", readonly=True),
         Array(int16, 3, "C"),
         Array(int8, 2, "C"),
         Array(float32, 2, "C"),
@@ -82,6 +83,7 @@ def forward(
     offset: FloatArray,
     inverse_deltas: FloatArray,
     rounding: FloatArray,
+    held_back: FloatArray,
     levels: Levels,
     lasts: Lasts,
     rows: FloatArray,
@@ -90,7 +92,7 @@ def forward(
     """Levels of the difference between samples (K, H, W) and their prediction.
 
     A sample is `samples` less `offset` (K,). levels (K, 16, B), lasts (K, B). rounding (K, 16): what is added to a
-    magnitude, in steps, before its fraction is cut off.
+    magnitude, in steps, before its fraction is cut off. held_back (B,), 0 to .3: what is taken off it in each block.
     """
     components, height, width = samples.shape
     blocks = (height // 4) * (width // 4)
@@ -125,7 +127,7 @@ def forward(
             place = np.int8(f)
             for i in range(blocks):
                 z = coefficients[f, i]
-                magnitude = np.int32(min(abs(z) + add, np.float32(32767)))
+                magnitude = np.int32(min(abs(z) + add - held_back[i], np.float32(32767)))
                 levels[k, f, i] = np.int16(-magnitude if z < 0 else magnitude)
                 lasts[k, i] = place if magnitude != 0 else lasts[k, i]
 

@@ -13,7 +13,6 @@ from codec.errors import (
 from codec.feature import encoder as encoder_module
 from codec.feature import parameters as parameters_module
 from codec.feature.codec import Feature
-from codec.feature.encoder import MOST_COARSENED
 from codec.feature.transform import COARSEST, FINEST
 from codec.layout import TensorSpec
 from codec.packet import Stamp
@@ -294,17 +293,21 @@ def test_the_step_may_be_set_before_every_frame(step):
 
 def noisy(count, deviation):
     """A still scene before a camera that is not."""
-    rng = np.random.default_rng(0)
-    still = pans(5, 1)[0]["4.m"]
-    return [{"4.m": (still + rng.normal(0, deviation, still.shape)).astype(np.float32)} for _ in range(count)]
+    rng, scene = np.random.default_rng(0), still(3)
+    return [scene + rng.normal(0, deviation, scene.shape).astype(np.float32) for _ in range(count)]
 
 
-def test_the_step_is_coarsened_for_noise_and_not_for_ever():
-    encoder, decoder = pair(quality=10)
-    packets = encode_all(encoder, noisy(30, 0.3))
-    for packet in packets:
-        decoder.decode(packet.data)
-    assert packets[0].step == encoder.step
-    assert encoder.step < packets[-1].step <= encoder.step + MOST_COARSENED
-    quiet = encode_all(encoder, noisy(30, 0), first=30)
-    assert quiet[-1].step == encoder.step
+@pytest.mark.parametrize("quality", [6, 8])
+def test_noise_costs_less_and_less_and_the_reference_gets_nearer_to_the_scene(quality):
+    codec = make_codec(SCENES, 1, quality=quality)
+    encoder, decoder = codec.encoder(SCENES), codec.decoder(SCENES)
+    sizes, errors = [], []
+    for i, frame in enumerate(noisy(40, 0.1)):
+        packet = encoder.encode({"a": frame}, Stamp(i, 0))
+        decoded = decoder.decode(packet.data).tensors["a"]
+        assert packet.step == encoder.step
+        sizes.append(len(packet.data))
+        errors.append(float(np.abs(decoded - still(3)).mean()))
+    print(sizes, errors)
+    assert max(sizes[30:]) < 0.2 * sizes[1]
+    assert max(errors[30:]) < errors[0]

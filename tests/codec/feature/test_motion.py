@@ -52,14 +52,15 @@ def test_compensation_is_the_slow_one(seed, largest):
     assert np.array_equal(compensated(planes, vectors), expected)
 
 
-def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2):
+def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2, still=0):
     """The search for planes, of which each block has changed."""
     last = padded(current)
     last += 1
     workspace = motion.workspace_for(len(current))
     return motion.search(
-        padded(current), last, padded(reference_frame), vectors, bit_cost, 0, reach, refine, *workspace
-    )
+        padded(current), last, padded(reference_frame), np.full(len(vectors), still, np.uint8), vectors,
+        bit_cost, 0, reach, refine, *workspace,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])

@@ -23,12 +23,13 @@ def add_inverse(levels, lasts, deltas, samples):
     return samples
 
 
-def forward(samples, prediction, offset, deltas, rounding):
+def forward(samples, prediction, offset, deltas, rounding, *, held_back=0.0):
     components = len(samples)
     levels = np.full((components, 16, BLOCKS), 99, np.int16)
     lasts = np.full((components, BLOCKS), 99, np.int8)
     transform.forward(
-        samples, prediction, offset, (1 / deltas).astype(np.float32), rounding, levels, lasts,
+        samples, prediction, offset, (1 / deltas).astype(np.float32), rounding,
+        np.full(BLOCKS, held_back, np.float32), levels, lasts,
         np.empty((4, 4 * BLOCKS), np.float32), np.empty((16, BLOCKS), np.float32),
     )  # fmt: skip
     return levels, lasts

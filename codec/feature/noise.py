@@ -1,0 +1,221 @@
+"""What of a frame is the camera's noise: blocks that stand still are averaged over frames, as they were taken.
+
+A block's innovation is its difference from its mean so far. Where nothing but noise changes, innovations have the same
+energy in every frame and nothing in common with one another: a change shows as more energy at once, a slow or faint
+one as innovations that point the same way for some frames. The first ends a block's averaging, the second shortens it,
+so that a mean is never further from the picture than the noise of the single frame that it stands for.
+"""
+
+# ruff: noqa: PLR0917 - a kernel's buffers are its caller's
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import boolean, float32, void
+from numba.types import Array
+from numpy.typing import NDArray
+
+from codec.feature.profile import GroupProfile
+from codec.jit import Bytes, kernel
+from codec.layout import FloatArray
+
+LONGEST = 32  # frames that a mean stands for
+LEARNED = 16  # frames that a block's noise is the mean of
+TREND_SHARE = np.float32(0.25)  # of the newest innovation in the mean of them
+
+ABRUPT = 1.5  # times a block's noise: more is a change
+TREND = 1.5  # times what noise leaves of the innovations' mean: more is a slow change
+PLAUSIBLE = 6.0  # times the noise of the calmest blocks: more is no block's noise
+LOUDEST = 0.8  # energy, nor is this: the noise of 8 gray levels has .2 to .5, a picture 2 to 4
+CALM_SHARE = 0.2  # of the blocks, by which noise is measured
+WHITE_SHARE = 0.5  # of these, at least, change as noise does: else it is motion
+STEADY = 1.5  # ratio within which noise stays from frame to frame
+STEADY_FRAMES = 2  # after the first two, before a block may be taken to be still
+ALTERNATING = (0.55, 1.1)  # of two innovations' sum, squared, to the newest's square: for noise it is .81
+
+_TREND_ENERGY = (TREND_SHARE**2 * np.cumsum((1 - TREND_SHARE) ** (2 * np.arange(32.0)))).astype(np.float32)
+"""Energy of the mean of 1, 2, ... innovations that have nothing in common, of that of one."""
+
+
+class _Blocks(NamedTuple):
+    """What is known of each of a group's B blocks. Energies are mean squares of samples, in units of what is expected of them."""
+
+    length: FloatArray  # (B,): frames that the mean stands for
+    age: NDArray[np.int32]  # (B,): innovations in the trend
+    noise: FloatArray  # (B,): energy of a frame's noise, 0 where it is not known
+    learned: NDArray[np.int32]  # (B,): frames that it was learned from
+    candidate: FloatArray  # (B,): the same, of a block that is not yet taken to be still
+    steady: NDArray[np.int32]  # (B,): frames
+    still: Bytes  # (B,): 1 where nothing but noise changed
+
+
+_PLANES = Array(float32, 3, "C")
+_READ = Array(float32, 3, "C", readonly=True)
+_LINES, _ROW = Array(float32, 2, "C"), Array(float32, 1, "C")
+
+
+@kernel(void(_READ, _READ, _PLANES, _PLANES, _ROW, _LINES, _LINES), fastmath=True)
+def _compare(
+    samples: FloatArray,
+    mean: FloatArray,
+    innovation: FloatArray,
+    trend: FloatArray,
+    weights: FloatArray,
+    energy: FloatArray,
+    persistent: FloatArray,
+) -> None:
+    """Set innovation (K, H, W), go on with its trend, and sum both's squares over columns of blocks (H/4, W)."""
+    components, height, width = samples.shape
+    energy[:] = 0
+    persistent[:] = 0
+    for k in range(components):
+        weight = weights[k]
+        for y in range(height):
+            at = y // 4
+            for x in range(width):
+                new = samples[k, y, x] - mean[k, y, x]
+                lasting = trend[k, y, x] + TREND_SHARE * (new - trend[k, y, x])
+                innovation[k, y, x] = new
+                trend[k, y, x] = lasting
+                energy[at, x] += weight * new * new
+                persistent[at, x] += weight * lasting * lasting
+
+
+@kernel(void(_PLANES, _PLANES, _READ, _ROW, Array(boolean, 1, "C"), _LINES, _LINES), fastmath=True)
+def _follow(
+    mean: FloatArray,
+    trend: FloatArray,
+    innovation: FloatArray,
+    lengths: FloatArray,
+    moved: NDArray[np.bool_],
+    gains: FloatArray,
+    forgotten: FloatArray,
+) -> None:
+    """Take the innovation into each block's mean; one that moved begins anew. gains, forgotten (H/4, W): for work."""
+    components, height, width = mean.shape
+    for at in range(height // 4):
+        for x in range(width):
+            b = at * (width // 4) + x // 4
+            gains[at, x] = np.float32(1) / lengths[b]
+            forgotten[at, x] = np.float32(moved[b])
+    for k in range(components):
+        for y in range(height):
+            at = y // 4
+            for x in range(width):
+                new = innovation[k, y, x]
+                mean[k, y, x] += gains[at, x] * new
+                trend[k, y, x] += forgotten[at, x] * (TREND_SHARE * new - trend[k, y, x])
+
+
+class TemporalFilter:
+    """The mean of each block over the last frames in which it stood still; the newest frame where it moved."""
+
+    def __init__(self, channels: int, rows: int, columns: int) -> None:
+        self.mean = np.zeros((channels, rows, columns), np.float32)
+        self._innovation = np.zeros_like(self.mean)
+        self._trend = np.zeros_like(self.mean)  # mean of the innovations, the newest first
+        self._weights = np.zeros(channels, np.float32)
+        self._energy = np.zeros((rows // 4, columns), np.float32)
+        self._persistent = np.zeros_like(self._energy)
+        count = rows // 4 * (columns // 4)
+        self._blocks = _Blocks(
+            length=np.ones(count, np.float32),
+            age=np.zeros(count, np.int32),
+            noise=np.zeros(count, np.float32),
+            learned=np.zeros(count, np.int32),
+            candidate=np.zeros(count, np.float32),
+            steady=np.zeros(count, np.int32),
+            still=np.zeros(count, np.uint8),
+        )
+        self._frames = 0
+        self._calm = 0.0  # energy of the calmest blocks' noise, 0 where there is none or all moves
+
+    @property
+    def still(self) -> Bytes:
+        """1 for each block in which nothing but noise changed, (B,)."""
+        return self._blocks.still
+
+    def begin(self, profile: GroupProfile) -> None:
+        """Forget all frames: the next are in the units of this profile."""
+        # Noise and picture have the same share of each component, near enough: all components tell as much.
+        expected = np.maximum(profile.prior[:, 1:].astype(np.float32).mean(1), 1)
+        self._weights[:] = 1 / (16 * expected.size * expected**2)
+        self._trend[:] = 0
+        self._calm, self._frames = 0.0, 0
+        for array in self._blocks:
+            array[:] = 0
+        self._blocks.length[:] = 1
+
+    def take(self, samples: FloatArray) -> None:
+        """Go on with the next frame, (K, H, W)."""
+        self._frames += 1
+        if self._frames == 1:
+            self.mean[:] = samples
+            return
+        _compare(
+            samples, self.mean, self._innovation, self._trend, self._weights, self._energy, self._persistent
+        )
+        moved = self._judge(_block_sums(self._energy), _block_sums(self._persistent))
+        _follow(
+            self.mean,
+            self._trend,
+            self._innovation,
+            self._blocks.length,
+            moved,
+            self._energy,
+            self._persistent,
+        )
+
+    def _judge(self, energy: FloatArray, persistent: FloatArray) -> NDArray[np.bool_]:
+        """Decide for how many frames each mean stands from now on; returns which blocks begin anew."""
+        length, age, noise, learned, candidate, steady, still = self._blocks
+        age += 1
+        of_frame = energy / (1 + 1 / length)  # the mean has noise of its own
+        of_trend = _TREND_ENERGY[np.minimum(age, _TREND_ENERGY.size) - 1] * (1 + 1 / length)
+        # Innovations of single frames: what noise adds to one, it takes from the next.
+        alternating = (
+            (length == 1)
+            & (age == 2)
+            & (persistent > ALTERNATING[0] * TREND_SHARE**2 * energy)
+            & (persistent < ALTERNATING[1] * TREND_SHARE**2 * energy)
+        )
+        white = np.where(length > 1, persistent < TREND * of_trend * of_frame, alternating)
+        self._measure(of_frame, white)
+        plausible = of_frame < min(PLAUSIBLE * self._calm, LOUDEST)
+        known = plausible & (learned > 0) & (of_frame < ABRUPT * noise)
+        trending = persistent > TREND * of_trend * noise
+        going_on = known & ~trending
+        is_steady = alternating & (of_frame < STEADY * candidate) & (STEADY * of_frame > candidate)
+        steady[:] = np.where(is_steady, steady + 1, 0)
+        candidate[:] = np.where(is_steady, candidate + (of_frame - candidate) / (steady + 1), of_frame)
+        found = plausible & ~going_on & (steady >= STEADY_FRAMES)
+        learned[:] = np.where(found, steady, learned + going_on)
+        averaged = noise + (of_frame - noise) / np.clip(learned, 1, LEARNED)
+        noise[:] = np.where(found, candidate, np.where(going_on, averaged, noise))
+        still[:] = going_on | found
+        drifting = known & trending & ~found & (length > 1)
+        shortened = np.where(drifting, np.maximum(np.floor(length / 2), 1), 1)
+        length[:] = np.where(still, np.minimum(length + 1, LONGEST), shortened)
+        moved: NDArray[np.bool_] = ~(still.view(np.bool_) | drifting)
+        age[moved] = 1
+        return moved
+
+    def _measure(self, of_frame: NDArray[np.floating], white: NDArray[np.bool_]) -> None:
+        """Noise of the calmest blocks, if it is noise."""
+        calm = float(np.quantile(of_frame, CALM_SHARE))
+        if self._frames < 3:
+            return
+        if calm > LOUDEST or white[of_frame <= calm].mean() <= WHITE_SHARE:
+            self._calm *= 0.75
+        elif self._calm:
+            self._calm += 0.25 * (calm - self._calm)
+        else:
+            self._calm = calm
+
+
+def _block_sums(columns: FloatArray) -> FloatArray:
+    """Sums over blocks (B,) from those over their columns (H/4, W)."""
+    sums: FloatArray = columns.reshape(-1, 4).sum(1)
+    return sums

@@ -1,0 +1,141 @@
+"""What is told from a camera's noise: what stands still is averaged, what moves is not smeared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from codec.feature.noise import LONGEST, TemporalFilter
+from codec.layout import TensorSpec
+from tests.codec.calibrated import make_profile
+
+SHAPE = (16, 32, 40)
+PROFILE = replace(
+    make_profile((TensorSpec("a", SHAPE),)).groups[0], prior=np.full((SHAPE[0], 16), 40, np.uint16)
+)
+NOISES = [1, 2, 4, 8]
+
+
+def scene(seed, scale=60.0):
+    """A smooth picture of 16 components."""
+    x = np.random.default_rng(seed).normal(size=SHAPE)
+    for _ in range(3):
+        x = (x + np.roll(x, 1, 1) + np.roll(x, 1, 2)) / 2
+    return scale * x / x.std()
+
+
+def filtered(frames, noise):
+    """For each frame the filter's mean, and which blocks (8, 10) it takes to be still."""
+    own = TemporalFilter(*SHAPE)
+    own.begin(PROFILE)
+    rng = np.random.default_rng(1)
+    found = []
+    for frame in frames:
+        own.take((frame + rng.normal(0, noise, SHAPE)).astype(np.float32))
+        found.append((own.mean.copy(), own.still.reshape(8, 10).copy()))
+    return found
+
+
+def error(mean, frame, where=np.s_[:]):
+    """Root mean square."""
+    return np.sqrt(((mean - frame)[where] ** 2).mean())
+
+
+def object_at(frame, x):
+    """The scene with a small object, a block high and wide, whose left edge is at `x` samples."""
+    at = np.arange(SHAPE[2])
+    shape = np.clip(np.minimum(at - x + 1, x + 4 - at), 0, 1)
+    placed = frame.copy()
+    placed[:, 12:16] += 40 * shape * (1 + np.arange(SHAPE[0]) % 3 - 1)[:, None, None]
+    return placed
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_still_scene_comes_nearer_with_every_frame(noise):
+    frames = [scene(1)] * (LONGEST + 8)
+    found = filtered(frames, noise)
+    mean, still = found[-1]
+    assert still.mean() > 0.95
+    assert error(mean, frames[0]) < 0.3 * noise
+    assert error(found[12][0], frames[0]) < 0.5 * noise
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("speed", [0.02, 0.1, 0.5])
+def test_a_small_slow_object_is_not_smeared(noise, speed):
+    frames = [scene(1)] * 10 + [object_at(scene(1), 16 + speed * i) for i in range(40)]
+    around = np.s_[:, 12:16, 12:40]
+    for (mean, _), frame in list(zip(filtered(frames, noise), frames, strict=True))[3:]:
+        assert error(mean, frame, around) < 1.1 * noise
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_appears_is_there_at_once(noise):
+    frames = [scene(1)] * 20 + [object_at(scene(1), 16)] * 2
+    for mean, still in filtered(frames, noise)[20:]:
+        assert error(mean, frames[-1], np.s_[:, 12:16, 16:20]) < 1.3 * noise
+        assert still[6:].all()
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_is_too_faint_for_one_frame_comes_with_time(noise):
+    faint = scene(1)
+    faint[:, 12:16, 16:20] += 0.4 * noise
+    found = filtered([scene(1)] * 40 + [faint] * 40, noise)
+    assert error(found[-1][0], faint, np.s_[:, 12:16, 16:20]) < 0.3 * noise
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_exposure_that_drifts_is_followed(noise):
+    frames = [(1 + 0.004 * i) * scene(1) for i in range(60)]
+    for (mean, _), frame in list(zip(filtered(frames, noise), frames, strict=True))[3:]:
+        assert error(mean, frame) < 1.1 * noise
+
+
+@pytest.mark.parametrize("period", [2, 3, 5])
+def test_flicker_is_followed(period):
+    frames = [scene(1) + 20 * np.cos(2 * np.pi * i / period) for i in range(40)]
+    for (mean, _), frame in list(zip(filtered(frames, 2), frames, strict=True))[3:]:
+        assert error(mean, frame) < 1.1 * 2
+
+
+def test_a_cut_leaves_nothing_of_the_scene_before():
+    frames = [scene(1)] * 20 + [scene(2)] * 20
+    found = filtered(frames, 2)
+    assert error(found[20][0], frames[20]) < 1.1 * 2
+    assert not found[20][1].any()
+    assert found[-1][1].mean() > 0.9
+    assert error(found[-1][0], frames[-1]) < 0.7 * 2
+
+
+def test_nothing_is_still_where_the_whole_picture_moves():
+    wide = np.concatenate([scene(1), scene(2), scene(3)], 2)
+    for speed in (1, 2):
+        frames = [wide[:, :, speed * i : speed * i + SHAPE[2]] for i in range(30)]
+        found = filtered(frames, 2)
+        assert np.mean([still.mean() for _, still in found]) < 0.02
+
+
+def test_frames_without_noise_stay_as_they_are():
+    frames = [scene(1)] * 4 + [object_at(scene(1), 16 + 0.1 * i) for i in range(10)]
+    for (mean, _), frame in zip(filtered(frames, 0), frames, strict=True):
+        assert error(mean, frame) < 1e-3
+
+
+def test_the_same_frames_have_the_same_means():
+    frames = [object_at(scene(1), 10 + 0.3 * i) for i in range(12)]
+    for (first, _), (second, _) in zip(filtered(frames, 2), filtered(frames, 2), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_after_beginning_anew_no_frame_is_remembered():
+    own = TemporalFilter(*SHAPE)
+    own.begin(PROFILE)
+    for _ in range(5):
+        own.take(scene(1).astype(np.float32))
+    own.begin(PROFILE)
+    own.take(scene(2).astype(np.float32))
+    assert np.array_equal(own.mean, scene(2).astype(np.float32))
+    assert not own.still.any()
