@@ -40,7 +40,7 @@ _TREND_ENERGY = (TREND_SHARE**2 * np.cumsum((1 - TREND_SHARE) ** (2 * np.arange(
 
 
 class _Blocks(NamedTuple):
-    """What is known of each of a group's B blocks. Energies are mean squares of samples, in units of what is expected of them."""
+    """What is known of each of a group's B blocks. Energies are mean squares of samples, in units of those expected."""
 
     length: FloatArray  # (B,): frames that the mean stands for
     age: NDArray[np.int32]  # (B,): innovations in the trend

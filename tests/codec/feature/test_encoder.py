@@ -308,6 +308,5 @@ def test_noise_costs_less_and_less_and_the_reference_gets_nearer_to_the_scene(qu
         assert packet.step == encoder.step
         sizes.append(len(packet.data))
         errors.append(float(np.abs(decoded - still(3)).mean()))
-    print(sizes, errors)
     assert max(sizes[30:]) < 0.2 * sizes[1]
     assert max(errors[30:]) < errors[0]

@@ -150,15 +150,25 @@ def test_a_block_that_did_not_change_does_not_move():
     last[:, :, 8:] += 10
     vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
     workspace = motion.workspace_for(len(current))
-    motion.search(padded(current), padded(last), padded(reference_frame), vectors, 1, 0, 2, 2, *workspace)
+    frames = padded(current), padded(last), padded(reference_frame), np.zeros(len(vectors), np.uint8)
+    motion.search(*frames, vectors, 1, 0, 2, 2, *workspace)
     search(current, reference_frame, all_vectors, 1, 2)
     still = np.tile([True, True, False, False], DOWN)
     assert not vectors[still].any()
     assert vectors[~still].any()
     assert all_vectors[still].any()
-    motion.search(
-        padded(current), padded(last), padded(reference_frame), vectors, 1, 16 * 5 * 10, 2, 2, *workspace
-    )
+    motion.search(*frames, vectors, 1, 16 * 5 * 10, 2, 2, *workspace)
+    assert not vectors.any()
+
+
+def test_a_still_block_does_not_move():
+    wide = picture(3)
+    reference_frame = wide[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    current = wide[:, 5 : 5 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    vectors = np.empty((DOWN * ACROSS, 2), np.int8)
+    search(current, reference_frame, vectors, 1, 2)
+    assert vectors.any()
+    search(current, reference_frame, vectors, 1, 2, still=1)
     assert not vectors.any()
 
 

@@ -127,6 +127,17 @@ def test_forward_cuts_off_what_is_not_rounded_up():
         assert lasts.tolist() == [[0] + [-1] * 5]
 
 
+def test_forward_takes_off_what_is_held_back():
+    samples = np.zeros((1, 8, 12), np.float32)
+    samples[0, :4, :4] = 100 / 4 * 0.65  # in steps of 100
+    zeros = np.zeros((1, 8, 12), np.int16), np.zeros(1, np.float32)
+    deltas, rounding = np.full(BLOCKS, 100, np.int32), np.full((1, 16), 0.5, np.float32)
+    for held_back, last in ((0.0, 0), (0.2, -1)):
+        levels, lasts = forward(samples, *zeros, deltas, rounding, held_back=held_back)
+        assert levels[0, 0, 0] == last + 1
+        assert lasts.tolist() == [[last] + [-1] * 5]
+
+
 def test_forward_bounds_its_levels():
     samples = np.full((1, 8, 12), -1e9, np.float32)
     levels, _ = forward(
