@@ -65,10 +65,14 @@ def test_dockerfile_has_no_finding():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_compose_file_follows_the_specification():
+def test_compose_files_follow_the_specification():
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run(
-        [*check, DEPLOY / "compose.yaml"], capture_output=True, text=True, timeout=LIVENESS_S, check=False
+        [*check, DEPLOY / "compose.yaml", DEPLOY / "compose.tls.yaml"],
+        capture_output=True,
+        text=True,
+        timeout=LIVENESS_S,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -217,6 +221,33 @@ def test_commands_and_ports_agree(monkeypatch):
 def test_a_detector_promises_less_memory_than_it_may_take(monkeypatch):
     limit = SERVICES["detector"]["mem_limit"]
     assert settings("detector", monkeypatch).max_memory < int(limit.removesuffix("g")) * 1024
+
+
+def test_with_tokens_and_tls_the_rest_is_the_same():
+    """What is said twice, as one file over another can only replace it."""
+    over = yaml.safe_load((DEPLOY / "compose.tls.yaml").read_text())["services"]
+    command = [word for word in SERVICES["detector"]["command"] if word != "--insecure"]
+    assert over["detector"]["command"] == command
+    command = [word.replace("ws://", "wss://") for word in SERVICES["camera"]["command"]]
+    assert over["camera"]["command"] == command
+    secured, plain = (
+        yaml.safe_load((DEPLOY / "prometheus" / name).read_text())
+        for name in ("prometheus.tls.yml", "prometheus.yml")
+    )
+    for job in secured["scrape_configs"]:
+        for name in ("scheme", "tls_config", "authorization"):
+            job.pop(name, None)
+    assert secured == plain
+
+
+def test_secrets_lie_where_git_looks_away():
+    over = yaml.safe_load((DEPLOY / "compose.tls.yaml").read_text())["services"]
+    mounted = [volume for service in over.values() for volume in service["volumes"] if "SECRETS" in volume]
+    assert len(mounted) == len(over)
+    for volume in mounted:
+        folder = volume.partition(":-")[2].partition("}")[0]
+        file = (DEPLOY / folder / "detector" / "tokens.toml").relative_to(ROOT)
+        subprocess.run(["git", "check-ignore", "--quiet", "--no-index", file], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -56,6 +56,8 @@ def test_the_same_camera_replaces_its_old_connection(names, take):
 def test_nobody_else_does(names, take, held, other):
     claim, replaced = take(secret=held)
     assert refused(names, other) is CloseCode.STREAM_TAKEN
+    with pytest.raises(SessionError):
+        take(secret=other)
     assert (replaced, names.holds(claim)) == ([], True)
 
 
@@ -63,6 +65,8 @@ def test_the_name_of_a_lost_camera_is_kept_for_it(names, take):
     claim, _ = take()
     names.release(claim, 0, reserve=True)
     assert refused(names, OTHER, RESERVE_S - 1) is CloseCode.STREAM_TAKEN
+    with pytest.raises(SessionError, match=f"is kept for {RESERVE_S - 60} s more"):
+        take(secret=OTHER, now_s=60)
     back, _ = take(now_s=RESERVE_S - 1)
     assert back.same_camera
 
@@ -83,7 +87,7 @@ def test_a_name_is_free_after_a_goodbye_and_without_a_secret(names, take, secret
 def test_no_name_is_kept_where_the_operator_wants_none():
     names = Names(2, reserve_s=0)
     names.release(names.take("door", Sender(OWNER), 0), 0, reserve=True)
-    names.check("door", Sender(OTHER), 0)
+    assert not names.take("door", Sender(OWNER), 0).same_camera
 
 
 def test_a_camera_that_replaces_itself_needs_no_room(names, take):
