@@ -11,6 +11,7 @@ from services.detector import login
 from services.detector.login import FAILURE_INTERVAL_S, FAILURES, BrowserSessions, FailedLogins
 
 S = 10**9
+BEGAN = 10**6 * S  # when a machine has run for days
 GRANT = Grant("viewer", frozenset({"page"}), ("*",), Quota(), "ab" * 32)
 
 
@@ -48,20 +49,20 @@ def test_nobody_else_has_one(sessions, cookie):
 
 def test_who_does_not_use_it_loses_it(sessions, ended):
     idle_ns = round(login.IDLE_S * S)
-    cookie = sessions.open(GRANT, 0)
+    cookie = sessions.open(GRANT, BEGAN)
     for time_ns in (idle_ns - 1, 2 * (idle_ns - 1)):
-        assert sessions.grant(cookie, time_ns) == GRANT
-    assert sessions.grant(cookie, 2 * (idle_ns - 1) + idle_ns) is None
+        assert sessions.grant(cookie, BEGAN + time_ns) == GRANT
+    assert sessions.grant(cookie, BEGAN + 2 * (idle_ns - 1) + idle_ns) is None
     assert (len(sessions), ended) == (0, [GRANT])
 
 
 def test_who_uses_it_for_long_loses_it_too(sessions, ended):
-    cookie = sessions.open(GRANT, 0)
+    cookie, over_ns = sessions.open(GRANT, BEGAN), BEGAN + round(login.LIFE_S * S)
     for minute in range(0, 720, 10):
-        assert sessions.grant(cookie, minute * 60 * S) == GRANT
-    sessions.expire(round(login.LIFE_S * S) - 1)
-    assert sessions.grant(cookie, round(login.LIFE_S * S) - 1) == GRANT
-    sessions.expire(round(login.LIFE_S * S))
+        assert sessions.grant(cookie, BEGAN + minute * 60 * S) == GRANT
+    sessions.expire(over_ns - 1)
+    assert sessions.grant(cookie, over_ns - 1) == GRANT
+    sessions.expire(over_ns)
     assert (len(sessions), ended) == (0, [GRANT])
 
 
@@ -77,7 +78,7 @@ def test_a_token_has_a_bounded_number_and_takes_none_of_anothers(sessions, ended
 # --- wrong tokens ---
 
 
-def fail(failed: FailedLogins, address: str, times: int, now_ns: int = 0) -> None:
+def fail(failed: FailedLogins, address: str, times: int, now_ns: int = BEGAN) -> None:
     for _ in range(times):
         failed.fail(address, now_ns)
 
@@ -85,11 +86,11 @@ def fail(failed: FailedLogins, address: str, times: int, now_ns: int = 0) -> Non
 def test_so_many_wrong_ones_and_then_one_in_a_while():
     failed = FailedLogins()
     fail(failed, "10.0.0.1", FAILURES - 1)
-    assert failed.wait_s("10.0.0.1", 0) == 0
+    assert failed.wait_s("10.0.0.1", BEGAN) == 0
     fail(failed, "10.0.0.1", 1)
-    assert failed.wait_s("10.0.0.1", 0) == FAILURE_INTERVAL_S
-    assert failed.wait_s("10.0.0.2", 0) == 0
-    later_ns = round(FAILURE_INTERVAL_S * S)
+    assert failed.wait_s("10.0.0.1", BEGAN) == FAILURE_INTERVAL_S
+    assert failed.wait_s("10.0.0.2", BEGAN) == 0
+    later_ns = BEGAN + round(FAILURE_INTERVAL_S * S)
     assert failed.wait_s("10.0.0.1", later_ns) == 0
     fail(failed, "10.0.0.1", 1, later_ns)
     assert failed.wait_s("10.0.0.1", later_ns) == FAILURE_INTERVAL_S
@@ -99,6 +100,6 @@ def test_addresses_are_forgotten_in_the_end():
     failed = FailedLogins()
     fail(failed, "10.0.0.1", FAILURES)
     for number in range(login.MAX_ADDRESSES):
-        failed.fail(f"10.1.{number // 256}.{number % 256}", 0)
+        failed.fail(f"10.1.{number // 256}.{number % 256}", BEGAN)
     assert len(failed) == login.MAX_ADDRESSES
-    assert failed.wait_s("10.0.0.1", 0) == 0
+    assert failed.wait_s("10.0.0.1", BEGAN) == 0
