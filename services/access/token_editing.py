@@ -55,7 +55,7 @@ def _without(text: str, number: int) -> str:
     lines = text.splitlines(keepends=True)
     starts = [index for index, line in enumerate(lines) if _HEADER.match(line)]
     start, end = (*starts, len(lines), len(lines))[number : number + 2]
-    while end < len(lines) and lines[end - 1].lstrip().startswith(("#", "\n")):
+    while end < len(lines) and lines[end - 1].lstrip().startswith("#"):
         end -= 1
     return "".join(lines[:start] + lines[end:])
 

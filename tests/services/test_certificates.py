@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 
 import pytest
@@ -52,6 +52,42 @@ async def test_files_are_looked_at_again_and_again(server, tmp_path, monkeypatch
         finally:
             looking.cancel()
     assert "no certificate and key" in logs[0]["reason"]
+
+
+async def test_files_that_are_as_they_were_are_no_news(server):
+    context = await server_context(server, print)
+    with capture_logs() as logs:
+        await renew(context)
+    assert logs == []
+
+
+async def test_between_two_looks_there_is_a_while(server, monkeypatch):
+    context, waits = await server_context(server, print), []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await keep_renewed(context)
+    assert waits == [certificates.LOOK_S]
+
+
+async def test_a_peer_that_ends_no_handshake_is_left(server, monkeypatch):
+    monkeypatch.setattr(asyncio.constants, "SSL_HANDSHAKE_TIMEOUT", 3600.0)  # as far as asyncio has a say
+    monkeypatch.setattr(certificates, "HANDSHAKE_S", 0.1)
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    listener = Listener.bound("127.0.0.1", 0, Places(1))
+    listening = await serve(runner, listener, await server_context(server, print))
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    async with asyncio.timeout(LIVENESS_S):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    listening.close()
+    await runner.cleanup()
 
 
 async def test_a_burst_of_connections_leaves_turns_to_others():

@@ -379,8 +379,13 @@ def test_asks_nobody_for_a_passphrase(ours, tmp_path):
     encrypted.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     )
-    with pytest.raises(BadCertificate, match=r"--tls-key: .*without a passphrase"):
+    with pytest.raises(BadCertificate, match=rf"--tls-key: .*{encrypted} .*without a passphrase"):
         ServerTls(ours.folder / "server.pem", encrypted).context()
+    both = tmp_path / "both.pem"
+    [certificate] = x509.load_pem_x509_certificates((ours.folder / "server.pem").read_bytes())[:1]
+    both.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + encrypted.read_bytes())
+    with pytest.raises(BadCertificate, match=rf"--tls-key: .*{both} .*without a passphrase"):
+        ServerTls(both).context()
 
 
 def test_a_fingerprint_is_the_sha256_of_the_certificate(ours):
