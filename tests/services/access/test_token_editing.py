@@ -169,6 +169,13 @@ def test_who_may_not_give_a_file_away_keeps_it(file, monkeypatch):
     assert names(file) == ["door", "desk", "last", "new"]
 
 
+def test_all_is_on_the_disk_before_it_takes_the_files_place(file, monkeypatch):
+    synced: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(os, "fsync", lambda opened: synced.append((os.fstat(opened).st_size, names(file))))
+    add_token(file, make_entry("new"))
+    assert synced == [(file.stat().st_size, ["door", "desk", "last"])]
+
+
 def test_a_link_that_somebody_plants_is_not_followed(file, tmp_path, monkeypatch):
     """Neither one that is there before, nor one that comes at the last moment."""
     other, partial = tmp_path / "other", tmp_path / ".tokens.toml.partial"
