@@ -23,7 +23,7 @@ async def test_an_empty_scene_costs_few_bytes_each_way(start_detector, make_came
     height, width = SIZE
     picture = np.full((height, width, 3), 114, np.uint8)
     picture[10:30, 20:60] = (0, 0, 255)
-    source = write_still(tmp_path / "still.avi", picture, FPS, FPS)
+    source = write_still(tmp_path / "still.avi", picture, FPS, 20 * FPS)
     async with start_detector() as running:
         camera = make_camera(
             running.url, source=str(source), codec=f"feature:quality={quality}", realtime=True, loop=True
