@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
@@ -18,26 +18,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from codec.spec import Codec
-from services.errors import SettingsError
 from services.evaluation.agreement import confident
 from services.evaluation.codec_sets import AnyCodec, parse_codecs, parse_reference, standard_codecs
-from services.evaluation.dataset import (
-    Dataset,
-    LetterboxedPicture,
-    letterboxed,
-    read_clip,
-    read_images,
-    read_virtual,
-)
+from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed
 from services.evaluation.distortion import ScoredAnchors, distortion
 from services.evaluation.intervals import RateComparison, rates_against
 from services.evaluation.labels import ClassMap
-from services.evaluation.noise import with_noise
 from services.evaluation.pixel_codecs import Canvas, PixelCodec
 from services.evaluation.report import report
 from services.evaluation.runs import FeatureRun, PixelRun, scorable_detections
 from services.evaluation.scores import EvaluationRecord, Measured, Scores, make_record
 from services.evaluation.settings import REPEAT, EvaluateSettings
+from services.evaluation.sources import open_sources
 from services.evaluation.summary import print_summary
 from services.loading import choose_engine, find_network
 from services.profiles import resolve
@@ -51,8 +43,6 @@ from stream.letterbox import Letterbox
 from stream.network.engine import EngineName, Head, RunnableNetwork
 from stream.network.levels import Levels, Logits
 from stream.network.names import DEFAULT_SPLIT
-from stream.sources.virtual import is_virtual
-from stream.sources.virtual_camera import VirtualCamera
 
 
 def evaluate(
@@ -235,7 +225,7 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     codecs = list(dict.fromkeys([*codecs, *reference]))
     is_reference = [codec in reference for codec in codecs]
     size = parse_size(settings.size)
-    sources = _sources(settings)
+    sources = open_sources(settings)
     engine, device = choose_engine(settings.engine, settings.device)
     network = find_network(settings.model, engine, device, settings.threads)
     codecs = _with_profile(codecs, network.weights_hash, settings.split, settings.profile)
@@ -291,32 +281,6 @@ def _progress(
     with Progress(console=console) as progress:
         bar = progress.add_task(dataset.name, total=dataset.expected * passes or None)
         yield lambda what: progress.update(bar, advance=1, description=f"{dataset.name}: {what}")
-
-
-def _sources(settings: EvaluateSettings) -> list[Dataset]:
-    sampling: dict[str, Any] = {"every": settings.every, "max_frames": settings.max_frames}
-    images = [read_images(settings.data, **sampling, labels=settings.labels)] if settings.data else []
-    clips = [
-        _virtual(clip, settings) if is_virtual(clip) else read_clip(Path(clip), **sampling)
-        for clip in settings.clip
-    ]
-    if settings.noise is None:
-        return images + clips
-    return [with_noise(dataset, settings.noise, settings.repeat or REPEAT) for dataset in images] + [
-        clip if is_virtual(text) else with_noise(clip, settings.noise)
-        for text, clip in zip(settings.clip, clips, strict=True)
-    ]
-
-
-def _virtual(text: str, settings: EvaluateSettings) -> Dataset:
-    """The virtual camera, judged by its scene without noise."""
-    camera = VirtualCamera.parse(text)
-    if settings.noise is not None:
-        camera = replace(camera, noise=settings.noise)
-    if settings.max_frames is None:
-        raise SettingsError(f"{text} never ends; say how many frames to take with --max-frames")
-    scene = read_virtual(replace(camera, noise=0), settings.max_frames, settings.every)
-    return replace(with_noise(scene, camera.noise), name=str(camera))
 
 
 def _provenance(
