@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
+from weakref import WeakMethod
 
 import aiohttp
 from aiohttp import WSMsgType, web
@@ -135,6 +136,8 @@ class _GuardedRequest:
 
     def set_parser(self, parser: WebSocketReader, **others: Any) -> None:
         guarded: Any = _GuardedParser(parser, self._on_violation)
+        if callback := others.get("data_received_cb"):  # which the protocol never lets go of: a circle
+            others["data_received_cb"] = _weak(callback)
         self._request.protocol.set_parser(guarded, **others)
 
     def keep_alive(self, keep: bool) -> None:
@@ -142,6 +145,17 @@ class _GuardedRequest:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._request, name)
+
+
+def _weak(method: Callable[[], None]) -> Callable[[], None]:
+    """Calls the method as long as its object is there."""
+    known = WeakMethod(method)
+
+    def call() -> None:
+        if bound := known():
+            bound()
+
+    return call
 
 
 class ServerWebSocket(web.WebSocketResponse):

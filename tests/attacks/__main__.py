@@ -194,8 +194,9 @@ async def compare(options: argparse.Namespace, folder: Path) -> list[str]:
         f"Made by `python -m tests.attacks --seconds {options.seconds:g} --rate {options.rate:g}`: one honest "
         f"camera of {options.rate:g} frames a second, for {options.seconds:g} s alone and then as long beside each "
         f"attack. Detector and camera (nice {os.nice(0)}) and attacker (nice {min(19, os.nice(0) + NICE)}) share "
-        f"{machine.cores} cores ({machine.processor}) with other programs: load {machine.load:.1f} at the start. The attacker comes from {SOURCES} addresses, makes up "
-        f"to 80 tries a second, stays where it is let in, and knows everything but the honest camera's token.",
+        f"{machine.cores} cores ({machine.processor}) with other programs: load {machine.load:.1f} at the start. The "
+        f"attacker comes from {SOURCES} addresses, makes up to 80 tries a second, stays where it is let in, and knows "
+        "everything but the honest camera's token.",
         table(title, rows),
         "*answered*: HTTP statuses, WebSocket close codes, and `dropped` where the connection ended without a word; "
         "*frames kept*: the share of the camera's frames that were detected, beside the attack and alone. Latency is "
