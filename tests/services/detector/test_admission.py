@@ -314,9 +314,18 @@ async def test_who_has_asked_for_something_is_not_silent(start_detector):
 
 
 @pytest.mark.parametrize(
-    "said", ["", "\x81\x85\0\0\0\0hello", "\x01\x05hello"], ids=["nothing", "no hello", "no mask"]
+    ("module", "path", "said"),
+    [
+        ("endpoint", "/v1/features", ""),
+        ("endpoint", "/v1/features", "\x81\x85\0\0\0\0hello"),
+        ("endpoint", "/v1/features", "\x01\x05hello"),
+        ("subscribers", "/v1/detections", ""),
+    ],
+    ids=["nothing", "no hello", "no mask", "consumer"],
 )
-async def test_a_session_that_is_over_is_left_to_no_collection(start_detector, monkeypatch, said):
+async def test_a_session_that_is_over_is_left_to_no_collection(
+    start_detector, monkeypatch, module, path, said
+):
     """One of many such would stop all that the detector does for a quarter of a second."""
     made = []
 
@@ -325,11 +334,11 @@ async def test_a_session_that_is_over_is_left_to_no_collection(start_detector, m
             super().__init__(*arguments)
             made.append(ref(self))
 
-    monkeypatch.setattr("services.detector.endpoint.ServerWebSocket", Known)
+    monkeypatch.setattr(f"services.detector.{module}.ServerWebSocket", Known)
     async with start_detector() as running:
         gc.disable()
         try:
-            async with peers(running, 1, UPGRADE.format(path="/v1/features") + said) as [(reader, _)]:
+            async with peers(running, 1, UPGRADE.format(path=path) + said) as [(reader, _)]:
                 await reader.readuntil(b"\r\n\r\n")
                 if said:
                     await reader.read()
