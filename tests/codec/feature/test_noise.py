@@ -139,3 +139,38 @@ def test_after_beginning_anew_no_frame_is_remembered():
     own.take(scene(2).astype(np.float32))
     assert np.array_equal(own.mean, scene(2).astype(np.float32))
     assert not own.still.any()
+
+
+def lag(found, frames, where):
+    """By how much each mean is behind its frame at `where`."""
+    return np.array([(frame - mean)[where].mean() for (mean, _), frame in zip(found, frames, strict=True)])
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_little_more_than_noise_changes_is_there_at_once(noise):
+    where = np.s_[:, 12:16, 16:20]
+    changed = scene(1)
+    changed[where] += 1.1 * noise
+    frames = [scene(1)] * 20 + [changed] * 4
+    assert np.abs(lag(filtered(frames, noise), frames, where)[20:]).max() < 0.4 * noise
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_change_too_slow_for_any_one_frame_is_followed(noise):
+    where = np.s_[:, 12:16, 16:20]
+    frames = []
+    for i in range(160):
+        frames.append(scene(1))
+        frames[-1][where] += 0.02 * noise * i
+    assert lag(filtered(frames, noise), frames, where)[80:].mean() < 0.4 * noise
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_shimmers_among_what_is_still_is_coded_as_it_is(noise):
+    rng = np.random.default_rng(2)
+    frames = [scene(1) for _ in range(20)]
+    for frame in frames:
+        frame[:, 12:16, 16:20] += rng.normal(0, 4 * noise, (SHAPE[0], 4, 4))
+    for _, still in filtered(frames, noise)[3:]:
+        assert not still[3, 4]
+        assert still.mean() > 0.8
