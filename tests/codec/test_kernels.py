@@ -18,6 +18,8 @@ DISPATCHERS = {
 }
 KERNELS = [name for name, value in DISPATCHERS.items() if not value.targetoptions.get("forceinline")]
 FLOATING = {
+    "codec.feature.noise._compare",
+    "codec.feature.noise._follow",
     "codec.feature.transform.forward",
     "codec.feature.step_prediction.measure",
 }  # the encoder's own affair
