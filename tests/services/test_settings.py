@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ from services.camera.settings import CameraSettings
 from services.cli import COMMANDS, main
 from services.commands.settings import WatchSettings
 from services.detector.settings import DetectorSettings
-from services.errors import Exit, SettingsError
+from services.errors import CannotListen, Exit, SettingsError
 from services.settings import DEFAULT_PORT, expanded, expanded_path
 from services.study.settings import StudySettings
 
@@ -352,3 +353,10 @@ def test_a_certificate_that_cannot_be_read_is_told_at_the_start(arguments, capsy
     if arguments[0] == "detector":
         assert main(["detector", "--port", "0"]) == Exit.USAGE
         assert "SPLITCAST_TLS_CERT: cannot read absent.pem: No such file" in capsys.readouterr().err
+
+
+def test_a_detector_looks_at_its_certificate_and_its_address_before_anything_is_loaded():
+    with pytest.raises(SettingsError, match="--tls-cert: cannot read absent.pem"):
+        DetectorSettings.load({"tls_cert": "absent.pem", "port": 0}).check_machine()
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CannotListen):
+        DetectorSettings.load({"port": taken.getsockname()[1]}).check_machine()

@@ -70,6 +70,8 @@ def test_an_empty_file_lets_nobody_in(tmp_path):
         (f"token = {'[' * 2**16}", "nested too deeply"),
         ('name = "door"', "name: it may hold tables"),
         ('token = "door"', "token: it may hold tables"),
+        ('porch = 1\ndoor = "door"', "door: it may hold tables"),
+        ('token = ["door"]', "token 1: Input should be a valid dictionary"),
         (entry(name=None), "token 1: name: Field required"),
         (entry(name='"a b"'), "token 1 ('a b'): name: must be 1 to 64 of"),
         (entry(hash=None), "token 1 ('door'): hash: must be the token's SHA-256"),
@@ -83,6 +85,7 @@ def test_an_empty_file_lets_nobody_in(tmp_path):
             "begin with a letter or digit, or end with *",
         ),
         (entry(streams='["door*yard"]'), "streams.0"),
+        (entry(streams=f'["{"a" * 64}*"]'), "streams.0: String should have at most 64"),
         (entry(roles='["consumer"]', preview="true"), "preview: is for the role camera alone"),
         (entry(frames_per_s=0), "frames_per_s"),
         (entry(frames_per_s="nan"), "frames_per_s"),
@@ -101,6 +104,20 @@ def test_says_what_is_wrong_and_where_and_shows_no_secret(text, words):
     assert words in message
     assert HASH not in message
     assert TOKEN not in message
+
+
+@pytest.mark.parametrize("stream", ["a" * 64, "a" * 63 + "*", "*"])
+def test_a_stream_has_64_characters_at_most(stream):
+    (found,) = parse_tokens(entry(streams=f'["{stream}"]'), "tokens.toml")
+    assert found.streams == (stream,)
+
+
+def test_says_where_the_fault_is(tmp_path):
+    file = tmp_path / "tokens.toml"
+    file.write_text(entry(name=None))
+    for setting, where in ((str(file), str(file)), (entry(name=None), "the variable SPLITCAST_TOKENS")):
+        with pytest.raises(SettingsError, match=f"^--tokens: {where}: token 1: name: Field required"):
+            TokenSource(setting).read()
 
 
 def test_a_long_name_is_not_repeated_in_full():
