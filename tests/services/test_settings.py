@@ -356,7 +356,7 @@ def test_a_certificate_that_cannot_be_read_is_told_at_the_start(arguments, capsy
 
 
 def test_a_detector_looks_at_its_certificate_and_its_address_before_anything_is_loaded():
-    with pytest.raises(SettingsError, match="--tls-cert: cannot read absent.pem"):
+    with pytest.raises(SettingsError, match=r"--tls-cert: cannot read absent\.pem"):
         DetectorSettings.load({"tls_cert": "absent.pem", "port": 0}).check_machine()
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CannotListen):
         DetectorSettings.load({"port": taken.getsockname()[1]}).check_machine()
