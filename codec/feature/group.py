@@ -11,6 +11,7 @@ from codec.feature.contexts import ALPHABETS, CONTEXTS
 from codec.feature.levels import FrameLevels, LevelContexts, workspace_for
 from codec.feature.parameters import whole_blocks
 from codec.feature.profile import GroupProfile, Profile, channels_of, grouped, plane
+from codec.feature.range_coder import SETTLED
 from codec.feature.transform import STEPS, block_steps
 from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout, TensorSpec
@@ -41,6 +42,7 @@ class Group:
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
         self.probabilities = np.empty((CONTEXTS, 2), np.uint16)
         self.distributions = np.empty((ALPHABETS, SYMBOLS), np.int16)
+        self.met = np.zeros(ALPHABETS, np.int16)
         self.frame_blocks = FrameBlocks(self.changes, self.before, self.coded, self.vectors, self.across)
         self.frame_levels = FrameLevels(
             self.levels, self.lasts, self.steps, self.deltas, self.coded, self.across
@@ -72,6 +74,8 @@ class Group:
         if keyframe or first_difference:
             self.probabilities[:] = self.profile.probabilities[:, None]
             self.distributions[:] = self.profile.distributions
+            # Calibration measured what keyframes start from, and not what differences do.
+            self.met[:] = SETTLED if keyframe and self.calibrated else 0
 
     def contexts(self, keyframe: bool) -> LevelContexts:
         """What the frame's levels are coded by."""
@@ -84,6 +88,7 @@ class Group:
             self.sums,
             self.probabilities,
             self.distributions,
+            self.met,
         )
 
     def set_steps(self, frame_step: int) -> None:

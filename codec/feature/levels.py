@@ -31,6 +31,7 @@ from codec.feature.expectation import (
 from codec.feature.range_coder import (
     Coder,
     Distributions,
+    Met,
     Probabilities,
     decode_bit,
     decode_bits,
@@ -68,6 +69,7 @@ class LevelContexts(NamedTuple):
     sums: Ints  # (K, 16): each coefficient's sum of magnitudes over the blocks, coming out
     probabilities: Probabilities
     distributions: Distributions
+    met: Met
 
 
 class LevelWorkspace(NamedTuple):
@@ -97,7 +99,7 @@ _FRAME = NamedTupleType(
     (Array(int16, 3, "C"), Array(int8, 2, "C"), _ROW, _ROW, Array(uint8, 1, "C"), int64), FrameLevels
 )
 _CONTEXTS = NamedTupleType(
-    (_TABLE, _TABLE, _ROW, _TABLE, _TABLE, Array(uint16, 2, "C"), Array(int16, 2, "C")), LevelContexts
+    (_TABLE, _TABLE, _ROW, _TABLE, _TABLE, Array(uint16, 2, "C"), Array(int16, 2, "C"), Array(int16, 1, "C")), LevelContexts
 )
 _WORKSPACE = NamedTupleType((Array(int32, 3, "C"), _TABLE, Array(int8, 1, "C"), _ROW, _ROW), LevelWorkspace)
 _OUT = Array(uint8, 1, "C")
@@ -143,7 +145,7 @@ def encode_levels(
     `workspace` is `workspace_for` these blocks. Writes nothing where no block has levels.
     """
     levels, lasts, steps, deltas, coded, across = frame
-    prior, weights, block_weights, energy, sums, probabilities, distributions = contexts
+    prior, weights, block_weights, energy, sums, probabilities, distributions, met = contexts
     magnitudes, block_sum, signs, classes, column = workspace
     components, _, blocks = levels.shape
     down = blocks // across
@@ -198,7 +200,7 @@ def encode_levels(
                     continue
                 # 2. A symbol: the place of the last level that is not 0.
                 low, size, position = encode_symbol(
-                    last, LAST + context, distributions, out, low, size, position
+                    last, LAST + context, distributions, met, out, low, size, position
                 )
                 classify_levels(
                     classes, weights, prior, k, magnitudes, energy[k, b], step, now, before, p, stride
@@ -220,7 +222,7 @@ def encode_levels(
                     alphabet = kind + classes[f]
                     kind = np.int64(OTHER)
                     low, size, position = encode_symbol(
-                        symbol, alphabet, distributions, out, low, size, position
+                        symbol, alphabet, distributions, met, out, low, size, position
                     )
                     if symbol == SYMBOLS - 1:
                         low, size, position = encode_escape(
@@ -259,7 +261,7 @@ def decode_levels(
     `frame.levels` is filled in all components but those that are empty, which `frame.lasts` tells.
     """
     levels, lasts, steps, deltas, coded, across = frame
-    prior, weights, block_weights, energy, sums, probabilities, distributions = contexts
+    prior, weights, block_weights, energy, sums, probabilities, distributions, met = contexts
     magnitudes, block_sum, signs, classes, column = workspace
     components, _, blocks = levels.shape
     down = blocks // across
@@ -314,7 +316,7 @@ def decode_levels(
                     continue
                 # 2. A symbol: the place of the last level that is not 0.
                 last, code, size, position = decode_symbol(
-                    LAST + context, distributions, data, code, size, position
+                    LAST + context, distributions, met, data, code, size, position
                 )
                 lasts[k, b] = last
                 classify_levels(
@@ -328,7 +330,7 @@ def decode_levels(
                     if f == last:
                         kind = np.int64(END)
                     magnitude, code, size, position = decode_symbol(
-                        kind + classes[f], distributions, data, code, size, position
+                        kind + classes[f], distributions, met, data, code, size, position
                     )
                     kind = np.int64(OTHER)
                     if magnitude == SYMBOLS - 1:

@@ -22,6 +22,7 @@ Probabilities: TypeAlias = NDArray[
     np.uint16
 ]  # (N, 2): two estimates of P(0) of each binary context, in 1/32768
 Distributions: TypeAlias = NDArray[np.int16]  # (N, 16): share of smaller symbols of each alphabet, in 1/32768
+Met: TypeAlias = NDArray[np.int16]  # (N,): how many symbols each alphabet has met, up to SETTLED
 Coder: TypeAlias = NDArray[np.uint64]  # (3,): a coder's state between kernels
 Bit: TypeAlias = bool | np.bool_
 Word: TypeAlias = np.uint64
@@ -29,6 +30,13 @@ Writing: TypeAlias = tuple[Word, Word, np.int64]  # low, size and position
 Reading: TypeAlias = tuple[Bit, Word, Word, np.int64]  # a bit, code, size and position
 
 MAX_PREFIX = 14  # of the Exp-Golomb code of what no symbol stands for
+
+HALF_SETTLED, SETTLED = 32, 128
+"""After so many symbols an alphabet learns half as fast from each, and half as fast again.
+
+From a start that was measured, to learn as slowly from the first symbol on saves 1.3 to 1.6 % of a still picture's
+bytes against 5 bits throughout; from one that was not, to begin fast saves as much.
+"""
 
 _TARGETS = np.array(
     [
@@ -162,12 +170,20 @@ def _decode_raw_bit(data: Bytes, code: Word, size: Word, position: np.int64) -> 
 
 
 @inlined
-def _adapt_alphabet(distributions: Distributions, alphabet: Int, symbol: Int) -> None:
+def _adapt_alphabet(distributions: Distributions, met: Met, alphabet: Int, symbol: Int) -> None:
     # The range of a variable, here and below, keeps numba from unrolling a loop that vector instructions do better.
     row, target = distributions[alphabet], _TARGETS[symbol]
+    count = met[alphabet]
+    if count < SETTLED:
+        met[alphabet] = count + np.int16(1)
+        rate = np.int16(5) if count < HALF_SETTLED else np.int16(6)
+        for i in range(row.size):
+            row[i] = np.int16(row[i] + np.int16(np.int16(target[i] - row[i]) >> rate))
+        return
+    # Written out for the rate that nearly all have: a shift by a constant, and no choice to wait for.
     for i in range(row.size):
         # In 16 bits throughout, so that one vector instruction does it for all.
-        change = np.int16(np.int16(target[i] - row[i]) >> np.int16(5))
+        change = np.int16(np.int16(target[i] - row[i]) >> np.int16(7))
         row[i] = np.int16(row[i] + change)
 
 
@@ -176,6 +192,7 @@ def encode_symbol(
     symbol: Int,
     alphabet: Int,
     distributions: Distributions,
+    met: Met,
     out: Bytes,
     low: Word,
     size: Word,
@@ -189,7 +206,7 @@ def encode_symbol(
         _carry(out, position)
     low = moved
     size = unit * np.uint64(end - first)
-    _adapt_alphabet(distributions, alphabet, symbol)
+    _adapt_alphabet(distributions, met, alphabet, symbol)
     if size < np.uint64(1 << 32):
         low, size, position = _flush_word(out, low, size, position)
     return low, size, position
@@ -199,6 +216,7 @@ def encode_symbol(
 def decode_symbol(
     alphabet: Int,
     distributions: Distributions,
+    met: Met,
     data: Bytes,
     code: Word,
     size: Word,
@@ -215,7 +233,7 @@ def decode_symbol(
         end = unit * np.uint64(distributions[alphabet, symbol + 1] if symbol < SYMBOLS - 1 else 32768)
     code -= first
     size = end - first
-    _adapt_alphabet(distributions, alphabet, symbol)
+    _adapt_alphabet(distributions, met, alphabet, symbol)
     if size < np.uint64(1 << 32):
         code = (code << np.uint64(32)) | _next_word(data, position)
         size <<= np.uint64(32)

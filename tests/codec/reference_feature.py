@@ -133,10 +133,19 @@ def adapt_bit(context, bit):
         context[i] += ((0 if bit else 32768) - context[i]) >> rate
 
 
-def adapt_symbol(alphabet, symbol):
-    """The starts of the symbols of an alphabet after one of them."""
-    for i in range(16):
-        alphabet[i] += (8 * i + (32640 if i > symbol else 0) - alphabet[i]) >> 5
+class Alphabet(list):
+    """Starts of an alphabet's symbols in 1/32768, and how many symbols were met, up to 128."""
+
+    def __init__(self, starts, met):
+        super().__init__(starts)
+        self.met = met
+
+    def adapt(self, symbol):
+        """Learn from a symbol."""
+        rate = 5 if self.met < 32 else 6 if self.met < 128 else 7
+        for i in range(16):
+            self[i] += (8 * i + (32640 if i > symbol else 0) - self[i]) >> rate
+        self.met = min(self.met + 1, 128)
 
 
 class RangeDecoder:
@@ -165,12 +174,12 @@ class RangeDecoder:
         return bit
 
     def symbol(self, alphabet):
-        """A symbol of 16, whose starts in 1/32768 are `alphabet`, which learns from it."""
+        """A symbol of 16, by an alphabet, which learns from it."""
         unit = self._size >> 15
         starts = [unit * start for start in (*alphabet, 32768)]
         symbol = max(s for s in range(16) if starts[s] <= self._code)
         self._narrow(starts[symbol], starts[symbol + 1] - starts[symbol])
-        adapt_symbol(alphabet, symbol)
+        alphabet.adapt(symbol)
         return symbol
 
     def bits(self, count):
@@ -210,7 +219,7 @@ class RangeWriter:
         symbol = self._choose(alphabet, 16)
         start, end = (*alphabet, 32768)[symbol : symbol + 2]
         self._narrow((self._size >> 15) * start, (self._size >> 15) * (end - start))
-        adapt_symbol(alphabet, symbol)
+        alphabet.adapt(symbol)
         return symbol
 
     def bits(self, count):
@@ -251,10 +260,13 @@ class State:
     energy: list[list[int]] = None
     prior: list[list[int]] = None
     contexts: list[list[int]] = None
-    alphabets: list[list[int]] = None
+    alphabets: list[Alphabet] = None
     vectors: list[tuple[int, int]] = None
     coded: list[bool] = None
     sums: list[list[int]] = None
+
+    def __post_init__(self):
+        self.calibrated = self.group is not None
 
     @property
     def down(self):
@@ -276,7 +288,8 @@ class State:
             self.prior = [[max(38 * m >> 8, 1) for m in row] for row in self.prior]
         if kind == KEY or after_keyframe:
             self.contexts = [[p, p] for p in self.group.probabilities]
-            self.alphabets = [list(starts) for starts in self.group.distributions]
+            met = 128 if kind == KEY and self.calibrated else 0
+            self.alphabets = [Alphabet(starts, met) for starts in self.group.distributions]
 
 
 def read_blocks(bits, state, kind):

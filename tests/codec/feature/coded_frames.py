@@ -27,6 +27,7 @@ class Frame:
         self.before = np.zeros(blocks, np.int8) if keyframe else rng.integers(-12, 13, blocks).astype(np.int8)
         self.energy = rng.integers(0, 1 if keyframe else 5000, (components, blocks)).astype(np.int32)
         self.frame_step = int(rng.integers(32, 241))
+        self.met = rng.choice([0, 31, 32, 127, 128], len(self.group.distributions)).astype(np.int16)
 
     def tables(self):
         probabilities = np.repeat(self.group.probabilities[:, None], 2, 1)
@@ -40,6 +41,8 @@ class Frame:
             self.group.block_weights.tolist(), self.group.probabilities.tolist(), self.group.distributions.tolist(),
         )  # fmt: skip
         state.begin(KEY, False)
+        for alphabet, met in zip(state.alphabets, self.met.tolist(), strict=True):
+            alphabet.met = met
         state.changes, state.energy = self.before.tolist(), self.energy.tolist()
         return state
 
@@ -56,6 +59,7 @@ class Frame:
             self.energy.copy(),
             np.full((self.components, 16), 99, np.int32),
             *self.tables(),
+            self.met.copy(),
         )
 
 

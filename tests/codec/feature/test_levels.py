@@ -44,6 +44,7 @@ def test_the_slow_functions_read_the_same(frame):
     assert np.array_equal(coefficients, expected.transpose(0, 2, 1))
     assert state.contexts == contexts.probabilities.tolist()
     assert state.alphabets == contexts.distributions.tolist()
+    assert [alphabet.met for alphabet in state.alphabets] == contexts.met.tolist()
     assert state.energy == contexts.energy.tolist()
     if frame.coded.any():
         assert state.sums == contexts.sums.tolist()

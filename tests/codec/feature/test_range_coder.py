@@ -23,11 +23,11 @@ def test_shares_follow_the_counts_and_none_is_less_than_the_least(counts):
             assert np.abs(share - LEAST_SHARE - row / row.sum() * (32768 - SYMBOLS * LEAST_SHARE)).max() <= 2
 
 
-@given(st.lists(st.integers(0, 15), max_size=400))
+@given(st.lists(st.integers(0, 15), max_size=400), st.integers(0, 128))
 @settings(max_examples=30)
-def test_alphabets_keep_their_least_share_whatever_they_learn(symbols):
-    alphabet = default_distributions()[60].astype(int).tolist()
+def test_alphabets_keep_their_least_share_whatever_they_learn(symbols, met):
+    alphabet = reference.Alphabet(default_distributions()[60].astype(int).tolist(), met)
     for symbol in symbols:
-        reference.adapt_symbol(alphabet, symbol)
+        alphabet.adapt(symbol)
         assert alphabet[0] == 0
         assert min(np.diff([*alphabet, 32768])) >= LEAST_SHARE
