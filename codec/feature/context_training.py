@@ -30,6 +30,7 @@ from codec.feature.contexts import (
     ZIGZAG,
     default_distributions,
 )
+from codec.feature.expectation import SHOWN_WEIGHT, UNSEEN
 from codec.feature.profile import MAX_WEIGHT, GroupProfile
 from codec.feature.step_prediction import StepPredictor
 from codec.layout import FloatArray
@@ -113,14 +114,15 @@ def count_contexts(
     is_empty = np.logical_not(has_levels.any((1, 2)))
     _add(bits, PLANE + _classes(priors.sum(1) << 4, picture.frame_step), is_empty)
 
-    contexts = _block_contexts(group, magnitudes, steps)
+    class_steps = _shown_steps(group, magnitudes, steps, is_empty)
+    contexts = _block_contexts(group, magnitudes, class_steps)
     _add(bits, BLOCK + contexts[~is_empty], has_levels[~is_empty])
     _add(symbols, LAST + contexts[has_levels], lasts[has_levels])
 
     places = np.arange(16)[:, None, None]
     is_last, is_coded = lasts[:, None] == places, lasts[:, None] >= places
     alphabets = np.where(is_last, END, np.where(places == 0, FIRST, OTHER))
-    alphabets += _level_contexts(group, magnitudes, steps)
+    alphabets += _level_contexts(group, magnitudes, class_steps[:, None])
     sizes = np.minimum(np.abs(levels) - is_last, SYMBOLS - 1)
     _add(symbols, alphabets[is_coded], sizes[is_coded])
 
@@ -136,8 +138,24 @@ def _add(
     np.add.at(counts, (contexts, values.astype(np.int64)), 1)
 
 
+def _shown_steps(
+    group: GroupProfile, magnitudes: NDArray[np.int64], steps: NDArray[np.int32], is_empty: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Steps that the classes of each block are taken by (K, down, across), by `shown_step`."""
+    class_steps = np.empty((len(magnitudes), *steps.shape), np.int64)
+    sums = np.minimum(magnitudes.sum(1), 65535)
+    logs = np.where(sums > 0, _logs(sums), steps - UNSEEN)
+    prior_logs = _logs(group.prior.sum(1, dtype=np.int64))
+    shown = np.zeros(steps.shape, np.int64)
+    for k in range(len(magnitudes)):
+        class_steps[k] = steps - (SHOWN_WEIGHT * shown >> 8)
+        if not is_empty[k]:
+            shown += (16 * (logs[k] - prior_logs[k]) - shown) >> 3
+    return class_steps
+
+
 def _block_contexts(
-    group: GroupProfile, magnitudes: NDArray[np.int64], steps: NDArray[np.int32]
+    group: GroupProfile, magnitudes: NDArray[np.int64], steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Class of each block's magnitudes (K, down, across), by `expected_block`."""
     block_sums = np.minimum(magnitudes.sum(1), 65535)
@@ -150,7 +168,7 @@ def _block_contexts(
 
 
 def _level_contexts(
-    group: GroupProfile, magnitudes: NDArray[np.int64], steps: NDArray[np.int32]
+    group: GroupProfile, magnitudes: NDArray[np.int64], steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Class of each level (K, 16, down, across), as by `classify_levels`."""
     left, corner = _neighbors(magnitudes)
@@ -162,12 +180,16 @@ def _level_contexts(
     return _classes(expected, steps)
 
 
-def _classes(expected: NDArray[np.int64], steps: NDArray[np.int32] | int) -> NDArray[np.int64]:
+def _classes(expected: NDArray[np.int64], steps: NDArray[np.int64] | int) -> NDArray[np.int64]:
     """As `magnitude_class`, of arrays."""
-    bounded = np.clip(expected, 1, (1 << 24) - 1).astype(np.float32)
-    log = (bounded.view(np.int32).astype(np.int64) >> 19) - 2032
-    classes: NDArray[np.int64] = np.clip((log - 16 - steps) >> 2, 0, CLASSES - 1)
+    classes: NDArray[np.int64] = np.clip((_logs(expected) - 16 - steps) >> 2, 0, CLASSES - 1)
     return classes
+
+
+def _logs(magnitudes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As `magnitude_log`, of arrays."""
+    bounded = np.clip(magnitudes, 1, (1 << 24) - 1).astype(np.float32)
+    return (bounded.view(np.int32).astype(np.int64) >> 19) - 2032
 
 
 def _starts(

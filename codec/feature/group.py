@@ -8,6 +8,7 @@ from codec.feature import motion, transform
 from codec.feature.alphabets import SYMBOLS
 from codec.feature.blocks import FrameBlocks
 from codec.feature.contexts import ALPHABETS, CONTEXTS
+from codec.feature.expectation import SHOWN_WEIGHT
 from codec.feature.levels import FrameLevels, LevelContexts, workspace_for
 from codec.feature.parameters import whole_blocks
 from codec.feature.profile import GroupProfile, Profile, channels_of, grouped, plane
@@ -89,6 +90,7 @@ class Group:
             self.probabilities,
             self.distributions,
             self.met,
+            SHOWN_WEIGHT if self.calibrated else 0,
         )
 
     def set_steps(self, frame_step: int) -> None:

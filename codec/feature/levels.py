@@ -22,10 +22,14 @@ from codec.feature.contexts import (
     PLANE,
 )
 from codec.feature.expectation import (
+    UNSEEN,
     Signs,
     classify_levels,
     expected_block,
+    learn_shown,
     magnitude_class,
+    magnitude_log,
+    shown_step,
     sign_context,
 )
 from codec.feature.range_coder import (
@@ -70,6 +74,7 @@ class LevelContexts(NamedTuple):
     probabilities: Probabilities
     distributions: Distributions
     met: Met
+    shown_weight: int  # SHOWN_WEIGHT, or 0 where the priors were not measured
 
 
 class LevelWorkspace(NamedTuple):
@@ -77,6 +82,7 @@ class LevelWorkspace(NamedTuple):
 
     magnitudes: NDArray[np.int32]  # (2, P, 16), of P blocks with their margin
     block_sum: Ints  # (2, P)
+    shown: Ints  # (B,): by how much the components so far were larger than their priors, in 1/256 octaves
     signs: Signs  # (P,): -1, 0 or 1, of the first frequency
     classes: Ints  # (16,)
     column: Ints  # (16,): levels of the block, or their magnitudes
@@ -88,6 +94,7 @@ def workspace_for(blocks: int, across: int) -> LevelWorkspace:
     return LevelWorkspace(
         magnitudes=np.zeros((2, padded, 16), np.int32),
         block_sum=np.zeros((2, padded), np.int32),
+        shown=np.zeros(blocks, np.int32),
         signs=np.zeros(padded, np.int8),
         classes=np.zeros(16, np.int32),
         column=np.zeros(16, np.int32),
@@ -98,10 +105,14 @@ _ROW, _TABLE = Array(int32, 1, "C"), Array(int32, 2, "C")
 _FRAME = NamedTupleType(
     (Array(int16, 3, "C"), Array(int8, 2, "C"), _ROW, _ROW, Array(uint8, 1, "C"), int64), FrameLevels
 )
+_PROBABILITIES = Array(uint16, 2, "C")
 _CONTEXTS = NamedTupleType(
-    (_TABLE, _TABLE, _ROW, _TABLE, _TABLE, Array(uint16, 2, "C"), Array(int16, 2, "C"), Array(int16, 1, "C")), LevelContexts
+    (_TABLE, _TABLE, _ROW, _TABLE, _TABLE, _PROBABILITIES, Array(int16, 2, "C"), Array(int16, 1, "C"), int64),
+    LevelContexts,
 )
-_WORKSPACE = NamedTupleType((Array(int32, 3, "C"), _TABLE, Array(int8, 1, "C"), _ROW, _ROW), LevelWorkspace)
+_WORKSPACE = NamedTupleType(
+    (Array(int32, 3, "C"), _TABLE, _ROW, Array(int8, 1, "C"), _ROW, _ROW), LevelWorkspace
+)
 _OUT = Array(uint8, 1, "C")
 _DATA = Array(uint8, 1, "C", readonly=True)
 _CODER = Array(uint64, 1, "C")
@@ -145,13 +156,14 @@ def encode_levels(
     `workspace` is `workspace_for` these blocks. Writes nothing where no block has levels.
     """
     levels, lasts, steps, deltas, coded, across = frame
-    prior, weights, block_weights, energy, sums, probabilities, distributions, met = contexts
-    magnitudes, block_sum, signs, classes, column = workspace
+    prior, weights, block_weights, energy, sums, probabilities, distributions, met, shown_weight = contexts
+    magnitudes, block_sum, shown, signs, classes, column = workspace
     components, _, blocks = levels.shape
     down = blocks // across
     stride = across + 2
     magnitudes[:] = 0
     block_sum[:] = 0
+    shown[:] = 0
     if not coded.any():
         energy[:] = 0
         return 0
@@ -169,6 +181,7 @@ def encode_levels(
                 break
         # A bit: no block has a level of this component.
         context = PLANE + magnitude_class(prior_sum << np.int32(4), frame_step)
+        prior_log = magnitude_log(prior_sum)
         low, size, position = encode_bit(empty, context, probabilities, out, low, size, position)
         if empty:
             magnitudes[now] = 0
@@ -190,12 +203,14 @@ def encode_levels(
                 expected = expected_block(
                     block_weights, prior_sum, block_sum, energy[k, b], now, before, p, stride
                 )
-                context = magnitude_class(expected, step)
+                class_step = shown_step(step, shown_weight, shown, b)
+                context = magnitude_class(expected, class_step)
                 last = np.int64(lasts[k, b])
                 low, size, position = encode_bit(
                     last >= 0, BLOCK + context, probabilities, out, low, size, position
                 )
                 if last < 0:
+                    learn_shown(shown, b, step - UNSEEN, prior_log)
                     _leave_zero(magnitudes, block_sum, energy, k, b, now, p)
                     continue
                 # 2. A symbol: the place of the last level that is not 0.
@@ -203,7 +218,7 @@ def encode_levels(
                     last, LAST + context, distributions, met, out, low, size, position
                 )
                 classify_levels(
-                    classes, weights, prior, k, magnitudes, energy[k, b], step, now, before, p, stride
+                    classes, weights, prior, k, magnitudes, energy[k, b], class_step, now, before, p, stride
                 )
                 # 3. A symbol for each place up to the last: the magnitude, in plain bits where no symbol stands for it.
                 for f in range(column.size):
@@ -242,6 +257,7 @@ def encode_levels(
                 # 5. Plain bits: the signs of all other levels that are not 0.
                 low, size, position = encode_bits(negatives, signed, out, low, size, position)
                 inside = _remember_block(column, deltas[b], magnitudes, block_sum, sums, k, now, p)
+                learn_shown(shown, b, magnitude_log(inside), prior_log)
                 energy[k, b] = inside
     coder[0], coder[1], coder[2] = low, size, position
     return 0 if position <= out.size else -1
@@ -261,13 +277,14 @@ def decode_levels(
     `frame.levels` is filled in all components but those that are empty, which `frame.lasts` tells.
     """
     levels, lasts, steps, deltas, coded, across = frame
-    prior, weights, block_weights, energy, sums, probabilities, distributions, met = contexts
-    magnitudes, block_sum, signs, classes, column = workspace
+    prior, weights, block_weights, energy, sums, probabilities, distributions, met, shown_weight = contexts
+    magnitudes, block_sum, shown, signs, classes, column = workspace
     components, _, blocks = levels.shape
     down = blocks // across
     stride = across + 2
     magnitudes[:] = 0
     block_sum[:] = 0
+    shown[:] = 0
     if not coded.any():
         energy[:] = 0
         lasts[:] = -1
@@ -281,6 +298,7 @@ def decode_levels(
             sums[k, f] = 0
         # A bit: no block has a level of this component.
         context = PLANE + magnitude_class(prior_sum << np.int32(4), frame_step)
+        prior_log = magnitude_log(prior_sum)
         empty, code, size, position = decode_bit(context, probabilities, data, code, size, position)
         if empty:
             magnitudes[now] = 0
@@ -307,11 +325,13 @@ def decode_levels(
                 expected = expected_block(
                     block_weights, prior_sum, block_sum, energy[k, b], now, before, p, stride
                 )
-                context = magnitude_class(expected, step)
+                class_step = shown_step(step, shown_weight, shown, b)
+                context = magnitude_class(expected, class_step)
                 some, code, size, position = decode_bit(
                     BLOCK + context, probabilities, data, code, size, position
                 )
                 if not some:
+                    learn_shown(shown, b, step - UNSEEN, prior_log)
                     _leave_zero(magnitudes, block_sum, energy, k, b, now, p)
                     continue
                 # 2. A symbol: the place of the last level that is not 0.
@@ -320,7 +340,7 @@ def decode_levels(
                 )
                 lasts[k, b] = last
                 classify_levels(
-                    classes, weights, prior, k, magnitudes, energy[k, b], step, now, before, p, stride
+                    classes, weights, prior, k, magnitudes, energy[k, b], class_step, now, before, p, stride
                 )
                 # 3. A symbol for each place up to the last: the magnitude, in plain bits where no symbol stands for it.
                 column[:] = 0
@@ -361,6 +381,7 @@ def decode_levels(
                     levels[k, f, b] = (level ^ negative_mask) - negative_mask
                     negatives >>= np.int64(level != 0)
                 inside = _remember_block(column, deltas[b], magnitudes, block_sum, sums, k, now, p)
+                learn_shown(shown, b, magnitude_log(inside), prior_log)
                 energy[k, b] = inside
     coder[0], coder[1], coder[2] = code, size, position
     return 0

@@ -34,8 +34,8 @@ MAX_PREFIX = 14  # of the Exp-Golomb code of what no symbol stands for
 HALF_SETTLED, SETTLED = 32, 128
 """After so many symbols an alphabet learns half as fast from each, and half as fast again.
 
-From a start that was measured, to learn as slowly from the first symbol on saves 1.3 to 1.6 % of a still picture's
-bytes against 5 bits throughout; from one that was not, to begin fast saves as much.
+Against an alphabet that goes on as it began, keyframes are 1.3 to 1.7 % smaller, and differences of busy clips about as
+much. Where the start was not measured, learning slowly from the first symbol on would give all of that back.
 """
 
 _TARGETS = np.array(

@@ -239,12 +239,16 @@ class RangeWriter:
         return data[: 4 * self._words] + data[4 * self._words :].rstrip(b"\0")
 
 
+def logarithm(magnitude):
+    """About 16 log2 of a magnitude."""
+    n = min(max(magnitude, 1), 2**24 - 1)
+    exponent = n.bit_length() - 1
+    return 16 * exponent + (16 * n >> exponent) - 16
+
+
 def level_class(expected, step):
     """Context of a magnitude of expected/256 units when the step is 2**(step/16)."""
-    n = min(max(expected, 1), 2**24 - 1)
-    exponent = n.bit_length() - 1
-    log = 16 * exponent + (16 * n >> exponent) - 16
-    return min(max((log - step - 16) >> 2, 0), 47)
+    return min(max((logarithm(expected) - step - 16) >> 2, 0), 47)
 
 
 @dataclass
@@ -363,6 +367,7 @@ def read_levels(bits, state, kind, frame_step):
     state.sums = [[0] * 16 for _ in range(state.channels)]
     nothing = [0] * 16
     previous = [nothing] * blocks  # magnitudes of the component before
+    shown = [0] * blocks
     for k in range(state.channels):
         prior = state.prior[k]
         magnitudes, signs = [nothing] * blocks, [0] * blocks
@@ -389,8 +394,10 @@ def read_levels(bits, state, kind, frame_step):
                 + wb[4] * (block_sum(previous, b, 0, 1) + block_sum(previous, b, 1, 0))
                 + wb[5] * old_energy[b]
             ) >> 4
-            c = level_class(expected, steps[b])
+            class_step = steps[b] - (shown[b] >> 5 if state.calibrated else 0)
+            c = level_class(expected, class_step)
             if not bits.bit(contexts[BLOCK + c]):
+                shown[b] += (16 * (steps[b] - 32 - logarithm(sum(prior))) - shown[b]) >> 3
                 continue
             classes = [
                 level_class(
@@ -399,7 +406,7 @@ def read_levels(bits, state, kind, frame_step):
                     + w[2][f] * (at(magnitudes, b, -1, -1)[f] + at(magnitudes, b, -1, 1)[f])
                     + w[3][f] * previous[b][f]
                     + w[4][f] * (old_energy[b] >> 4),
-                    steps[b],
+                    class_step,
                 )
                 for f in range(16)
             ]
@@ -408,6 +415,7 @@ def read_levels(bits, state, kind, frame_step):
             coefficients[k, b] = [min(max(level * delta, -(2**17)), 2**17) for level in levels]
             magnitudes[b] = [min(abs(level) * delta, 65535) for level in levels]
             state.energy[k][b] = min(sum(magnitudes[b]), 65535)
+            shown[b] += (16 * (logarithm(state.energy[k][b]) - logarithm(sum(prior))) - shown[b]) >> 3
             state.sums[k] = [s + m for s, m in zip(state.sums[k], magnitudes[b], strict=True)]
         previous = magnitudes
     return coefficients

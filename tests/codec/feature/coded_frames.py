@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from codec.feature.blocks import FrameBlocks, decode_blocks, encode_blocks
+from codec.feature.expectation import SHOWN_WEIGHT
 from codec.feature.levels import FrameLevels, LevelContexts, decode_levels, encode_levels, workspace_for
 from codec.feature.range_coder import finish_encoder, start_decoder, start_encoder
 from codec.feature.transform import STEPS, block_steps
@@ -27,6 +28,7 @@ class Frame:
         self.before = np.zeros(blocks, np.int8) if keyframe else rng.integers(-12, 13, blocks).astype(np.int8)
         self.energy = rng.integers(0, 1 if keyframe else 5000, (components, blocks)).astype(np.int32)
         self.frame_step = int(rng.integers(32, 241))
+        self.calibrated = bool(rng.integers(2))
         self.met = rng.choice([0, 31, 32, 127, 128], len(self.group.distributions)).astype(np.int16)
 
     def tables(self):
@@ -40,6 +42,7 @@ class Frame:
             self.group.mean, self.group.inverse, self.group.prior.tolist(), self.group.weights.tolist(),
             self.group.block_weights.tolist(), self.group.probabilities.tolist(), self.group.distributions.tolist(),
         )  # fmt: skip
+        state.calibrated = self.calibrated
         state.begin(KEY, False)
         for alphabet, met in zip(state.alphabets, self.met.tolist(), strict=True):
             alphabet.met = met
@@ -60,6 +63,7 @@ class Frame:
             np.full((self.components, 16), 99, np.int32),
             *self.tables(),
             self.met.copy(),
+            SHOWN_WEIGHT if self.calibrated else 0,
         )
 
 

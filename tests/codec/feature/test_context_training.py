@@ -44,6 +44,7 @@ def picture(frame):
 def still(seed, share, largest, **shape):
     """A keyframe, of which a share of the levels is not zero, and a component has none."""
     frame = Frame(seed, True, **shape)
+    frame.calibrated = True
     frame.coded, frame.vectors = np.ones(frame.blocks, np.uint8), np.zeros((frame.blocks, 2), np.int8)
     frame.changes = frame.rng.integers(-12, 13, frame.blocks).astype(np.int8)
     levels = frame.rng.integers(-largest, largest + 1, (frame.components, 16, frame.blocks))
