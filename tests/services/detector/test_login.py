@@ -133,7 +133,7 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites_and_does_not_hold
 
 
 async def test_behind_a_proxy_that_ends_tls_the_cookie_is_for_https_alone(start_detector):
-    own = start_detector(tokens=TABLE, allow_origin="https://page.example")
+    own = start_detector(tokens=TABLE, allow_origin="https://other.example, https://Page.example/")
     async with own as running, visiting(running) as visitor:
         answer = await visitor.post("/login", origin="https://page.example", token=VIEWER)
         [cookie] = answer.headers.getall("Set-Cookie")
