@@ -8,8 +8,11 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
+from services.camera import pipeline
+from services.camera import statistics as statistics_module
 from services.camera.service import Camera
 from services.errors import Exit, NothingDetected
+from stream.session.messages import Clock
 from stream.sources.base import (
     DecodeErrors,
     FramesRepeated,
@@ -114,8 +117,14 @@ async def test_what_ails_the_source_is_told(make_camera, monkeypatch):
 async def test_a_clock_that_was_set_is_told(make_camera, monkeypatch):
     """The time of day may be set while the connection lives; as long as it goes on, nothing is said of it."""
     made, detector = scripted(monkeypatch, live=True), ObedientDetector()
-    genuine, ahead_ns = time.time_ns, [0]
-    monkeypatch.setattr(time, "time_ns", lambda: genuine() + ahead_ns[0])
+    ahead_ns = [0]
+
+    def clock_now() -> Clock:
+        now_ns = time.monotonic_ns()  # a busy machine has milliseconds between two clocks
+        return Clock(monotonic_ns=now_ns, unix_ns=now_ns + ahead_ns[0])
+
+    for module in (pipeline, statistics_module):
+        monkeypatch.setattr(module, "clock_now", clock_now)
     async with serving(detector.handle) as url:
         camera = make_camera(url)
         playing = asyncio.ensure_future(camera.run())
