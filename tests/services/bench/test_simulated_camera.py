@@ -115,7 +115,8 @@ async def test_a_full_window_lets_the_newest_frame_wait(recorded, monkeypatch):
 async def test_what_is_rejected_has_the_detectors_reason_and_a_keyframe_follows(recorded):
     def answer(header):
         if header.sequence == 1:
-            return [{"type": "reject", "reason": "corrupt", "detail": ""}, {"type": "keyframe"}]
+            # The request comes first: the reject opens the window, by which a difference may go.
+            return [{"type": "keyframe"}, {"type": "reject", "reason": "corrupt", "detail": ""}]
         return [ack(header)]
 
     detector = FakeDetector(answer)
