@@ -13,6 +13,7 @@ from aiohttp import ClientSession, WSMsgType
 
 from services.access.tokens import new_token, token_hash
 from services.detector.admission import EXTRA_SESSIONS
+from stream.leaky_bucket import LeakyBucket
 from stream.session.close_codes import CloseCode
 from stream.transport.websocket import ServerWebSocket
 from tests.services.clips import FRAMES
@@ -246,6 +247,14 @@ async def test_a_hundred_cameras_that_come_back_at_once_are_all_let_in(start_det
         assert [refused(running, reason) for reason in reasons] == [0] * len(reasons)
 
 
+@pytest.fixture
+def no_more_strangers(monkeypatch):
+    """None is let in once there have been many, however long it takes."""
+    monkeypatch.setattr(
+        "services.detector.admission.LeakyBucket", lambda _, burst: LeakyBucket(10**15, burst)
+    )
+
+
 @asynccontextmanager
 async def strangers(running):
     """More than may come, from as many addresses."""
@@ -256,6 +265,7 @@ async def strangers(running):
         yield
 
 
+@pytest.mark.usefixtures("no_more_strangers")
 async def test_strangers_keep_no_camera_out_that_was_welcomed(start_detector, make_camera):
     async with start_detector(stranger_rate=1) as running:
         assert await still_serves(running, make_camera)
@@ -263,6 +273,7 @@ async def test_strangers_keep_no_camera_out_that_was_welcomed(start_detector, ma
             assert await still_serves(running, make_camera)
 
 
+@pytest.mark.usefixtures("no_more_strangers")
 async def test_strangers_keep_nobody_out_who_has_shown_a_good_token(start_detector):
     token = new_token()
     table = f'[[token]]\nname = "door"\nhash = "{token_hash(token)}"\nroles = ["consumer"]\nstreams = ["*"]\n'
