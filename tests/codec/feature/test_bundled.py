@@ -56,6 +56,13 @@ def test_what_is_shipped_is_found_by_its_first_bytes():
         assert Feature.from_parameters(bytes.fromhex(profile_hash)[:PARAMETER_BYTES]).profile == profile
 
 
+def test_what_is_shipped_is_for_what_its_file_is_named_by():
+    shipped = {(profile.metadata["model"], profile.metadata["split"]) for profile in BUNDLED.values()}
+    assert shipped == {("demo", "4.m"), ("yolov5n", "4.m"), ("yolov5n", "3")}
+    for profile in BUNDLED.values():
+        assert BUNDLED.find(str(profile.metadata["weights"]), str(profile.metadata["split"])) is profile
+
+
 def test_no_profile_has_the_bytes_of_none():
     assert Feature.from_parameters(bytes(PARAMETER_BYTES)) == Feature()
     assert not any(profile_hash.startswith("00" * PARAMETER_BYTES) for profile_hash in BUNDLED)
