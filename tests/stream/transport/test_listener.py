@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from weakref import ref
 
 import pytest
 
@@ -76,6 +78,19 @@ def test_connections_that_are_not_closed_yet_count(listener):
             listener.accept()
         assert clients[3].recv(1) == b""
         assert listener.refused[-1] == (TOO_MANY_CONNECTIONS, "127.0.0.1")
+
+
+def test_a_connection_that_is_closed_is_left_to_no_collection(listener):
+    with socket.create_connection(listener.getsockname(), timeout=LIVENESS_S):
+        gc.disable()
+        try:
+            connection, _ = listener.accept()
+            known = ref(connection)
+            connection.close()
+            del connection
+            assert known() is None
+        finally:
+            gc.enable()
 
 
 def test_a_connection_with_a_place_elsewhere_makes_way_for_nobody(listener):
