@@ -87,22 +87,6 @@ def section(coded: Coded, levels: Sequence[int], bits: int) -> bytes:
     return struct.pack(">ff", coded.minimum, coded.maximum) + pack_bits("".join(codewords(levels, bits)))
 
 
-def parse_section(data: bytes, count: int, bits: int) -> Coded:
-    """Levels, or residuals, of a well-formed section."""
-    minimum, maximum = struct.unpack_from(">ff", data)
-    text = "".join(f"{byte:08b}" for byte in data[8:])
-    levels: list[int] = []
-    position = 0
-    while len(levels) < count:
-        flag, number = text[position], int(text[position + 1 : position + 1 + bits], 2)
-        levels += [0] * (number + 1) if flag == "1" else [number]
-        position += 1 + bits
-    assert len(levels) == count
-    assert set(text[position:]) <= {"0"}
-    assert len(text) - position < 8
-    return Coded(minimum, maximum, levels)
-
-
 def packet(
     tensors: Sequence[Table],
     sections: Sequence[bytes],
