@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BURST_NS = 500_000_000  # what a link or a busy camera gathers may come at once
+LONGEST_NS = 10**18  # between two frames: 30 years, as a rate may be as near to 0 as a peer likes
 
 
 class FramePace:
@@ -19,7 +20,7 @@ class FramePace:
 
     def limit(self, frames_per_s: float | None) -> None:
         """The rate from now on, that of the token of the camera; None: any."""
-        self._interval_ns = round(1e9 / frames_per_s) if frames_per_s else 0
+        self._interval_ns = round(min(1e9 / frames_per_s, LONGEST_NS)) if frames_per_s else 0
 
     def wait_ns(self, now_ns: int) -> int:
         """How long a frame would have to wait that were taken now."""

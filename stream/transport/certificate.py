@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import binascii
 import calendar
-import ssl
+import re
 import time
 
-_BEGIN = "-----BEGIN CERTIFICATE-----"
-_END = "-----END CERTIFICATE-----"
+_PEM = re.compile(rb"^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----\r?$([^-]*)^-----END ", re.MULTILINE)
+"""As OpenSSL reads it, which passes over whatever stands between; the first element of any of these is X.509's."""
 _VERSION, _UTC_TIME = 0xA0, 0x17  # tags of DER (X.690)
 _FORMATS = {True: "%y%m%d%H%M%SZ", False: "%Y%m%d%H%M%SZ"}
 
 
-def end_of_first(pem: str) -> float:
+def end_of_first(pem: bytes) -> float:
     """When the first certificate of a PEM file ends, as Unix time: the server's own one, as TLS wants it.
 
-    The file is one that OpenSSL has read already.
+    The file is one that OpenSSL has read already. Raises ValueError or IndexError where it is not.
     """
-    first = pem[pem.index(_BEGIN) : pem.index(_END) + len(_END)]
-    der = ssl.PEM_cert_to_DER_cert(first)
+    first = _PEM.search(pem)
+    if first is None:
+        raise ValueError("no certificate")
+    der = binascii.a2b_base64(first[1])
     _, at, _ = _element(der, 0)  # Certificate
     _, at, _ = _element(der, at)  # TBSCertificate
     tag, _, end = _element(der, at)

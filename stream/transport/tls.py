@@ -242,7 +242,7 @@ def _show(context: ssl.SSLContext, flag: str, cert: Path, key: Path | None) -> N
 def _end(cert: Path) -> float:
     """When the certificate in a file ends that was loaded before. Raises BadCertificate where it is another by now."""
     try:
-        return end_of_first(cert.read_text())
+        return end_of_first(cert.read_bytes())
     except (OSError, ValueError, IndexError):
         raise BadCertificate(f"{cert} is being written: try again") from None
 

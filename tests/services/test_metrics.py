@@ -101,7 +101,7 @@ async def test_a_cameras_metrics_come_over_tls_to_who_shows_a_certificate(make_c
     sample = camera.statistics.metrics.registry.get_sample_value
     assert sample("splitcast_camera_connections_refused_total", {"reason": "tls_failed"}) == len(reasons)
     ends = sample("splitcast_camera_certificate_expires_timestamp_seconds")
-    assert ends == end_of_first(files["metrics_tls_cert"].read_text())
+    assert ends == end_of_first(files["metrics_tls_cert"].read_bytes())
 
 
 async def test_connections_keep_no_scrape_from_a_camera(make_camera, monkeypatch):

@@ -36,3 +36,9 @@ def test_to_ask_for_the_wait_counts_no_frame():
     pace = FramePace(10)
     assert [pace.wait_ns(0), pace.take(0)] == [0, 0]
     assert [pace.wait_ns(at_ms * MS) // MS for at_ms in (0, 0, 40, 100, 200)] == [100, 100, 60, 0, 0]
+
+
+def test_the_slowest_rate_that_can_be_told_has_a_second_frame():
+    pace = FramePace(5e-324)
+    assert waits(pace, 0, 0)[0] == 0
+    assert 365 * 86_400 < pace.wait_ns(0) / 1e9 < 1e10
