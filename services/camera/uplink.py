@@ -135,6 +135,7 @@ class Uplink:
                 return await run_with_background(
                     self._stream(link),
                     self._receive(link, meter),
+                    _wake_on_stop(self._feed.stopping, self._answered),
                     _watch(link, self._session, self._config.silence_s),
                 )
         except ConnectionLost as lost:
@@ -169,8 +170,8 @@ class Uplink:
     async def _send_frames(self, link: Link) -> Frame | None:
         await self._pipeline.force_keyframe()
         while True:
-            await self._until_open()
             try:
+                await self._until_open()
                 frame = await self._feed.next_frame()
             except MailboxClosed:
                 break
@@ -194,7 +195,7 @@ class Uplink:
         await link.close(code, reason)
 
     async def _until_open(self) -> None:
-        """Wait until the window is open, and rate control and the token's frames a second let the next frame go."""
+        """Wait until window, rate control and the token let the next frame go. Raises MailboxClosed on a stop."""
         try:
             while True:
                 if not self._session.can_send:
@@ -206,17 +207,15 @@ class Uplink:
                 wait_ns = _wait_ns(self._pipeline.rate, self._pace, unanswered)
                 if wait_ns == 0:
                     break
+                if self._feed.stopping.is_set():  # a token may allow one frame an hour
+                    raise MailboxClosed
                 self.rate_holds = True
                 await self._next_answer(wait_ns)
         finally:
             self.rate_holds = False
 
     async def _next_answer(self, timeout_ns: int | None = None) -> None:
-        """Wait for the next answer, or for so long."""
-        self._answered.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_ns / 1e9 if timeout_ns is not None else None):
-                await self._answered.wait()
+        await _next(self._answered, timeout_ns)
 
     async def _send(self, link: Link, frame: Frame) -> None:
         pipeline, session, clock = self._pipeline, self._session, StageClock(frame.captured_ns)
@@ -327,6 +326,20 @@ class Uplink:
             if text is not None:
                 self._pipeline.rate.send_beside(len(text))
                 await link.send(text)
+
+
+async def _wake_on_stop(stopping: asyncio.Event, answered: asyncio.Event) -> None:
+    """Let who waits for an answer see that the camera stops."""
+    await stopping.wait()
+    answered.set()
+
+
+async def _next(event: asyncio.Event, timeout_ns: int | None) -> None:
+    """Wait until the event is set anew, or for so long."""
+    event.clear()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_ns / 1e9 if timeout_ns is not None else None):
+            await event.wait()
 
 
 def _wait_ns(rate: RateControl, pace: FramePace, unanswered: list[SentPacket]) -> int | None:

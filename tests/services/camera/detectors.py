@@ -23,8 +23,9 @@ class ObedientDetector:
         self,
         verdict: Callable[[PacketHeader], RejectReason | None] = lambda header: None,
         max_packet_bytes: int = 2**20,
+        frames_per_s: float | None = None,
     ) -> None:
-        self.verdict = verdict
+        self.verdict, self.frames_per_s = verdict, frames_per_s
         self.max_packet_bytes = max_packet_bytes
         self.texts: list[list[dict]] = []
         self.packets: list[PacketHeader] = []
@@ -45,7 +46,10 @@ class ObedientDetector:
                 texts.append(json.loads(message.data))
                 if texts[-1]["type"] == "hello":
                     headers = PacketHeaders(texts[-1])
-                    await ws.send_str(Welcome(window=1, max_packet_bytes=self.max_packet_bytes).text())
+                    welcome = Welcome(
+                        window=1, max_packet_bytes=self.max_packet_bytes, frames_per_s=self.frames_per_s
+                    )
+                    await ws.send_str(welcome.text())
             elif message.type is WSMsgType.BINARY:
                 assert headers is not None
                 header = headers.read(message.data)

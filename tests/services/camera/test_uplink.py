@@ -93,6 +93,22 @@ async def test_a_packet_larger_than_the_detector_takes_is_never_sent(make_camera
     assert balances(camera)
 
 
+@pytest.mark.parametrize("frames_per_s", [0.001, 5e-324])
+async def test_a_camera_that_may_send_one_frame_an_hour_stops_at_once(make_camera, frames_per_s):
+    detector = ObedientDetector(frames_per_s=frames_per_s)
+    async with serving(detector.handle) as url, asyncio.timeout(LIVENESS_S):
+        camera = make_camera(url, loop=True, drain_s=2 * LIVENESS_S)
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: camera.statistics.frame_counts.detected == 1)
+        await asyncio.sleep(0.2)
+        camera.stop()
+        await playing
+    assert len(detector.packets) == 1
+    assert detector.closes == [CloseCode.GOING_AWAY]
+    assert set(camera.statistics.frame_counts.dropped) == {("grab", "shutdown")}
+    assert balances(camera)
+
+
 async def test_what_follows_a_packet_that_was_too_large_is_a_keyframe(
     start_detector, make_camera, monkeypatch
 ):
