@@ -247,6 +247,13 @@ def run_evaluate(settings: EvaluateSettings) -> None:
         if of_source[0].map is not None:
             provenance["labels"] = str(ClassMap(dataset.classes, network.names))
         print_summary(of_source, of_rates, console)
+        if settings.against and not of_rates:
+            console.print(
+                f"No ratio to {settings.against}: no other codec reaches the quality of one of its settings. "
+                "Give more settings.",
+                highlight=False,
+                soft_wrap=True,
+            )
         records += of_source
         if settings.json_file:
             write_whole(settings.json_file, as_json(provenance, records, rates))

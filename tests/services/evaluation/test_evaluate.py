@@ -423,6 +423,11 @@ class TestCommand:
         with pytest.raises(BadCodecSpec, match="no codec 'h266'; there are"):
             run(options)
 
+    def test_where_there_is_no_ratio_it_says_so(self, options, capsys):
+        options.codec, options.against = ["webp:quality=10"], "webp:quality=10"
+        run(options)
+        assert "No ratio to webp:quality=10: no other codec" in capsys.readouterr().out
+
     def test_noise_is_told_in_the_file(self, options, folder):
         options.clip, options.data, options.size = [], folder, "96"
         options.noise, options.repeat, options.max_frames, options.every = 4.0, 3, 2, 1
