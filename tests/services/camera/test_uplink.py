@@ -343,7 +343,6 @@ async def test_how_long_a_detector_may_say_nothing(owed, accepted, limit_s, monk
 
 
 async def test_a_link_that_died_is_noticed_though_nothing_is_owed(make_camera, start_detector, monkeypatch):
-    monkeypatch.setattr(uplink, "DEAD_S", 1.0)
     made = scripted(monkeypatch, live=True)
     async with start_detector() as running, chaos_proxy(running.address) as proxy:
         camera = make_camera(proxy.url)
@@ -351,6 +350,7 @@ async def test_a_link_that_died_is_noticed_though_nothing_is_owed(make_camera, s
         await until(lambda: made)
         made[0].play(picture())
         await until(lambda: camera.statistics.frame_counts.detected == 1)
+        monkeypatch.setattr(uplink, "DEAD_S", 1.0)  # a busy machine may take longer to detect
         proxy.begin("blackhole")
         await until(lambda: not camera.statistics.connected["detector"])
         camera.stop()
