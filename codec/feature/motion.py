@@ -68,10 +68,12 @@ def pad(planes: Samples, samples: Samples) -> None:
     _, height, width = planes.shape
     components = samples.shape[2]
     for y in range(height):
-        for first in range(0, width, 16):
+        for first in range(0, width, 16):  # as many lines as a processor's first cache holds of every component
+            at, end = first + MARGIN, min(first + 16, width) + MARGIN
             for k in range(components):
-                for x in range(first, min(first + 16, width)):
-                    samples[y + MARGIN, x + MARGIN, k] = planes[k, y, x]
+                line, target = planes[k, y, first : end - MARGIN], samples[y + MARGIN, at:end, k]
+                for x in range(line.size):
+                    target[x] = line[x]
     _continue_edges(samples)
 
 

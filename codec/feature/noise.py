@@ -13,27 +13,29 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import boolean, float32, void
+from numba import boolean, float32, int32, uint8, void
 from numba.types import Array
+from numba.types import NamedTuple as NamedTupleType
 from numpy.typing import NDArray
 
 from codec.feature.profile import GroupProfile
-from codec.jit import Bytes, kernel
+from codec.jit import Bytes, inlined, kernel
 from codec.layout import FloatArray
 
 LONGEST = 32  # frames that a mean stands for
 LEARNED = 16  # frames that a block's noise is the mean of
 TREND_SHARE = np.float32(0.25)  # of the newest innovation in the mean of them
 
-ABRUPT = 1.5  # times a block's noise: more is a change
-TREND = 1.5  # times what noise leaves of the innovations' mean: more is a slow change
+ABRUPT = np.float32(1.5)  # times a block's noise: more is a change
+TREND = np.float32(1.5)  # times what noise leaves of the innovations' mean: more is a slow change
 PLAUSIBLE = 6.0  # times the noise of the calmest blocks: more is no block's noise
 LOUDEST = 0.8  # energy, nor is this: the noise of 8 gray levels has .2 to .5, a picture 2 to 4
 CALM_SHARE = 0.2  # of the blocks, by which noise is measured
 WHITE_SHARE = 0.5  # of these, at least, change as noise does: else it is motion
-STEADY = 1.5  # ratio within which noise stays from frame to frame
+STEADY = np.float32(1.5)  # ratio within which noise stays from frame to frame
 STEADY_FRAMES = 2  # after the first two, before a block may be taken to be still
-ALTERNATING = (0.55, 1.1)  # of two innovations' sum, squared, to the newest's square: for noise it is .81
+LEAST_ALTERNATING, MOST_ALTERNATING = TREND_SHARE**2 * np.float32(0.55), TREND_SHARE**2 * np.float32(1.1)
+"""Of two innovations' mean, squared, to the newest's square: for noise it is TREND_SHARE**2 * .81."""
 
 _TREND_ENERGY = (TREND_SHARE**2 * np.cumsum((1 - TREND_SHARE) ** (2 * np.arange(32.0)))).astype(np.float32)
 """Energy of the mean of 1, 2, ... innovations that have nothing in common, of that of one."""
@@ -54,6 +56,8 @@ class _Blocks(NamedTuple):
 _PLANES = Array(float32, 3, "C")
 _READ = Array(float32, 3, "C", readonly=True)
 _LINES, _ROW = Array(float32, 2, "C"), Array(float32, 1, "C")
+_FLAGS, _COUNTS = Array(boolean, 1, "C"), Array(int32, 1, "C")
+_BLOCKS = NamedTupleType((_ROW, _COUNTS, _ROW, _COUNTS, _ROW, _COUNTS, Array(uint8, 1, "C")), _Blocks)
 
 
 @kernel(void(_READ, _READ, _PLANES, _PLANES, _ROW, _LINES, _LINES), fastmath=True)
@@ -83,7 +87,7 @@ def _compare(
                 persistent[at, x] += weight * lasting * lasting
 
 
-@kernel(void(_PLANES, _PLANES, _READ, _ROW, Array(boolean, 1, "C"), _LINES, _LINES), fastmath=True)
+@kernel(void(_PLANES, _PLANES, _READ, _ROW, _FLAGS, _LINES, _LINES), fastmath=True)
 def _follow(
     mean: FloatArray,
     trend: FloatArray,
@@ -109,6 +113,97 @@ def _follow(
                 trend[k, y, x] += forgotten[at, x] * (TREND_SHARE * new - trend[k, y, x])
 
 
+@inlined
+def _spread(length: np.float32) -> np.float32:
+    """Energy of an innovation, of that of a frame's noise: the mean has noise of its own."""
+    return np.float32(1) + np.float32(1) / length
+
+
+@inlined
+def _of_trend(blocks: _Blocks, b: int) -> np.float32:
+    """Energy of the trend where a block's innovations have nothing in common, of that of a frame's noise."""
+    return _TREND_ENERGY[min(blocks.age[b], _TREND_ENERGY.size) - 1] * _spread(blocks.length[b])
+
+
+@inlined
+def _alternates(blocks: _Blocks, b: int, energy: np.float32, persistent: np.float32) -> bool:
+    """Whether two innovations of single frames are noise's: what noise adds to one, it takes from the next."""
+    return (
+        blocks.length[b] == 1
+        and blocks.age[b] == 2
+        and persistent > LEAST_ALTERNATING * energy
+        and persistent < MOST_ALTERNATING * energy
+    )
+
+
+@kernel(void(_BLOCKS, _ROW, _ROW, _ROW, _FLAGS))
+def _tell_noise(
+    blocks: _Blocks,
+    energy: FloatArray,
+    persistent: FloatArray,
+    of_frame: FloatArray,
+    white: NDArray[np.bool_],
+) -> None:
+    """Set what of each block's energy is the frame's own, and whether the block changes as noise does, both (B,)."""
+    for b in range(energy.size):
+        blocks.age[b] += 1
+        of_frame[b] = energy[b] / _spread(blocks.length[b])
+        if blocks.length[b] > 1:
+            white[b] = persistent[b] < TREND * _of_trend(blocks, b) * of_frame[b]
+        else:
+            white[b] = _alternates(blocks, b, energy[b], persistent[b])
+
+
+@kernel(void(_BLOCKS, _ROW, _ROW, _ROW, float32, _FLAGS))
+def _decide(
+    blocks: _Blocks,
+    energy: FloatArray,
+    persistent: FloatArray,
+    of_frame: FloatArray,
+    loudest: np.float32,
+    moved: NDArray[np.bool_],
+) -> None:
+    """Set for how many frames each mean stands from now on, and which blocks begin anew (B,).
+
+    loudest: what no block's noise reaches.
+    """
+    length, _, noise, learned, candidate, steady, still = blocks
+    for b in range(energy.size):
+        own = of_frame[b]
+        plausible = own < loudest
+        known = plausible and learned[b] > 0 and own < ABRUPT * noise[b]
+        trending = persistent[b] > TREND * _of_trend(blocks, b) * noise[b]
+        going_on = known and not trending
+        if (
+            _alternates(blocks, b, energy[b], persistent[b])
+            and own < STEADY * candidate[b]
+            and STEADY * own > candidate[b]
+        ):
+            steady[b] += 1
+            candidate[b] += (own - candidate[b]) / (steady[b] + 1)
+        else:
+            steady[b] = 0
+            candidate[b] = own
+        found = plausible and not going_on and steady[b] >= STEADY_FRAMES
+        if found:
+            learned[b] = steady[b]
+            noise[b] = candidate[b]
+        elif going_on:
+            learned[b] += 1
+            noise[b] += (own - noise[b]) / min(learned[b], LEARNED)
+        still[b] = going_on or found
+        drifting = known and trending and not found and length[b] > 1
+        if still[b]:
+            length[b] = min(length[b] + np.float32(1), np.float32(LONGEST))
+        elif drifting:
+            length[b] = max(np.floor(length[b] / np.float32(2)), np.float32(1))
+        else:
+            length[b] = 1
+        moved[b] = not (still[b] or drifting)
+        if moved[b]:
+            blocks.age[b] = 1
+
+
 class TemporalFilter:
     """The mean of each block over the last frames in which it stood still; the newest frame where it moved."""
 
@@ -129,6 +224,8 @@ class TemporalFilter:
             steady=np.zeros(count, np.int32),
             still=np.zeros(count, np.uint8),
         )
+        self._of_frame = np.zeros(count, np.float32)
+        self._white, self._moved = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         self._frames = 0
         self._calm = 0.0  # energy of the calmest blocks' noise, 0 where there is none or all moves
 
@@ -170,49 +267,33 @@ class TemporalFilter:
 
     def _judge(self, energy: FloatArray, persistent: FloatArray) -> NDArray[np.bool_]:
         """Decide for how many frames each mean stands from now on; returns which blocks begin anew."""
-        length, age, noise, learned, candidate, steady, still = self._blocks
-        age += 1
-        of_frame = energy / (1 + 1 / length)  # the mean has noise of its own
-        of_trend = _TREND_ENERGY[np.minimum(age, _TREND_ENERGY.size) - 1] * (1 + 1 / length)
-        # Innovations of single frames: what noise adds to one, it takes from the next.
-        alternating = (
-            (length == 1)
-            & (age == 2)
-            & (persistent > ALTERNATING[0] * TREND_SHARE**2 * energy)
-            & (persistent < ALTERNATING[1] * TREND_SHARE**2 * energy)
-        )
-        white = np.where(length > 1, persistent < TREND * of_trend * of_frame, alternating)
-        self._measure(of_frame, white)
-        plausible = of_frame < min(PLAUSIBLE * self._calm, LOUDEST)
-        known = plausible & (learned > 0) & (of_frame < ABRUPT * noise)
-        trending = persistent > TREND * of_trend * noise
-        going_on = known & ~trending
-        is_steady = alternating & (of_frame < STEADY * candidate) & (STEADY * of_frame > candidate)
-        steady[:] = np.where(is_steady, steady + 1, 0)
-        candidate[:] = np.where(is_steady, candidate + (of_frame - candidate) / (steady + 1), of_frame)
-        found = plausible & ~going_on & (steady >= STEADY_FRAMES)
-        learned[:] = np.where(found, steady, learned + going_on)
-        averaged = noise + (of_frame - noise) / np.clip(learned, 1, LEARNED)
-        noise[:] = np.where(found, candidate, np.where(going_on, averaged, noise))
-        still[:] = going_on | found
-        drifting = known & trending & ~found & (length > 1)
-        shortened = np.where(drifting, np.maximum(np.floor(length / 2), 1), 1)
-        length[:] = np.where(still, np.minimum(length + 1, LONGEST), shortened)
-        moved: NDArray[np.bool_] = ~(still.view(np.bool_) | drifting)
-        age[moved] = 1
-        return moved
+        _tell_noise(self._blocks, energy, persistent, self._of_frame, self._white)
+        self._measure()
+        loudest = np.float32(min(PLAUSIBLE * self._calm, LOUDEST))
+        _decide(self._blocks, energy, persistent, self._of_frame, loudest, self._moved)
+        return self._moved
 
-    def _measure(self, of_frame: NDArray[np.floating], white: NDArray[np.bool_]) -> None:
+    def _measure(self) -> None:
         """Noise of the calmest blocks, if it is noise."""
-        calm = float(np.quantile(of_frame, CALM_SHARE))
         if self._frames < 3:
             return
-        if calm > LOUDEST or white[of_frame <= calm].mean() <= WHITE_SHARE:
+        calm = _calm_energy(self._of_frame)
+        calmest = self._of_frame <= calm
+        white = np.count_nonzero(self._white & calmest)
+        if calm > LOUDEST or white <= WHITE_SHARE * np.count_nonzero(calmest):
             self._calm *= 0.75
         elif self._calm:
             self._calm += 0.25 * (calm - self._calm)
         else:
             self._calm = calm
+
+
+def _calm_energy(energy: FloatArray) -> float:
+    """What CALM_SHARE of the blocks (B,) do not exceed: as numpy's quantile, in a fifth of its time."""
+    place = CALM_SHARE * (energy.size - 1)
+    below, above = int(place), min(int(place) + 1, energy.size - 1)
+    ordered = np.partition(energy, (below, above))
+    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
 
 
 def _block_sums(columns: FloatArray) -> FloatArray:
