@@ -120,12 +120,12 @@ def _move_block(
     t0, t1, t2, t3 = TAPS[part_x, 0], TAPS[part_x, 1], TAPS[part_x, 2], TAPS[part_x, 3]
     for j in range(count):
         line = lines[y + first + j]
+        here = line[start : start + span]
         if part_x == 0:
             for i in range(span):
-                rows[j, i] = line[start + i]
+                rows[j, i] = here[i]
         else:
             before = line[start - components : start - components + span]
-            here = line[start : start + span]
             after = line[start + components : start + components + span]
             beyond = line[start + 2 * components : start + 2 * components + span]
             for i in range(span):
