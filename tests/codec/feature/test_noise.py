@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from codec.feature.noise import LONGEST, TemporalFilter
+from codec.feature import noise as rules
+from codec.feature.noise import LONGEST, TREND_SHARE, TemporalFilter
 from codec.layout import TensorSpec
 from tests.codec.calibrated import make_profile
 
@@ -174,3 +175,65 @@ def test_what_shimmers_among_what_is_still_is_coded_as_it_is(noise):
     for _, still in filtered(frames, noise)[3:]:
         assert not still[3, 4]
         assert still.mean() > 0.8
+
+
+class InNumpy(TemporalFilter):
+    """The filter with its decisions about all blocks at once."""
+
+    def _judge(self, energy, persistent):
+        length, age, noise, learned, candidate, steady, still = self._blocks
+        age += 1
+        of_frame = energy / (1 + 1 / length)
+        of_trend = rules._TREND_ENERGY[np.minimum(age, rules._TREND_ENERGY.size) - 1] * (1 + 1 / length)
+        least, most = TREND_SHARE**2 * np.float32(0.55), TREND_SHARE**2 * np.float32(1.1)
+        alternating = (
+            (length == 1) & (age == 2) & (persistent > least * energy) & (persistent < most * energy)
+        )
+        white = np.where(length > 1, persistent < rules.TREND * of_trend * of_frame, alternating)
+        self._of_frame[:], self._white[:] = of_frame, white
+        self._measure()
+        plausible = of_frame < np.float32(min(rules.PLAUSIBLE * self._calm, rules.LOUDEST))
+        known = plausible & (learned > 0) & (of_frame < rules.ABRUPT * noise)
+        trending = persistent > rules.TREND * of_trend * noise
+        going_on = known & ~trending
+        ratio = rules.STEADY
+        is_steady = alternating & (of_frame < ratio * candidate) & (ratio * of_frame > candidate)
+        steady[:] = np.where(is_steady, steady + 1, 0)
+        candidate[:] = np.where(is_steady, candidate + (of_frame - candidate) / (steady + 1), of_frame)
+        found = plausible & ~going_on & (steady >= rules.STEADY_FRAMES)
+        learned[:] = np.where(found, steady, learned + going_on)
+        averaged = noise + (of_frame - noise) / np.clip(learned, 1, rules.LEARNED)
+        noise[:] = np.where(found, candidate, np.where(going_on, averaged, noise))
+        still[:] = going_on | found
+        drifting = known & trending & ~found & (length > 1)
+        shortened = np.where(drifting, np.maximum(np.floor(length / 2), 1), 1)
+        length[:] = np.where(still, np.minimum(length + 1, LONGEST), shortened)
+        moved = ~((still == 1) | drifting)
+        age[moved] = 1
+        return moved
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_decisions_are_those_of_their_numpy_twin(noise):
+    kernels, twin = TemporalFilter(*SHAPE), InNumpy(*SHAPE)
+    rng = np.random.default_rng(2)
+    for own in (kernels, twin):
+        own.begin(PROFILE)
+    drift, kinds = np.zeros(SHAPE), set()
+    drift[:, :, 20:] = scene(3, 0.3 * noise)[:, :, 20:]
+    for i in range(60):
+        frame = object_at(scene(1), 10 + 0.3 * i) + drift * max(i - 30, 0)
+        frame = (frame + rng.normal(0, noise, SHAPE)).astype(np.float32)
+        for own in (kernels, twin):
+            own.take(frame)
+        for ours, theirs in zip(kernels._blocks, twin._blocks, strict=True):
+            assert np.array_equal(ours, theirs)
+        assert np.array_equal(kernels.mean, twin.mean)
+        kinds |= set(zip(twin.still.tolist(), (twin._blocks.length > 1).tolist(), strict=True))
+    assert kinds == {(1, True), (0, True), (0, False)}  # still, drifting, moved
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 220, 301])
+def test_the_calmest_blocks_are_those_of_numpys_quantile(blocks):
+    energy = np.random.default_rng(blocks).exponential(size=blocks).astype(np.float32)
+    assert rules._calm_energy(energy) == pytest.approx(np.quantile(energy, rules.CALM_SHARE), rel=1e-6)
