@@ -68,7 +68,9 @@ def pad(planes: Samples, samples: Samples) -> None:
     _, height, width = planes.shape
     components = samples.shape[2]
     for y in range(height):
-        for first in range(0, width, 16):  # as many lines as a processor's first cache holds of every component
+        for first in range(
+            0, width, 16
+        ):  # as many lines as a processor's first cache holds of every component
             at, end = first + MARGIN, min(first + 16, width) + MARGIN
             for k in range(components):
                 line, target = planes[k, y, first : end - MARGIN], samples[y + MARGIN, at:end, k]

@@ -122,11 +122,12 @@ def _spread(length: np.float32) -> np.float32:
 @inlined
 def _of_trend(blocks: _Blocks, b: int) -> np.float32:
     """Energy of the trend where a block's innovations have nothing in common, of that of a frame's noise."""
-    return _TREND_ENERGY[min(blocks.age[b], _TREND_ENERGY.size) - 1] * _spread(blocks.length[b])
+    of_one: np.float32 = _TREND_ENERGY[min(blocks.age[b], _TREND_ENERGY.size) - 1]
+    return of_one * _spread(blocks.length[b])
 
 
 @inlined
-def _alternates(blocks: _Blocks, b: int, energy: np.float32, persistent: np.float32) -> bool:
+def _alternates(blocks: _Blocks, b: int, energy: np.float32, persistent: np.float32) -> bool | np.bool_:
     """Whether two innovations of single frames are noise's: what noise adds to one, it takes from the next."""
     return (
         blocks.length[b] == 1
