@@ -327,9 +327,9 @@ async def session_reconnects(count: int) -> dict[str, Any]:
         await camera.until_logged("streaming")  # kernels may have to be compiled before
 
         async def cycle() -> None:
-            texts = proxy.report.passed["down"].messages
-            before = texts["text"]
-            await _until(lambda: texts["text"] >= before + 2)  # a welcome and an answer
+            messages = proxy.report.passed["down"].messages
+            acks = messages["binary"]
+            await _until(lambda: messages["binary"] > acks)
             proxy.begin("reset")
 
         return await _cycles("sessions", count, cycle, {"camera": camera, "detector": detector})
