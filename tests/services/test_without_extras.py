@@ -53,7 +53,7 @@ def test_extras_are_out_of_reach(module, environment):
 
 
 def test_the_demo_detects(environment, tmp_path):
-    flags = ["--source", "demo:scene=bus", "--seconds", "1", "--json", str(tmp_path / "summary.json")]
+    flags = ["--source", "demo:scene=bus", "--seconds", "5", "--json", str(tmp_path / "summary.json")]
     ran = run(["-m", "services.cli", "demo", *flags], environment)
     assert ran.returncode == Exit.OK, ran.stdout + ran.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
