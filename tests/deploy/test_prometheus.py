@@ -49,7 +49,9 @@ QUERIES = [
     for panel in PANELS
     for target in panel.get("targets", [])
 ]
-WITHOUT_TLS = [query for query in QUERIES if "certificate" not in query.expression]  # what then shows something
+WITHOUT_TLS = [
+    query for query in QUERIES if "certificate" not in query.expression
+]  # what then shows something
 
 
 def exported(metrics: Metrics) -> Iterator[str]:
