@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -73,7 +72,8 @@ async def _demo(settings: DemoSettings) -> int:
     console.print(f"network   {settings.model}, split at {DEFAULT_SPLIT}, {settings.codec}", highlight=False)
     console.print("starting the detector")
     classes: Counter[str] = Counter()
-    async with local_detector(DetectorSettings.load(to_detector)) as url:
+    # The page's address is the same each time, where no other program has it.
+    async with local_detector(DetectorSettings.load(to_detector), usual_port=DEFAULT_PORT) as url:
         page = url.replace("ws", "http", 1) + "/"
         console.print(f"live page {page}", style="bold", highlight=False)
         console.print(f"metrics   {page}metrics", highlight=False)
@@ -113,19 +113,8 @@ def _service_settings(settings: DemoSettings) -> tuple[dict[str, Any], dict[str,
         "codec": settings.codec,
     }
     camera |= {"preview": settings.preview, "metrics_port": 0}
-    detector: dict[str, Any] = {"port": page_port(), "preview": True}
+    detector: dict[str, Any] = {"port": 0, "preview": True}
     return {**camera, **shared, **OPEN_CAMERA}, {**detector, **shared, **OPEN_DETECTOR}
-
-
-def page_port() -> int:
-    """The usual port, so that the page's address is the same each time, or 0 for any where that one is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", DEFAULT_PORT))
-        except OSError:
-            return 0
-    return DEFAULT_PORT
 
 
 def _can_open() -> bool:

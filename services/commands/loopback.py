@@ -6,13 +6,13 @@ import asyncio
 import multiprocessing
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 from services.detector.settings import DetectorSettings
 from services.environment import prepare_process
-from services.errors import DetectorFailed, Exit, exit_code
+from services.errors import CannotListen, DetectorFailed, Exit, exit_code
 from services.logs import configure_logs
 
 # Settings of both ends that the environment may hold for others: here nobody else gets in.
@@ -30,14 +30,17 @@ STOP_TIMEOUT_S = 10.0
 
 
 @asynccontextmanager
-async def local_detector(config: DetectorSettings) -> AsyncIterator[str]:
+async def local_detector(config: DetectorSettings, usual_port: int | None = None) -> AsyncIterator[str]:
     """Address (ws://host:port) of a detector that is ready; it ends with the context, or with this process.
 
-    `config` has to be that of an open detector, on loopback. Raises DetectorFailed. To be called on the main thread.
+    `config` has to be that of an open detector, on loopback; its port counts where `usual_port` is taken, or None.
+    Raises DetectorFailed. To be called on the main thread.
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(config, theirs), name="splitcast-detector", daemon=True)
+    process = context.Process(
+        target=_serve, args=(config, usual_port, theirs), name="splitcast-detector", daemon=True
+    )
     # A terminal sends Ctrl-C to both processes; this one decides. The child inherits that it is held back, from its
     # first moment on; here it is not lost: it comes afterwards, or by another thread.
     resource_tracker.ensure_running()  # as it starts it would let the signal through
@@ -74,10 +77,14 @@ def _await_port(pipe: Connection) -> int:
     return int(answer)
 
 
-def _serve(config: DetectorSettings, pipe: Connection) -> None:
+def _serve(config: DetectorSettings, usual_port: int | None, pipe: Connection) -> None:
     prepare_process()
     configure_logs(config.logs)
     try:
+        if usual_port is not None:
+            with suppress(CannotListen):
+                asyncio.run(_run_until_eof(config.model_copy(update={"port": usual_port}), pipe))
+                return
         asyncio.run(_run_until_eof(config, pipe))
     except Exception as error:
         pipe.send((str(error) or type(error).__name__, exit_code(error) or Exit.FAILURE))

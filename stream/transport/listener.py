@@ -20,9 +20,7 @@ from stream.transport.websocket import CountingSocket
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 BACKLOG = 128  # connections that the system accepts before we do
-AT_ONCE = (
-    4  # of those that we accept before anybody else has a turn: the handshakes of a burst would take a while
-)
+AT_ONCE = 4  # of those that we accept before anybody else has a turn: a burst's handshakes take a while
 CLOSING = 32  # connections that have made way, and are not closed yet
 
 TOO_MANY_CONNECTIONS = "too_many_connections"

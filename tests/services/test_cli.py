@@ -21,9 +21,7 @@ import pytest
 
 from codec.packet_file import read_packets
 from services.cli import main
-from services.commands.demo import page_port
 from services.errors import Exit
-from services.settings import DEFAULT_PORT
 from tests.ports import free_port
 from tests.services.clips import FRAMES, SIZE
 
@@ -426,15 +424,6 @@ def test_demo_tells_what_is_wrong_before_it_starts(weights, capsys, flags, code,
 def test_demo_takes_only_times_that_end(seconds, capsys):
     assert main(["demo", "--seconds", seconds]) == Exit.USAGE
     assert "--seconds: " in capsys.readouterr().err
-
-
-def test_demo_takes_its_usual_port_only_where_it_is_free():
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # taken by something else on this machine, which is as good
-            taken.bind(("127.0.0.1", DEFAULT_PORT))
-            taken.listen()
-        assert page_port() == 0
 
 
 def test_demo_without_a_camera_says_so_and_ends(weights, capsys, monkeypatch):

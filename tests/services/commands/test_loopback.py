@@ -11,6 +11,7 @@ import pytest
 from services.camera.settings import CameraSettings
 from services.commands.loopback import OPEN_CAMERA, OPEN_DETECTOR, local_detector
 from services.detector.settings import DetectorSettings
+from tests.ports import free_port
 
 
 class StartedHere(Exception):
@@ -50,3 +51,12 @@ def test_what_is_there_for_this_process_alone_heeds_no_environment(monkeypatch):
     assert (detector.host, detector.tls_cert, detector.tokens) == ("127.0.0.1", None, None)
     camera = CameraSettings.load({"source": "demo", **OPEN_CAMERA})
     assert (camera.tls_cert, camera.tls_key) == (None, None)
+
+
+async def test_a_usual_port_is_taken_where_it_is_free():
+    """By whoever listens first: of two that start together one gets another."""
+    usual = free_port()
+    settings = DetectorSettings.load({"port": 0, "model": "demo", **OPEN_DETECTOR})
+    async with local_detector(settings, usual) as first, local_detector(settings, usual) as second:
+        assert first == f"ws://127.0.0.1:{usual}"
+        assert second not in (first, "ws://127.0.0.1:0")
