@@ -24,7 +24,10 @@ class Ack:
 
     def pack(self) -> bytes:
         """The message as it goes on the wire."""
-        numbers = [self.detections, *(round(self.stages_ns.get(stage, 0) / 1e3) for stage in DETECTOR_STAGES)]
+        numbers = [
+            self.detections,
+            *((self.stages_ns.get(stage, 0) + 500) // 1000 for stage in DETECTOR_STAGES),
+        ]
         start = bytes((_KIND,)) + (self.sequence % _NUMBERS).to_bytes(2)
         return start + b"".join(map(pack_varint, numbers))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.errors import InvalidMessage
@@ -28,6 +28,7 @@ def test_comes_back_in_microseconds():
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 2**50), st.lists(st.integers(0, 2**62), min_size=5, max_size=5)
 )
+@example(0, 0, [3_925_519_208_753_028_501] * 5)  # of which a float would lose the last µs
 def test_every_ack_answers_its_packet_and_no_other_of_a_window(sequence, detections, durations):
     ack = Ack.parse(Ack(sequence, detections, dict(zip(DETECTOR_STAGES, durations, strict=True))).pack())
     assert ack.detections == detections
