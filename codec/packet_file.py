@@ -23,8 +23,8 @@ def read_packets(path: Path, max_packet_bytes: int = MAX_FILE_PACKET_BYTES) -> I
     """Packets of a .spc file; holds one at a time. Of a file without a byte there are none.
 
     Only the sizes are looked at: decoding checks the rest.
-    Raises TruncatedPacket if the file ends inside a packet, CorruptPacket where it is no such file or a packet is
-    larger than `max_packet_bytes`, UnsupportedPacket for another version.
+    Raises TruncatedPacket if the file ends inside a packet or its size, CorruptPacket where it is no such file or a
+    packet is larger than `max_packet_bytes`, UnsupportedPacket for another version.
     """
     with path.open("rb") as file:
         if start := file.read(len(FILE_START)):
@@ -52,7 +52,9 @@ def _read_size(file: BinaryIO) -> int | None:
     size = file.read(1)
     if not size:
         return None
-    while size[-1] & 0x80 and len(size) < 10 and (more := file.read(1)):
+    while size[-1] & 0x80 and len(size) < 10:
+        if not (more := file.read(1)):
+            raise TruncatedPacket(len(size) + 1, len(size))
         size += more
     try:
         return read_varint(size, 0)[0]

@@ -34,7 +34,7 @@ def test_refuses_truncation_after_the_whole_packets(size, path):
     reading = read_packets(path)
     whole = sum(end <= size for end in ENDS[1:])
     assert [next(reading) for _ in range(whole)] == PACKETS[:whole]
-    with pytest.raises((TruncatedPacket, CorruptPacket), match=r"needs at least|ends inside"):
+    with pytest.raises(TruncatedPacket, match="needs at least"):
         next(reading)
 
 
