@@ -177,6 +177,39 @@ def test_what_shimmers_among_what_is_still_is_coded_as_it_is(noise):
         assert still.mean() > 0.8
 
 
+def shaken(deviation, frames=24):
+    """Which blocks (8, 10) are still after some frames of a scene, whose noise is of this deviation, (8, 10)."""
+    rng = np.random.default_rng(4)
+    spread = np.broadcast_to(deviation, (8, 10)).repeat(4, 0).repeat(4, 1)
+    own = TemporalFilter(*SHAPE)
+    own.begin(PROFILE)
+    for _ in range(frames):
+        own.take((scene(1) + spread * rng.normal(size=SHAPE)).astype(np.float32))
+    return own.still.reshape(8, 10) == 1
+
+
+@pytest.mark.parametrize(("energy", "still"), [(0.65, True), (0.9, False)])
+def test_what_changes_as_much_as_a_picture_is_no_noise(energy, still):
+    assert (shaken(40 * energy**0.5).mean() > 0.8) == still
+
+
+@pytest.mark.parametrize(("times", "still"), [(4, True), (7, False)])
+def test_what_is_much_louder_than_the_calmest_blocks_is_no_noise(times, still):
+    deviation = np.full((8, 10), 2.0)
+    deviation[:, 5:] *= times**0.5
+    found = shaken(deviation)
+    assert found[:, :5].mean() > 0.8
+    assert (found[:, 5:].mean() > 0.5) == still
+
+
+@pytest.mark.parametrize(("calm", "others_still"), [(15, True), (18, False)])
+def test_a_fifth_of_the_blocks_tells_what_is_calm(calm, others_still):
+    deviation = np.full(80, 8.0)
+    deviation[:calm] = 2
+    found = shaken(deviation.reshape(8, 10)).reshape(-1)
+    assert (found[calm:].mean() > 0.5) == others_still
+
+
 class InNumpy(TemporalFilter):
     """The filter with its decisions about all blocks at once."""
 
