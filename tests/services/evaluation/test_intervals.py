@@ -152,6 +152,17 @@ def test_agreement_is_compared_too():
     assert comparisons["distortion"].mean.ratio == pytest.approx(0.75, abs=0.01)
 
 
+def test_an_interval_leaves_out_a_twentieth_at_either_end():
+    ratio = intervals._ratio([50.5, *map(float, range(101))])
+    assert (ratio.ratio, ratio.low, ratio.high) == (50.5, 5, 95)
+
+
+@pytest.mark.parametrize(("there", "known"), [(89, False), (90, True)])
+def test_an_interval_needs_a_ratio_in_nine_choices_of_ten(there, known):
+    ratio = intervals._ratio([1.0] * (1 + there) + [np.nan] * (100 - there))
+    assert (ratio.low is not None, ratio.high is not None) == (known, known)
+
+
 class TestChoices:
     def test_pictures_are_drawn_whole(self):
         weights, of_bytes = choices([0] * 3 + [1] * 3 + [2] * 2 + list(range(3, 12)))
