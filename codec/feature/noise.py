@@ -172,7 +172,7 @@ def _decide(
     for b in range(energy.size):
         own = of_frame[b]
         plausible = own < loudest
-        known = plausible and learned[b] > 0 and own < ABRUPT * noise[b]
+        known = plausible and own < ABRUPT * noise[b]
         trending = persistent[b] > TREND * _of_trend(blocks, b) * noise[b]
         going_on = known and not trending
         if (
@@ -197,7 +197,7 @@ def _decide(
         if still[b]:
             length[b] = min(length[b] + np.float32(1), np.float32(LONGEST))
         elif drifting:
-            length[b] = max(np.floor(length[b] / np.float32(2)), np.float32(1))
+            length[b] = np.floor(length[b] / np.float32(2))
         else:
             length[b] = 1
         moved[b] = not (still[b] or drifting)
@@ -238,7 +238,7 @@ class TemporalFilter:
     def begin(self, profile: GroupProfile) -> None:
         """Forget all frames: the next are in the units of this profile."""
         # Noise and picture have the same share of each component, near enough: all components tell as much.
-        expected = np.maximum(profile.prior[:, 1:].astype(np.float32).mean(1), 1)
+        expected = profile.prior[:, 1:].astype(np.float32).mean(1)
         self._weights[:] = 1 / (16 * expected.size * expected**2)
         self._trend[:] = 0
         self._calm, self._frames = 0.0, 0

@@ -33,7 +33,6 @@ class Matches:
 
     def __init__(self, frames: Sequence[tuple[Detections, Detections]]) -> None:
         """Each frame's detections, and its objects."""
-        self.frames = len(frames)
         kinds = np.unique(np.concatenate([truth.class_id for _, truth in frames])).tolist()
         self._classes = [_class_matches(kind, frames) for kind in kinds]
 
