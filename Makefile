@@ -19,7 +19,7 @@ help:
 	@echo "make load    how many streams a detector holds here, and what each frame costs it"
 	@echo "make gpu     whether a CUDA card computes what the CPU does, how fast, and how many streams it holds"
 	@echo "make study   reproduce the paper's tables and figures (STUDY_ARGS='--data images/ --clip clip.mp4')"
-	@echo "make fuzz    feed hostile bytes to every parser and decoder (MINUTES=$(MINUTES))"
+	@echo "make fuzz    feed hostile bytes to every parser and decoder, and payloads to their kernels (MINUTES=$(MINUTES) each)"
 	@echo "make faults  do every fault to a camera, a detector and a consumer, and write what came of it"
 	@echo "make soak    leave cameras and a detector alone among faults (MINUTES=$(MINUTES)) and see what grows"
 	@echo "make train-demo   train the embedded network again, from COCO images and a teacher (DATA, TEACHER)"
@@ -97,6 +97,7 @@ MINUTES ?= 10
 fuzz: $(VENV)/.all
 	$(BIN)/python -m pip install --quiet --editable '.[test,fuzz]'
 	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz.kernels --minutes $(MINUTES)
 
 # One at a time, as it measures how long each takes; tells which bounds are not kept.
 faults: $(VENV)/.all
