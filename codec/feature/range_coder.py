@@ -172,16 +172,16 @@ def _decode_raw_bit(data: Bytes, code: Word, size: Word, position: np.int64) -> 
 @inlined
 def _adapt_alphabet(distributions: Distributions, met: Met, alphabet: Int, symbol: Int) -> None:
     # The range of a variable, here and below, keeps numba from unrolling a loop that vector instructions do better.
-    row, target = distributions[alphabet], _TARGETS[symbol]
-    count = met[alphabet]
+    row, target = distributions[np.uint64(alphabet)], _TARGETS[np.uint64(symbol)]
+    count = met[np.uint64(alphabet)]
     if count < SETTLED:
-        met[alphabet] = count + np.int16(1)
+        met[np.uint64(alphabet)] = count + np.int16(1)
         rate = np.int16(5) if count < HALF_SETTLED else np.int16(6)
-        for i in range(row.size):
+        for i in range(min(row.size, SYMBOLS)):
             row[i] = np.int16(row[i] + np.int16(np.int16(target[i] - row[i]) >> rate))
         return
     # Written out for the rate that nearly all have: a shift by a constant, and no choice to wait for.
-    for i in range(row.size):
+    for i in range(min(row.size, SYMBOLS)):
         # In 16 bits throughout, so that one vector instruction does it for all.
         change = np.int16(np.int16(target[i] - row[i]) >> np.int16(7))
         row[i] = np.int16(row[i] + change)
@@ -198,8 +198,10 @@ def encode_symbol(
     size: Word,
     position: np.int64,
 ) -> Writing:
-    first = distributions[alphabet, symbol]
-    end = distributions[alphabet, symbol + 1] if symbol < SYMBOLS - 1 else np.int32(32768)
+    # Without a sign, an index is not asked whether it counts from the end.
+    row, place = np.uint64(alphabet), np.uint64(symbol)
+    first = distributions[row, place]
+    end = distributions[row, place + np.uint64(1)] if symbol < SYMBOLS - 1 else np.int32(32768)
     unit = size >> np.uint64(15)
     moved = low + unit * np.uint64(first)
     if moved < low:
