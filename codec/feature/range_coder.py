@@ -51,17 +51,19 @@ _TARGETS = np.array(
 @inlined
 def _adapt(probabilities: Probabilities, context: Int, bit: Bit) -> None:
     # Without branches, since which bit comes is what a processor cannot foresee.
+    row = np.uint64(context)
     target = np.int32(32768) & (np.int32(bit) - np.int32(1))
-    fast = np.int32(probabilities[context, 0])
-    slow = np.int32(probabilities[context, 1])
-    probabilities[context, 0] = fast + ((target - fast) >> np.int32(5))
-    probabilities[context, 1] = slow + ((target - slow) >> np.int32(7))
+    fast = np.int32(probabilities[row, 0])
+    slow = np.int32(probabilities[row, 1])
+    probabilities[row, 0] = fast + ((target - fast) >> np.int32(5))
+    probabilities[row, 1] = slow + ((target - slow) >> np.int32(7))
 
 
 @inlined
 def _zero_share(probabilities: Probabilities, context: Int) -> Word:
     """P(0) in 1/32768."""
-    share = (np.int32(probabilities[context, 0]) + np.int32(probabilities[context, 1])) >> 1
+    row = np.uint64(context)
+    share = (np.int32(probabilities[row, 0]) + np.int32(probabilities[row, 1])) >> 1
     return np.uint64(min(max(share, np.int32(32)), np.int32(32736)))
 
 
@@ -224,15 +226,23 @@ def decode_symbol(
     size: Word,
     position: np.int64,
 ) -> tuple[np.int64, Word, Word, np.int64]:
-    # One after the other, since most symbols are small: a processor foresees the rest while it checks.
+    row = np.uint64(alphabet)
     unit = size >> np.uint64(15)
-    symbol = np.int64(0)
-    first = np.uint64(0)
-    end = unit * np.uint64(distributions[alphabet, 1])
-    while code >= end and symbol < SYMBOLS - 1:
-        symbol += 1
-        first = end
-        end = unit * np.uint64(distributions[alphabet, symbol + 1] if symbol < SYMBOLS - 1 else 32768)
+    # The first three without branches, since which of them it is no processor foresees; then one after the other.
+    symbol = (
+        np.uint64(code >= unit * np.uint64(distributions[row, np.uint64(1)]))
+        + np.uint64(code >= unit * np.uint64(distributions[row, np.uint64(2)]))
+        + np.uint64(code >= unit * np.uint64(distributions[row, np.uint64(3)]))
+    )
+    if symbol == np.uint64(3):
+        while symbol < np.uint64(SYMBOLS - 1) and code >= unit * np.uint64(
+            distributions[row, symbol + np.uint64(1)]
+        ):
+            symbol += np.uint64(1)
+    first = unit * np.uint64(distributions[row, symbol])
+    end = unit * np.uint64(
+        distributions[row, symbol + np.uint64(1)] if symbol < np.uint64(SYMBOLS - 1) else 32768
+    )
     code -= first
     size = end - first
     _adapt_alphabet(distributions, met, alphabet, symbol)
@@ -240,7 +250,7 @@ def decode_symbol(
         code = (code << np.uint64(32)) | _next_word(data, position)
         size <<= np.uint64(32)
         position += 4
-    return symbol, code, size, position
+    return np.int64(symbol), code, size, position
 
 
 @inlined
