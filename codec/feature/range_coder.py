@@ -245,7 +245,7 @@ def decode_symbol(
     )
     code -= first
     size = end - first
-    _adapt_alphabet(distributions, met, alphabet, symbol)
+    _adapt_alphabet(distributions, met, alphabet, np.int64(symbol))
     if size < np.uint64(1 << 32):
         code = (code << np.uint64(32)) | _next_word(data, position)
         size <<= np.uint64(32)
