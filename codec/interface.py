@@ -89,14 +89,15 @@ def in_layout_order(tensors: Mapping[str, FloatArray], layout: Layout) -> list[F
         raise ShapeMismatch(name, "no such tensor", _describe(tensors[name]))
     ordered = []
     for spec in layout:
-        expected = f"float32 {spec.shape}"
         if spec.name not in tensors:
-            raise ShapeMismatch(spec.name, expected, "no such tensor")
+            raise ShapeMismatch(spec.name, f"float32 {spec.shape}", "no such tensor")
         tensor = tensors[spec.name]
         if tensor.dtype != np.float32 or tensor.shape != spec.shape:
-            raise ShapeMismatch(spec.name, expected, _describe(tensor))
+            raise ShapeMismatch(spec.name, f"float32 {spec.shape}", _describe(tensor))
         # Aligned too: a view of a network buffer need not be, and the kernels' signatures demand it.
-        ordered.append(np.require(tensor, requirements=("C", "A")).reshape(-1))
+        if not (tensor.flags.c_contiguous and tensor.flags.aligned):
+            tensor = np.require(tensor, requirements=("C", "A"))
+        ordered.append(tensor.reshape(-1))
     return ordered
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from codec.extremes import order_range
+from codec.extremes import order_range, range_of
 from codec.feature import motion, transform
 from codec.feature.group import Group
 from codec.feature.noise import TemporalFilter
-from codec.feature.profile import GroupProfile
+from codec.feature.profile import GroupProfile, channels_of
 from codec.feature.step_prediction import StepPredictor
 from codec.feature.transform import STEPS, rounding
 from codec.feature.uncalibrated import channel_ranges, profile_of
@@ -56,12 +56,14 @@ class FrameAnalysis:
         self._is_remembered = False  # the present one
         self._differences = np.zeros(group.deltas.size, np.int64)
         self._held_back = np.zeros(group.deltas.size, np.float32)
+        self._rounding: dict[bool, tuple[int, FloatArray]] = {}  # of the last keyframe and difference, by their step
         self.ranges = b""  # what a keyframe says where there is no calibration
         self._use(group.profile)
 
     def _use(self, profile: GroupProfile) -> None:
         group = self._group
         self._offset = profile.forward @ profile.mean
+        self._rounding.clear()
         self._filter.begin(profile)
         self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
 
@@ -75,7 +77,7 @@ class FrameAnalysis:
             self._is_remembered = False  # other frames are in units of other ranges
 
     def stack(self, tensors: Mapping[TensorSpec, FloatArray]) -> None:
-        """Take the frame's tensors, flat, by spec."""
+        """Take the frame's tensors, flat, by spec. Raises NonFiniteTensor, or leaves that to `transform`."""
         group = self._group
         self._is_remembered = False
         first = 0
@@ -87,9 +89,18 @@ class FrameAnalysis:
             self._stacked[:, :, group.width :] = self._stacked[:, :, group.width - 1 : group.width]
         if group.height < group.rows:
             self._stacked[:, group.height :] = self._stacked[:, group.height - 1 : group.height]
+        if not group.calibrated:
+            self._check_finite()  # before their ranges are taken
+
+    def _check_finite(self) -> None:
+        first = 0
+        for spec in self._group.specs:
+            channels = channels_of(spec)
+            range_of(self._stacked[first : first + channels].reshape(-1), spec.name)
+            first += channels
 
     def transform(self) -> None:
-        """Components of the frame, which still have their offset."""
+        """Components of the frame, which still have their offset. Raises NonFiniteTensor."""
         group = self._group
         with np.errstate(over="ignore", invalid="ignore"):
             np.matmul(
@@ -97,7 +108,9 @@ class FrameAnalysis:
                 self._stacked.reshape(group.channels, -1),
                 out=self._samples.reshape(group.channels, -1),
             )
-        _cut_off(self._samples)
+        if _any_far(self._samples):
+            self._check_finite()  # only now: what is not finite makes all components of its place far
+            np.clip(np.nan_to_num(self._samples), -_FAR, _FAR, out=self._samples)
 
     def remember(self) -> None:
         """Tell the frame from its noise, and keep its first components for this search and the next."""
@@ -163,20 +176,27 @@ class FrameAnalysis:
         self._held_back[:] = 0 if keyframe else HELD_BACK * self._filter.still
         transform.forward(
             self._source, group.planes, self._offset, (1 / group.deltas).astype(np.float32),
-            rounding(group.key_prior, step, KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA), self._held_back,
+            self._rounding_of(keyframe, step), self._held_back,
             group.levels, group.lasts, self._rows, self._coefficients,
         )  # fmt: skip
         if not keyframe:
             np.greater_equal(group.lasts.max(0), 0, out=group.coded.view(np.bool_))
             group.changes[:] = np.where(group.coded, group.changes, group.before)
 
+    def _rounding_of(self, keyframe: bool, step: int) -> FloatArray:
+        """What is added before fractions are cut off, which is the same from frame to frame while the step is."""
+        kept = self._rounding.get(keyframe)
+        if kept is None or kept[0] != step:
+            weight = KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA
+            kept = self._rounding[keyframe] = step, rounding(self._group.key_prior, step, weight)
+        return kept[1]
+
 
 _FAR = np.float32(2**20)
 
 
-def _cut_off(samples: FloatArray) -> None:
-    """Bound samples far beyond the 16 bits of a reference frame: finite tensors may overflow their transform."""
+def _any_far(samples: FloatArray) -> bool:
+    """Whether any is far beyond the 16 bits of a reference frame: finite tensors may overflow their transform."""
     least, greatest = order_range(samples.reshape(-1).view(np.int32))
     far = int(_FAR.view(np.int32))
-    if least < ~far or greatest > far:
-        np.clip(np.nan_to_num(samples), -_FAR, _FAR, out=samples)
+    return least < ~far or greatest > far

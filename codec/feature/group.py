@@ -96,7 +96,7 @@ class Group:
     def set_steps(self, frame_step: int) -> None:
         """Each block's step from the frame's and its own change."""
         self.steps[:] = block_steps(frame_step, self.changes)
-        np.take(STEPS, self.steps, out=self.deltas)
+        self.deltas[:] = STEPS[self.steps]
 
     def predict(self) -> None:
         """Move the blocks of the reference frame by their vectors: it then predicts the next frame."""

@@ -60,17 +60,16 @@ _FLAGS, _COUNTS = Array(boolean, 1, "C"), Array(int32, 1, "C")
 _BLOCKS = NamedTupleType((_ROW, _COUNTS, _ROW, _COUNTS, _ROW, _COUNTS, Array(uint8, 1, "C")), _Blocks)
 
 
-@kernel(void(_READ, _READ, _PLANES, _PLANES, _ROW, _LINES, _LINES), fastmath=True)
+@kernel(void(_READ, _READ, _PLANES, _ROW, _LINES, _LINES), fastmath=True)
 def _compare(
     samples: FloatArray,
     mean: FloatArray,
-    innovation: FloatArray,
     trend: FloatArray,
     weights: FloatArray,
     energy: FloatArray,
     persistent: FloatArray,
 ) -> None:
-    """Set innovation (K, H, W), go on with its trend, and sum both's squares over columns of blocks (H/4, W)."""
+    """Go on with the innovation's trend (K, H, W), and sum both's squares over columns of blocks (H/4, W)."""
     components, height, width = samples.shape
     energy[:] = 0
     persistent[:] = 0
@@ -81,7 +80,6 @@ def _compare(
             for x in range(width):
                 new = samples[k, y, x] - mean[k, y, x]
                 lasting = trend[k, y, x] + TREND_SHARE * (new - trend[k, y, x])
-                innovation[k, y, x] = new
                 trend[k, y, x] = lasting
                 energy[at, x] += weight * new * new
                 persistent[at, x] += weight * lasting * lasting
@@ -91,13 +89,13 @@ def _compare(
 def _follow(
     mean: FloatArray,
     trend: FloatArray,
-    innovation: FloatArray,
+    samples: FloatArray,
     lengths: FloatArray,
     moved: NDArray[np.bool_],
     gains: FloatArray,
     forgotten: FloatArray,
 ) -> None:
-    """Take the innovation into each block's mean; one that moved begins anew. gains, forgotten (H/4, W): for work."""
+    """Take the frame into each block's mean; one that moved begins anew. gains, forgotten (H/4, W): for work."""
     components, height, width = mean.shape
     for at in range(height // 4):
         for x in range(width):
@@ -108,7 +106,7 @@ def _follow(
         for y in range(height):
             at = y // 4
             for x in range(width):
-                new = innovation[k, y, x]
+                new = samples[k, y, x] - mean[k, y, x]
                 mean[k, y, x] += gains[at, x] * new
                 trend[k, y, x] += forgotten[at, x] * (TREND_SHARE * new - trend[k, y, x])
 
@@ -210,7 +208,6 @@ class TemporalFilter:
 
     def __init__(self, channels: int, rows: int, columns: int) -> None:
         self.mean = np.zeros((channels, rows, columns), np.float32)
-        self._innovation = np.zeros_like(self.mean)
         self._trend = np.zeros_like(self.mean)  # mean of the innovations, the newest first
         self._weights = np.zeros(channels, np.float32)
         self._energy = np.zeros((rows // 4, columns), np.float32)
@@ -252,14 +249,12 @@ class TemporalFilter:
         if self._frames == 1:
             self.mean[:] = samples
             return
-        _compare(
-            samples, self.mean, self._innovation, self._trend, self._weights, self._energy, self._persistent
-        )
+        _compare(samples, self.mean, self._trend, self._weights, self._energy, self._persistent)
         moved = self._judge(_block_sums(self._energy), _block_sums(self._persistent))
         _follow(
             self.mean,
             self._trend,
-            self._innovation,
+            samples,
             self._blocks.length,
             moved,
             self._energy,

@@ -5,16 +5,22 @@ through the network could tell it; a small convolutional network predicts its lo
 around it.
 """
 
+# ruff: noqa: PLR0917 - a kernel's buffers are its caller's
+
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
-from numba import float32, void
+from numba import float32, float64, int8, void
 from numba.types import Array
+from numba.types import NamedTuple as NamedTupleType
 from numpy.typing import NDArray
 
 from codec.feature.contexts import MAX_CHANGE
-from codec.feature.step_network import MEASURES, MIXED, StepNetwork
-from codec.jit import kernel
+from codec.feature.step_network import HIDDEN, MEASURES, MIXED, StepNetwork
+from codec.jit import inlined, kernel
 from codec.layout import FloatArray
 
 
@@ -51,26 +57,122 @@ def measure(planes: FloatArray, offset: FloatArray, measures: FloatArray, lines:
                 measures[k, 2, block] = np.sqrt(variance)
 
 
-@kernel(void(Array(float32, 3, "C", readonly=True), Array(float32, 3, "C")))
-def gather_neighbors(planes: FloatArray, neighbors: FloatArray) -> None:
-    """Fill neighbors (K, 9, B) with planes (K, down, across) at each block and the eight around it, row by row.
-
-    Blocks at the edge stand for those outside.
-    """
+@inlined
+def _continue_edges(planes: FloatArray) -> None:
+    """Fill the margin of planes (K, down + 2, across + 2) with what is next to it."""
     components, down, across = planes.shape
     for k in range(components):
+        for y in range(1, down - 1):
+            planes[k, y, 0] = planes[k, y, 1]
+            planes[k, y, across - 1] = planes[k, y, across - 2]
+        for x in range(across):
+            planes[k, 0, x] = planes[k, 1, x]
+            planes[k, down - 1, x] = planes[k, down - 2, x]
+
+
+@inlined
+def _convolve(
+    planes: FloatArray, filters: FloatArray, bias: FloatArray, sums: FloatArray, convolved: FloatArray
+) -> None:
+    """Planes with a margin through 3x3 filters (N, K, 3, 3) and rectifiers, to N planes with a margin.
+
+    sums (N, down (across + 2) - 2): for work. As if a plane were one line: the margin's sums are left out in the end.
+    """
+    span, width = sums.shape[1], planes.shape[2]
+    for n in range(sums.shape[0]):
+        for i in range(span):
+            sums[n, i] = bias[n]
+    for k in range(planes.shape[0]):
+        above = planes[k].reshape(-1)
+        here, below = above[width:], above[2 * width :]
+        for n in range(sums.shape[0]):
+            line, w = sums[n], filters[n, k]
+            for i in range(span):
+                line[i] += (
+                    w[0, 0] * above[i] + w[0, 1] * above[i + 1] + w[0, 2] * above[i + 2]
+                    + w[1, 0] * here[i] + w[1, 1] * here[i + 1] + w[1, 2] * here[i + 2]
+                    + w[2, 0] * below[i] + w[2, 1] * below[i + 1] + w[2, 2] * below[i + 2]
+                )  # fmt: skip
+    for n in range(sums.shape[0]):
+        for y in range(planes.shape[1] - 2):
+            line, target = sums[n, y * width : (y + 1) * width - 2], convolved[n, y + 1, 1:]
+            for x in range(line.size):
+                target[x] = max(line[x], np.float32(0))
+    _continue_edges(convolved)
+
+
+class Workspace(NamedTuple):
+    """What the network works in: planes of blocks with a margin of one block, and their sums."""
+
+    mixed: FloatArray  # (32, down + 2, across + 2)
+    wide: FloatArray  # (1, down + 2, across + 2)
+    first: FloatArray  # (16, down + 2, across + 2)
+    second: FloatArray  # (16, down + 2, across + 2)
+    sums: FloatArray  # (16, down (across + 2) - 2)
+
+
+def workspace_for(down: int, across: int) -> Workspace:
+    """What the network works in for so many blocks."""
+    padded = down + 2, across + 2
+    planes = (np.empty((count, *padded), np.float32) for count in (MIXED, 1, HIDDEN, HIDDEN))
+    return Workspace(*planes, np.empty((HIDDEN, down * (across + 2) - 2), np.float32))
+
+
+_PLANES, _ROW = Array(float32, 3, "C"), Array(float32, 1, "C", readonly=True)
+_FILTERS = Array(float32, 4, "C", readonly=True)
+_WORKSPACE = NamedTupleType((*[_PLANES] * 4, Array(float32, 2, "C")), Workspace)
+
+
+@kernel(
+    void(Array(float32, 3, "C"), _ROW, _FILTERS, _ROW, _FILTERS, _ROW, _ROW, Array(float32, 2, "C"), _WORKSPACE),
+    fastmath=True,
+)
+def _predict(
+    mixtures: FloatArray,
+    mix_bias: FloatArray,
+    first: FloatArray,
+    first_bias: FloatArray,
+    second: FloatArray,
+    second_bias: FloatArray,
+    output: FloatArray,
+    predicted: FloatArray,
+    workspace: Workspace,
+) -> None:
+    """Set predicted (down, across) from mixtures (34, down, across), without their bias."""
+    down, across = predicted.shape
+    mixed, wide = workspace.mixed, workspace.wide
+    for n in range(mixed.shape[0]):
         for y in range(down):
-            first = y * across
+            for x in range(across):
+                mixed[n, y + 1, x + 1] = max(mixtures[n, y, x] + mix_bias[n], np.float32(0))
+    of_block, of_wide = mixed.shape[0], mixed.shape[0] + 1
+    for y in range(down):
+        for x in range(across):
+            wide[0, y + 1, x + 1] = mixtures[of_wide, y, x] + mix_bias[of_wide]
+    _continue_edges(mixed)
+    _continue_edges(wide)
+    _convolve(mixed, first, first_bias, workspace.sums, workspace.first)
+    _convolve(workspace.first, second, second_bias, workspace.sums, workspace.second)
+    for y in range(down):
+        for x in range(across):
+            around = np.float32(0)
             for i in range(3):
-                line = planes[k, min(max(y + i - 1, 0), down - 1)]
-                left, here, right = neighbors[k, 3 * i], neighbors[k, 3 * i + 1], neighbors[k, 3 * i + 2]
-                for x in range(across):
-                    here[first + x] = line[x]
-                for x in range(1, across):
-                    left[first + x] = line[x - 1]
-                    right[first + x - 1] = line[x]
-                left[first] = line[0]
-                right[first + across - 1] = line[across - 1]
+                around += wide[0, y + i, x] + wide[0, y + i, x + 1] + wide[0, y + i, x + 2]
+            predicted[y, x] = mixtures[of_block, y, x] + mix_bias[of_block] + around / np.float32(9)
+    for n in range(output.size):
+        for y in range(down):
+            for x in range(across):
+                predicted[y, x] += output[n] * workspace.second[n, y + 1, x + 1]
+
+
+@kernel(void(Array(float32, 2, "C", readonly=True), float64, Array(int8, 1, "C")))
+def _change_steps(sensitivity: FloatArray, factor: float, changes: NDArray[np.int8]) -> None:
+    """Set changes (B,) to the sensitivity (down, across) times a factor, rounded and bounded; 0 where it is NaN."""
+    across = sensitivity.shape[1]
+    for b in range(changes.size):
+        change = np.rint(np.float64(sensitivity[b // across, b % across]) * factor)
+        bounded = min(max(change, np.float64(-MAX_CHANGE)), np.float64(MAX_CHANGE))
+        changes[b] = np.int8(0) if np.isnan(change) else np.int8(bounded)
 
 
 class StepPredictor:
@@ -89,40 +191,20 @@ class StepPredictor:
         """
         measure(planes, self._offset, self._measures, self._lines)
         with np.errstate(over="ignore", invalid="ignore"):  # finite frames may overflow: any step then serves
-            sensitivity = predict_sensitivity(self._network, self._by_place, self._workspace).reshape(-1)
-            # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
-            changes = np.round(np.nan_to_num(sensitivity) * (-step_shaping / 2 * 4 / np.log(2)))
-            np.clip(changes, -MAX_CHANGE, MAX_CHANGE, out=changes)
-        return np.asarray(changes, np.int8)
+            sensitivity = predict_sensitivity(self._network, self._by_place, self._workspace)
+        changes = np.empty(sensitivity.size, np.int8)
+        # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
+        _change_steps(sensitivity, -step_shaping / 2 * 4 / math.log(2), changes)
+        return changes
 
 
-def predict_sensitivity(network: StepNetwork, measures: FloatArray, workspace: FloatArray) -> FloatArray:
+def predict_sensitivity(network: StepNetwork, measures: FloatArray, workspace: Workspace) -> FloatArray:
     """Log sensitivity (down, across) from measures (3 K, down, across), in `workspace_for` these blocks."""
     _, *shape = measures.shape
-    mixed = network.mix @ measures.reshape(len(measures), -1)
-    mixed += network.mix_bias[:, None]
-    of_block, wide = mixed[MIXED].reshape(shape), mixed[MIXED + 1 :].reshape(1, *shape)
-    planes = np.maximum(mixed[:MIXED], 0, out=mixed[:MIXED]).reshape(MIXED, *shape)
-    planes = _convolved(planes, network.first, network.first_bias, workspace)
-    planes = _convolved(planes, network.second, network.second_bias, workspace)
-    predicted: FloatArray = np.tensordot(network.output, planes, 1) + of_block
-    gather_neighbors(wide, workspace[:1])
-    predicted += workspace[0].mean(0).reshape(shape)
+    mixtures = network.mix @ measures.reshape(len(measures), -1)
+    predicted: FloatArray = np.empty(shape, np.float32)
+    _predict(
+        mixtures.reshape(-1, *shape), network.mix_bias, network.first, network.first_bias, network.second,
+        network.second_bias, network.output, predicted, workspace,
+    )  # fmt: skip
     return predicted
-
-
-def workspace_for(down: int, across: int) -> FloatArray:
-    """What the network works in: its planes' values at each block and the eight around it."""
-    return np.empty((MIXED, 9, down * across), np.float32)
-
-
-def _convolved(
-    planes: FloatArray, filters: FloatArray, bias: FloatArray, workspace: FloatArray
-) -> FloatArray:
-    """Planes (K, down, across) through 3x3 filters (N, K, 3, 3) and rectifiers."""
-    _, *shape = planes.shape
-    neighbors = workspace[: len(planes)]
-    gather_neighbors(planes, neighbors)
-    sums: FloatArray = filters.reshape(len(filters), -1) @ neighbors.reshape(filters[0].size, -1)
-    sums += bias[:, None]
-    return np.maximum(sums, 0, out=sums).reshape(-1, *shape)

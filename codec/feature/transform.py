@@ -47,7 +47,8 @@ LAMBDA = 0.02
 
 def block_steps(frame_step: int, changes: NDArray[np.int8]) -> NDArray[np.int32]:
     """Each block's step from the frame's and the block's change, in quarters of an octave."""
-    return np.clip(frame_step + 4 * changes.astype(np.int32), FINEST, COARSEST)
+    steps: NDArray[np.int32] = frame_step + 4 * changes.astype(np.int32)
+    return np.minimum(np.maximum(steps, FINEST), COARSEST)  # in half of the time of numpy's `clip`
 
 
 def rounding(
