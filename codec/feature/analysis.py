@@ -56,7 +56,9 @@ class FrameAnalysis:
         self._is_remembered = False  # the present one
         self._differences = np.zeros(group.deltas.size, np.int64)
         self._held_back = np.zeros(group.deltas.size, np.float32)
-        self._rounding: dict[bool, tuple[int, FloatArray]] = {}  # of the last keyframe and difference, by their step
+        self._rounding: dict[
+            bool, tuple[int, FloatArray]
+        ] = {}  # of the last keyframe and difference: step, values
         self.ranges = b""  # what a keyframe says where there is no calibration
         self._use(group.profile)
 

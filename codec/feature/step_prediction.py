@@ -114,8 +114,13 @@ class Workspace(NamedTuple):
 def workspace_for(down: int, across: int) -> Workspace:
     """What the network works in for so many blocks."""
     padded = down + 2, across + 2
-    planes = (np.empty((count, *padded), np.float32) for count in (MIXED, 1, HIDDEN, HIDDEN))
-    return Workspace(*planes, np.empty((HIDDEN, down * (across + 2) - 2), np.float32))
+    return Workspace(
+        mixed=np.empty((MIXED, *padded), np.float32),
+        wide=np.empty((1, *padded), np.float32),
+        first=np.empty((HIDDEN, *padded), np.float32),
+        second=np.empty((HIDDEN, *padded), np.float32),
+        sums=np.empty((HIDDEN, down * (across + 2) - 2), np.float32),
+    )
 
 
 _PLANES, _ROW = Array(float32, 3, "C"), Array(float32, 1, "C", readonly=True)
@@ -124,7 +129,9 @@ _WORKSPACE = NamedTupleType((*[_PLANES] * 4, Array(float32, 2, "C")), Workspace)
 
 
 @kernel(
-    void(Array(float32, 3, "C"), _ROW, _FILTERS, _ROW, _FILTERS, _ROW, _ROW, Array(float32, 2, "C"), _WORKSPACE),
+    void(
+        Array(float32, 3, "C"), _ROW, _FILTERS, _ROW, _FILTERS, _ROW, _ROW, Array(float32, 2, "C"), _WORKSPACE
+    ),
     fastmath=True,
 )
 def _predict(

@@ -22,6 +22,7 @@ FLOATING = {
     "codec.feature.noise._follow",
     "codec.feature.transform.forward",
     "codec.feature.step_prediction.measure",
+    "codec.feature.step_prediction._predict",
 }  # the encoder's own affair
 
 

@@ -208,9 +208,23 @@ def test_without_calibration_a_frame_beyond_the_ranges_of_the_keyframe_makes_ano
         assert np.abs(decoded - frame).max() < 0.3 * np.abs(frame).max()
 
 
+@pytest.mark.parametrize("temporal", [True, False])
+def test_a_frame_is_coded_by_the_step_that_it_has_and_not_by_the_one_before(temporal):
+    codec = make_codec(ODD, 3, temporal=temporal)
+    frame = video(3, 1, ODD)[0]
+    encoder, other = codec.encoder(ODD), codec.encoder(ODD)
+    encoder.step, other.step = 100, 140
+    encoder.encode(frame, Stamp(0, 0))
+    encoder.step = 140
+    encoder.force_keyframe()
+    assert encoder.encode(frame, Stamp(1, 0)).data == other.encode(frame, Stamp(1, 0)).data
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_tensor_that_is_not_finite_is_refused_and_a_keyframe_follows(bad):
-    encoder, decoder = pair(ODD)
+def test_a_tensor_that_is_not_finite_is_refused_and_a_keyframe_follows(bad, calibrated):
+    codec = make_codec(ODD) if calibrated else Feature()
+    encoder, decoder = codec.encoder(ODD), codec.decoder(ODD)
     frames = video(1, 3, ODD)
     decoder.decode(encoder.encode(frames[0], Stamp(0, 0)).data)
     broken = {name: tensor.copy() for name, tensor in frames[1].items()}
