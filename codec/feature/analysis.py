@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from codec.extremes import order_range, range_of
-from codec.feature import motion, transform
+from codec.feature import motion
 from codec.feature.group import Group
 from codec.feature.noise import TemporalFilter
 from codec.feature.profile import GroupProfile, channels_of
 from codec.feature.step_prediction import StepPredictor
-from codec.feature.transform import STEPS, rounding
+from codec.feature.transform import STEPS, ForwardTransform, rounding
 from codec.feature.uncalibrated import channel_ranges, profile_of
 from codec.layout import FloatArray, TensorSpec
 
@@ -44,8 +44,7 @@ class FrameAnalysis:
         self._group, self._effort = group, effort
         self._stacked = np.zeros((group.channels, group.rows, group.columns), np.float32)
         self._samples = np.zeros_like(self._stacked)
-        self._rows = np.zeros((4, group.deltas.size * 4), np.float32)
-        self._coefficients = np.zeros((16, group.deltas.size), np.float32)
+        self._forward = ForwardTransform(group.rotation, group.channels, group.rows, group.columns)
         self._components = min(COMPONENTS_BY_EFFORT[effort], group.channels)  # to look for motion in
         self._current = motion.padded_frame(group.rows, group.columns, self._components)
         self._motion_workspace = motion.workspace_for(self._components)
@@ -176,10 +175,9 @@ class FrameAnalysis:
         if not keyframe:
             group.predict()
         self._held_back[:] = 0 if keyframe else HELD_BACK * self._filter.still
-        transform.forward(
-            self._source, group.planes, self._offset, (1 / group.deltas).astype(np.float32),
-            self._rounding_of(keyframe, step), self._held_back,
-            group.levels, group.lasts, self._rows, self._coefficients,
+        self._forward.quantize(
+            self._source, group.planes, self._offset, group.deltas,
+            self._rounding_of(keyframe, step), self._held_back, group.levels, group.lasts,
         )  # fmt: skip
         if not keyframe:
             np.greater_equal(group.lasts.max(0), 0, out=group.coded.view(np.bool_))

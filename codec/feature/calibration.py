@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import CalibrationError
-from codec.feature import transform
 from codec.feature.context_training import train_contexts
 from codec.feature.contexts import (
     BLOCK_WEIGHTS,
@@ -31,8 +30,10 @@ from codec.feature.profile import (
     grouped,
     stack,
 )
+from codec.feature.rotation import principal_axes, rotated_components
 from codec.feature.step_network import MEASURES, StepNetwork
 from codec.feature.step_prediction import measure
+from codec.feature.transform import forward_reference, rotated_spectrum
 from codec.layout import FloatArray, Layout, TensorSpec
 
 MIN_SAMPLES = 16
@@ -186,20 +187,21 @@ class _Transformed:
         self._mean = moments.mean
         self._offset = (self._forward @ self._mean).astype(np.float32)
         self._random = np.random.default_rng(seed)
-        self._magnitudes = np.zeros((moments.channels, 16))
-        self._blocks = 0
+        self._covariance = np.zeros((16, *2 * (rotated_components(moments.channels),)))
         self._largest = 0.0
         self._seed = seed
         self._examples: list[SensitivityExample] = []
-        self._planes: list[FloatArray] = []  # a few pictures, to train the contexts on
+        self._planes: list[
+            FloatArray
+        ] = []  # a few pictures, to count magnitudes and to train the contexts on
         self._seen = 0
 
     def add(self, tensors: FloatArray, gradients: list[FloatArray]) -> None:
         planes = self.learn_sensitivity(tensors, gradients)
         centered = planes - self._offset[:, None, None]
-        coefficients = transform.forward_reference(centered)
-        self._magnitudes += np.abs(coefficients).sum(2)
-        self._blocks += coefficients.shape[2]
+        rotated = self._covariance.shape[1]
+        coefficients = forward_reference(centered[:rotated]).transpose(1, 0, 2).astype(np.float64)
+        self._covariance += coefficients @ coefficients.transpose(0, 2, 1)
         self._largest = max(self._largest, float(np.abs(centered).max()))
         self._keep(planes)
 
@@ -235,11 +237,18 @@ class _Transformed:
         """The group's part of the profile, its samples smaller by `shrunk` sixteenths of an octave."""
         scale = 2 ** (-shrunk / 16)
         forward = (self._forward * scale).astype(np.float32)
+        pictures, offset = (
+            [planes * np.float32(scale) for planes in self._planes],
+            self._offset * np.float32(scale),
+        )
+        rotation = principal_axes(self._covariance)
+        magnitudes = [np.abs(rotated_spectrum(rotation, planes, offset)) for planes in pictures]
         group = GroupProfile(
             mean=self._mean.astype(np.float32),
             forward=forward,
             inverse=(self._inverse / scale).astype(np.float32),
-            prior=np.clip(np.round(self._magnitudes / self._blocks * scale), 1, 65535).astype(np.uint16),
+            rotation=rotation,
+            prior=np.clip(np.round(np.concatenate(magnitudes, 2).mean(2)), 1, 65535).astype(np.uint16),
             weights=np.zeros((2, COEFFICIENT_WEIGHTS, 16), np.uint16),
             block_weights=np.zeros((2, BLOCK_WEIGHTS), np.uint16),
             probabilities=default_probabilities(),
@@ -247,9 +256,7 @@ class _Transformed:
             step_network=train(self._examples, self._seed).scaled(scale),
             step_offset=np.array([-shrunk], np.int16),
         )
-        return train_contexts(
-            group, [planes * np.float32(scale) for planes in self._planes], self._offset * np.float32(scale)
-        )
+        return train_contexts(group, pictures, offset)
 
 
 def _transformed(matrix: Array64, tensors: FloatArray) -> FloatArray:

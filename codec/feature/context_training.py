@@ -86,10 +86,9 @@ def _quantize(
     deltas = transform.STEPS[steps]
     levels = np.zeros((components, 16, down * across), np.int16)
     lasts = np.zeros((components, down * across), np.int8)
-    transform.forward(
-        planes, np.zeros(planes.shape, np.int16), offset, (1 / deltas).astype(np.float32),
+    transform.ForwardTransform(group.rotation, components, height, width).quantize(
+        planes, np.zeros(planes.shape, np.int16), offset, deltas,
         transform.rounding(group.prior, frame_step), np.zeros(down * across, np.float32), levels, lasts,
-        np.empty((4, 4 * down * across), np.float32), np.empty((16, down * across), np.float32),
     )  # fmt: skip
     return QuantizedPicture(levels, lasts, steps, deltas, across, frame_step)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codec.feature import motion, transform
+from codec.feature import motion
 from codec.feature.alphabets import SYMBOLS
 from codec.feature.blocks import FrameBlocks
 from codec.feature.contexts import ALPHABETS, CONTEXTS
@@ -13,7 +13,8 @@ from codec.feature.levels import FrameLevels, LevelContexts, workspace_for
 from codec.feature.parameters import whole_blocks
 from codec.feature.profile import GroupProfile, Profile, channels_of, grouped, plane
 from codec.feature.range_coder import SETTLED
-from codec.feature.transform import STEPS, block_steps
+from codec.feature.rotation import rotated_components
+from codec.feature.transform import STEPS, InverseTransform, block_steps
 from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout, TensorSpec
 
@@ -41,6 +42,7 @@ class Group:
         self.workspace = workspace_for(blocks, self.across)
         self.planes = np.zeros((self.channels, self.rows, self.columns), np.int16)  # the reference frame
         self.use(profile or profile_of(np.zeros((2, self.channels), np.float16)))
+        self._inverse = InverseTransform(self.rotation, self.rows, self.columns)
         self.probabilities = np.empty((CONTEXTS, 2), np.uint16)
         self.distributions = np.empty((ALPHABETS, SYMBOLS), np.int16)
         self.met = np.zeros(ALPHABETS, np.int16)
@@ -50,8 +52,6 @@ class Group:
         )
         self._samples = motion.padded_frame(self.rows, self.columns, self.channels)
         self._motion_workspace = motion.workspace_for(self.channels)
-        self._rows = np.zeros((4, blocks * 4), np.int32)
-        self._coefficients = np.zeros((16, blocks), np.int32)
 
     def use(self, profile: GroupProfile) -> None:
         """Code from the next keyframe on with this profile."""
@@ -60,6 +60,9 @@ class Group:
         self.weights = profile.weights.astype(np.int32)
         self.block_weights = profile.block_weights.astype(np.int32)
         self.prior = self.key_prior
+        # Channels as they are have nothing to tell by what to rotate them.
+        rotated = rotated_components(self.channels) if self.calibrated else 0
+        self.rotation = np.ascontiguousarray(profile.rotation[:, :rotated, :rotated])
 
     def begin(self, keyframe: bool, first_difference: bool) -> None:
         """Set the contexts for the next frame."""
@@ -106,9 +109,7 @@ class Group:
 
     def reconstruct(self, keyframe: bool) -> None:
         """Add the levels to the prediction, which then is the next reference frame, and learn from them."""
-        transform.add_inverse(
-            self.levels, self.lasts, self.deltas, self.planes, self._rows, self._coefficients
-        )
+        self._inverse.add(self.levels, self.lasts, self.deltas, self.planes)
         self.before[:] = self.changes
         coded = int(np.count_nonzero(self.coded))
         if not keyframe and coded:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from codec.errors import ProfileError, ProfileMismatch
 from codec.feature.alphabets import LEAST_SHARE, SYMBOLS
 from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
+from codec.feature.rotation import ROTATION_UNIT, Rotation, rotated_components
 from codec.feature.step_network import StepNetwork
 from codec.layout import FloatArray, Layout, TensorSpec
 
@@ -27,6 +28,7 @@ MAX_METADATA_BYTES = 4096
 MAX_GROUPS = 16
 MAX_CHANNELS = 2048
 MAX_WEIGHT = 1023  # of a context, in 1/256: keeps every sum within 31 bits
+ROTATION_TOLERANCE = 2**14  # of products of its rows, in 1/2**20: what is rotated then stays within 32 bits
 MAX_MAGNITUDE = 2.0**48  # of a float: no decoded coefficient can then overflow
 
 Metadata: TypeAlias = Mapping[str, str | int]
@@ -45,7 +47,8 @@ class GroupProfile:
     mean: FloatArray  # (C,)
     forward: FloatArray  # (C, C): from channels less their mean to components, most important first
     inverse: FloatArray  # (C, C)
-    prior: NDArray[np.uint16]  # (C, 16): mean magnitude of each component's DCT coefficients, from 1
+    rotation: Rotation  # (16, R, R), of the first R = min(C, 32) components' DCT coefficients
+    prior: NDArray[np.uint16]  # (C, 16): mean magnitude of each component's coefficients after it, from 1
     weights: NDArray[np.uint16]  # (2, 5, 16): keyframes and differences, of a level's neighbors, in 1/256
     block_weights: NDArray[np.uint16]  # (2, 6): of a block's neighbors, in 1/256
     probabilities: NDArray[np.uint16]  # (CONTEXTS,): P(0) of each binary context at the start, in 1/32768
@@ -65,6 +68,10 @@ class GroupProfile:
             # False for NaN too
             if array.dtype == np.float32 and not np.abs(array).max() <= MAX_MAGNITUDE:
                 raise ProfileError(f"{name} holds NaN, or a value beyond {MAX_MAGNITUDE:.0e}")
+        turn = self.rotation.astype(np.int64)
+        unit = ROTATION_UNIT**2 * np.eye(turn.shape[1], dtype=np.int64)
+        if np.abs(turn @ turn.transpose(0, 2, 1) - unit).max() > ROTATION_TOLERANCE:
+            raise ProfileError("a rotation is none: its rows are not orthonormal")
         if not self.prior.all():
             raise ProfileError("a prior is 0; the least is 1")
         if max(self.weights.max(), self.block_weights.max()) > MAX_WEIGHT:
@@ -235,6 +242,7 @@ def _arrays(channels: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]
         "mean": (np.float32, (channels,)),
         "forward": (np.float32, (channels, channels)),
         "inverse": (np.float32, (channels, channels)),
+        "rotation": (np.int16, (16, *2 * (rotated_components(channels),))),
         "prior": (np.uint16, (channels, 16)),
         "weights": (np.uint16, (2, COEFFICIENT_WEIGHTS, 16)),
         "block_weights": (np.uint16, (2, BLOCK_WEIGHTS)),

@@ -1,10 +1,10 @@
-"""The 4x4 block DCT of the feature codec, its quantizer, and their exact inverse (docs/bitstream.md).
+"""The 4x4 block DCT of the feature codec, its rotation, its quantizer, and their exact inverse (docs/bitstream.md).
 
 The forward transform is the encoder's own affair and computes in float32. The inverse is integer arithmetic:
 both ends hold the same reference frame, bit for bit, for ever.
 """
 
-# ruff: noqa: PLR0917 - a kernel's buffers are its caller's
+# ruff: noqa: PLR0912, PLR0917 - a kernel's buffers are its caller's, and a call costs more than a line
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numba import float32, int8, int16, int32, void
 from numba.types import Array
 from numpy.typing import NDArray
 
+from codec.feature.rotation import ROTATION_UNIT, Rotation
 from codec.jit import Ints, inlined, kernel
 from codec.layout import FloatArray
 
@@ -68,33 +69,19 @@ def rounding(
         Array(float32, 3, "C", readonly=True),
         Array(int16, 3, "C", readonly=True),
         Array(float32, 1, "C", readonly=True),
-        Array(float32, 1, "C", readonly=True),
-        Array(float32, 2, "C", readonly=True),
-        Array(float32, 1, "C", readonly=True),
-        Array(int16, 3, "C"),
-        Array(int8, 2, "C"),
         Array(float32, 2, "C"),
-        Array(float32, 2, "C"),
+        Array(float32, 3, "C"),
     ),
     fastmath=True,
 )
-def forward(
+def _spectrum(
     samples: FloatArray,
     prediction: NDArray[np.int16],
     offset: FloatArray,
-    inverse_deltas: FloatArray,
-    rounding: FloatArray,
-    held_back: FloatArray,
-    levels: Levels,
-    lasts: Lasts,
     rows: FloatArray,
     coefficients: FloatArray,
 ) -> None:
-    """Levels of the difference between samples (K, H, W) and their prediction.
-
-    A sample is `samples` less `offset` (K,). levels (K, 16, B), lasts (K, B). rounding (K, 16): what is added to a
-    magnitude, in steps, before its fraction is cut off. held_back (B,), 0 to .3: what is taken off it in each block.
-    """
+    """Coefficients (16, K, B) of the difference between samples (K, H, W), less `offset` (K,), and prediction."""
     components, height, width = samples.shape
     blocks = (height // 4) * (width // 4)
     for k in range(components):
@@ -111,26 +98,116 @@ def forward(
                 rows[2, at + x] = _HALF * (a - b - c + d)
                 rows[3, at + x] = _NEAR * (a - d) - _FAR * (b - c)
         for v in range(4):
+            first, second = coefficients[_PLACE[4 * v], k], coefficients[_PLACE[4 * v + 1], k]
+            third, fourth = coefficients[_PLACE[4 * v + 2], k], coefficients[_PLACE[4 * v + 3], k]
             for i in range(blocks):
                 a = rows[v, 4 * i]
                 b = rows[v, 4 * i + 1]
                 c = rows[v, 4 * i + 2]
                 d = rows[v, 4 * i + 3]
-                scale = inverse_deltas[i]
-                coefficients[_PLACE[4 * v], i] = scale * _HALF * (a + b + c + d)
-                coefficients[_PLACE[4 * v + 1], i] = scale * (_FAR * (a - d) + _NEAR * (b - c))
-                coefficients[_PLACE[4 * v + 2], i] = scale * _HALF * (a - b - c + d)
-                coefficients[_PLACE[4 * v + 3], i] = scale * (_NEAR * (a - d) - _FAR * (b - c))
+                first[i] = _HALF * (a + b + c + d)
+                second[i] = _FAR * (a - d) + _NEAR * (b - c)
+                third[i] = _HALF * (a - b - c + d)
+                fourth[i] = _NEAR * (a - d) - _FAR * (b - c)
+
+
+@kernel(
+    void(
+        Array(float32, 3, "C", readonly=True),
+        Array(float32, 1, "C", readonly=True),
+        Array(float32, 2, "C"),
+        Array(float32, 1, "C", readonly=True),
+        Array(int16, 3, "C"),
+        Array(int8, 2, "C"),
+    ),
+    fastmath=True,
+)
+def _quantize(
+    coefficients: FloatArray,
+    inverse_deltas: FloatArray,
+    rounding: FloatArray,
+    held_back: FloatArray,
+    levels: Levels,
+    lasts: Lasts,
+) -> None:
+    """Levels (K, 16, B) of coefficients (16, K, B), as `ForwardTransform.quantize` takes the rest."""
+    _, components, blocks = coefficients.shape
+    for k in range(components):
         for i in range(blocks):
             lasts[k, i] = -1
         for f in range(16):
             add = rounding[k, f]
             place = np.int8(f)
             for i in range(blocks):
-                z = coefficients[f, i]
+                z = coefficients[f, k, i] * inverse_deltas[i]
                 magnitude = np.int32(min(abs(z) + add - held_back[i], np.float32(32767)))
                 levels[k, f, i] = np.int16(-magnitude if z < 0 else magnitude)
                 lasts[k, i] = place if magnitude != 0 else lasts[k, i]
+
+
+class ForwardTransform:
+    """From samples of a frame to levels, for planes of one size."""
+
+    def __init__(self, rotation: Rotation, components: int, height: int, width: int) -> None:
+        blocks = (height // 4) * (width // 4)
+        self._coefficients = np.empty((16, components, blocks), np.float32)
+        self._first = self._coefficients[:, : rotation.shape[1]]  # components that are rotated
+        self._rotated = np.empty(self._first.shape, np.float32)
+        self._rows = np.empty((4, 4 * blocks), np.float32)
+        self.use(rotation)
+
+    def use(self, rotation: Rotation) -> None:
+        """Rotate from now on by this, which is as large as before."""
+        # What undoes the rounded rotation exactly, and not its transpose, which nearly does.
+        self._rotation = np.linalg.inv(rotation.transpose(0, 2, 1) / ROTATION_UNIT).astype(np.float32)
+
+    def quantize(
+        self,
+        samples: FloatArray,
+        prediction: NDArray[np.int16],
+        offset: FloatArray,
+        deltas: Ints,
+        rounding: FloatArray,
+        held_back: FloatArray,
+        levels: Levels,
+        lasts: Lasts,
+    ) -> None:
+        """Set levels (K, 16, B) and lasts (K, B) to those of the difference between samples (K, H, W) and prediction.
+
+        A sample is `samples` less `offset` (K,). deltas (B,): width of each block's step. rounding (K, 16): what is
+        added to a magnitude, in steps, before its fraction is cut off. held_back (B,), 0 to .3: what is taken off it in
+        each block.
+        """
+        _spectrum(samples, prediction, offset, self._rows, self._coefficients)
+        if self._first.size:
+            self._first[:] = np.matmul(self._rotation, self._first, out=self._rotated)
+        inverse_deltas = (1 / deltas).astype(np.float32)
+        _quantize(self._coefficients, inverse_deltas, rounding, held_back, levels, lasts)
+
+
+@kernel(
+    int32(Array(int16, 3, "C", readonly=True), Array(int8, 2, "C", readonly=True), Array(float32, 3, "C"))
+)
+def gather_rotated(levels: Levels, lasts: Lasts, gathered: FloatArray) -> np.int32:
+    """Fill (16, R, B) with the levels of the components that are rotated; returns the greatest magnitude."""
+    _, components, blocks = gathered.shape
+    greatest = np.int32(0)
+    for k in range(components):
+        empty = True
+        for i in range(blocks):
+            if lasts[k, i] >= 0:
+                empty = False
+                break
+        for f in range(16):
+            line = gathered[f, k]
+            if empty:  # whose levels may be anything
+                line[:] = np.float32(0)
+                continue
+            for i in range(blocks):
+                level = np.int32(levels[k, f, i])
+                greatest = max(greatest, np.int32(abs(level)))
+                line[i] = np.float32(level)
+    return greatest
 
 
 @inlined
@@ -160,6 +237,7 @@ def _saturated(sample: np.int16, difference: np.int32) -> np.int16:
         Array(int16, 3, "C", readonly=True),
         Array(int8, 2, "C", readonly=True),
         Array(int32, 1, "C", readonly=True),
+        Array(int32, 3, "C", readonly=True),
         Array(int16, 3, "C"),
         Array(int32, 2, "C"),
         Array(int32, 2, "C"),
@@ -169,26 +247,43 @@ def add_inverse(
     levels: Levels,
     lasts: Lasts,
     deltas: Ints,
+    turned: Ints,
     samples: NDArray[np.int16],
     rows: Ints,
     coefficients: Ints,
 ) -> None:
-    """Add the difference that levels (K, 16, B) stand for to samples (K, H, W), saturating."""
+    """Add the difference that levels (K, 16, B) stand for to samples (K, H, W), saturating.
+
+    `turned` (16, R, B) is what the rotation makes of the first components' levels, in 1/1024.
+    """
     components, height, width = samples.shape
     blocks = (height // 4) * (width // 4)
-    for k in range(components):
-        empty = True
+    rotated = turned.shape[1]
+    some_rotated = False
+    for k in range(rotated):
         for i in range(blocks):
-            if lasts[k, i] >= 0:
-                empty = False
-                break
-        if empty:
-            continue
-        for f in range(16):
+            some_rotated |= lasts[k, i] >= 0
+    for k in range(components):
+        if k < rotated:
+            if not some_rotated:
+                continue
+            for f in range(16):
+                for i in range(blocks):
+                    value = (np.int64(turned[f, k, i]) * np.int64(deltas[i]) + np.int64(512)) >> np.int64(10)
+                    coefficients[f, i] = min(max(value, np.int64(-_LIMIT)), np.int64(_LIMIT))
+        else:
+            empty = True
             for i in range(blocks):
-                # In 32 bits throughout, here and below, so that vector instructions can do it.
-                coefficient = np.int32(np.int32(levels[k, f, i]) * deltas[i])
-                coefficients[f, i] = min(max(coefficient, -_LIMIT), _LIMIT)
+                if lasts[k, i] >= 0:
+                    empty = False
+                    break
+            if empty:
+                continue
+            for f in range(16):
+                for i in range(blocks):
+                    # In 32 bits throughout, here and below, so that vector instructions can do it.
+                    coefficient = np.int32(np.int32(levels[k, f, i]) * deltas[i])
+                    coefficients[f, i] = min(max(coefficient, -_LIMIT), _LIMIT)
         for v in range(4):
             for i in range(blocks):
                 rows[v, 4 * i], rows[v, 4 * i + 1], rows[v, 4 * i + 2], rows[v, 4 * i + 3] = _inverse_row(
@@ -210,6 +305,36 @@ def add_inverse(
                 line[x] = _saturated(line[x], np.int32(np.int32(total + np.int32(512)) >> np.int32(10)))
 
 
+EXACT_LEVEL = 2**11 - 1
+"""Magnitudes up to this, times a rotation, add up to less than 2**24: exact in binary32, in whatever order."""
+
+
+class InverseTransform:
+    """From levels back to samples, for planes of one size: exact."""
+
+    def __init__(self, rotation: Rotation, height: int, width: int) -> None:
+        blocks = (height // 4) * (width // 4)
+        self._back = np.ascontiguousarray(rotation.transpose(0, 2, 1), np.float32)
+        self._gathered = np.empty((16, rotation.shape[1], blocks), np.float32)
+        self._product = np.empty_like(self._gathered)
+        self._turned = np.empty(self._gathered.shape, np.int32)
+        self._rows = np.empty((4, 4 * blocks), np.int32)
+        self._coefficients = np.empty((16, blocks), np.int32)
+
+    def add(self, levels: Levels, lasts: Lasts, deltas: Ints, samples: NDArray[np.int16]) -> None:
+        """Add the difference that levels (K, 16, B) stand for to samples (K, H, W), saturating.
+
+        lasts (K, B): -1 throughout a component without levels, whose `levels` are not looked at. deltas (B,): width
+        of each block's step.
+        """
+        greatest = gather_rotated(levels, lasts, self._gathered)
+        if greatest > EXACT_LEVEL:
+            self._turned[:] = self._back.astype(np.float64) @ self._gathered.astype(np.float64)
+        elif greatest:
+            self._turned[:] = np.matmul(self._back, self._gathered, out=self._product)
+        add_inverse(levels, lasts, deltas, self._turned, samples, self._rows, self._coefficients)
+
+
 def forward_reference(planes: FloatArray) -> FloatArray:
     """Coefficients (K, 16, B) of planes (K, H, W), in numpy: for statistics, where speed is no matter."""
     basis = np.array(
@@ -226,4 +351,12 @@ def forward_reference(planes: FloatArray) -> FloatArray:
     spectrum = spectrum.reshape(components, 16, -1)
     coefficients: FloatArray = np.empty_like(spectrum)
     coefficients[:, _PLACE] = spectrum
+    return coefficients
+
+
+def rotated_spectrum(rotation: Rotation, planes: FloatArray, offset: FloatArray) -> FloatArray:
+    """Coefficients (K, 16, B) of planes (K, H, W) less their offset (K,), the first rotated: in numpy too."""
+    coefficients = forward_reference(planes - offset[:, None, None])
+    rotated = coefficients[: rotation.shape[1]]
+    rotated[:] = np.einsum("fkj,jfb->kfb", rotation / ROTATION_UNIT, rotated)
     return coefficients

@@ -14,6 +14,7 @@ from codec.feature.contexts import (
     default_probabilities,
 )
 from codec.feature.profile import GroupProfile
+from codec.feature.rotation import no_rotation
 from codec.feature.step_network import StepNetwork
 from codec.layout import FloatArray
 
@@ -58,6 +59,7 @@ def profile_of(ranges: Ranges) -> GroupProfile:
         mean=low,
         forward=np.diag(np.float32(SPAN) / span),
         inverse=np.diag(span / np.float32(SPAN)),
+        rotation=no_rotation(channels),
         prior=np.tile(np.array(prior, np.uint16), (channels, 1)),
         weights=np.stack((weights, temporal)),
         block_weights=np.stack((np.array(_BLOCK_WEIGHTS, np.uint16), temporal_blocks)),

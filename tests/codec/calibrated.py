@@ -10,6 +10,7 @@ from codec.feature.alphabets import SYMBOLS, cumulative_shares
 from codec.feature.codec import Feature
 from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
 from codec.feature.profile import GroupProfile, Profile, grouped, plane
+from codec.feature.rotation import ROTATION_UNIT, Rotation, rotated_components
 from codec.feature.step_network import StepNetwork
 from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout
@@ -41,7 +42,14 @@ def make_group(channels: int, rng: np.random.Generator) -> GroupProfile:
         probabilities=rng.integers(2000, 30000, CONTEXTS).astype(np.uint16),
         distributions=cumulative_shares(rng.uniform(0.01, 1, (ALPHABETS, SYMBOLS))),
         step_network=make_network(channels, rng),
+        rotation=make_rotation(rotated_components(channels), rng),
     )
+
+
+def make_rotation(side: int, rng: np.random.Generator) -> Rotation:
+    """Some rotation of so many components."""
+    turns, _ = np.linalg.qr(rng.normal(size=(16, side, side)))
+    return np.round(turns * ROTATION_UNIT).astype(np.int16)
 
 
 def make_network(channels: int, rng: np.random.Generator) -> StepNetwork:

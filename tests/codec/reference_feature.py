@@ -38,6 +38,7 @@ class Group:
 
     mean: np.ndarray
     inverse: np.ndarray
+    rotation: np.ndarray
     prior: list[list[int]]
     weights: list[list[list[int]]]
     block_weights: list[list[int]]
@@ -68,6 +69,7 @@ def parse_profile(data):
             Group(
                 mean,
                 take("<f4", channels, channels),
+                take("<i2", 16, min(channels, 32), min(channels, 32)),
                 take("<u2", channels, 16).tolist(),
                 take("<u2", 2, 5, 16).tolist(),
                 take("<u2", 2, 6).tolist(),
@@ -94,6 +96,7 @@ def group_of_ranges(ranges):
     return Group(
         low,
         np.diag(span / np.float32(8192)),
+        np.zeros((16, 0, 0), np.int16),
         [prior] * len(low),
         [weights, [*weights[:4], [60] * 16]],
         [block_weights, [*block_weights[:5], 60]],
@@ -355,15 +358,16 @@ def read_vector(bits, state, b):
 
 
 def read_levels(bits, state, kind, frame_step):
-    """Dequantized coefficients (K, B, 16), from -2**17 to 2**17."""
+    """Levels (K, B, 16), and the width of each block's step."""
     contexts, down, across = state.contexts, state.down, state.across
     blocks = down * across
     w, wb = state.group.weights[kind], state.group.block_weights[kind]
     steps = [min(max(frame_step + 4 * change, 32), 240) for change in state.changes]
-    coefficients = np.zeros((state.channels, blocks, 16), np.int64)
+    deltas = [STEPS[step] for step in steps]
+    all_levels = np.zeros((state.channels, blocks, 16), np.int64)
     if not any(state.coded):
         state.energy = [[0] * blocks for _ in range(state.channels)]
-        return coefficients
+        return all_levels, deltas
     state.sums = [[0] * 16 for _ in range(state.channels)]
     nothing = [0] * 16
     previous = [nothing] * blocks  # magnitudes of the component before
@@ -411,14 +415,14 @@ def read_levels(bits, state, kind, frame_step):
                 for f in range(16)
             ]
             levels = read_block(bits, state, b, bits.symbol(state.alphabets[LAST + c]), classes, signs)
-            delta = STEPS[steps[b]]
-            coefficients[k, b] = [min(max(level * delta, -(2**17)), 2**17) for level in levels]
+            delta = deltas[b]
+            all_levels[k, b] = levels
             magnitudes[b] = [min(abs(level) * delta, 65535) for level in levels]
             state.energy[k][b] = min(sum(magnitudes[b]), 65535)
             shown[b] += (16 * (logarithm(state.energy[k][b]) - logarithm(sum(prior))) - shown[b]) >> 3
             state.sums[k] = [s + m for s, m in zip(state.sums[k], magnitudes[b], strict=True)]
         previous = magnitudes
-    return coefficients
+    return all_levels, deltas
 
 
 def read_block(bits, state, b, last, classes, signs):  # noqa: PLR0917 - what the text names
@@ -453,6 +457,15 @@ def read_escape(bits):
         if width > 14:
             raise Refused("escape")
     return 2**width - 1 + bits.bits(width)
+
+
+def dequantize(rotation, levels, deltas):
+    """Coefficients (K, B, 16) of levels, of which those of the first components are of rotated ones."""
+    coefficients = levels * np.asarray(deltas, np.int64)[:, None]
+    for f, turn in enumerate(rotation.astype(np.int64)):
+        turned = np.tensordot(turn.T, levels[: len(turn), :, f], 1)
+        coefficients[: len(turn), :, f] = turned * deltas + 512 >> 10
+    return np.clip(coefficients, -(2**17), 2**17)
 
 
 def inverse_dct(coefficients, down, across):
@@ -491,7 +504,7 @@ def predict(planes, vectors, across):
 def read_group(bits, state, kind, frame_step):
     """One group of a frame; its planes are then the reference."""
     read_blocks(bits, state, kind)
-    coefficients = read_levels(bits, state, kind, frame_step)
+    coefficients = dequantize(state.group.rotation, *read_levels(bits, state, kind, frame_step))
     moved = predict(state.planes, state.vectors, state.across)
     difference = np.stack([inverse_dct(own, state.down, state.across) for own in coefficients])
     state.planes = np.clip(moved + difference, -32768, 32767)

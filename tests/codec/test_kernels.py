@@ -20,7 +20,8 @@ KERNELS = [name for name, value in DISPATCHERS.items() if not value.targetoption
 FLOATING = {
     "codec.feature.noise._compare",
     "codec.feature.noise._follow",
-    "codec.feature.transform.forward",
+    "codec.feature.transform._quantize",
+    "codec.feature.transform._spectrum",
     "codec.feature.step_prediction.measure",
     "codec.feature.step_prediction._predict",
 }  # the encoder's own affair

@@ -30,7 +30,7 @@ from codec.feature.levels import FrameLevels, LevelContexts, LevelWorkspace, dec
 from codec.feature.motion import compensate, pad
 from codec.feature.parameters import CHECKSUM_FIELD, STEP_FIELD
 from codec.feature.range_coder import start_decoder
-from codec.feature.transform import COARSEST, FINEST, STEPS, add_inverse
+from codec.feature.transform import COARSEST, FINEST, STEPS, add_inverse, gather_rotated
 from codec.layout import TensorSpec
 from codec.packet import Stamp, is_keyframe
 from codec.packet_stream import PacketReader
@@ -56,15 +56,20 @@ class State(NamedTuple):
     planes: NDArray[np.int16]
     samples: NDArray[np.int16]
     motion: tuple[NDArray[np.int32], NDArray[np.int32]]
+    back: NDArray[np.float32]
+    gathered: NDArray[np.float32]
+    turned: NDArray[np.int32]
     rows: NDArray[np.int32]
     coefficients: NDArray[np.int32]
 
 
 def state_of(group: Group) -> State:
     """The arrays of a group as its decoder passes them to the kernels."""
+    inverse = group._inverse
     return State(
         group.frame_blocks, group.frame_levels, group.contexts(True), group.contexts(False), group.workspace,
-        group.planes, group._samples, group._motion_workspace, group._rows, group._coefficients,
+        group.planes, group._samples, group._motion_workspace, inverse._back, inverse._gathered,
+        inverse._turned, inverse._rows, inverse._coefficients,
     )  # fmt: skip
 
 
@@ -122,14 +127,13 @@ def _decode(
         compensate(state.samples, state.blocks.vectors, state.planes, state.motion[0], state.motion[1])
     if decode_levels(state.levels, contexts, step, data, coder, state.workspace):
         return 1
-    add_inverse(
-        state.levels.levels,
-        state.levels.lasts,
-        state.levels.deltas,
-        state.planes,
-        state.rows,
-        state.coefficients,
-    )
+    levels, lasts, deltas = state.levels.levels, state.levels.lasts, state.levels.deltas
+    gather_rotated(levels, lasts, state.gathered)
+    for f in range(len(state.back)):
+        for j in range(state.turned.shape[1]):
+            for b in range(state.turned.shape[2]):
+                state.turned[f, j, b] = (state.back[f, j] * state.gathered[f, :, b]).sum()
+    add_inverse(levels, lasts, deltas, state.turned, state.planes, state.rows, state.coefficients)
     state.blocks.before[:] = state.blocks.changes
     return 2
 

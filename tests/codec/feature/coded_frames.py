@@ -39,7 +39,8 @@ class Frame:
         """What the slow functions take."""
         state = reference.State(self.components, 4 * self.down, 4 * self.across, None)
         state.group = reference.Group(
-            self.group.mean, self.group.inverse, self.group.prior.tolist(), self.group.weights.tolist(),
+            self.group.mean, self.group.inverse, self.group.rotation, self.group.prior.tolist(),
+            self.group.weights.tolist(),
             self.group.block_weights.tolist(), self.group.probabilities.tolist(), self.group.distributions.tolist(),
         )  # fmt: skip
         state.calibrated = self.calibrated

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from codec.errors import CalibrationError, ProfileError
-from codec.feature import calibration, transform
+from codec.feature import calibration
 from codec.feature.calibration import CalibrationSample, calibrate
 from codec.feature.codec import Feature
 from codec.feature.profile import Profile
 from codec.feature.step_network import StepNetwork
+from codec.feature.transform import rotated_spectrum
 from codec.layout import TensorSpec
 from codec.packet import Stamp
 
@@ -98,10 +99,31 @@ def test_priors_are_mean_magnitudes_of_coefficients(profile):
     (group,) = profile.groups
     coefficients = []
     for each in samples()():
-        planes = np.tensordot(group.forward, each.tensors["4.m"] - group.mean[:, None, None], 1)
-        coefficients.append(np.abs(transform.forward_reference(planes)))
+        planes = np.tensordot(group.forward, each.tensors["4.m"], 1)
+        coefficients.append(np.abs(rotated_spectrum(group.rotation, planes, group.forward @ group.mean)))
     expected = np.concatenate(coefficients, 2).mean(2)
     assert np.abs(group.prior - np.maximum(expected, 1)).max() < 1 + 1e-3 * expected.max()
+
+
+def test_rotated_coefficients_are_uncorrelated_at_each_frequency_and_fall(profile):
+    (group,) = profile.groups
+    coefficients = np.concatenate(
+        [
+            rotated_spectrum(
+                group.rotation,
+                np.tensordot(group.forward, each.tensors["4.m"], 1),
+                group.forward @ group.mean,
+            )
+            for each in samples()()
+        ],
+        2,
+    ).astype(np.float64)
+    for f in range(16):
+        covariance = coefficients[:, f] @ coefficients[:, f].T
+        spread = np.sqrt(np.diag(covariance))
+        # The rotation is rounded, and what two components have in common is a part of the greater one.
+        assert np.abs(covariance - np.diag(spread**2)).max() < 2e-3 * spread[0] ** 2
+        assert (np.diff(spread) < 0).all()
 
 
 def test_large_samples_are_shrunk_to_16_bits_and_the_steps_with_them():

@@ -95,7 +95,7 @@ def test_every_array_counts_for_the_hash(name):
     group = PROFILE.groups[0]
     array = arrays(group)[name].copy()
     place = (0,) * array.ndim if name != "distributions" else (0, 1)
-    array[place] += 1
+    array[place] += 1 if name != "rotation" else np.sign(array[place])
     if name in {each.name for each in fields(group)}:
         changed = replace(group, **{name: array})
     else:
@@ -288,6 +288,9 @@ def test_floats_that_could_overflow_are_refused(name, bad):
     ("name", "place", "value", "match"),
     [
         ("prior", (0, 3), 0, "prior"),
+        ("rotation", (3, 0), 0, "rotation"),
+        ("rotation", (3, 0), 1024, "rotation"),
+        ("rotation", (3, 0, 0), -(2**15), "rotation"),
         ("weights", (1, 2, 3), MAX_WEIGHT + 1, "weight"),
         ("block_weights", (0, 1), MAX_WEIGHT + 1, "weight"),
         ("probabilities", 5, 31, "probability"),

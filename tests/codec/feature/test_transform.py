@@ -8,30 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.feature import transform
-from codec.feature.transform import COARSEST, FINEST, STEPS
+from codec.feature.transform import COARSEST, FINEST, STEPS, ForwardTransform, InverseTransform
 from tests.codec import reference_feature as reference
+from tests.codec.calibrated import make_rotation
 
 DOWN, ACROSS = 2, 3
 BLOCKS = DOWN * ACROSS
 
 
-def add_inverse(levels, lasts, deltas, samples):
+STILL = np.zeros((16, 0, 0), np.int16)  # nothing is rotated
+
+
+def add_inverse(levels, lasts, deltas, samples, rotation=STILL):
     samples = samples.copy()
-    transform.add_inverse(
-        levels, lasts, deltas, samples, np.empty((4, 4 * BLOCKS), np.int32), np.empty((16, BLOCKS), np.int32)
-    )
+    inverse = InverseTransform(rotation, 4 * DOWN, 4 * ACROSS)
+    inverse.add(levels, lasts, deltas, samples)
     return samples
 
 
-def forward(samples, prediction, offset, deltas, rounding, *, held_back=0.0):
+def forward(samples, prediction, offset, deltas, rounding, *, rotation=STILL, held_back=0.0):
     components = len(samples)
     levels = np.full((components, 16, BLOCKS), 99, np.int16)
     lasts = np.full((components, BLOCKS), 99, np.int8)
-    transform.forward(
-        samples, prediction, offset, (1 / deltas).astype(np.float32), rounding,
-        np.full(BLOCKS, held_back, np.float32), levels, lasts,
-        np.empty((4, 4 * BLOCKS), np.float32), np.empty((16, BLOCKS), np.float32),
-    )  # fmt: skip
+    ForwardTransform(rotation, components, 4 * DOWN, 4 * ACROSS).quantize(
+        samples, prediction, offset, deltas, rounding, np.full(BLOCKS, held_back, np.float32), levels, lasts
+    )
     return levels, lasts
 
 
@@ -40,8 +41,8 @@ def lasts_of(levels):
     return (np.where(levels != 0, places, 0).max(1) - 1).astype(np.int8)
 
 
-def expected_inverse(levels, deltas, samples):
-    coefficients = np.clip(levels.astype(np.int64) * deltas, -(2**17), 2**17).transpose(0, 2, 1)
+def expected_inverse(levels, deltas, samples, rotation):
+    coefficients = reference.dequantize(rotation, levels.astype(np.int64).transpose(0, 2, 1), deltas)
     added = [reference.inverse_dct(own, DOWN, ACROSS) for own in coefficients]
     return np.clip(samples + np.stack(added), -32768, 32767)
 
@@ -80,8 +81,10 @@ def test_the_inverse_is_the_slow_one(seed, largest, delta, spread):
     samples = (
         rng.integers(-spread, spread + 1, (3, 4 * DOWN, 4 * ACROSS)).clip(-32768, 32767).astype(np.int16)
     )
-    found = add_inverse(levels, lasts_of(levels), deltas, samples)
-    assert np.array_equal(found, expected_inverse(levels, deltas, samples))
+    for side in (0, 2, 3):  # components that are rotated, of 3
+        rotation = make_rotation(side, rng)
+        found = add_inverse(levels, lasts_of(levels), deltas, samples, rotation)
+        assert np.array_equal(found, expected_inverse(levels, deltas, samples, rotation))
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -108,12 +111,14 @@ def test_forward_and_inverse_lose_little_more_than_the_rounding(seed, delta):
     prediction = rng.integers(-500, 500, samples.shape).astype(np.int16)
     offset = np.array([10.5, -200], np.float32)
     deltas = np.full(BLOCKS, delta, np.int32)
-    levels, lasts = forward(samples, prediction, offset, deltas, np.full((2, 16), 0.5, np.float32))
-    assert np.array_equal(lasts, lasts_of(levels))
-    found = add_inverse(levels, lasts, deltas, prediction)
-    error = found - (samples - offset[:, None, None])
-    # Orthonormal, so that the mean square is that of the coefficients: delta**2 / 12 and two roundings.
-    assert np.sqrt((error**2).mean()) < 0.36 * delta + 3
+    for rotation in (STILL, make_rotation(2, rng)):
+        half = np.full((2, 16), 0.5, np.float32)
+        levels, lasts = forward(samples, prediction, offset, deltas, half, rotation=rotation)
+        assert np.array_equal(lasts, lasts_of(levels))
+        found = add_inverse(levels, lasts, deltas, prediction, rotation)
+        error = found - (samples - offset[:, None, None])
+        # Orthonormal, so that the mean square is that of the coefficients: delta**2 / 12 and two roundings.
+        assert np.sqrt((error**2).mean()) < 0.36 * delta + 3
 
 
 def test_forward_cuts_off_what_is_not_rounded_up():
@@ -136,6 +141,19 @@ def test_forward_takes_off_what_is_held_back():
         levels, lasts = forward(samples, *zeros, deltas, rounding, held_back=held_back)
         assert levels[0, 0, 0] == last + 1
         assert lasts.tolist() == [[last] + [-1] * 5]
+
+
+def test_levels_are_of_the_rotated_components():
+    """All of what two components have in common becomes the first one's."""
+    samples = np.full((2, 8, 12), 40.0, np.float32)
+    zeros = np.zeros((2, 8, 12), np.int16), np.zeros(2, np.float32)
+    turn = np.round(np.array([[1, 1], [-1, 1]]) * np.sqrt(0.5) * 1024).astype(np.int16)
+    levels, lasts = forward(
+        samples, *zeros, np.full(BLOCKS, 10, np.int32), np.full((2, 16), 0.5, np.float32),
+        rotation=np.tile(turn, (16, 1, 1)),
+    )  # fmt: skip
+    assert levels[:, 0].tolist() == [[23] * BLOCKS, [0] * BLOCKS]  # of 4 * 40 * sqrt(2) / 10
+    assert lasts.tolist() == [[0] * BLOCKS, [-1] * BLOCKS]
 
 
 def test_forward_bounds_its_levels():
@@ -169,6 +187,18 @@ def test_the_twin_is_orthonormal_and_in_zigzag_order():
     x = np.cos(np.pi * (np.arange(4) + 0.5) * 1 / 4)
     wave = np.tile(np.outer(np.ones(4), x), (2, 3))[None]
     assert np.argmax(np.abs(transform.forward_reference(wave))[0, :, 0]) == reference.ORDER.index((0, 1))
+
+
+def test_the_twin_of_a_rotation_leaves_the_other_components():
+    rng = np.random.default_rng(0)
+    samples, offset = rng.normal(0, 1000, (3, 8, 12)).astype(np.float32), np.zeros(3, np.float32)
+    rotation = make_rotation(2, rng)
+    plain, rotated = (
+        transform.forward_reference(samples),
+        transform.rotated_spectrum(rotation, samples, offset),
+    )
+    assert np.array_equal(plain[2], rotated[2])
+    assert np.allclose(rotated[:2, 5], rotation[5] / 1024 @ plain[:2, 5], rtol=1e-4, atol=0.1)
 
 
 def test_rounding_is_down_where_levels_are_rare():
