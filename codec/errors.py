@@ -13,6 +13,7 @@ CodecError
 │   ├── LayoutMismatch      the same split
 │   ├── MissingReference    a keyframe
 │   └── ReferenceMismatch       a keyframe
+├── BadStepMap              what a detector measured, or says that it did: do without
 ├── ProfileError            bytes that are no calibration profile: fetch them again, or calibrate
 ├── ProfileMismatch         a profile for other tensors: calibrate for these
 └── CalibrationError        samples that no profile can be made of
@@ -126,6 +127,14 @@ class ReferenceMismatch(BitstreamError):
             f"{held:08x}; ask for a keyframe"
         )
         self.expected, self.held = expected, held
+
+
+class BadStepMap(CodecError):
+    """A step map that is not of this layout's blocks, or that cannot be made: code without it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no step map: {reason}; code without it")
+        self.reason = reason
 
 
 class ProfileError(CodecError):

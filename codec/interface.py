@@ -70,6 +70,19 @@ class Adjustable(Encoder, Protocol):
     step: int  # within the codec's step_range
 
 
+@runtime_checkable
+class Guided(Encoder, Protocol):
+    """An encoder that a detector may tell where its detections come from."""
+
+    step_map_bytes: int  # that a map has; 0: none is of use
+
+    def guide(self, sequence: int, step_map: bytes) -> None:
+        """Take a map of the frame with this sequence number for those to come; one that is too old is left out.
+
+        Raises BadStepMap for another number of bytes.
+        """
+
+
 class Decoder(Protocol):
     """Packets in, tensors out. For one thread at a time."""
 

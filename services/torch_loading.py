@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from codec.feature.profile import Profile
+from codec.layout import Layout
 from services.loading import tell_unnamed
 from stream.network.download import find_weights
 from stream.torch_network.model import Model, load_model
+from stream.torch_network.sensitivity import StepMapper
 
 
 def find_model(model: str, device: str = "cpu", cache: Path | None = None) -> Model:
@@ -14,3 +19,13 @@ def find_model(model: str, device: str = "cpu", cache: Path | None = None) -> Mo
     loaded = load_model(find_weights(model, cache), device)
     tell_unnamed(model, loaded.unnamed, len(loaded.names))
     return loaded
+
+
+def step_mappers(
+    model: str, device: str = "cpu", cache: Path | None = None
+) -> Callable[[str, Layout, Profile], StepMapper]:
+    """What makes measurers of step maps, of a network by name or path: each for a split point, tensors and a profile.
+
+    Raises WeightsError or CheckpointError.
+    """
+    return partial(StepMapper, find_model(model, device, cache))

@@ -97,7 +97,8 @@ TABLE = {
     ),
     "services.torch_devices": Rule(ours={"services/"}, others={"torch"}),
     "services.torch_loading": Rule(
-        ours={"stream/", "stream.network", "stream.torch_network", "services/"}, others={"torch", "structlog"}
+        ours={"codec", "stream/", "stream.network", "stream.torch_network", "services/"},
+        others={"torch", "structlog"},
     ),
     "services.cli": Rule(ours={"codec", "stream", "services"}),
     "services.__init__": Rule(ours=set()),
@@ -107,10 +108,12 @@ TABLE = {
         never={"asyncio"},
     ),
     "services.camera": Rule(ours={"codec", "stream", "services/", "services.access"}, others=LIVE),
-    "services.detector": Rule(ours={"codec", "stream", "services/", "services.access"}, others=LIVE),
+    "services.detector": Rule(  # torch is loaded where step maps are asked for
+        ours={"codec", "stream", "services/", "services.access", "services.torch_loading"}, others=LIVE
+    ),
     "services.chaos": Rule(ours={"codec/", "stream/", "services/"}, others={"structlog", "pydantic"}),
-    "services.evaluation": Rule(
-        ours=MEASURED,
+    "services.evaluation": Rule(  # torch is loaded where step maps are asked for
+        ours=MEASURED | {"services.torch_loading"},
         others=MEASURE | {"ultralytics"},
         never={"asyncio"},
     ),

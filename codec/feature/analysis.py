@@ -11,6 +11,7 @@ from codec.feature import motion
 from codec.feature.group import Group
 from codec.feature.noise import TemporalFilter
 from codec.feature.profile import GroupProfile, channels_of
+from codec.feature.step_map import StepGuide
 from codec.feature.step_prediction import StepPredictor
 from codec.feature.transform import STEPS, ForwardTransform, rounding
 from codec.feature.uncalibrated import channel_ranges, profile_of
@@ -53,6 +54,7 @@ class FrameAnalysis:
         self._filter = TemporalFilter(group.channels, group.rows, group.columns)
         self._source = self._samples  # what is coded: the frame as it was taken, or without its noise
         self._is_remembered = False  # the present one
+        self.guide = StepGuide(group.rows // 4, group.across)
         self._differences = np.zeros(group.deltas.size, np.int64)
         self._held_back = np.zeros(group.deltas.size, np.float32)
         self._rounding: dict[
@@ -68,8 +70,16 @@ class FrameAnalysis:
         self._filter.begin(profile)
         self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
 
-    def begin_keyframe(self) -> None:
-        """Without calibration, take the ranges of this frame for it and for the differences that follow."""
+    def begin_keyframe(self, *, goes_on: bool) -> None:
+        """Without calibration, take the ranges of this frame for it and for the differences that follow.
+
+        goes_on: it shows the scene of the frame before, from which nothing is known to have moved.
+        """
+        self._group.vectors[:] = 0
+        if goes_on:
+            self.guide.advance(self._group.vectors)
+        else:
+            self.guide.forget()
         if not self._group.calibrated:
             ranges = channel_ranges(self._stacked)
             self.ranges = ranges.astype(">f2").tobytes()
@@ -137,6 +147,7 @@ class FrameAnalysis:
             round(BIT_COST * width), round(skip),
             REACH_BY_EFFORT[self._effort], REFINEMENTS_BY_EFFORT[self._effort], *self._motion_workspace,
         ))  # fmt: skip
+        self.guide.advance(vectors)
         return self._is_another_scene(remaining)
 
     def _is_another_scene(self, remaining: int) -> bool:
@@ -167,7 +178,7 @@ class FrameAnalysis:
     def quantize(self, keyframe: bool, step: int, step_shaping: float) -> None:
         """Set the group's steps, and the levels of the difference from its prediction."""
         group = self._group
-        changes = self._predictor.changes(self._source, step_shaping)
+        changes = self._predictor.changes(self._source, step_shaping, self.guide)
         if not keyframe:
             changes = np.where(np.abs(changes - group.before) > 2, changes, group.before)
         group.changes[:] = changes

@@ -31,6 +31,7 @@ from codec.feature.profile import (
     stack,
 )
 from codec.feature.rotation import principal_axes, rotated_components
+from codec.feature.step_map import LEAST_ENERGY, block_energy
 from codec.feature.step_network import MEASURES, StepNetwork
 from codec.feature.step_prediction import measure
 from codec.feature.transform import forward_reference, rotated_spectrum
@@ -41,7 +42,6 @@ UNIT = 2.0**-15
 """Change of the detections, in standard deviations of their logits, that a step of one unit stands for."""
 
 LARGEST = 28_000.0  # of the transformed samples of all pictures; 32767 saturates
-LEAST_SENSITIVITY = 1e-9  # of a block: keeps its logarithm finite
 FLOOR = 1e-3  # least eigenvalue of the Fisher information, as a share of the greatest
 TRAINING_PICTURES = 32
 
@@ -208,15 +208,11 @@ class _Transformed:
     def learn_sensitivity(self, tensors: FloatArray, gradients: list[FloatArray]) -> FloatArray:
         """Remember how sensitive each block is; returns the transformed samples."""
         planes = _transformed(self._forward, tensors)
-        information = sum(
-            (_transformed(self._inverse.T, _pad_zeros(gradient)).astype(np.float64) ** 2).sum(0)
-            for gradient in gradients
-        )
         down, across = planes.shape[1] // 4, planes.shape[2] // 4
-        by_block = np.asarray(information).reshape(down, 4, across, 4).sum((1, 3)) / len(gradients)
+        by_block = np.mean([block_energy(self._inverse, gradient) for gradient in gradients], 0)
         measures = np.empty((len(planes), MEASURES, down * across), np.float32)
         measure(planes, self._offset, measures, np.empty((2, planes.shape[2]), np.float32))
-        log_sensitivity = np.log(by_block + LEAST_SENSITIVITY).astype(np.float32)
+        log_sensitivity = np.log(by_block + LEAST_ENERGY).astype(np.float32)
         self._examples.append(SensitivityExample(measures.reshape(-1, down, across), log_sensitivity))
         return planes
 
@@ -268,8 +264,3 @@ def _transformed(matrix: Array64, tensors: FloatArray) -> FloatArray:
 def _pad_edge(tensors: FloatArray) -> FloatArray:
     _, height, width = tensors.shape
     return np.pad(tensors, ((0, 0), (0, -height % 4), (0, -width % 4)), mode="edge")
-
-
-def _pad_zeros(tensors: FloatArray) -> FloatArray:
-    _, height, width = tensors.shape
-    return np.pad(tensors, ((0, 0), (0, -height % 4), (0, -width % 4)))

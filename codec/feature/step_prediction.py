@@ -19,6 +19,7 @@ from numba.types import NamedTuple as NamedTupleType
 from numpy.typing import NDArray
 
 from codec.feature.contexts import MAX_CHANGE
+from codec.feature.step_map import StepGuide
 from codec.feature.step_network import HIDDEN, MEASURES, MIXED, StepNetwork
 from codec.jit import inlined, kernel
 from codec.layout import FloatArray
@@ -191,14 +192,18 @@ class StepPredictor:
         self._by_place = self._measures.reshape(-1, down, across)
         self._lines, self._workspace = np.empty((2, 4 * across), np.float32), workspace_for(down, across)
 
-    def changes(self, planes: FloatArray, step_shaping: float) -> NDArray[np.int8]:
+    def changes(
+        self, planes: FloatArray, step_shaping: float, guide: StepGuide | None = None
+    ) -> NDArray[np.int8]:
         """(B,) in quarters of an octave, negative is finer; for planes (K, H, W) that still have their offset.
 
-        step_shaping: 0 for equal steps, 1 as predicted.
+        step_shaping: 0 for equal steps, 1 as predicted. guide: what a detector says of it, if it does.
         """
         measure(planes, self._offset, self._measures, self._lines)
         with np.errstate(over="ignore", invalid="ignore"):  # finite frames may overflow: any step then serves
             sensitivity = predict_sensitivity(self._network, self._by_place, self._workspace)
+            if guide:
+                sensitivity = guide.mix(sensitivity)
         changes = np.empty(sensitivity.size, np.int8)
         # Steps as the inverse square root of the sensitivity: every block then costs the detections as much.
         _change_steps(sensitivity, -step_shaping / 2 * 4 / math.log(2), changes)

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from codec.feature.calibration import MIN_SAMPLES, CalibrationSample, calibrate
-from services.calibration.sensitivity import fisher_samples
 from services.calibration.settings import CalibrateSettings
 from services.calibration.step_network import train_step_network
 from services.evaluation.evaluate import tell
@@ -30,6 +29,7 @@ from stream.canvas import canvas_for, parse_size
 from stream.errors import SourceError
 from stream.letterbox import PADDING, Letterbox
 from stream.torch_network.model import Model
+from stream.torch_network.sensitivity import fisher_samples
 
 
 def run_calibrate(settings: CalibrateSettings) -> None:

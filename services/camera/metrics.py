@@ -104,6 +104,7 @@ class CameraMetrics(Metrics):
         self.preview_bytes = self.counter("preview_bytes", "Size of the previews sent, as JPEG")
 
     def _add_link(self) -> None:
+        self.step_maps = self.counter("step_maps", "Step maps received from the detector (--feedback)")
         self.link_rate = self.gauge("link_bytes_per_second", "Estimate of the rate that the link carries")
         self.link_delay = self.gauge(
             "link_delay_seconds", "Estimate of the round trip of an empty packet on an idle link"

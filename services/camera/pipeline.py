@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
-from codec.interface import Adjustable, EncodedFrame, Encoder
+from codec.interface import Adjustable, EncodedFrame, Encoder, Guided
 from codec.layout import FloatArray
 from codec.packet import Stamp
 from codec.spec import Codec
@@ -21,7 +21,7 @@ from stream.letterbox import Letterbox
 from stream.network.engine import Head
 from stream.network.trial import warming_up
 from stream.rate.control import RateControl, Steps
-from stream.session.camera import tensor_shapes
+from stream.session.camera import StepMapReceived, tensor_shapes
 from stream.session.messages import REJECT_REASONS, Hello
 from stream.tasks.worker import Worker
 
@@ -93,6 +93,7 @@ class FeaturePipeline:
             software=f"splitcast/{VERSION}",
             preview=config.preview,
             reject_reasons=REJECT_REASONS,
+            step_map_bytes=self.encoder.step_map_bytes if isinstance(self.encoder, Guided) else 0,
             session=session,
             live=live,
             frame=frame,
@@ -103,13 +104,21 @@ class FeaturePipeline:
         return await self.worker.run(_run_head, self.head, frame)
 
     async def encode(
-        self, tensors: dict[str, FloatArray], stamp: Stamp, step: int | None, max_bytes: int
+        self,
+        tensors: dict[str, FloatArray],
+        stamp: Stamp,
+        step: int | None,
+        max_bytes: int,
+        step_map: StepMapReceived | None = None,
     ) -> EncodedFrame:
-        """The frame's packet, at one of `steps`.
+        """The frame's packet, at one of `steps`, and by the detector's newest step map, if one has come.
 
         Raises PacketTooLarge where it has more than `max_bytes`. The next packet then takes its sequence number, by
         which the encoder knows that it must be a keyframe.
         """
+        if step_map is not None:
+            assert isinstance(self.encoder, Guided)
+            await self.worker.run(self.encoder.guide, step_map.sequence, step_map.data)
         return await self.worker.run(_encode, self.encoder, step, tensors, stamp, max_bytes)
 
     async def force_keyframe(self) -> None:
@@ -152,7 +161,11 @@ def _run_head(head: Head, frame: Frame) -> dict[str, FloatArray]:
 
 
 def _encode(
-    encoder: Encoder, step: int | None, tensors: dict[str, FloatArray], stamp: Stamp, max_bytes: int
+    encoder: Encoder,
+    step: int | None,
+    tensors: dict[str, FloatArray],
+    stamp: Stamp,
+    max_bytes: int,
 ) -> EncodedFrame:
     if step is not None:
         assert isinstance(encoder, Adjustable)

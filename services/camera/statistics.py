@@ -180,6 +180,10 @@ class CameraStatistics:
         """A preview went out: a JPEG of so many bytes."""
         self.metrics.preview_bytes.inc(size)
 
+    def guide(self) -> None:
+        """The detector has sent a step map."""
+        self.metrics.step_maps.inc()
+
     def report(self, source: str) -> Report:
         """All of it as the detector is told; `source` is a name without credentials."""
         latency = self.stages.latency()

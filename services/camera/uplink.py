@@ -36,6 +36,7 @@ from stream.session.camera import (
     ProfileRequested,
     Rejected,
     RetryAdvised,
+    StepMapReceived,
     WindowChanged,
 )
 from stream.session.close_codes import CloseCode
@@ -190,7 +191,7 @@ class Uplink:
     async def _finish(self, link: Link, code: CloseCode, reason: str) -> None:
         """Wait for the last answers, and close."""
         while self._session.unanswered:
-            await self._next_answer()
+            await _next(self._answered)
         await link.send(self._reports.text(self._feed.name, time.monotonic_ns()))
         await link.close(code, reason)
 
@@ -201,7 +202,7 @@ class Uplink:
                 if not self._session.can_send:
                     self.rate_holds = False
                     self._pictures.gate.hold()
-                    await self._next_answer()
+                    await _next(self._answered)
                     continue
                 unanswered = [sent.packet for sent in self._session.unanswered]
                 wait_ns = _wait_ns(self._pipeline.rate, self._pace, unanswered)
@@ -210,12 +211,9 @@ class Uplink:
                 if self._feed.stopping.is_set():  # a token may allow one frame an hour
                     raise MailboxClosed
                 self.rate_holds = True
-                await self._next_answer(wait_ns)
+                await _next(self._answered, wait_ns)
         finally:
             self.rate_holds = False
-
-    async def _next_answer(self, timeout_ns: int | None = None) -> None:
-        await _next(self._answered, timeout_ns)
 
     async def _send(self, link: Link, frame: Frame) -> None:
         pipeline, session, clock = self._pipeline, self._session, StageClock(frame.captured_ns)
@@ -227,7 +225,8 @@ class Uplink:
             stage = "encode"
             stamp = Stamp(session.next_sequence, frame.captured_ns, frame.height, frame.width)
             step = self._choose_step()
-            encoded = await pipeline.encode(tensors, stamp, step, session.max_packet_bytes)
+            step_map = session.take_step_map()
+            encoded = await pipeline.encode(tensors, stamp, step, session.max_packet_bytes, step_map)
             clock.lap(stage, time.monotonic_ns())
         except Exception as error:  # whatever it is, it costs one frame
             self._in_work = None
@@ -287,6 +286,8 @@ class Uplink:
                 await self._force_keyframe()
             case WindowChanged(window):
                 log.debug("window changed", window=window)
+            case StepMapReceived():
+                self._statistics.guide()
             case RetryAdvised(after_s):
                 self.retry_after_s = after_s
 
@@ -334,7 +335,7 @@ async def _wake_on_stop(stopping: asyncio.Event, answered: asyncio.Event) -> Non
     answered.set()
 
 
-async def _next(event: asyncio.Event, timeout_ns: int | None) -> None:
+async def _next(event: asyncio.Event, timeout_ns: int | None = None) -> None:
     """Wait until the event is set anew, or for so long."""
     event.clear()
     with suppress(TimeoutError):

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -53,7 +54,7 @@ class CameraConnection:
     ) -> None:
         self._link, self._visit, self._meter, self._stopping = link, visit, meter, stopping
         self._session, self._stream = camera.session, camera.stream
-        self._hello, self._tail = camera.hello, camera.tail
+        self._hello, self._tail, self._step_maps = camera.hello, camera.tail, camera.step_maps
         self._inference, self._publisher, self._statistics = inference, publisher, statistics
         self._workers, self._owner = workers, workers.owner()
         self._turns = CameraTurns(
@@ -77,7 +78,7 @@ class CameraConnection:
     async def run(self) -> None:
         """Answer every packet, until the detector stops. Raises SessionError or ConnectionLost."""
         try:
-            await run_with_background(self._answer(), self._receive(), self._work())
+            await run_with_background(self._answer(), self._receive(), self._work(), self._send_step_maps())
         finally:
             if self._hello.live:
                 self._publisher.publish_gaps(self._stream, self._stream.numbers.lose(self._unanswered))
@@ -150,7 +151,10 @@ class CameraConnection:
     def _detect(
         self, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
     ) -> InferredFrame:
-        return self._inference.detect(self._tail, self._owner, tensors, letterbox, clock)
+        inferred = self._inference.detect(self._tail, self._owner, tensors, letterbox, clock)
+        if self._step_maps and self._step_maps.take(waiting=len(self._turns) > 0):
+            return replace(inferred, tensors=tensors)
+        return inferred
 
     def _refuse_costly(self) -> None:
         """Leave a camera whose frames take longer than any may: it would meet the same tomorrow."""
@@ -166,9 +170,19 @@ class CameraConnection:
                 if isinstance(packet.outcome, DetectedFrame):
                     self._publish(packet.outcome, packet.packet)
                     await self._acknowledge(packet.outcome, packet.packet)
+                    self._measure_steps(packet.outcome)
                     self._refuse_costly()
                 else:
                     await self._reject(packet.packet, packet.outcome)
+
+    def _measure_steps(self, frame: DetectedFrame) -> None:
+        if self._step_maps and frame.inferred.tensors:
+            self._step_maps.put(frame.header.sequence, frame.inferred.tensors)
+
+    async def _send_step_maps(self) -> None:
+        """Tell the camera which blocks matter, as often as that is measured."""
+        while self._step_maps:
+            await self._link.send(self._session.step_map(*await self._step_maps.next()))
 
     def _publish(self, frame: DetectedFrame, packet: ReceivedPacket) -> None:
         clock, unix_ns = packet.clock, time.time_ns()

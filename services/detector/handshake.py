@@ -22,6 +22,7 @@ from services.detector.memory import MemoryBudget, camera_bytes
 from services.detector.profile_store import ProfileStore
 from services.detector.quota import agreed_packet_bytes, check_quota
 from services.detector.settings import DetectorSettings
+from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Stream
 from services.detector.visit import Visit
 from services.metrics import VERSION
@@ -47,6 +48,7 @@ class NegotiatedCodec:
 
     layout: Layout
     decoder: Decoder
+    profile: Profile | None
     max_packet_bytes: int
     memory_bytes: int  # that the camera can make the detector hold
 
@@ -61,6 +63,7 @@ class AdmittedCamera:
     decoder: Decoder
     tail: Tail
     quota: Quota
+    step_maps: CameraStepMaps | None
 
 
 class Handshake:
@@ -71,13 +74,15 @@ class Handshake:
         settings: DetectorSettings,
         inference: Inference,
         workers: FairWorkers,
+        *,
         memory: MemoryBudget,
+        step_maps: StepMaps,
         ready: asyncio.Event,
     ) -> None:
         self._settings, self._inference, self._ready = settings, inference, ready
         # All handshakes together have the share of one camera: they cost before anybody has a name.
         self._workers, self._owner = workers, workers.owner()
-        self._memory = memory
+        self._memory, self._step_maps = memory, step_maps
         self._profiles = ProfileStore(BUNDLED)  # touched in this owner's calls only
 
     async def load(self) -> None:
@@ -101,7 +106,8 @@ class Handshake:
         stream = visit.greet(hello, negotiated.layout)
         software = f"splitcast/{VERSION}"
         await link.send(session.welcome(negotiated.max_packet_bytes, software, quota.frames_per_s))
-        return AdmittedCamera(session, hello, stream, negotiated.decoder, tail, quota)
+        step_maps = self._step_maps.camera(hello, negotiated.layout, negotiated.profile)
+        return AdmittedCamera(session, hello, stream, negotiated.decoder, tail, quota, step_maps)
 
     async def _receive_hello(self, link: Link, session: DetectorSession, visit: Visit) -> Hello:
         """The camera's hello; until its source has a picture it says that it waits."""
@@ -204,7 +210,7 @@ def negotiate(
     memory_bytes = camera_bytes(settings, max_packet_bytes, raw_bytes(layout)) + inference.new_tail_bytes(
         hello.split
     )
-    return NegotiatedCodec(layout, decoder, max_packet_bytes, memory_bytes)
+    return NegotiatedCodec(layout, decoder, codec.profile, max_packet_bytes, memory_bytes)
 
 
 def _check_preview(hello: Hello, settings: DetectorSettings) -> None:

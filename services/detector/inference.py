@@ -39,6 +39,7 @@ class InferredFrame:
 
     detections: Detections
     tail_ns: int
+    tensors: Mapping[str, FloatArray] | None = None  # where a step map is to be made of them
 
 
 class Inference:

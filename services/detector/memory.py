@@ -12,13 +12,15 @@ from stream.session.close_codes import CloseCode
 
 MIB = 2**20
 # What a decoder holds, in units of the tensors of a frame: its reference frame, and what it works on. Another frame is
-# decoded and waits.
+# decoded and waits; with `--feedback` one more does.
 DECODER_FRAMES, WAITING_FRAMES = 2, 1
 # A packet that comes is held twice for a moment: in the pieces that came, and as a whole.
 PACKETS_RECEIVED = 2
 # What the network's last layers hold at a time, in units of the largest tensors that cross any split point: a layer's
 # input and output, a copy in the order that the processor likes, and the frame's own tensors.
 TAIL_FRAMES = 4
+# What a step map takes, in units of that: all that the pass back needs of the pass forth.
+STEP_MAP_TAILS = 6
 CONNECTION_BYTES = (
     512 * 1024
 )  # a camera's texts, preview, history and statistics; buffers of socket and WebSocket
@@ -35,7 +37,7 @@ def camera_bytes(settings: DetectorSettings, max_packet_bytes: int, tensor_bytes
         CONNECTION_BYTES
         + (TLS_BYTES if settings.tls_cert else 0)
         + (settings.window + PACKETS_RECEIVED) * max_packet_bytes
-        + (DECODER_FRAMES + WAITING_FRAMES) * tensor_bytes
+        + (DECODER_FRAMES + WAITING_FRAMES + (1 if settings.feedback else 0)) * tensor_bytes
         + settings.subscriber_queue * message_bytes
     )
 
@@ -70,6 +72,7 @@ class MemoryBudget:
             "the process with its network": process_bytes,
             f"{settings.tail_threads} frames at a time (--tails, --max-side)": settings.tail_threads
             * tail_bytes,
+            "a step map (--feedback)": STEP_MAP_TAILS * tail_bytes if settings.feedback else 0,
             "calibration profiles (--max-profile-mib)": PROFILES * settings.max_profile_mib * MIB,
             "TLS of others than cameras (--max-subscribers, --max-http)": _tls_bytes(settings),
             "a camera (--window, --max-packet-mib, --max-tensors-mib)": camera_bytes(

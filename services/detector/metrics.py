@@ -83,6 +83,12 @@ class DetectorMetrics(Metrics):
         self.batch = self.powers_of_two(
             "batch_frames", "Frames that each frame was with in the network's last layers, itself included"
         )
+        self.step_map_time = self.seconds(
+            "step_map_seconds", "Time that measuring a step map took (--feedback), beside the frames"
+        )
+        self.step_maps_shed = self.counter(
+            "step_maps_shed", "Step maps that were due and not measured, because the detector was busy"
+        )
         self._add_peers()
         self.registry.register(StreamSeries(self._prefix, streams))
         self._start_at_zero()

@@ -30,6 +30,7 @@ from services.detector.metrics import (
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
+from services.detector.step_maps import StepMaps
 from services.detector.streams import Streams
 from services.detector.subscribers import Subscribers
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
@@ -77,7 +78,15 @@ class Detector:
         self._stopping = asyncio.Event()
         self._overdue = asyncio.Event()  # the drain has taken as long as it may
         self.memory = MemoryBudget(config)
-        self._handshake = Handshake(config, self.inference, self.workers, self.memory, self.ready)
+        self.step_maps = StepMaps(config, self.workers, self.statistics)
+        self._handshake = Handshake(
+            config,
+            self.inference,
+            self.workers,
+            memory=self.memory,
+            step_maps=self.step_maps,
+            ready=self.ready,
+        )
         self.admission = Admission(config, self.statistics)
         self.gate = Gate(TokenSource(config.tokens) if config.tokens else None, self.admission.know)
         self._subscribers = Subscribers(
@@ -151,6 +160,7 @@ class Detector:
                 server.close()
             await runner.cleanup()
             self.workers.close()
+            self.step_maps.close()
             log.info("detector stopped")
 
     async def reload(self) -> None:
@@ -165,6 +175,7 @@ class Detector:
     async def _load(self) -> None:
         await self._handshake.load()
         await self.inference.load()
+        await self.step_maps.load(self.inference.network.model.device)
         await asyncio.to_thread(forget_loading)
         self.memory.open(resident_bytes(), self.inference.frame_bytes())
         self.ready.set()

@@ -113,6 +113,11 @@ class DetectorSettings(ServiceSettings):
     max_profile_mib: Annotated[int, Field(ge=1, le=MAX_PROFILE_BYTES // 2**20)] = Field(
         4, description="largest calibration profile of a camera in MiB"
     )
+    feedback: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None,
+        description="measure on every n-th frame which blocks the detections depend on, and tell cameras, which then "
+        "need fewer bytes; takes the extra torch and some of the network's time (default: never)",
+    )
     preview: bool = Field(
         True, description="accept cameras that send previews; --no-preview refuses them: no pixels here"
     )

@@ -87,6 +87,14 @@ class DetectorStatistics:
         """A frame was through the network's last layers, in a batch of so many. For several threads."""
         self.metrics.batch.observe(frames)
 
+    def map_steps(self, seconds: float) -> None:
+        """A step map was measured, and took so long."""
+        self.metrics.step_map_time.observe(seconds)
+
+    def shed_map(self) -> None:
+        """A step map was due, and there was more to do. For several threads."""
+        self.metrics.step_maps_shed.inc()
+
     def reject(self, stream: Stream, reason: RejectReason) -> None:
         """A packet gave no detections."""
         stream.rejected[reason] += 1

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
@@ -22,6 +23,7 @@ from services.evaluation.agreement import confident
 from services.evaluation.codec_sets import AnyCodec, parse_codecs, parse_reference, standard_codecs
 from services.evaluation.dataset import Dataset, LetterboxedPicture, letterboxed
 from services.evaluation.distortion import ScoredAnchors, distortion
+from services.evaluation.feedback import Feedback
 from services.evaluation.intervals import RateComparison, rates_against
 from services.evaluation.labels import ClassMap
 from services.evaluation.pixel_codecs import Canvas, PixelCodec
@@ -71,19 +73,22 @@ def measure(
     split: str = DEFAULT_SPLIT,
     size: int | tuple[int, int] = 640,
     *,
+    feedback: Feedback | None = None,
     watch: Callable[[str], None] = lambda what: None,
 ) -> list[Measured]:
     """Scores of the unsplit network and of every codec, all on the same frames.
 
     The dataset is read once for the network and all codecs of tensors, which share the head's, and once more for
     each codec of pixels, whose canvases the unsplit network then sees. Holds one frame at a time, and those that an
-    encoder looks ahead. `size` is what `canvas_for` takes. `watch` is told what runs, once a picture.
+    encoder looks ahead. `size` is what `canvas_for` takes. `feedback` gives encoders step maps, where they take them.
+    `watch` is told what runs, once a picture.
     Raises SourceError, InvalidSize, UnknownSplitPoint or CodecError.
     """
     classes = ClassMap(dataset.classes, network.names)
     halves = _Halves(network, split)
     runs = {
-        codec: PixelRun(codec) if isinstance(codec, PixelCodec) else FeatureRun(codec) for codec in codecs
+        codec: PixelRun(codec) if isinstance(codec, PixelCodec) else FeatureRun(codec, feedback)
+        for codec in codecs
     }
 
     def pictures(passing: str) -> Iterator[LetterboxedPicture]:
@@ -229,6 +234,7 @@ def run_evaluate(settings: EvaluateSettings) -> None:
     engine, device = choose_engine(settings.engine, settings.device)
     network = find_network(settings.model, engine, device, settings.threads)
     codecs = _with_profile(codecs, network.weights_hash, settings.split, settings.profile)
+    feedback = _feedback(settings, device)
     provenance = _provenance(settings, network.weights_hash, engine, device)
     records: list[EvaluationRecord] = []
     rates: dict[str, list[RateComparison]] = {}
@@ -237,7 +243,9 @@ def run_evaluate(settings: EvaluateSettings) -> None:
         if dataset.files:
             provenance["left_out"] = len(dataset.files.left_out)
         with _progress(dataset, codecs, notices) as watch:
-            unsplit, *coded = measure(network, codecs, dataset, settings.split, size, watch=watch)
+            unsplit, *coded = measure(
+                network, codecs, dataset, settings.split, size, feedback=feedback, watch=watch
+            )
         of_source = make_records(dataset, [unsplit, *coded])
         rates[of_source[0].source] = of_rates = rates_against(
             settings.against or "",
@@ -259,6 +267,16 @@ def run_evaluate(settings: EvaluateSettings) -> None:
             write_whole(settings.json_file, as_json(provenance, records, rates))
         if settings.html:
             write_whole(settings.html, report(provenance, records, rates))
+
+
+def _feedback(settings: EvaluateSettings, device: str) -> Feedback | None:
+    """A detector's step maps, if they are asked for. Raises WeightsError or CheckpointError."""
+    if settings.feedback is None:
+        return None
+    from services.torch_loading import step_mappers
+
+    mappers = step_mappers(settings.model, device)
+    return Feedback(settings.feedback, settings.feedback_lag, partial(mappers, settings.split))
 
 
 def as_json(
@@ -303,6 +321,8 @@ def _provenance(
         "max_frames": settings.max_frames,
         "noise": settings.noise,
         "repeat": None if settings.noise is None else settings.repeat or REPEAT,
+        "feedback": settings.feedback,
+        "feedback_lag": None if settings.feedback is None else settings.feedback_lag,
         "threads": settings.threads,
         "engine": engine,
         "device": device,

@@ -11,6 +11,7 @@ from codec.interface import Decoder, Encoder
 from codec.layout import FloatArray, Layout, raw_bytes
 from codec.packet import Stamp
 from codec.spec import Codec
+from services.evaluation.feedback import Feedback, FeedbackRun
 from services.evaluation.pixel_codecs import Canvas, Coder, PixelCodec
 from services.evaluation.scores import Scores
 from stream.detections import Detections
@@ -44,9 +45,11 @@ SCORABLE: Search = {
 class FeatureRun:
     """One codec of tensors on its way along one source."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, feedback: Feedback | None = None) -> None:
         self.codec = codec
         self.scores = Scores()
+        self._feedback = feedback
+        self._maps: FeedbackRun | None = None  # of the present encoder
         self._sequence: int | None = None
         self._ends: tuple[Encoder, Decoder] | None = None
 
@@ -64,8 +67,12 @@ class FeatureRun:
         """
         if self._ends is None or sequence != self._sequence:
             self._ends, self._sequence = (self.codec.encoder(layout), self.codec.decoder(layout)), sequence
+            if self._feedback:
+                self._maps = self._feedback.run(self._ends[0], layout, self.codec.profile)
         encoder, decoder = self._ends
         scores = self.scores
+        if self._maps:
+            self._maps.deliver(scores.frames)
         clock = StageClock(time.monotonic_ns())
         packet = encoder.encode(tensors, Stamp(scores.frames, 0, *frame))
         clock.lap("encode", time.monotonic_ns())
@@ -76,6 +83,8 @@ class FeatureRun:
         scores.durations.add(clock.durations_ns)
         scores.add_packet(scores.frames, len(packet.data), decoded.header.keyframe)
         scores.raw_bytes += raw_bytes(layout)
+        if self._maps:
+            self._maps.detect(decoded.header.sequence, decoded.tensors)
         return logits
 
 

@@ -20,6 +20,7 @@ Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Noise = Annotated[float, Field(ge=0, le=64)]
 
+DEFAULT_LAG = 3  # frames of a step map's way: a tenth of a second at 30 frames a second
 REPEAT = 50  # frames of a noisy picture: so many that its keyframe does not hide what differences cost
 
 
@@ -64,6 +65,14 @@ class EvaluateSettings(EngineSettings, SplitSettings):
         None,
         title="N",
         description=f"with --noise, each image of --data is N consecutive frames (default: {REPEAT})",
+    )
+    feedback: Count | None = Field(
+        None,
+        title="N",
+        description="give the feature codec a step map of every n-th frame, as a detector with --feedback N does",
+    )
+    feedback_lag: Count = Field(
+        DEFAULT_LAG, title="N", description="with --feedback, frames until a map reaches the encoder"
     )
     json_file: PathSetting | None = Field(
         None, alias="json", title="OUT", description="write the records there"

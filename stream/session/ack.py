@@ -9,7 +9,7 @@ from codec.varint import pack_varint, read_varint
 from stream.errors import InvalidMessage
 from stream.latency import DETECTOR_STAGES
 
-_KIND = 1  # first byte of the message: no other kind goes to a camera
+KIND = 1  # first byte of the message; a step map has another
 _MOST = 2**53  # µs, or detections
 _NUMBERS = 2**16  # sequence numbers are told modulo this, of which a window is a small part
 
@@ -28,13 +28,13 @@ class Ack:
             self.detections,
             *((self.stages_ns.get(stage, 0) + 500) // 1000 for stage in DETECTOR_STAGES),
         ]
-        start = bytes((_KIND,)) + (self.sequence % _NUMBERS).to_bytes(2)
+        start = bytes((KIND,)) + (self.sequence % _NUMBERS).to_bytes(2)
         return start + b"".join(map(pack_varint, numbers))
 
     @classmethod
     def parse(cls, data: bytes) -> Ack:
         """The message that these bytes are. Raises InvalidMessage."""
-        if data[:1] != bytes((_KIND,)) or len(data) < 3:
+        if data[:1] != bytes((KIND,)) or len(data) < 3:
             raise InvalidMessage(f"{len(data)} bytes that are no ack")
         numbers, at = [], 3
         try:

@@ -28,6 +28,8 @@ from stream.session.messages import (
     Window,
     parse_to_camera,
 )
+from stream.session.step_map import KIND as STEP_MAP
+from stream.session.step_map import StepMap
 
 T = TypeVar("T")
 
@@ -84,6 +86,14 @@ class WindowChanged:
     window: int
 
 
+@dataclass(frozen=True, slots=True)
+class StepMapReceived:
+    """Which blocks of a frame the detections depend on, for the frames to come: `take_step_map` has it."""
+
+    sequence: int  # of the frame's packet
+    data: bytes  # of the size that was announced
+
+
 CameraEvent: TypeAlias = (
     Accepted
     | ProfileRequested
@@ -92,6 +102,7 @@ CameraEvent: TypeAlias = (
     | KeyframeRequested
     | RetryAdvised
     | WindowChanged
+    | StepMapReceived
 )
 
 
@@ -104,6 +115,8 @@ class CameraSession(Generic[T]):
     def __init__(self, window: int) -> None:
         self._introduced = False
         self._profile: str | None = None  # until it was asked for
+        self._step_map_bytes = 0  # of a map; 0: none is wanted
+        self._step_map: StepMapReceived | None = None  # the newest that was not taken
         self._own_window = window
         self._window = 0  # nothing may be sent before the welcome
         self._offered = 0  # by the welcome
@@ -144,6 +157,7 @@ class CameraSession(Generic[T]):
         """Text that says hello, once; `profile` is the hash of the codec's calibration profile, if it has one."""
         assert not self._introduced
         self._introduced, self._profile = True, profile
+        self._step_map_bytes = hello.step_map_bytes
         return hello.text()
 
     def sent(self, frame: T) -> None:
@@ -161,10 +175,15 @@ class CameraSession(Generic[T]):
         self._unanswered.clear()
         return frames
 
+    def take_step_map(self) -> StepMapReceived | None:
+        """The newest step map, once."""
+        taken, self._step_map = self._step_map, None
+        return taken
+
     def receive(self, data: str | bytes) -> CameraEvent[T]:
         """What the detector says. Raises SessionError where it breaks the protocol."""
         try:
-            message = Ack.parse(data) if isinstance(data, bytes) else parse_to_camera(data)
+            message = self._parse_binary(data) if isinstance(data, bytes) else parse_to_camera(data)
         except InvalidMessage as error:
             raise SessionError(CloseCode.BAD_MESSAGE, f"not a message of this protocol: {error}") from None
         match message:
@@ -180,7 +199,15 @@ class CameraSession(Generic[T]):
             case Window(window=window):
                 self._window = min(window, self._offered)
                 return WindowChanged(self._window)
+            case StepMap():
+                self._step_map = StepMapReceived(message.newest(self.packets), message.data)
+                return self._step_map
         return self._answer(message)
+
+    def _parse_binary(self, data: bytes) -> Ack | StepMap:
+        if self._step_map_bytes and data[:1] == bytes((STEP_MAP,)):
+            return StepMap.parse(data, self._step_map_bytes)
+        return Ack.parse(data)
 
     def _admit(self, message: Welcome | ProfileRequest) -> CameraEvent[T]:
         """What leads to the first packet."""
@@ -216,8 +243,13 @@ class CameraSession(Generic[T]):
         )
 
 
-def _name(message: ToCamera | Ack) -> str:
-    return "ack" if isinstance(message, Ack) else message.type
+def _name(message: ToCamera | Ack | StepMap) -> str:
+    match message:
+        case Ack():
+            return "ack"
+        case StepMap():
+            return "step map"
+    return message.type
 
 
 def tensor_shapes(layout: Layout) -> list[TensorShape]:

@@ -33,6 +33,7 @@ from stream.session.messages import (
     Window,
     parse_to_detector,
 )
+from stream.session.step_map import StepMap
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -256,6 +257,12 @@ class DetectorSession:
     def _knows_more(self) -> bool:
         """Whether the camera knows what joined the protocol with `session`."""
         return self.waiting is not None or (self.hello is not None and self.hello.session is not None)
+
+    def step_map(self, sequence: int, data: bytes) -> bytes:
+        """Message with the step map of a packet that was detected on, to a camera that takes them."""
+        assert self.hello is not None
+        assert len(data) == self.hello.step_map_bytes
+        return StepMap(sequence, data).pack()
 
     def acknowledge(self, sequence: int, detections: int, stages_ns: Mapping[str, int]) -> bytes:
         """Message that answers the oldest packet: it gave so many detections; `stages_ns` are durations by stage."""

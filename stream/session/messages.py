@@ -110,6 +110,9 @@ class Hello(_Message):
     ] = FIRST_REJECT_REASONS  # that the camera understands
     # None: a camera that knows neither `retry` nor `window`, and cannot take its stream back.
     session: SessionSecret | None = Field(None, repr=False)
+    step_map_bytes: Annotated[int, Field(ge=0, le=2**20)] = (
+        0  # size of the step maps that the camera takes; 0: none
+    )
     live: bool = False  # the newest frame counts: those that are late may be answered `stale`
     frame: Count = 0  # number of the connection's first frame, over the life of the camera process
 

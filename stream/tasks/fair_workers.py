@@ -61,7 +61,7 @@ class FairWorkers:
         self._queue: FairQueue[_Job] = FairQueue()
         self._changed = threading.Condition()
         self._closed = False
-        self._name, self._threads = name, 0
+        self._name, self.threads = name, 0
         self.grow(threads)
 
     @property
@@ -76,9 +76,9 @@ class FairWorkers:
 
     def grow(self, threads: int) -> None:
         """Have at least so many threads."""
-        for number in range(self._threads, threads):
+        for number in range(self.threads, threads):
             threading.Thread(target=self._work, name=f"{self._name}_{number}").start()
-        self._threads = max(self._threads, threads)
+        self.threads = max(self.threads, threads)
 
     def owner(self) -> Owner:
         """A new owner, whose first call waits behind what the others have used."""

@@ -59,3 +59,11 @@ def test_the_demo_detects(environment, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["frames"] > 0
     assert summary["detections_by_class"]["person"] > 0
+
+
+def test_step_maps_need_torch(environment):
+    ran = run(
+        ["-m", "services.cli", "detector", "--model", "demo", "--port", "0", "--feedback", "4"], environment
+    )
+    assert ran.returncode == Exit.USAGE
+    assert "needs the extra 'torch': pip install 'splitcast[torch]'" in ran.stderr

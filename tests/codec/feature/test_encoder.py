@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from codec.errors import (
+    BadStepMap,
     NonFiniteTensor,
     ShapeMismatch,
     UnsupportedPacket,
@@ -13,10 +16,12 @@ from codec.errors import (
 from codec.feature import encoder as encoder_module
 from codec.feature import parameters as parameters_module
 from codec.feature.codec import Feature
+from codec.feature.profile import Profile
+from codec.feature.step_network import StepNetwork
 from codec.feature.transform import COARSEST, FINEST
 from codec.layout import TensorSpec
 from codec.packet import Stamp
-from tests.codec.calibrated import make_codec
+from tests.codec.calibrated import make_codec, make_profile
 from tests.codec.feature.streams import ODD, SMALL, assert_equals_the_slow_decoder, encode_all, pair, pans
 from tests.codec.forge import payload_of
 from tests.codec.samples import features, video
@@ -323,3 +328,68 @@ def test_noise_costs_less_and_less_and_the_reference_gets_nearer_to_the_scene(qu
         errors.append(float(np.abs(decoded - still(3)).mean()))
     assert max(sizes[30:]) < 0.2 * sizes[1]
     assert max(errors[30:]) < errors[0]
+
+
+def even_codec(layout):
+    """A codec whose own prediction is that all blocks matter as much."""
+    profile = make_profile(layout, 3)
+    groups = [replace(group, step_network=StepNetwork.flat(group.channels)) for group in profile.groups]
+    return Feature(profile=Profile(tuple(groups), profile.metadata), quality=6)
+
+
+def step_map(encoder):
+    """The map for which every other block matters, from the first on."""
+    return b"\xf0" * encoder.step_map_bytes
+
+
+def test_a_step_map_steers_steps_and_the_slow_decoder_agrees():
+    codec = even_codec(ODD)
+    frames = pans(3, 6, ODD)
+    guided, alone = codec.encoder(ODD), codec.encoder(ODD)
+    packets, others = [], []
+    for number, frame in enumerate(frames):
+        packets.append(guided.encode(frame, Stamp(number, number)).data)
+        others.append(alone.encode(frame, Stamp(number, number)).data)
+        guided.guide(number, step_map(guided))
+    assert packets[0] == others[0]
+    assert packets[1:] != others[1:]
+    steps = guided.groups[0].before.astype(int)
+    assert not alone.groups[0].before.any()
+    assert steps[::2].sum() < 0  # finer
+    assert steps[1::2].sum() > 0
+    assert_equals_the_slow_decoder(codec, ODD, packets)
+
+
+def test_a_step_map_reaches_over_a_keyframe_of_the_same_scene_and_not_over_another():
+    def packets(forget):
+        encoder = even_codec(SMALL).encoder(SMALL)
+        frames = pans(3, 3)
+        encoder.encode(frames[0], Stamp(0, 0))
+        encoder.guide(0, step_map(encoder))
+        encoder.force_keyframe()
+        first = 1 if not forget else 7  # a number that does not follow begins anew
+        return [encoder.encode(frame, Stamp(first + i, 0)).data for i, frame in enumerate(frames[1:])]
+
+    alone = even_codec(SMALL).encoder(SMALL)
+    expected = [alone.encode(frame, Stamp(7 + i, 0)).data for i, frame in enumerate(pans(3, 3)[1:])]
+    assert packets(forget=True) == expected
+    goes_on = packets(forget=False)
+    assert payload_of(goes_on[0]) != payload_of(expected[0])
+
+
+@pytest.mark.parametrize("number", [1, 2**32 - 1, 2**31])
+def test_a_step_map_of_a_frame_that_was_not_coded_is_left_out(number):
+    encoder, alone = (even_codec(SMALL).encoder(SMALL) for _ in range(2))
+    frames = pans(3, 2)
+    for each in (encoder, alone):
+        each.encode(frames[0], Stamp(0, 0))
+    encoder.guide(number, step_map(encoder))
+    assert encoder.encode(frames[1], Stamp(1, 1)).data == alone.encode(frames[1], Stamp(1, 1)).data
+
+
+def test_a_step_map_of_another_size_is_refused():
+    encoder = make_codec(SMALL, 3).encoder(SMALL)
+    assert encoder.step_map_bytes == 3  # of 2x3 blocks
+    with pytest.raises(BadStepMap):
+        encoder.guide(0, bytes(4))
+    assert Feature().encoder(SMALL).step_map_bytes == 0  # all blocks are alike without a profile

@@ -16,6 +16,7 @@ from services.detector.names import Names
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
+from services.detector.step_maps import StepMaps
 from services.detector.streams import Streams
 from services.detector.visit import Visit
 from stream.errors import ConnectionLost, SessionError
@@ -164,7 +165,17 @@ async def make_handshake(make_settings, inference, workers):
         settings = make_settings(**settings)
         memory = MemoryBudget(settings)
         memory.open(0, 0)
-        return Reception(Handshake(settings, inference, workers, memory, ready), settings)
+        return Reception(
+            Handshake(
+                settings,
+                inference,
+                workers,
+                memory=memory,
+                step_maps=StepMaps(settings, workers, DetectorStatistics(Streams())),
+                ready=ready,
+            ),
+            settings,
+        )
 
     return make
 

@@ -68,3 +68,16 @@ def test_tls_takes_half_a_mebibyte_of_each_connection():
         match=re.escape("50 MiB for TLS of others than cameras (--max-subscribers, --max-http)"),
     ):
         MemoryBudget(over_tls).open(50 * MIB, 10 * MIB)
+
+
+def test_step_maps_take_one_more_frame_of_each_camera_and_a_pass_back():
+    with_maps, without = (DetectorSettings.load({**SMALL, "feedback": every}) for every in (4, None))
+    assert camera_bytes(with_maps, 0, MIB) - camera_bytes(without, 0, MIB) == MIB
+    left = []
+    for settings in (with_maps, without):
+        budget = MemoryBudget(settings)
+        budget.open(20 * MIB, 10 * MIB)
+        with pytest.raises(SessionError, match="are free") as refusal:
+            budget.reserve("door", 2**50)
+        left.append(int(re.findall(r"(\d+) are free", refusal.value.reason)[0]))
+    assert left[1] - left[0] == 6 * 10

@@ -26,10 +26,12 @@ from services.evaluation.settings import EvaluateSettings
 from stream.canvas import STRIDE, canvas_for
 from stream.letterbox import Letterbox
 from stream.network.engine import open_network
+from stream.torch_network import sensitivity
 from stream.torch_network.model import load_model
 from stream.torch_network.nms import detect
 from stream.torch_network.split import Unsplit
 from tests.paths import DOCS
+from tests.services.calibrated import make_profile
 from tests.services.clips import FRAMES, SIZE
 
 
@@ -340,6 +342,27 @@ class TestCommand:
         options.codec = ["raw", "feature"]
         with pytest.raises(SettingsError, match="cannot read"):
             run(options)
+
+    def test_step_maps_change_what_follows_them(self, options, network, tmp_path, monkeypatch):
+        """Random weights find all blocks alike: the maps say another thing, as far as they come from torch."""
+        alike = sensitivity.pack_step_map
+        monkeypatch.setattr(sensitivity, "pack_step_map", lambda energies: b"\xf0" * len(alike(energies)))
+        options.profile = tmp_path / "random.profile"
+        options.profile.write_bytes(make_profile(network.head("4.m", SIZE).layout).pack())
+        options.codec, options.noise, options.max_frames = ["feature:quality=9", "raw"], 16.0, 4
+        options.every = 1
+        sizes = {}
+        for feedback, lag in ((None, 1), (1, 1), (1, 2)):
+            options.feedback, options.feedback_lag = feedback, lag
+            run(options)
+            written = json.loads(options.json.read_text())
+            assert (written["feedback"], written["feedback_lag"]) == (feedback, lag if feedback else None)
+            _, feature, _ = written["records"]
+            sizes[feedback, lag] = feature["frame_bytes"]
+        alone, at_once, later = sizes.values()
+        assert alone[0] == at_once[0] == later[0]
+        assert alone[1] == later[1] != at_once[1]
+        assert alone[2:] != later[2:]
 
     def test_a_codec_asked_for_by_name_has_to_be_there(self, options, monkeypatch):
         monkeypatch.setattr(pixels.features, "check", lambda feature: feature != "avif")

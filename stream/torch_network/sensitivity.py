@@ -8,6 +8,7 @@ through the network gives one sample of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -15,11 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from codec.feature.calibration import CalibrationSample
+from codec.feature.profile import Profile, grouped, stack
+from codec.feature.step_map import block_energy, pack_step_map
+from codec.layout import FloatArray, Layout
 from stream.network.cut import halves, live_set
 from stream.network.graph import INPUT
 from stream.torch_network.anchor_free_head import AnchorFreeDetect
 from stream.torch_network.anchor_head import AnchorDetect
-from stream.torch_network.graph import run
+from stream.torch_network.graph import ModuleNode, run
 from stream.torch_network.model import Model
 from stream.torch_network.split import picture_tensor
 
@@ -43,9 +47,37 @@ def fisher_samples(
     Raises UnknownSplitPoint.
     """
     head, tail = halves(model.graph, split)
-    *body, detect = tail
     with torch.no_grad():
         crossing = run(head, {INPUT: picture_tensor(image, model.device)}, live_set(model.graph, split))
+    gradients = _gradients(tail, crossing, draws, rng)
+    return CalibrationSample({name: _array(tensor) for name, tensor in crossing.items()}, gradients)
+
+
+class StepMapper:
+    """Measures step maps of frames whose tensors crossed at a split point: a pass forth and one back for each."""
+
+    def __init__(self, model: Model, split: str, layout: Layout, profile: Profile, seed: int = 0) -> None:
+        """Raises UnknownSplitPoint, or ProfileMismatch where the profile is for other tensors."""
+        _, self._tail = halves(model.graph, split)
+        profile.check(layout)
+        self._device, self._rng = model.device, np.random.default_rng(seed)
+        self._groups = [
+            (specs, group.inverse) for specs, group in zip(grouped(layout), profile.groups, strict=True)
+        ]
+
+    def __call__(self, tensors: Mapping[str, FloatArray]) -> bytes:
+        """The map of a frame, from its tensors float32 (C, h, w). Raises BadStepMap where it is not finite."""
+        crossing = {name: torch.from_numpy(tensor)[None].to(self._device) for name, tensor in tensors.items()}
+        (gradient,) = _gradients(self._tail, crossing, 1, self._rng)
+        return pack_step_map(
+            [block_energy(inverse, stack(gradient, specs)) for specs, inverse in self._groups]
+        )
+
+
+def _gradients(
+    tail: Sequence[ModuleNode], crossing: Mapping[str, torch.Tensor], draws: int, rng: np.random.Generator
+) -> list[dict[str, FloatArray]]:
+    *body, detect = tail
     with torch.enable_grad():
         leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in crossing.items()}
         features = list(run(body, leaves, detect.inputs).values())
@@ -56,7 +88,7 @@ def fisher_samples(
         signed = [weight * _signs(weight, rng) for weight in weights]
         sample = torch.autograd.grad(values, list(leaves.values()), signed, retain_graph=draw < draws - 1)
         gradients.append({name: _array(gradient) for name, gradient in zip(leaves, sample, strict=True)})
-    return CalibrationSample({name: _array(tensor) for name, tensor in crossing.items()}, gradients)
+    return gradients
 
 
 def weighted_outputs(head: torch.nn.Module, features: list[torch.Tensor]) -> list[Weighted]:

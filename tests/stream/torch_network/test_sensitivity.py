@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from services.calibration.sensitivity import fisher_samples, weighted_outputs
+from codec.errors import BadStepMap, ProfileMismatch
+from codec.feature.codec import Feature
+from codec.feature.profile import grouped, stack
+from codec.feature.step_map import block_energy, pack_step_map
 from stream.errors import UnknownSplitPoint
 from stream.network.cut import halves, layout, split_points
+from stream.torch_network import sensitivity
 from stream.torch_network.anchor_free_head import AnchorFreeDetect
 from stream.torch_network.anchor_head import AnchorDetect
 from stream.torch_network.graph import run
 from stream.torch_network.model import Model, random_model
+from stream.torch_network.sensitivity import StepMapper, fisher_samples, weighted_outputs
 from stream.torch_network.split import TorchHead, Unsplit
+from tests.services.calibrated import make_profile
 
 SIZE = (64, 96)
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
@@ -231,3 +237,39 @@ def test_weights_of_distances():
 def test_an_unknown_split_point_is_refused():
     with pytest.raises(UnknownSplitPoint):
         fisher_samples(network("yolov5n"), "24", IMAGE, 1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("split", ["4.m", "9"])
+def test_a_step_map_has_the_energy_of_one_sample(name, split, monkeypatch):
+    """Energies themselves, as random weights find no block much more important than another."""
+    packed = []
+    monkeypatch.setattr(
+        sensitivity, "pack_step_map", lambda energies: packed.append(energies) or pack_step_map(energies)
+    )
+    model, tensors_of = network(name), layout(network(name).graph, split, SIZE)
+    profile = make_profile(tensors_of)
+    sample = fisher_samples(model, split, IMAGE, 1, np.random.default_rng(5))
+    mapper = StepMapper(model, split, tensors_of, profile, seed=5)
+    groups = list(zip(grouped(tensors_of), profile.groups, strict=True))
+    energies = [block_energy(group.inverse, stack(sample.gradients[0], specs)) for specs, group in groups]
+    step_map = mapper(sample.tensors)
+    assert step_map == pack_step_map(energies)
+    assert len(step_map) == Feature(profile=profile).encoder(tensors_of).step_map_bytes
+    mapper(sample.tensors)  # with other signs
+    for first, second, expected in zip(*packed, energies, strict=True):
+        np.testing.assert_allclose(first, expected, rtol=1e-5)
+        assert not np.allclose(second, expected, rtol=1e-3)
+
+
+def test_a_frame_that_is_not_finite_has_no_step_map():
+    tensors_of = layout(network("yolov5n").graph, "4.m", SIZE)
+    mapper = StepMapper(network("yolov5n"), "4.m", tensors_of, make_profile(tensors_of))
+    with pytest.raises(BadStepMap):
+        mapper({spec.name: np.full(spec.shape, np.inf, np.float32) for spec in tensors_of})
+
+
+def test_a_profile_of_other_tensors_maps_nothing():
+    tensors_of = layout(network("yolov5n").graph, "4.m", SIZE)
+    with pytest.raises(ProfileMismatch):
+        StepMapper(network("yolov5n"), "4.m", tensors_of, make_profile(tensors_of[:1]))

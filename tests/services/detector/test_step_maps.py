@@ -1,0 +1,201 @@
+"""Step maps from the detector (`--feedback`): who gets them, when they are measured, and when they are not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from codec.errors import BadStepMap
+from codec.feature.bundled import BUNDLED
+from codec.layout import TensorSpec
+from services.detector.settings import DetectorSettings
+from services.detector.statistics import DetectorStatistics
+from services.detector.step_maps import StepMaps
+from services.detector.streams import Streams
+from tests.services.calibrated import make_profile
+from tests.services.clips import FRAMES
+from tests.services.waiting import LIVENESS_S, until
+from tests.stream.session.peers import make_hello as hello
+
+TENSORS = {"4.m": np.zeros((1, 4, 4), np.float32)}
+
+
+@pytest.fixture(scope="module")
+def calibrated(agreed):
+    return make_profile(agreed)
+
+
+@pytest.fixture
+def profile(calibrated, monkeypatch):
+    """A profile that both ends know."""
+    monkeypatch.setitem(BUNDLED.__dict__, "_by_hash", {calibrated.hash: calibrated})
+    return calibrated
+
+
+def count(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def of_detector(running, name):
+    return count(running.detector.statistics.metrics, f"splitcast_detector_{name}")
+
+
+def of_camera(camera):
+    return count(camera.statistics.metrics, "splitcast_camera_step_maps_total")
+
+
+async def test_a_camera_gets_a_map_and_codes_by_it(start_detector, make_camera, profile, monkeypatch):
+    """One frame in the air at a time, so that each map is there before the next frame."""
+    guided = []
+    async with start_detector(feedback=1, tails=2) as running:
+        camera = make_camera(running.url, codec=f"feature:profile={profile.hash}", window=1, loop=True)
+        task = asyncio.ensure_future(camera.run())
+        await until(lambda: of_camera(camera) and of_camera(camera) > 2)
+        encoder = camera._pipeline.encoder
+        assert encoder.step_map_bytes > 0
+        guide = encoder.guide
+        monkeypatch.setattr(
+            encoder, "guide", lambda sequence, data: (guided.append((sequence, data)), guide(sequence, data))
+        )
+        await until(lambda: len(guided) > 2)
+        camera.stop()
+        await asyncio.wait_for(task, LIVENESS_S)
+        assert of_detector(running, "step_map_seconds_count") >= of_camera(camera) > 2
+        assert of_detector(running, "step_map_seconds_sum") > 0
+        assert of_detector(running, "sessions_closed_total") is None
+    assert all(len(data) == encoder.step_map_bytes for _, data in guided)
+    assert [sequence for sequence, _ in guided] == sorted({sequence for sequence, _ in guided})
+    assert camera.statistics.frame_counts.detected > 0
+
+
+@pytest.mark.parametrize(
+    ("feedback", "codec"), [(None, "feature:profile={}"), (1, "rle"), (1, "feature:profile=none")]
+)
+async def test_who_wants_none_gets_none(start_detector, make_camera, profile, feedback, codec):
+    """A detector without --feedback measures none, and a codec that has no use for one says so in its hello."""
+    async with start_detector(feedback=feedback) as running:
+        camera = make_camera(running.url, codec=codec.format(profile.hash))
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        assert (
+            of_detector(running, "step_map_seconds_count")
+            == of_detector(running, "step_maps_shed_total")
+            == 0
+        )
+    assert camera.statistics.frame_counts.detected == FRAMES
+    assert of_camera(camera) == 0
+
+
+class Slow:
+    """Measures until it may end."""
+
+    def __init__(self, result=b"map"):
+        self.begun, self.go, self.result = threading.Event(), threading.Event(), result
+
+    def __call__(self, _tensors):
+        self.begun.set()
+        assert self.go.wait(LIVENESS_S)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.fixture
+def statistics():
+    return DetectorStatistics(Streams())
+
+
+@pytest.fixture
+async def make_maps(weights, workers, statistics):
+    """Maps of one camera, measured by this."""
+    made = []
+
+    def make(mapper, every=1):
+        settings = DetectorSettings.load({"model": str(weights), "feedback": every})
+        maps = StepMaps(settings, workers, statistics)
+        maps._mappers = lambda *_: mapper
+        made.append(maps)
+        camera = maps.camera(hello(step_map_bytes=1), (TensorSpec("4.m", (1, 4, 4)),), object())
+        assert camera
+        return camera
+
+    yield make
+    for maps in made:
+        maps.close()
+
+
+def shed(statistics):
+    return count(statistics.metrics, "splitcast_detector_step_maps_shed_total")
+
+
+async def test_every_nth_frame_is_due_from_the_first(make_maps, statistics):
+    slow = Slow()
+    slow.go.set()
+    camera, due = make_maps(slow, every=3), []
+    for number in range(7):
+        due.append(camera.take(waiting=False))
+        if due[-1]:
+            camera.put(number, TENSORS)
+            assert await asyncio.wait_for(camera.next(), LIVENESS_S) == (number, b"map")
+    assert due == [True, False, False, True, False, False, True]
+    assert shed(statistics) == 0
+
+
+async def test_a_frame_is_not_measured_while_another_packet_of_its_camera_waits(make_maps, statistics):
+    camera = make_maps(Slow(), every=2)
+    assert [camera.take(waiting=True) for _ in range(4)] == [False] * 4
+    assert shed(statistics) == 2
+
+
+async def test_nor_while_another_is_measured(make_maps, statistics):
+    slow = Slow()
+    camera = make_maps(slow)
+    assert camera.take(waiting=False)
+    camera.put(7, TENSORS)
+    measured = asyncio.ensure_future(camera.next())
+    await asyncio.to_thread(slow.begun.wait, LIVENESS_S)
+    assert not camera.take(waiting=False)
+    assert shed(statistics) == 1
+    slow.go.set()
+    assert await asyncio.wait_for(measured, LIVENESS_S) == (7, b"map")
+    assert camera.take(waiting=False)
+
+
+async def test_nor_while_more_cameras_want_a_turn_than_there_are_threads(make_maps, workers, statistics):
+    camera, slow = make_maps(Slow()), [Slow() for _ in range(3)]
+    turns = [asyncio.ensure_future(workers.run(workers.owner(), each, None)) for each in slow]
+    await until(lambda: workers.queue_length == 3)
+    assert not camera.take(waiting=False)
+    assert shed(statistics) == 1
+    for each in slow:
+        each.go.set()
+    await asyncio.wait_for(asyncio.gather(*turns), LIVENESS_S)
+    await until(lambda: workers.queue_length == 0)
+    assert camera.take(waiting=False)
+
+
+async def test_no_more_than_one_frame_is_held(make_maps, statistics):
+    slow = Slow()
+    slow.go.set()
+    camera = make_maps(slow)
+    assert [camera.take(waiting=False) for _ in range(3)] == [True, False, False]
+    assert shed(statistics) == 2
+    camera.put(1, TENSORS)
+    assert await asyncio.wait_for(camera.next(), LIVENESS_S) == (1, b"map")
+    assert camera.take(waiting=False)
+
+
+@pytest.mark.parametrize("error", [BadStepMap("an energy is not finite"), RuntimeError("out of memory")])
+async def test_a_frame_that_cannot_be_measured_costs_nothing_else(make_maps, error):
+    bad = Slow(error)
+    bad.go.set()
+    camera = make_maps(bad)
+    camera.put(1, TENSORS)
+    following = asyncio.ensure_future(camera.next())
+    await asyncio.to_thread(bad.begun.wait, LIVENESS_S)
+    bad.result = b"map"
+    await until(lambda: camera.take(waiting=False))
+    camera.put(2, TENSORS)
+    assert await asyncio.wait_for(following, LIVENESS_S) == (2, b"map")
