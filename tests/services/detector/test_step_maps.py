@@ -13,7 +13,7 @@ from codec.feature.bundled import BUNDLED
 from codec.layout import TensorSpec
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
-from services.detector.step_maps import StepMaps
+from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Streams
 from tests.services.calibrated import make_profile
 from tests.services.clips import FRAMES
@@ -149,7 +149,22 @@ async def test_a_frame_is_not_measured_while_another_packet_of_its_camera_waits(
     assert shed(statistics) == 2
 
 
-async def test_nor_while_another_is_measured(make_maps, statistics):
+async def test_nor_while_another_camera_is_measured(make_maps, statistics):
+    slow = Slow()
+    camera = make_maps(slow)
+    other = CameraStepMaps(camera._maps, Slow(), 1)
+    assert camera.take(waiting=False)
+    camera.put(7, TENSORS)
+    measured = asyncio.ensure_future(camera.next())
+    await asyncio.to_thread(slow.begun.wait, LIVENESS_S)
+    assert not other.take(waiting=False)
+    slow.go.set()
+    await asyncio.wait_for(measured, LIVENESS_S)
+    assert other.take(waiting=False)
+    assert shed(statistics) == 1
+
+
+async def test_nor_while_the_one_before_is_measured(make_maps, statistics):
     slow = Slow()
     camera = make_maps(slow)
     assert camera.take(waiting=False)
