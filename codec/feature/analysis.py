@@ -143,7 +143,7 @@ class FrameAnalysis:
         width = int(STEPS[step])
         skip = SKIP_THRESHOLD * width * 16 * self._components
         remaining = int(motion.search(
-            self._current, self._last, self._reference, self._filter.still, vectors,
+            self._current, self._last, self._reference, self._filter.still, vectors, group.sharp,
             round(BIT_COST * width), round(skip),
             REACH_BY_EFFORT[self._effort], REFINEMENTS_BY_EFFORT[self._effort], *self._motion_workspace,
         ))  # fmt: skip

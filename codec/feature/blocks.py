@@ -12,7 +12,7 @@ from numba.types import Array
 from numba.types import NamedTuple as NamedTupleType
 from numpy.typing import NDArray
 
-from codec.feature.contexts import MAX_CHANGE, MAX_VECTOR, MOTION, SKIP, STEP
+from codec.feature.contexts import MAX_CHANGE, MAX_VECTOR, MOTION, SHARP, SKIP, STEP
 from codec.feature.motion import Vectors
 from codec.feature.range_coder import Bit, Coder, Probabilities, decode_bit, encode_bit
 from codec.jit import Bytes, Int, inlined, kernel
@@ -27,12 +27,17 @@ class FrameBlocks(NamedTuple):
     before: Changes  # (B,): those of the last frame, which stay where a block has no levels
     coded: Bytes  # (B,): 0 where a block has no levels in any component
     vectors: Vectors  # (B, 2): (y, x) in quarters of a sample
+    sharp: Bytes  # (B,): 1 where the sharper filter interpolates; 0 where a block does not move by parts of a sample
     across: int
 
 
 _FRAME = NamedTupleType(
-    (Array(int8, 1, "C"), Array(int8, 1, "C"), Array(uint8, 1, "C"), Array(int8, 2, "C"), int64), FrameBlocks
-)
+    (
+        Array(int8, 1, "C"), Array(int8, 1, "C"), Array(uint8, 1, "C"), Array(int8, 2, "C"),
+        Array(uint8, 1, "C"), int64,
+    ),
+    FrameBlocks,
+)  # fmt: skip
 _PROBABILITIES = Array(uint16, 2, "C")
 _CODER = Array(uint64, 1, "C")
 
@@ -47,23 +52,37 @@ def _expected_change(changes: Changes, b: int, across: int) -> Int:
     return (np.int64(changes[b - 1]) + np.int64(changes[b - across]) + 1) >> 1
 
 
+@inlined
+def _sharp_context(sharp: Bytes, b: int, across: int) -> Int:
+    """Of the bit that says whether a block is sharp: how many of the left and the upper neighbor are."""
+    context = SHARP + 1
+    if b % across and sharp[b - 1]:
+        context += 1
+    if b >= across and sharp[b - across]:
+        context += 1
+    return context
+
+
 @kernel(int64(_FRAME, boolean, _PROBABILITIES, Array(uint8, 1, "C"), _CODER))
 def encode_blocks(
     frame: FrameBlocks, keyframe: bool, probabilities: Probabilities, out: Bytes, coder: Coder
 ) -> int:
-    """Append what is said of each block: its vector, whether it has levels, its change of step from the frame's.
+    """Append what is said of each block: its vector and filter, whether it has levels, its change of step.
 
     In a keyframe all blocks have levels and none moves. Returns 0, or -1 where `out` is too small.
     """
-    changes, before, coded, vectors, across = frame
+    changes, before, coded, vectors, sharp, across = frame
     low, size, position = coder[0], coder[1], np.int64(coder[2])
     blocks = changes.size
-    # 1. A bit, in a difference: does any block move.
-    moving = False
+    # 1. A bit, in a difference: does any block move. After a 1 another: is any interpolated by the sharper filter.
+    moving, sharpening = False, False
     if not keyframe:
         for b in range(blocks):
             moving |= vectors[b, 0] != 0 or vectors[b, 1] != 0
         low, size, position = encode_bit(moving, MOTION, probabilities, out, low, size, position)
+        if moving:
+            sharpening = sharp.any()
+            low, size, position = encode_bit(sharpening, SHARP, probabilities, out, low, size, position)
     first = STEP + (0 if keyframe else 4 + 2 * MAX_CHANGE)
     odd = np.int64(0)
     for b in range(blocks):
@@ -93,7 +112,12 @@ def encode_blocks(
                             bit != 0, MOTION + 3 + 32 * axis + node, probabilities, out, low, size, position
                         )
                         node = 2 * node + bit
-        # 3. A bit, in a difference: has the block levels.
+            # 3. A bit, where it has parts of a sample: is the sharper filter taken.
+            if sharpening and ((y | x) & 3) != 0:
+                low, size, position = encode_bit(
+                    sharp[b] != 0, _sharp_context(sharp, b, across), probabilities, out, low, size, position
+                )
+        # 4. A bit, in a difference: has the block levels.
         if not keyframe:
             context = SKIP
             if b % across and coded[b - 1]:
@@ -104,7 +128,7 @@ def encode_blocks(
             if not coded[b]:
                 changes[b] = before[b]
                 continue
-        # 4. The change of step against the one expected: a bit for any, its sign, and its size in ones.
+        # 5. The change of step against the one expected: a bit for any, its sign, and its size in ones.
         expected = _expected_change(changes, b, across) if keyframe else np.int64(before[b])
         off = np.int64(changes[b]) - expected
         low, size, position = encode_bit(
@@ -127,18 +151,22 @@ def decode_blocks(
     frame: FrameBlocks, keyframe: bool, probabilities: Probabilities, data: Bytes, coder: Coder
 ) -> int:
     """Read what `encode_blocks` wrote; returns 0, or -1 where it holds what no encoder writes."""
-    changes, before, coded, vectors, across = frame
+    changes, before, coded, vectors, sharp, across = frame
     code, size, position = coder[0], coder[1], np.int64(coder[2])
     blocks = changes.size
-    # 1. A bit, in a difference: does any block move.
+    # 1. A bit, in a difference: does any block move. After a 1 another: is any interpolated by the sharper filter.
     moving: Bit = False
+    sharpening: Bit = False
     if not keyframe:
         moving, code, size, position = decode_bit(MOTION, probabilities, data, code, size, position)
+        if moving:
+            sharpening, code, size, position = decode_bit(SHARP, probabilities, data, code, size, position)
     first = STEP + (0 if keyframe else 4 + 2 * MAX_CHANGE)
     odd = np.int64(0)
     for b in range(blocks):
         coded[b] = 1
         vectors[b, 0], vectors[b, 1] = 0, 0
+        sharp[b] = 0
         # 2. The vector: a bit for another than left's, one for another than above's, and five for each part.
         if moving:
             left = b - 1 if b % across else -1
@@ -170,7 +198,13 @@ def decode_blocks(
                     else:
                         x = value
             vectors[b, 0], vectors[b, 1] = y, x
-        # 3. A bit, in a difference: has the block levels.
+            # 3. A bit, where it has parts of a sample: is the sharper filter taken.
+            if sharpening and ((y | x) & 3) != 0:
+                is_sharp, code, size, position = decode_bit(
+                    _sharp_context(sharp, b, across), probabilities, data, code, size, position
+                )
+                sharp[b] = np.uint8(is_sharp)
+        # 4. A bit, in a difference: has the block levels.
         if not keyframe:
             context = SKIP
             if b % across and coded[b - 1]:
@@ -182,7 +216,7 @@ def decode_blocks(
                 coded[b] = 0
                 changes[b] = before[b]
                 continue
-        # 4. The change of step against the one expected: a bit for any, its sign, and its size in ones.
+        # 5. The change of step against the one expected: a bit for any, its sign, and its size in ones.
         expected = _expected_change(changes, b, across) if keyframe else np.int64(before[b])
         off = np.int64(0)
         some, code, size, position = decode_bit(

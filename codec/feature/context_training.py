@@ -18,7 +18,6 @@ from codec.feature.contexts import (
     BLOCK_WEIGHTS,
     CLASSES,
     COEFFICIENT_WEIGHTS,
-    CONTEXTS,
     END,
     FIRST,
     LAST,
@@ -26,6 +25,7 @@ from codec.feature.contexts import (
     PLANE,
     PREVIOUS_BLOCK,
     PREVIOUS_LEVEL,
+    PROFILED,
     SIGN,
     ZIGZAG,
     default_distributions,
@@ -96,11 +96,11 @@ def _quantize(
 def count_contexts(
     group: GroupProfile, picture: QuantizedPicture
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How often each bit (CONTEXTS, 2) and each symbol (ALPHABETS, 16) is met in the levels of a picture's keyframe.
+    """How often each bit (PROFILED, 2) and each symbol (ALPHABETS, 16) is met in the levels of a picture's keyframe.
 
     That is what `encode_levels` of all blocks would code, with weights of keyframes.
     """
-    bits = np.zeros((CONTEXTS, 2), np.int64)
+    bits = np.zeros((PROFILED, 2), np.int64)
     symbols = np.zeros((ALPHABETS, SYMBOLS), np.int64)
     priors = group.prior.astype(np.int64)
     magnitudes = _magnitudes(picture).astype(np.int64)

@@ -22,7 +22,10 @@ SIGN = BLOCK + CLASSES  # of the first frequency, by its neighbors' signs
 STEP = SIGN + 5  # a block's step against the one expected; keyframes, then differences
 SKIP = STEP + 2 * (3 + 1 + 2 * MAX_CHANGE)
 MOTION = SKIP + 3  # does anything move, is a vector its left or its upper neighbor's, and trees of 32
-CONTEXTS = MOTION + 3 + 64
+PROFILED = MOTION + 3 + 64  # those before start as a profile says, all further ones from 1/2
+SHARP = PROFILED  # is any block interpolated by the sharper filter, is a block, by its neighbors
+CONTEXTS = SHARP + 1 + 3
+HALF = 1 << 14  # of a probability
 
 # Where each set of alphabets starts in the table of distributions.
 LAST = 0  # position of the last level of a block
@@ -37,8 +40,8 @@ ZIGZAG += ((1, 2), (0, 3), (1, 3), (2, 2), (3, 1), (3, 2), (2, 3), (3, 3))
 
 
 def default_probabilities() -> NDArray[np.uint16]:
-    """P(0) of each binary context, in 1/32768, where nothing was measured: levels with a geometric distribution."""
-    shares = np.full(CONTEXTS, 0.5)
+    """P(0) of each binary context of a profile, in 1/32768, where nothing was measured: as of geometric levels."""
+    shares = np.full(PROFILED, 0.5)
     zero = 1 / (1 + _class_means())
     shares[PLANE : PLANE + CLASSES] = 1 - zero**4
     shares[BLOCK : BLOCK + CLASSES] = zero**4

@@ -7,7 +7,7 @@ import numpy as np
 from codec.feature import motion
 from codec.feature.alphabets import SYMBOLS
 from codec.feature.blocks import FrameBlocks
-from codec.feature.contexts import ALPHABETS, CONTEXTS
+from codec.feature.contexts import ALPHABETS, CONTEXTS, HALF, PROFILED
 from codec.feature.expectation import SHOWN_WEIGHT
 from codec.feature.levels import FrameLevels, LevelContexts, workspace_for
 from codec.feature.parameters import whole_blocks
@@ -35,6 +35,7 @@ class Group:
         self.deltas = np.ones(blocks, np.int32)
         self.coded = np.ones(blocks, np.uint8)
         self.vectors = np.zeros((blocks, 2), np.int8)
+        self.sharp = np.zeros(blocks, np.uint8)
         self.changes = np.zeros(blocks, np.int8)
         self.before = np.zeros(blocks, np.int8)
         self.energy = np.zeros((self.channels, blocks), np.int32)
@@ -46,7 +47,9 @@ class Group:
         self.probabilities = np.empty((CONTEXTS, 2), np.uint16)
         self.distributions = np.empty((ALPHABETS, SYMBOLS), np.int16)
         self.met = np.zeros(ALPHABETS, np.int16)
-        self.frame_blocks = FrameBlocks(self.changes, self.before, self.coded, self.vectors, self.across)
+        self.frame_blocks = FrameBlocks(
+            self.changes, self.before, self.coded, self.vectors, self.sharp, self.across
+        )
         self.frame_levels = FrameLevels(
             self.levels, self.lasts, self.steps, self.deltas, self.coded, self.across
         )
@@ -71,12 +74,14 @@ class Group:
             self.energy[:] = 0
             self.before[:] = 0
             self.vectors[:] = 0
+            self.sharp[:] = 0
             self.coded[:] = 1
             self.prior = self.key_prior
         elif first_difference:
             self.prior = np.maximum(self.key_prior * 38 >> 8, 1)
         if keyframe or first_difference:
-            self.probabilities[:] = self.profile.probabilities[:, None]
+            self.probabilities[:PROFILED] = self.profile.probabilities[:, None]
+            self.probabilities[PROFILED:] = HALF
             self.distributions[:] = self.profile.distributions
             # Calibration measured what keyframes start from, and not what differences do.
             self.met[:] = SETTLED if keyframe and self.calibrated else 0
@@ -105,7 +110,7 @@ class Group:
         """Move the blocks of the reference frame by their vectors: it then predicts the next frame."""
         if self.vectors.any():
             motion.pad(self.planes, self._samples)
-            motion.compensate(self._samples, self.vectors, self.planes, *self._motion_workspace)
+            motion.compensate(self._samples, self.vectors, self.sharp, self.planes, *self._motion_workspace)
 
     def reconstruct(self, keyframe: bool) -> None:
         """Add the levels to the prediction, which then is the next reference frame, and learn from them."""

@@ -23,8 +23,21 @@ from codec.layout import FloatArray
 Samples: TypeAlias = NDArray[np.int16]
 Vectors: TypeAlias = NDArray[np.int8]
 
-# Cubic convolution with a = -1/4 at 0, 1/4, 1/2 and 3/4 of a sample, in 1/256.
-TAPS = np.array([[0, 256, 0, 0], [-9, 219, 49, -3], [-8, 136, 136, -8], [-3, 49, 219, -9]], np.int32)
+# Cubic convolution with a = -1/4, and the sharper one with -1/2, at 0, 1/4, 1/2 and 3/4 of a sample, in 1/256.
+TAPS = np.array(
+    [
+        [[0, 256, 0, 0], [-9, 219, 49, -3], [-8, 136, 136, -8], [-3, 49, 219, -9]],
+        [[0, 256, 0, 0], [-18, 222, 58, -6], [-16, 144, 144, -16], [-6, 58, 222, -18]],
+    ],
+    np.int32,
+)
+
+SHARPER, SHARPER_TOGETHER = 6, 4
+"""The sharper filter is taken where it leaves no more than 1 + 2**-SHARPER times what the other one leaves.
+
+Filters blur, from frame to frame ever more, which the differences hardly tell and the network minds: most where blocks
+move together, as they do when the camera moves. There it is SHARPER_TOGETHER.
+"""
 
 
 MARGIN = 4
@@ -109,7 +122,7 @@ def workspace_for(components: int) -> tuple[Ints, Ints]:
 
 @inlined
 def _move_block(
-    reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
+    reference: Samples, top: int, left: int, down: Int, right: Int, sharp: Int, rows: Ints, block: Ints
 ) -> None:
     """Fill `block` (4, 4 K) from the padded reference moved by (down, right) quarters; `rows` (7, 4 K) is for work."""
     components = reference.shape[2]
@@ -119,7 +132,12 @@ def _move_block(
     start = (left + MARGIN + (right >> 2)) * components
     part_y, part_x = down & 3, right & 3
     first, count = (0, 4) if part_y == 0 else (-1, 7)
-    t0, t1, t2, t3 = TAPS[part_x, 0], TAPS[part_x, 1], TAPS[part_x, 2], TAPS[part_x, 3]
+    t0, t1, t2, t3 = (
+        TAPS[sharp, part_x, 0],
+        TAPS[sharp, part_x, 1],
+        TAPS[sharp, part_x, 2],
+        TAPS[sharp, part_x, 3],
+    )
     for j in range(count):
         line = lines[y + first + j]
         here = line[start : start + span]
@@ -132,7 +150,12 @@ def _move_block(
             beyond = line[start + 2 * components : start + 2 * components + span]
             for i in range(span):
                 rows[j, i] = _filtered(t0, t1, t2, t3, before[i], here[i], after[i], beyond[i])
-    t0, t1, t2, t3 = TAPS[part_y, 0], TAPS[part_y, 1], TAPS[part_y, 2], TAPS[part_y, 3]
+    t0, t1, t2, t3 = (
+        TAPS[sharp, part_y, 0],
+        TAPS[sharp, part_y, 1],
+        TAPS[sharp, part_y, 2],
+        TAPS[sharp, part_y, 3],
+    )
     for j in range(4):
         for i in range(span):
             value = rows[j, i]
@@ -141,11 +164,13 @@ def _move_block(
             block[j, i] = min(max(value, np.int32(-32768)), np.int32(32767))
 
 
-@kernel(void(_READ, _VECTORS, _SAMPLES, _WORKSPACE, _WORKSPACE))
-def compensate(reference: Samples, vectors: Vectors, planes: Samples, rows: Ints, block: Ints) -> None:
+@kernel(void(_READ, _VECTORS, Array(uint8, 1, "C", readonly=True), _SAMPLES, _WORKSPACE, _WORKSPACE))
+def compensate(
+    reference: Samples, vectors: Vectors, sharp: Bytes, planes: Samples, rows: Ints, block: Ints
+) -> None:
     """Replace each block of planes (K, H, W) that has a vector by the padded reference moved by it.
 
-    `rows` and `block` are `workspace_for` K components.
+    sharp (B,): 1 where the sharper filter interpolates, else 0. `rows` and `block` are `workspace_for` K components.
     """
     components, _, width = planes.shape
     across = width // 4
@@ -154,7 +179,7 @@ def compensate(reference: Samples, vectors: Vectors, planes: Samples, rows: Ints
         if down == 0 and right == 0:
             continue
         top, left = 4 * (b // across), 4 * (b % across)
-        _move_block(reference, top, left, down, right, rows, block)
+        _move_block(reference, top, left, down, right, np.int64(sharp[b]), rows, block)
         for k in range(components):
             for j in range(4):
                 for i in range(4):
@@ -183,10 +208,18 @@ def _difference_whole(
 
 @inlined
 def _difference(
-    current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int, rows: Ints, block: Ints
+    current: Samples,
+    reference: Samples,
+    top: int,
+    left: int,
+    down: Int,
+    right: Int,
+    sharp: Int,
+    rows: Ints,
+    block: Ints,
 ) -> np.int64:
     """The same, moved by quarters."""
-    _move_block(reference, top, left, down, right, rows, block)
+    _move_block(reference, top, left, down, right, sharp, rows, block)
     components = current.shape[2]
     span = block.shape[1]
     lines = current.reshape(current.shape[0], -1)
@@ -219,7 +252,7 @@ def _vector_cost(
 
 @kernel(
     int64(
-        _READ, _READ, _READ, Array(uint8, 1, "C"), Array(int8, 2, "C"),
+        _READ, _READ, _READ, Array(uint8, 1, "C"), Array(int8, 2, "C"), Array(uint8, 1, "C"),
         int64, int64, int64, int64, _WORKSPACE, _WORKSPACE,
     )
 )  # fmt: skip
@@ -229,6 +262,7 @@ def search(
     reference: Samples,
     still: Bytes,
     vectors: Vectors,
+    sharp: Bytes,
     bit_cost: int,
     skip: int,
     reach: int,
@@ -236,7 +270,7 @@ def search(
     rows: Ints,
     block: Ints,
 ) -> np.int64:
-    """Find each block's vector; returns the sum of the absolute differences that all of them leave.
+    """Find each block's vector and filter; returns the sum of the absolute differences that all of them leave.
 
     All three are padded and hold the components to compare: a frame without its noise, the one before likewise, and
     the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
@@ -250,6 +284,7 @@ def search(
         top, left = 4 * (b // across), 4 * (b % across)
         left_down, left_right = _vector(vectors, b - 1 if b % across else -1)
         above_down, above_right = _vector(vectors, b - across)
+        sharp[b] = 0
         best_down, best_right = np.int64(0), np.int64(0)
         best_difference = _difference_whole(current, reference, top, left, 0, 0)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_down, left_right, above_down, above_right)
@@ -258,7 +293,7 @@ def search(
                 down, right = (left_down, left_right) if candidate == 0 else (above_down, above_right)
                 if down == 0 and right == 0:
                     continue
-                difference = _difference(current, reference, top, left, down, right, rows, block)
+                difference = _difference(current, reference, top, left, down, right, 0, rows, block)
                 cost = difference + bit_cost * _vector_cost(
                     down, right, left_down, left_right, above_down, above_right
                 )
@@ -283,13 +318,25 @@ def search(
                         down, right = middle_down + stride * i, middle_right + stride * j
                         if abs(i) + abs(j) != 1 or max(abs(down), abs(right)) > MAX_VECTOR:
                             continue
-                        difference = _difference(current, reference, top, left, down, right, rows, block)
+                        difference = _difference(current, reference, top, left, down, right, 0, rows, block)
                         cost = difference + bit_cost * _vector_cost(
                             down, right, left_down, left_right, above_down, above_right
                         )
                         if cost < best:
                             best, best_difference, best_down, best_right = cost, difference, down, right
                 stride //= 2
+            if (best_down | best_right) & 3:
+                difference = _difference(current, reference, top, left, best_down, best_right, 1, rows, block)
+                together = (
+                    best_down == left_down
+                    and best_right == left_right
+                    and best_down == above_down
+                    and best_right == above_right
+                )
+                most = best_difference >> (SHARPER_TOGETHER if together else SHARPER)
+                if difference <= best_difference + most:
+                    best_difference = difference
+                    sharp[b] = 1
         vectors[b, 0], vectors[b, 1] = best_down, best_right
         remaining += best_difference
     return remaining

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from codec.errors import ProfileError, ProfileMismatch
 from codec.feature.alphabets import LEAST_SHARE, SYMBOLS
-from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
+from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, PROFILED
 from codec.feature.rotation import ROTATION_UNIT, Rotation, rotated_components
 from codec.feature.step_network import StepNetwork
 from codec.layout import FloatArray, Layout, TensorSpec
@@ -51,7 +51,7 @@ class GroupProfile:
     prior: NDArray[np.uint16]  # (C, 16): mean magnitude of each component's coefficients after it, from 1
     weights: NDArray[np.uint16]  # (2, 5, 16): keyframes and differences, of a level's neighbors, in 1/256
     block_weights: NDArray[np.uint16]  # (2, 6): of a block's neighbors, in 1/256
-    probabilities: NDArray[np.uint16]  # (CONTEXTS,): P(0) of each binary context at the start, in 1/32768
+    probabilities: NDArray[np.uint16]  # (PROFILED,): P(0) of each binary context at the start, in 1/32768
     distributions: NDArray[np.uint16]  # (ALPHABETS, 16): share of smaller symbols at the start, in 1/32768
     step_network: StepNetwork  # predicts how sensitive each block is, for the encoder only
 
@@ -246,7 +246,7 @@ def _arrays(channels: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]
         "prior": (np.uint16, (channels, 16)),
         "weights": (np.uint16, (2, COEFFICIENT_WEIGHTS, 16)),
         "block_weights": (np.uint16, (2, BLOCK_WEIGHTS)),
-        "probabilities": (np.uint16, (CONTEXTS,)),
+        "probabilities": (np.uint16, (PROFILED,)),
         "distributions": (np.uint16, (ALPHABETS, SYMBOLS)),
         "step_offset": (np.int16, (1,)),
         **{

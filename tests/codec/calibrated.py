@@ -8,7 +8,7 @@ import numpy as np
 
 from codec.feature.alphabets import SYMBOLS, cumulative_shares
 from codec.feature.codec import Feature
-from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, CONTEXTS
+from codec.feature.contexts import ALPHABETS, BLOCK_WEIGHTS, COEFFICIENT_WEIGHTS, PROFILED
 from codec.feature.profile import GroupProfile, Profile, grouped, plane
 from codec.feature.rotation import ROTATION_UNIT, Rotation, rotated_components
 from codec.feature.step_network import StepNetwork
@@ -39,7 +39,7 @@ def make_group(channels: int, rng: np.random.Generator) -> GroupProfile:
         prior=rng.integers(1, 2000, (channels, 16)).astype(np.uint16),
         weights=rng.integers(0, 120, (2, COEFFICIENT_WEIGHTS, 16)).astype(np.uint16),
         block_weights=rng.integers(0, 80, (2, BLOCK_WEIGHTS)).astype(np.uint16),
-        probabilities=rng.integers(2000, 30000, CONTEXTS).astype(np.uint16),
+        probabilities=rng.integers(2000, 30000, PROFILED).astype(np.uint16),
         distributions=cumulative_shares(rng.uniform(0.01, 1, (ALPHABETS, SYMBOLS))),
         step_network=make_network(channels, rng),
         rotation=make_rotation(rotated_components(channels), rng),

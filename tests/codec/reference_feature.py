@@ -17,7 +17,8 @@ PLANE, BLOCK, SIGN = 0, 48, 96
 STEP = SIGN + 5
 SKIP = STEP + 2 * 28
 MOTION = SKIP + 3
-CONTEXTS = MOTION + 3 + 2 * 32
+PROFILED = SHARP = MOTION + 3 + 2 * 32
+CONTEXTS = SHARP + 4
 
 # Places of the first alphabet of each kind.
 LAST, FIRST, OTHER, END, ALPHABETS = 0, 48, 96, 144, 192
@@ -25,7 +26,10 @@ LAST, FIRST, OTHER, END, ALPHABETS = 0, 48, 96, 144, 192
 STEPS = [round(2 ** (s / 16)) for s in range(241)]
 ORDER = [(0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2), (0, 3), (1, 2)]
 ORDER += [(2, 1), (3, 0), (3, 1), (2, 2), (1, 3), (2, 3), (3, 2), (3, 3)]  # (vertical, horizontal) frequency
-TAPS = [(0, 256, 0, 0), (-9, 219, 49, -3), (-8, 136, 136, -8), (-3, 49, 219, -9)]
+TAPS = [
+    [(0, 256, 0, 0), (-9, 219, 49, -3), (-8, 136, 136, -8), (-3, 49, 219, -9)],
+    [(0, 256, 0, 0), (-18, 222, 58, -6), (-16, 144, 144, -16), (-6, 58, 222, -18)],
+]
 
 
 class Refused(Exception):
@@ -73,7 +77,7 @@ def parse_profile(data):
                 take("<u2", channels, 16).tolist(),
                 take("<u2", 2, 5, 16).tolist(),
                 take("<u2", 2, 6).tolist(),
-                take("<u2", CONTEXTS).tolist(),
+                take("<u2", PROFILED).tolist(),
                 take("<u2", ALPHABETS, 16).tolist(),
             )
         )
@@ -112,7 +116,7 @@ def class_mean(c):
 
 def default_probabilities():
     """P(0) of each binary context before the first frame, if there is no profile."""
-    shares = [0.5] * CONTEXTS
+    shares = [0.5] * PROFILED
     for c in range(48):
         none = (1 / (1 + class_mean(c))) ** 4
         shares[PLANE + c], shares[BLOCK + c] = 1 - none, none
@@ -269,6 +273,7 @@ class State:
     contexts: list[list[int]] = None
     alphabets: list[Alphabet] = None
     vectors: list[tuple[int, int]] = None
+    sharp: list[int] = None
     coded: list[bool] = None
     sums: list[list[int]] = None
 
@@ -295,22 +300,28 @@ class State:
             self.prior = [[max(38 * m >> 8, 1) for m in row] for row in self.prior]
         if kind == KEY or after_keyframe:
             self.contexts = [[p, p] for p in self.group.probabilities]
+            self.contexts += [[16384, 16384] for _ in range(CONTEXTS - PROFILED)]
             met = 128 if kind == KEY and self.calibrated else 0
             self.alphabets = [Alphabet(starts, met) for starts in self.group.distributions]
 
 
 def read_blocks(bits, state, kind):
-    """Vectors, coded flags and changes of step."""
+    """Vectors, filters, coded flags and changes of step."""
     contexts, across = state.contexts, state.across
     blocks = state.down * across
     first = STEP + 28 * kind
     before, state.changes = state.changes, [0] * blocks
-    state.vectors, state.coded = [(0, 0)] * blocks, [True] * blocks
+    state.vectors, state.sharp, state.coded = [(0, 0)] * blocks, [0] * blocks, [True] * blocks
     moving = kind == DIFFERENCE and bits.bit(contexts[MOTION])
+    sharpening = moving and bits.bit(contexts[SHARP])
     odd = 0
     for b in range(blocks):
         if moving:
             state.vectors[b] = read_vector(bits, state, b)
+        if sharpening and any(part % 4 for part in state.vectors[b]):
+            left = b % across > 0 and state.sharp[b - 1]
+            above = b >= across and state.sharp[b - across]
+            state.sharp[b] = bits.bit(contexts[SHARP + 1 + left + above])
         if kind == DIFFERENCE:
             beside = (b % across > 0 and state.coded[b - 1]) + (b >= across and state.coded[b - across])
             state.coded[b] = bool(bits.bit(contexts[SKIP + beside]))
@@ -484,19 +495,20 @@ def inverse_dct(coefficients, down, across):
     return samples.reshape(down, across, 4, 4).swapaxes(1, 2).reshape(4 * down, 4 * across)
 
 
-def predict(planes, vectors, across):
-    """The reference frame, each block moved by its vector."""
+def predict(planes, vectors, across, sharp=None):
+    """The reference frame, each block moved by its vector; sharp: the filter of each block, 0 unless told."""
     height, width = planes.shape[1:]
     prediction = np.empty_like(planes)
     for b, (down, right) in enumerate(vectors):
+        taps = TAPS[sharp[b] if sharp else 0]
         top, left = 4 * (b // across), 4 * (b % across)
         rows = np.clip(np.arange(top - 1, top + 6) + (down >> 2), 0, height - 1)
         part = planes[:, rows]
         columns = [
             np.clip(np.arange(left + i, left + i + 4) + (right >> 2), 0, width - 1) for i in (-1, 0, 1, 2)
         ]
-        part = sum(tap * part[:, :, x] for tap, x in zip(TAPS[right & 3], columns, strict=True)) + 128 >> 8
-        part = sum(tap * part[:, i : i + 4] for i, tap in enumerate(TAPS[down & 3])) + 128 >> 8
+        part = sum(tap * part[:, :, x] for tap, x in zip(taps[right & 3], columns, strict=True)) + 128 >> 8
+        part = sum(tap * part[:, i : i + 4] for i, tap in enumerate(taps[down & 3])) + 128 >> 8
         prediction[:, top : top + 4, left : left + 4] = np.clip(part, -32768, 32767)
     return prediction
 
@@ -505,7 +517,7 @@ def read_group(bits, state, kind, frame_step):
     """One group of a frame; its planes are then the reference."""
     read_blocks(bits, state, kind)
     coefficients = dequantize(state.group.rotation, *read_levels(bits, state, kind, frame_step))
-    moved = predict(state.planes, state.vectors, state.across)
+    moved = predict(state.planes, state.vectors, state.across, state.sharp)
     difference = np.stack([inverse_dct(own, state.down, state.across) for own in coefficients])
     state.planes = np.clip(moved + difference, -32768, 32767)
     coded = sum(state.coded)

@@ -124,7 +124,14 @@ def _decode(
         state.levels.deltas[b] = STEPS[own]
     if not keyframe and state.blocks.vectors.any():
         pad(state.planes, state.samples)
-        compensate(state.samples, state.blocks.vectors, state.planes, state.motion[0], state.motion[1])
+        compensate(
+            state.samples,
+            state.blocks.vectors,
+            state.blocks.sharp,
+            state.planes,
+            state.motion[0],
+            state.motion[1],
+        )
     if decode_levels(state.levels, contexts, step, data, coder, state.workspace):
         return 1
     levels, lasts, deltas = state.levels.levels, state.levels.lasts, state.levels.deltas

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from codec.feature.blocks import FrameBlocks, decode_blocks, encode_blocks
+from codec.feature.contexts import CONTEXTS, HALF, PROFILED
 from codec.feature.expectation import SHOWN_WEIGHT
 from codec.feature.levels import FrameLevels, LevelContexts, decode_levels, encode_levels, workspace_for
 from codec.feature.range_coder import finish_encoder, start_decoder, start_encoder
@@ -23,6 +24,7 @@ class Frame:
         blocks = down * across
         self.rng, self.keyframe, self.down, self.across, self.blocks = rng, keyframe, down, across, blocks
         self.components = components
+        self.sharp = np.zeros(blocks, np.uint8)
         self.group = make_group(components, rng)
         self.kind = KEY if keyframe else DIFFERENCE
         self.before = np.zeros(blocks, np.int8) if keyframe else rng.integers(-12, 13, blocks).astype(np.int8)
@@ -32,7 +34,8 @@ class Frame:
         self.met = rng.choice([0, 31, 32, 127, 128], len(self.group.distributions)).astype(np.int16)
 
     def tables(self):
-        probabilities = np.repeat(self.group.probabilities[:, None], 2, 1)
+        probabilities = np.full((CONTEXTS, 2), HALF, np.uint16)
+        probabilities[:PROFILED] = self.group.probabilities[:, None]
         return probabilities, self.group.distributions.astype(np.int16)
 
     def state(self):
@@ -82,6 +85,8 @@ def coded_frames(draw):
             frame.vectors[:] = rng.integers(-8, 9, (blocks, 2))
             repeated = rng.random(blocks) < 0.5
             frame.vectors[repeated] = frame.vectors[0]
+        if draw(st.booleans()):
+            frame.sharp[:] = rng.integers(0, 2, blocks) & (frame.vectors % 4 != 0).any(1)
         frame.changes = np.where(rng.random(blocks) < 0.5, frame.before, frame.changes).astype(np.int8)
         frame.changes[frame.coded == 0] = frame.before[frame.coded == 0]
     largest = draw(st.sampled_from([1, 3, 14, 15, 16, 200, 32767]))
@@ -98,7 +103,9 @@ def write(frame, room=1 << 16):
     """The bytes, and the contexts after them; None where there is no room."""
     contexts, out, coder = frame.contexts(), np.zeros(room, np.uint8), start_encoder()
     steps = block_steps(frame.frame_step, frame.changes)
-    blocks = FrameBlocks(frame.changes.copy(), frame.before, frame.coded, frame.vectors, frame.across)
+    blocks = FrameBlocks(
+        frame.changes.copy(), frame.before, frame.coded, frame.vectors, frame.sharp, frame.across
+    )
     levels = FrameLevels(frame.levels, frame.lasts(), steps, STEPS[steps], frame.coded, frame.across)
     workspace = workspace_for(frame.blocks, frame.across)
     failed = encode_blocks(blocks, frame.keyframe, contexts.probabilities, out, coder) or encode_levels(
@@ -114,7 +121,8 @@ def read(frame, data):
     contexts, coder, data = frame.contexts(), np.zeros(3, np.uint64), np.frombuffer(data, np.uint8)
     start_decoder(data, coder)
     changes, coded = np.full(frame.blocks, 99, np.int8), np.full(frame.blocks, 99, np.uint8)
-    blocks = FrameBlocks(changes, frame.before, coded, np.full((frame.blocks, 2), 99, np.int8), frame.across)
+    vectors, sharp = np.full((frame.blocks, 2), 99, np.int8), np.full(frame.blocks, 99, np.uint8)
+    blocks = FrameBlocks(changes, frame.before, coded, vectors, sharp, frame.across)
     if decode_blocks(blocks, frame.keyframe, contexts.probabilities, data, coder):
         return None
     steps = block_steps(frame.frame_step, changes)

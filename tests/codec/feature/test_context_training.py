@@ -7,7 +7,7 @@ import pytest
 
 from codec.feature.alphabets import SYMBOLS
 from codec.feature.context_training import QuantizedPicture, count_contexts
-from codec.feature.contexts import ALPHABETS, BLOCK, CONTEXTS, END, FIRST, LAST, PLANE, SIGN, STEP
+from codec.feature.contexts import ALPHABETS, BLOCK, END, FIRST, LAST, PLANE, PROFILED, SIGN, STEP
 from codec.feature.transform import STEPS, block_steps
 from tests.codec import reference_feature as reference
 from tests.codec.feature.coded_frames import Frame, write
@@ -17,7 +17,7 @@ from tests.codec.reference_feature import KEY
 class Counting(reference.RangeDecoder):
     def __init__(self, data):
         super().__init__(data)
-        self.bits_met = np.zeros((CONTEXTS, 2), np.int64)
+        self.bits_met = np.zeros((PROFILED, 2), np.int64)
         self.symbols_met = np.zeros((ALPHABETS, SYMBOLS), np.int64)
 
     def counted(self, state):

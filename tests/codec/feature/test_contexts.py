@@ -14,6 +14,8 @@ def test_places_of_contexts_are_those_of_the_text():
         "STEP",
         "SKIP",
         "MOTION",
+        "SHARP",
+        "PROFILED",
         "CONTEXTS",
         "LAST",
         "FIRST",

@@ -255,7 +255,7 @@ def test_limits_change_of_step_out_of_range(down):
 
 
 def test_limits_vector_out_of_range():
-    decoder, packet = forged(only([range(reference.MOTION, reference.CONTEXTS)]), DIFFERENCE, [NOTHING])
+    decoder, packet = forged(only([range(reference.MOTION, reference.SHARP)]), DIFFERENCE, [NOTHING])
     with pytest.raises(CorruptPacket, match="vector"):
         decoder.decode(packet)
 

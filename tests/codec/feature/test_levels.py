@@ -20,6 +20,7 @@ def test_what_is_written_is_read(frame):
     assert np.array_equal(blocks.changes, frame.changes)
     assert np.array_equal(blocks.coded, frame.coded)
     assert np.array_equal(blocks.vectors, frame.vectors)
+    assert np.array_equal(blocks.sharp, frame.sharp)
     assert np.array_equal(levels.levels, frame.levels)
     assert position - 8 <= len(data) <= position
     for k, f, b in zip(*np.nonzero(levels.levels), strict=True):
@@ -39,6 +40,7 @@ def test_the_slow_functions_read_the_same(frame):
     assert state.changes == frame.changes.tolist()
     assert state.coded == frame.coded.astype(bool).tolist()
     assert [list(vector) for vector in state.vectors] == frame.vectors.tolist()
+    assert state.sharp == frame.sharp.tolist()
     assert np.array_equal(levels, frame.levels.transpose(0, 2, 1))
     assert widths == STEPS[block_steps(frame.frame_step, frame.changes)].tolist()
     assert state.contexts == contexts.probabilities.tolist()
@@ -109,6 +111,7 @@ def test_noise_is_read_by_both_alike(keyframe, seed, noise):
     blocks, levels, contexts, position = result
     assert (state.changes, state.coded) == (blocks.changes.tolist(), blocks.coded.astype(bool).tolist())
     assert [list(vector) for vector in state.vectors] == blocks.vectors.tolist()
+    assert state.sharp == blocks.sharp.tolist()
     assert np.array_equal(expected, levels.levels.transpose(0, 2, 1))
     assert state.contexts == contexts.probabilities.tolist()
     assert state.alphabets == contexts.distributions.tolist()

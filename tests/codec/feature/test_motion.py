@@ -21,10 +21,11 @@ def padded(planes):
     return samples
 
 
-def compensated(planes, vectors):
+def compensated(planes, vectors, sharp=None):
     """What the vectors make of planes."""
     prediction = planes.copy()
-    motion.compensate(padded(planes), vectors, prediction, *motion.workspace_for(len(planes)))
+    sharp = np.zeros(len(vectors), np.uint8) if sharp is None else sharp
+    motion.compensate(padded(planes), vectors, sharp, prediction, *motion.workspace_for(len(planes)))
     return prediction
 
 
@@ -37,8 +38,8 @@ def picture(seed, components=5, height=SHAPE[0], width=SHAPE[1], largest=3000):
 
 
 def test_taps_are_those_of_the_text_and_sum_to_one():
-    assert motion.TAPS.tolist() == [list(taps) for taps in reference.TAPS]
-    assert (motion.TAPS.sum(1) == 256).all()
+    assert motion.TAPS.tolist() == [[list(taps) for taps in parts] for parts in reference.TAPS]
+    assert (motion.TAPS.sum(2) == 256).all()
 
 
 @given(st.integers(0, 2**32), st.sampled_from([100, 32767]))
@@ -48,17 +49,19 @@ def test_compensation_is_the_slow_one(seed, largest):
     planes = rng.integers(-largest - 1, largest + 1, (3, *SHAPE)).astype(np.int16)
     vectors = rng.integers(-8, 9, (DOWN * ACROSS, 2)).astype(np.int8)
     vectors[rng.integers(0, 2, len(vectors)) == 0] = 0
-    expected = reference.predict(planes.astype(np.int64), vectors.tolist(), ACROSS)
-    assert np.array_equal(compensated(planes, vectors), expected)
+    sharp = rng.integers(0, 2, len(vectors)).astype(np.uint8)
+    expected = reference.predict(planes.astype(np.int64), vectors.tolist(), ACROSS, sharp.tolist())
+    assert np.array_equal(compensated(planes, vectors, sharp), expected)
 
 
-def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2, still=0):
+def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2, still=0, sharp=None):
     """The search for planes, of which each block has changed."""
+    sharp = np.zeros(len(vectors), np.uint8) if sharp is None else sharp
     last = padded(current)
     last += 1
     workspace = motion.workspace_for(len(current))
     return motion.search(
-        padded(current), last, padded(reference_frame), np.full(len(vectors), still, np.uint8), vectors,
+        padded(current), last, padded(reference_frame), np.full(len(vectors), still, np.uint8), vectors, sharp,
         bit_cost, 0, reach, refine, *workspace,
     )  # fmt: skip
 
@@ -107,14 +110,31 @@ def test_the_search_finds_parts_of_samples(refine):
     assert not (vectors & 3).any()
 
 
+@pytest.mark.parametrize("filter_", [0, 1])
+def test_the_search_finds_the_filter(filter_):
+    """The sharper one only where the other leaves not much less."""
+    wide = picture(5)
+    moved = reference.predict(wide.astype(np.int64), [(2, -2)] * (5 * 6), 6, [filter_] * (5 * 6))
+    inside = np.s_[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    vectors = np.empty((DOWN * ACROSS, 2), np.int8)
+    sharp = np.full(DOWN * ACROSS, 77, np.uint8)
+    remaining = search(moved[inside].astype(np.int16), wide[inside], vectors, 1, 2, sharp=sharp)
+    assert (sharp.reshape(DOWN, ACROSS)[1:-1, 1:-1] == filter_).all()
+    prediction = reference.predict(wide[inside].astype(np.int64), vectors.tolist(), ACROSS, sharp.tolist())
+    assert remaining == np.abs(moved[inside] - prediction).sum()
+
+
 @given(st.integers(0, 2**32), st.integers(0, 2), st.integers(0, 2), st.sampled_from([0, 1, 100, 65536]))
 def test_the_search_stays_in_range_and_says_what_remains(seed, reach, refine, bit_cost):
     rng = np.random.default_rng(seed)
     current, reference_frame = rng.integers(-32768, 32768, (2, 3, *SHAPE)).astype(np.int16)
     vectors = np.empty((DOWN * ACROSS, 2), np.int8)
-    remaining = search(current, reference_frame, vectors, bit_cost, refine, reach=reach)
+    sharp = np.full(len(vectors), 77, np.uint8)
+    remaining = search(current, reference_frame, vectors, bit_cost, refine, reach=reach, sharp=sharp)
     assert np.abs(vectors).max() <= (8 if reach and refine else 4 * reach)
-    moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS)
+    assert sharp.max() <= 1
+    assert not sharp[(vectors % 4 == 0).all(1)].any()
+    moved = reference.predict(reference_frame.astype(np.int64), vectors.tolist(), ACROSS, sharp.tolist())
     assert remaining == np.abs(current - moved).sum()
 
 
@@ -151,13 +171,14 @@ def test_a_block_that_did_not_change_does_not_move():
     vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
     workspace = motion.workspace_for(len(current))
     frames = padded(current), padded(last), padded(reference_frame), np.zeros(len(vectors), np.uint8)
-    motion.search(*frames, vectors, 1, 0, 2, 2, *workspace)
+    sharp = np.full(len(vectors), 77, np.uint8)
+    motion.search(*frames, vectors, sharp, 1, 0, 2, 2, *workspace)
     search(current, reference_frame, all_vectors, 1, 2)
     still = np.tile([True, True, False, False], DOWN)
     assert not vectors[still].any()
     assert vectors[~still].any()
     assert all_vectors[still].any()
-    motion.search(*frames, vectors, 1, 16 * 5 * 10, 2, 2, *workspace)
+    motion.search(*frames, vectors, sharp, 1, 16 * 5 * 10, 2, 2, *workspace)
     assert not vectors.any()
 
 
