@@ -124,6 +124,28 @@ def test_the_search_finds_the_filter(filter_):
     assert remaining == np.abs(moved[inside] - prediction).sum()
 
 
+@pytest.mark.parametrize("noise", [50, 150, 400])
+def test_the_sharper_filter_may_leave_a_little_more_and_some_more_where_blocks_move_together(noise):
+    wide = picture(5)
+    moved = reference.predict(wide.astype(np.int64), [(2, -2)] * (5 * 6), 6)
+    inside = np.s_[:, 4 : 4 + SHAPE[0], 4 : 4 + SHAPE[1]]
+    current = moved[inside] + np.random.default_rng(4).normal(0, noise, (5, *SHAPE)).astype(int)
+    vectors, sharp = np.empty((DOWN * ACROSS, 2), np.int8), np.empty(DOWN * ACROSS, np.uint8)
+    search(current.astype(np.int16), wide[inside], vectors, 50, 2, sharp=sharp)
+    planes = wide[inside].astype(np.int64), vectors.tolist(), ACROSS
+    predictions = [reference.predict(*planes, [filter_] * len(vectors)) for filter_ in (0, 1)]
+    smoother, sharper = (np.array(by_block(np.abs(current - prediction))) for prediction in predictions)
+    field = vectors.reshape(DOWN, ACROSS, 2)
+    around = np.zeros((DOWN + 1, ACROSS + 1, 2), np.int8)
+    around[1:, 1:] = field
+    together = ((field == around[1:, :-1]) & (field == around[:-1, 1:])).all(2).ravel()
+    more = np.where(together, smoother >> 4, smoother >> 6)
+    parts = (vectors % 4 != 0).any(1)
+    assert sharp.tolist() == (parts & (sharper <= smoother + more)).tolist()
+    assert together.any()
+    assert parts.any()
+
+
 @given(st.integers(0, 2**32), st.integers(0, 2), st.integers(0, 2), st.sampled_from([0, 1, 100, 65536]))
 def test_the_search_stays_in_range_and_says_what_remains(seed, reach, refine, bit_cost):
     rng = np.random.default_rng(seed)
