@@ -79,9 +79,9 @@ def encode_blocks(
     if not keyframe:
         for b in range(blocks):
             moving |= vectors[b, 0] != 0 or vectors[b, 1] != 0
+            sharpening |= sharp[b] != 0
         low, size, position = encode_bit(moving, MOTION, probabilities, out, low, size, position)
         if moving:
-            sharpening = sharp.any()
             low, size, position = encode_bit(sharpening, SHARP, probabilities, out, low, size, position)
     first = STEP + (0 if keyframe else 4 + 2 * MAX_CHANGE)
     odd = np.int64(0)
