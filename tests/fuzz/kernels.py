@@ -38,7 +38,7 @@ from tests.codec.calibrated import make_codec
 from tests.codec.samples import video
 
 LAYOUT = (TensorSpec("a", (3, 8, 12)),)
-LARGEST = 160  # bytes of a payload
+LARGEST = 480  # bytes of a payload
 BATCH = 50_000  # executions between two looks at the clock
 FRESH = 8  # of so many executions one begins anew
 
@@ -165,7 +165,7 @@ def hammer(
 
 def payloads() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """An encoder's own payloads behind their steps and checksums, (N, LARGEST), and their sizes, (N,)."""
-    codec = make_codec(LAYOUT, quality=2)
+    codec = make_codec(LAYOUT, quality=10)
     encoder, reader = codec.encoder(LAYOUT), PacketReader(codec.packet_format(LAYOUT))
     found = []
     for number, tensors in enumerate(video(0, 6, LAYOUT)):

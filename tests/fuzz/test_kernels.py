@@ -17,8 +17,13 @@ def test_hostile_payloads_reach_every_kernel():
     taken = np.zeros(3, np.int64)
     hammer(state_of(group), state_of(fresh), *payloads(), 3000, 1, taken)
     assert taken.sum() == 3000
-    assert (taken > 100).all()
+    assert (taken > 10).all()
     assert group.planes.any()
+
+
+def test_seeds_are_payloads_with_levels_in_every_frame():
+    _, sizes = payloads()
+    assert (sizes > 50).all()
 
 
 OUTSIDE = """
