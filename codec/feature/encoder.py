@@ -41,8 +41,10 @@ class FeatureEncoder:
         self.groups = groups_of(parameters.profile, layout)  # which hold the reference frame
         self._analyses = [FrameAnalysis(group, parameters.effort) for group in self.groups]
         self._blocks = [group.deltas.size for group in self.groups]
-        # Without a profile steps do not follow sensitivity at all: there is nothing to guide.
-        self.step_map_bytes = step_map_bytes(layout) if parameters.profile else 0
+        # Without a profile steps do not follow sensitivity at all, and without differences each frame is a scene of
+        # its own: there is nothing to guide.
+        is_guided = parameters.profile is not None and parameters.temporal
+        self.step_map_bytes = step_map_bytes(layout) if is_guided else 0
         self._out = np.zeros(payload_bound(layout), np.uint8)
         self.step, self._step_shaping = QUALITY[parameters.quality]
         if parameters.profile:

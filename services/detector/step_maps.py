@@ -37,11 +37,13 @@ class StepMaps:
         self._settings, self._workers, self._statistics = settings, workers, statistics
         self._worker = Worker("step_maps") if settings.feedback else None
         self._mappers: Callable[[str, Layout, Profile], Mapper] | None = None
+        self._measures = False  # now, perhaps for a camera that has left meanwhile
 
     async def load(self, device: str) -> None:
         """Load the network once more, in torch, if step maps are to be measured.
 
-        Raises WeightsError, CheckpointError, or ModuleNotFoundError where torch is not installed.
+        Raises SettingsError for an exported network, WeightsError, CheckpointError, or ModuleNotFoundError where torch
+        is not installed.
         """
         if self._worker:
             self._mappers = await self._worker.run(_load, self._settings, device)
@@ -55,7 +57,8 @@ class StepMaps:
     def is_busy(self) -> bool:
         """Whether a map is measured, or there is more to do than threads to do it. From any thread."""
         assert self._worker
-        return self._worker.queue_length > 0 or self._workers.queue_length > self._workers.threads
+        is_measuring = self._measures or self._worker.queue_length > 0
+        return is_measuring or self._workers.queue_length > self._workers.threads
 
     def camera(self, hello: Hello, layout: Layout, profile: Profile | None) -> CameraStepMaps | None:
         """Those of a camera that takes them; None where there are none."""
@@ -71,12 +74,20 @@ class StepMaps:
         assert self._worker
         began_ns = time.monotonic_ns()
         try:
-            step_map = await self._worker.run(mapper, tensors)
+            step_map = await self._worker.run(self._run, mapper, tensors)
         except Exception as error:  # a camera does without
             log.warning("no step map", reason=f"{type(error).__name__}: {error}")
             return None
         self._statistics.map_steps((time.monotonic_ns() - began_ns) / 1e9)
         return step_map
+
+    def _run(self, mapper: Mapper, tensors: Tensors) -> bytes:
+        """On the worker's thread."""
+        self._measures = True
+        try:
+            return mapper(tensors)
+        finally:
+            self._measures = False
 
     def shed(self) -> None:
         """A frame that was due was not measured."""
@@ -134,4 +145,4 @@ class _DueFrame:
 def _load(settings: DetectorSettings, device: str) -> Callable[[str, Layout, Profile], Mapper]:
     from services.torch_loading import step_mappers
 
-    return step_mappers(settings.model, device, settings.cache)
+    return step_mappers(settings.model, device, settings.threads, settings.cache)

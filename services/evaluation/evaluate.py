@@ -270,12 +270,12 @@ def run_evaluate(settings: EvaluateSettings) -> None:
 
 
 def _feedback(settings: EvaluateSettings, device: str) -> Feedback | None:
-    """A detector's step maps, if they are asked for. Raises WeightsError or CheckpointError."""
+    """A detector's step maps, if they are asked for. Raises SettingsError, WeightsError or CheckpointError."""
     if settings.feedback is None:
         return None
     from services.torch_loading import step_mappers
 
-    mappers = step_mappers(settings.model, device)
+    mappers = step_mappers(settings.model, device, settings.threads)
     return Feedback(settings.feedback, settings.feedback_lag, partial(mappers, settings.split))
 
 

@@ -392,4 +392,9 @@ def test_a_step_map_of_another_size_is_refused():
     assert encoder.step_map_bytes == 3  # of 2x3 blocks
     with pytest.raises(BadStepMap):
         encoder.guide(0, bytes(4))
-    assert Feature().encoder(SMALL).step_map_bytes == 0  # all blocks are alike without a profile
+
+
+def test_takes_no_step_map_where_none_is_of_use():
+    """All blocks are alike without a profile, and without differences no frame has to do with the one before."""
+    assert Feature().encoder(SMALL).step_map_bytes == 0
+    assert replace(make_codec(SMALL, 3), temporal=False).encoder(SMALL).step_map_bytes == 0

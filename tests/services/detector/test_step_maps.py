@@ -164,6 +164,20 @@ async def test_nor_while_another_camera_is_measured(make_maps, statistics):
     assert shed(statistics) == 1
 
 
+async def test_nor_while_a_camera_that_has_left_is_measured(make_maps):
+    slow = Slow()
+    camera = make_maps(slow)
+    other = CameraStepMaps(camera._maps, Slow(), 1)
+    camera.put(7, TENSORS)
+    measured = asyncio.ensure_future(camera.next())
+    await asyncio.to_thread(slow.begun.wait, LIVENESS_S)
+    measured.cancel()
+    await asyncio.wait([measured])
+    assert not other.take(waiting=False)
+    slow.go.set()
+    await until(lambda: other.take(waiting=False))
+
+
 async def test_nor_while_the_one_before_is_measured(make_maps, statistics):
     slow = Slow()
     camera = make_maps(slow)
