@@ -11,6 +11,7 @@ from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
 from services.access.tokens import new_token
+from services.detector import visit
 from tests.certificates import HOST, Authority
 from tests.services.browser import CHROMIUM
 from tests.services.detector.legibility import FAINT_TEXTS
@@ -26,6 +27,12 @@ pytestmark = [
 CAMERA, VIEWER = new_token(), new_token()
 TABLE = entry("cameras", CAMERA, "camera", "*") + entry("viewer", VIEWER, "page", "door")
 REFUSED = "401"  # the browser's own word in its console for a request that was answered so
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A camera that says nothing stays for as long as a slow browser takes."""
+    monkeypatch.setattr(visit, "SILENCE_S", 2 * LIVENESS_S)
 
 
 @asynccontextmanager
