@@ -146,7 +146,10 @@ class Profile:
             raise ProfileError(f"a group does not have 1 to {MAX_CHANNELS} channels")
         needed = at + sum(_group_bytes(channels) for channels in sizes)
         if len(data) != needed:
-            raise ProfileError(f"{len(data)} bytes, not the {needed} that it declares")
+            raise ProfileError(
+                f"{len(data)} bytes, not the {needed} that it declares: it is not whole, or older than rotations; "
+                "calibrate again"
+            )
         groups = []
         for channels in sizes:
             own: dict[str, NDArray[Any]] = {}

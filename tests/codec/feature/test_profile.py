@@ -109,6 +109,11 @@ def test_every_truncation_is_refused():
             Profile.parse(PACKED[:size])
 
 
+def test_a_profile_from_before_there_were_rotations_is_told_so():
+    with pytest.raises(ProfileError, match="older than rotations; calibrate again"):
+        Profile.parse(PACKED[: -PROFILE.groups[-1].rotation.nbytes])
+
+
 def test_bytes_after_it_are_refused():
     with pytest.raises(ProfileError, match="declares"):
         Profile.parse(PACKED + b"\0")
