@@ -235,6 +235,8 @@ def test_a_tensor_that_is_not_finite_is_refused_and_a_keyframe_follows(bad, cali
     broken["4.cv2"][1, 2, 3] = bad
     with pytest.raises(NonFiniteTensor, match=r"4\.cv2"):
         encoder.encode(broken, Stamp(1, 0))
+    with pytest.raises(NonFiniteTensor, match=r"4\.cv2"):
+        encoder.encode(broken, Stamp(1, 0))  # as a keyframe
     packet = encoder.encode(frames[2], Stamp(1, 0))
     assert packet.keyframe_reason == "first"
     decoder.decode(packet.data)
@@ -375,6 +377,34 @@ def test_a_step_map_reaches_over_a_keyframe_of_the_same_scene_and_not_over_anoth
     assert packets(forget=True) == expected
     goes_on = packets(forget=False)
     assert payload_of(goes_on[0]) != payload_of(expected[0])
+
+
+@pytest.mark.parametrize("keyframe", [False, True])
+def test_a_step_map_may_be_of_a_frame_before_the_last(keyframe):
+    encoder, alone = (even_codec(SMALL).encoder(SMALL) for _ in range(2))
+    first, second, third = pans(3, 3)
+    for each in (encoder, alone):
+        each.encode(first, Stamp(2**32 - 1, 0))
+        if keyframe:
+            each.force_keyframe()
+        assert each.encode(second, Stamp(0, 0)).keyframe == keyframe
+    encoder.guide(2**32 - 1, step_map(encoder))
+    assert encoder.encode(third, Stamp(1, 0)).data != alone.encode(third, Stamp(1, 0)).data
+
+
+def test_a_step_map_moves_with_a_difference_and_not_with_a_keyframe(monkeypatch):
+    encoder, moves = even_codec(SMALL).encoder(SMALL), []
+    (analysis,), (group,) = encoder._analyses, encoder.groups
+    monkeypatch.setattr(analysis.guide, "advance", lambda vectors: moves.append(vectors.copy()))
+    first, second, third = pans(3, 3)
+    encoder.encode(first, Stamp(0, 0))
+    encoder.encode(second, Stamp(1, 0))
+    assert moves[0].any()
+    assert np.array_equal(moves[0], group.vectors)
+    encoder.force_keyframe()
+    encoder.encode(third, Stamp(2, 0))
+    assert len(moves) == 2
+    assert not moves[1].any()
 
 
 @pytest.mark.parametrize("number", [1, 2**32 - 1, 2**31])

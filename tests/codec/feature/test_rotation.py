@@ -26,7 +26,7 @@ def covariances(seed, side):
 
 def test_nothing_is_rotated_by_none():
     assert rotated_components(3) == 3
-    assert rotated_components(2048) == MOST_ROTATED
+    assert rotated_components(2048) == 32  # as docs/bitstream.md says
     assert np.array_equal(no_rotation(2), np.tile(np.diag([ROTATION_UNIT] * 2), (16, 1, 1)))
     assert no_rotation(100).shape == (16, MOST_ROTATED, MOST_ROTATED)
 
@@ -47,6 +47,14 @@ def test_principal_axes_are_uncorrelated_and_fall():
     assert (np.diff(spread) < 0).all()
     off = turned * (1 - np.eye(4))
     assert np.abs(off).max(axis=(1, 2)).max() < 5e-3 * spread[:, 0].max()
+
+
+def test_principal_axes_are_rounded_to_the_nearest():
+    """Components of which the spread is along (5, 12), and a third of it across."""
+    along, across = np.array([5, 12]) / 13, np.array([12, -5]) / 13
+    covariance = 9 * np.outer(along, along) + np.outer(across, across)
+    axes = principal_axes(np.tile(covariance, (16, 1, 1)))
+    assert axes.tolist() == [[[394, 945], [945, -394]]] * 16  # of 393.8 and 945.2
 
 
 def test_the_sign_of_an_axis_is_fixed():

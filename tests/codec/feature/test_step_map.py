@@ -7,18 +7,18 @@ import pytest
 
 from codec.errors import BadStepMap
 from codec.feature.step_map import (
-    LEAST,
-    MOST,
     OLDEST,
     SHARE,
-    UNIT,
     StepGuide,
     block_energy,
     pack_step_map,
     parse_step_map,
+    step_map_bytes,
 )
+from codec.layout import TensorSpec
 
 DOWN, ACROSS = 3, 4
+UNIT = 0.5  # as docs/protocol.md says
 STILL = np.zeros((DOWN * ACROSS, 2), np.int8)
 
 
@@ -43,8 +43,19 @@ def test_comes_back_to_within_half_a_unit():
 
 def test_what_is_far_from_the_mean_is_cut_off():
     (parsed,) = parse_step_map(pack_step_map([np.array([0, 1, 1, 1, 1, 1e30])]), [6])
-    assert parsed.min() == LEAST * UNIT
-    assert parsed.max() == MOST * UNIT
+    assert parsed.min() == -8 * UNIT
+    assert parsed.max() == 7 * UNIT
+
+
+def test_next_to_no_energy_is_much_like_none():
+    """As 1e-9 is added: 2e-9 and 8e-9 are 1.4 apart, and a unit each from their mean."""
+    assert pack_step_map([np.array([1e-9, 7e-9])]) == b"\x79"
+    assert pack_step_map([np.array([0, 1e-9])]) == b"\x79"
+
+
+def test_groups_share_a_byte():
+    layout = TensorSpec("a", (1, 4, 4)), TensorSpec("b", (1, 1, 2))
+    assert step_map_bytes(layout) == len(pack_step_map([energies(1), energies(1)])) == 1
 
 
 @pytest.mark.parametrize("size", [0, 9, 11])
@@ -71,7 +82,12 @@ def test_energy_is_that_of_the_components_of_the_gradient():
 
 
 def test_energy_beyond_float32_is_not_finite_and_no_warning():
-    assert not np.isfinite(block_energy(np.full((1, 1), 2.0**48), np.full((1, 4, 4), 1e30, np.float32))).any()
+    inverse = np.array([[2.0**48, 2.0**48], [2.0**48, -(2.0**48)]])
+    assert not np.isfinite(block_energy(inverse, np.full((2, 4, 4), 1e30, np.float32))).any()
+
+
+def test_squares_beyond_float32_are_finite():
+    assert block_energy(np.eye(1), np.full((1, 4, 4), 1e25, np.float32)) == pytest.approx(16e50)
 
 
 def guide_with(values, frames_ago=0, vectors=()):
@@ -120,6 +136,42 @@ def test_vectors_down_and_of_single_blocks():
     expected = values.copy()
     expected[1, 1] += 1  # a quarter of the way to the block below, which has 4 more
     np.testing.assert_allclose(moved_by(guide), expected - expected.mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("vector", "place"),
+    [((127, 0), np.s_[-1:]), ((-128, 0), np.s_[:1]), ((0, 127), np.s_[:, -1:]), ((0, -128), np.s_[:, :1])],
+)
+def test_beyond_an_edge_is_what_is_next_to_it(vector, place):
+    values = np.random.default_rng(0).normal(size=(DOWN, ACROSS)).astype(np.float32)
+    guide = guide_with(values)
+    guide.advance(np.tile(np.array(vector, np.int8), (DOWN * ACROSS, 1)))
+    expected = np.broadcast_to(values[place], values.shape)
+    np.testing.assert_allclose(moved_by(guide), expected - expected.mean(), atol=1e-5)
+
+
+def test_vectors_may_be_overwritten():
+    vectors, values = np.full_like(STILL, 8), np.arange(12, dtype=np.float32)
+    guide = StepGuide(DOWN, ACROSS)
+    guide.advance(vectors)
+    vectors[:] = 0
+    guide.take(values, 1)
+    np.testing.assert_allclose(
+        moved_by(guide), moved_by(guide_with(values, 1, [np.full_like(STILL, 8)])), atol=1e-6
+    )
+    assert not np.allclose(moved_by(guide), moved_by(guide_with(values)))
+
+
+def test_between_four_blocks_each_has_its_part():
+    vectors = STILL.copy()
+    vectors[5] = (4, 8)
+    values = np.random.default_rng(0).normal(size=(DOWN, ACROSS)).astype(np.float32)
+    guide = guide_with(values)
+    guide.advance(vectors)
+    expected = values.copy()
+    expected[1, 1] = 0.375 * values[1, 1:3].sum() + 0.125 * values[2, 1:3].sum()
+    np.testing.assert_allclose(moved_by(guide), expected - expected.mean(), atol=1e-5)
+    assert moved_by(guide).dtype == np.float32
 
 
 def test_a_late_map_catches_up():

@@ -39,6 +39,8 @@ from tests.stream.session.peers import (
         {"session": "0" * 33},
         {"live": "yes"},
         {"frame": -1},
+        {"step_map_bytes": -1},
+        {"step_map_bytes": 2**20 + 1},
     ],
 )
 def test_refuses_a_hello_out_of_range(changes):

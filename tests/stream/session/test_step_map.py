@@ -49,6 +49,7 @@ def test_refuses_another_kind():
         (0, 65537, 65536),
         (1, 2**32 + 2, 1),
         (7, 3, 2**32 - 65529),
+        (3, 3, 2**32 - 65533),  # the next packet's was never sent
     ],
 )
 def test_is_of_the_newest_packet_with_its_number(sequence, packets, newest):
@@ -66,6 +67,19 @@ def test_a_camera_gets_the_newest_once():
     assert session.take_step_map() == StepMapReceived(1, newer)
     assert session.take_step_map() is None
     assert len(session.unanswered) == 2  # a map answers nothing
+
+
+def test_a_camera_takes_it_for_one_of_a_packet_that_it_has_sent():
+    session = open_camera()
+    for _ in range(3):
+        session.sent("frame")
+    session.receive(ack(0))
+    assert session.receive(StepMap(2, MAP).pack()) == StepMapReceived(2, MAP)
+    assert session.receive(StepMap(3, MAP).pack()) == StepMapReceived(2**32 - 65533, MAP)
+
+
+def test_a_camera_that_says_nothing_of_maps_takes_none():
+    assert make_hello().step_map_bytes == 0
 
 
 @pytest.mark.parametrize(
