@@ -32,8 +32,6 @@ def test_components_that_overflow_are_finite_and_bounded(analysis):
     (spec,) = SMALL
     signs = np.random.default_rng(0).choice((-1, 1), spec.shape)
     analysis.stack({spec: np.float32(3e38) * signs.astype(np.float32).reshape(-1)})
-    with np.errstate(over="ignore", invalid="ignore"):
-        assert np.isnan(analysis._group.profile.forward @ analysis._stacked.reshape(4, -1)).any()
     analysis.transform()
     assert np.abs(analysis._samples).max() == FAR
 
