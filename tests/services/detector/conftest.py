@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from codec.feature.bundled import BUNDLED
 from codec.packet import Stamp
 from codec.spec import parse_codec
 from stream.network.cut import layout
@@ -24,6 +25,7 @@ from stream.session.messages import Clock, Hello
 from stream.tasks.fair_workers import FairWorkers
 from stream.torch_network.model import load_model
 from tests.services.browser import open_browser
+from tests.services.calibrated import make_profile
 from tests.services.clips import SIZE
 from tests.services.waiting import LIVENESS_S
 
@@ -80,6 +82,18 @@ def encode(agreed):
         return encoder.encode(tensors, Stamp(sequence, time.monotonic_ns(), *SIZE)).data
 
     return encode
+
+
+@pytest.fixture(scope="module")
+def calibrated(agreed):
+    return make_profile(agreed)
+
+
+@pytest.fixture
+def profile(calibrated, monkeypatch):
+    """A profile that this process knows, as camera and detector."""
+    monkeypatch.setitem(BUNDLED.__dict__, "_by_hash", {calibrated.hash: calibrated})
+    return calibrated
 
 
 Browse = Callable[..., AbstractAsyncContextManager[Page]]

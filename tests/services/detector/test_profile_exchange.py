@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import WSMsgType, web
 
-from codec.feature.bundled import BUNDLED
 from services.detector import handshake as handshake_module
 from services.detector.profile_store import RECEIVED_KEPT
 from services.errors import DetectorRefused
@@ -20,18 +19,6 @@ from tests.services.clips import FRAMES
 from tests.services.detector.peers import answer, closed, linked
 from tests.services.fake_detector import serving
 from tests.services.waiting import LIVENESS_S
-
-
-@pytest.fixture(scope="module")
-def calibrated(agreed):
-    return make_profile(agreed)
-
-
-@pytest.fixture
-def profile(calibrated, monkeypatch):
-    """A profile that this process knows, as a camera does."""
-    monkeypatch.setitem(BUNDLED.__dict__, "_by_hash", {calibrated.hash: calibrated})
-    return calibrated
 
 
 @pytest.fixture

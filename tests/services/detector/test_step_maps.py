@@ -9,30 +9,16 @@ import numpy as np
 import pytest
 
 from codec.errors import BadStepMap
-from codec.feature.bundled import BUNDLED
 from codec.layout import TensorSpec
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Streams
-from tests.services.calibrated import make_profile
 from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S, until
 from tests.stream.session.peers import make_hello as hello
 
 TENSORS = {"4.m": np.zeros((1, 4, 4), np.float32)}
-
-
-@pytest.fixture(scope="module")
-def calibrated(agreed):
-    return make_profile(agreed)
-
-
-@pytest.fixture
-def profile(calibrated, monkeypatch):
-    """A profile that both ends know."""
-    monkeypatch.setitem(BUNDLED.__dict__, "_by_hash", {calibrated.hash: calibrated})
-    return calibrated
 
 
 def count(metrics, name, **labels):
