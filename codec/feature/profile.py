@@ -22,7 +22,7 @@ from codec.feature.step_network import StepNetwork
 from codec.layout import FloatArray, Layout, TensorSpec
 
 MAGIC = b"SPCP"
-VERSION = 1
+VERSION = 2
 MAX_PROFILE_BYTES = 2**26
 MAX_METADATA_BYTES = 4096
 MAX_GROUPS = 16
@@ -133,7 +133,9 @@ class Profile:
             raise ProfileError(f"it does not start as a profile does, with {MAGIC!r}")
         _, version, count, text_bytes = _HEAD.unpack_from(data)
         if version != VERSION:
-            raise ProfileError(f"version {version}; this software reads version {VERSION}")
+            raise ProfileError(
+                f"version {version}; this software reads version {VERSION}: calibrate again with it"
+            )
         if not 1 <= count <= MAX_GROUPS or text_bytes > MAX_METADATA_BYTES:
             raise ProfileError(f"{count} groups, {text_bytes} bytes of metadata")
         at = _HEAD.size + text_bytes
@@ -146,10 +148,7 @@ class Profile:
             raise ProfileError(f"a group does not have 1 to {MAX_CHANNELS} channels")
         needed = at + sum(_group_bytes(channels) for channels in sizes)
         if len(data) != needed:
-            raise ProfileError(
-                f"{len(data)} bytes, not the {needed} that it declares: it is not whole, or older than rotations; "
-                "calibrate again"
-            )
+            raise ProfileError(f"{len(data)} bytes, not the {needed} that it declares")
         groups = []
         for channels in sizes:
             own: dict[str, NDArray[Any]] = {}

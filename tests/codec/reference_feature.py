@@ -53,7 +53,7 @@ class Group:
 def parse_profile(data):
     """The groups of a profile file, and its metadata."""
     magic, version, count, text_bytes = struct.unpack_from(">4sBBH", data)
-    assert (magic, version) == (b"SPCP", 1)
+    assert (magic, version) == (b"SPCP", 2)
     at = 8 + text_bytes
     metadata = json.loads(data[8:at])
     sizes = struct.unpack_from(f">{count}H", data, at)

@@ -48,7 +48,7 @@ def arrays(group):
 
 def with_text(text):
     """The packed profile with other metadata."""
-    head = HEAD.pack(b"SPCP", 1, len(PROFILE.groups), len(text))
+    head = HEAD.pack(b"SPCP", 2, len(PROFILE.groups), len(text))
     return head + text + PACKED[HEAD.size + TEXT_BYTES :]
 
 
@@ -110,8 +110,9 @@ def test_every_truncation_is_refused():
 
 
 def test_a_profile_from_before_there_were_rotations_is_told_so():
-    with pytest.raises(ProfileError, match="older than rotations; calibrate again"):
-        Profile.parse(PACKED[: -PROFILE.groups[-1].rotation.nbytes])
+    older = PACKED[:4] + b"\1" + PACKED[5 : -PROFILE.groups[-1].rotation.nbytes]
+    with pytest.raises(ProfileError, match="version 1; this software reads version 2: calibrate again"):
+        Profile.parse(older)
 
 
 def test_bytes_after_it_are_refused():
@@ -159,14 +160,15 @@ def test_noise_is_refused(noise):
 @pytest.mark.parametrize(
     ("head", "match"),
     [
-        (b"SPLC\1\1\0\2{}", "start"),
-        (b"SPCP\2\1\0\2{}\0\1", "version 2"),
-        (b"SPCP\1\0\0\2{}", "0 groups"),
-        (b"SPCP\1\x11\0\2{}" + b"\0\1" * 17, "17 groups"),
-        (b"SPCP\1\1\xff\xff{}\0\1", "65535 bytes of metadata"),
-        (b"SPCP\1\1\0\2{}\0\0", "channels"),
-        (b"SPCP\1\1\0\2{}\x08\x01", "channels"),
-        (b"SPCP\1\1\0\2{}", "head"),
+        (b"SPLC\2\1\0\2{}", "start"),
+        (b"SPCP\1\1\0\2{}\0\1", "version 1; this software reads version 2: calibrate again"),
+        (b"SPCP\3\1\0\2{}\0\1", "version 3"),
+        (b"SPCP\2\0\0\2{}", "0 groups"),
+        (b"SPCP\2\x11\0\2{}" + b"\0\1" * 17, "17 groups"),
+        (b"SPCP\2\1\xff\xff{}\0\1", "65535 bytes of metadata"),
+        (b"SPCP\2\1\0\2{}\0\0", "channels"),
+        (b"SPCP\2\1\0\2{}\x08\x01", "channels"),
+        (b"SPCP\2\1\0\2{}", "head"),
     ],
 )
 def test_heads_out_of_range_are_refused(head, match):
@@ -175,7 +177,7 @@ def test_heads_out_of_range_are_refused(head, match):
 
 
 def test_nothing_is_allocated_for_sizes_that_are_only_declared():
-    head = HEAD.pack(b"SPCP", 1, MAX_GROUPS, 2) + b"{}" + struct.pack(">H", MAX_CHANNELS) * MAX_GROUPS
+    head = HEAD.pack(b"SPCP", 2, MAX_GROUPS, 2) + b"{}" + struct.pack(">H", MAX_CHANNELS) * MAX_GROUPS
     tracemalloc.start()
     try:
         with pytest.raises(ProfileError, match="declares"):
