@@ -14,6 +14,7 @@ from codec.feature.rotation import (
     principal_axes,
     rotated_components,
 )
+from codec.feature.transform import EXACT_LEVEL
 from tests.codec.calibrated import make_rotation
 
 
@@ -69,3 +70,4 @@ def test_what_is_rotated_stays_within_32_bits(seed):
     # The norm of a matrix is that of its transpose: at most the root of 1 + 32 * tolerance.
     assert np.sqrt(MOST_ROTATED * (1 + MOST_ROTATED * ROTATION_TOLERANCE / 2**20)) * ROTATION_UNIT < 2**13
     assert np.abs(rotation).sum(1).max() * 2**17 < 2**31
+    assert 2**13 * EXACT_LEVEL < 2**24  # exact in binary32

@@ -156,6 +156,18 @@ def test_levels_are_of_the_rotated_components():
     assert lasts.tolist() == [[0] * BLOCKS, [-1] * BLOCKS]
 
 
+def test_forward_undoes_a_rotation_as_it_is_rounded():
+    """One that is longer than 1 by nearly what a profile's may be."""
+    longer = np.tile(np.array([[1031]], np.int16), (16, 1, 1))
+    samples, prediction = np.full((1, 8, 12), 1000, np.float32), np.zeros((1, 8, 12), np.int16)
+    deltas = np.full(BLOCKS, 4, np.int32)
+    levels, lasts = forward(
+        samples, prediction, np.zeros(1, np.float32), deltas, np.full((1, 16), 0.5, np.float32),
+        rotation=longer,
+    )  # fmt: skip
+    assert np.abs(add_inverse(levels, lasts, deltas, prediction, longer) - 1000).max() <= 2
+
+
 def test_forward_bounds_its_levels():
     samples = np.full((1, 8, 12), -1e9, np.float32)
     levels, _ = forward(

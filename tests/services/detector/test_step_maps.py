@@ -10,6 +10,7 @@ import pytest
 
 from codec.errors import BadStepMap
 from codec.layout import TensorSpec
+from services.detector import step_maps
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.step_maps import CameraStepMaps, StepMaps
@@ -180,7 +181,10 @@ async def test_nor_while_the_one_before_is_measured(make_maps, statistics):
 
 async def test_nor_while_more_cameras_want_a_turn_than_there_are_threads(make_maps, workers, statistics):
     camera, slow = make_maps(Slow()), [Slow() for _ in range(3)]
-    turns = [asyncio.ensure_future(workers.run(workers.owner(), each, None)) for each in slow]
+    turns = [asyncio.ensure_future(workers.run(workers.owner(), each, None)) for each in slow[:2]]
+    await until(lambda: workers.queue_length == 2)
+    assert not camera._maps.is_busy
+    turns.append(asyncio.ensure_future(workers.run(workers.owner(), slow[2], None)))
     await until(lambda: workers.queue_length == 3)
     assert not camera.take(waiting=False)
     assert shed(statistics) == 1
@@ -200,6 +204,23 @@ async def test_no_more_than_one_frame_is_held(make_maps, statistics):
     camera.put(1, TENSORS)
     assert await asyncio.wait_for(camera.next(), LIVENESS_S) == (1, b"map")
     assert camera.take(waiting=False)
+
+
+async def test_without_feedback_nothing_is_loaded(weights, workers, statistics, monkeypatch):
+    monkeypatch.setattr(step_maps, "_load", lambda *_: pytest.fail("torch is loaded"))
+    maps = StepMaps(DetectorSettings.load({"model": str(weights)}), workers, statistics)
+    await maps.load("cpu")
+    maps.close()
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("step_maps")]
+
+
+async def test_a_detector_that_stops_measures_no_more(start_detector):
+    async with start_detector(feedback=1):
+        assert threads()
+    await until(lambda: not threads())
 
 
 @pytest.mark.parametrize("error", [BadStepMap("an energy is not finite"), RuntimeError("out of memory")])
