@@ -312,6 +312,13 @@ def test_values_out_of_range_are_refused(name, place, value, match):
         changed(name, place, value)
 
 
+def test_a_rotation_may_be_off_by_a_64th():
+    group, turn = PROFILE.groups[0], np.tile(np.eye(5, dtype=np.int16), (16, 1, 1))
+    replace(group, rotation=1031 * turn)  # of 1024
+    with pytest.raises(ProfileError, match="rotation"):
+        replace(group, rotation=1032 * turn)
+
+
 @pytest.mark.parametrize("name", ["mean", "prior", "probabilities", "mix"])
 def test_arrays_of_another_kind_are_refused(name):
     with pytest.raises(ProfileError, match=name):
