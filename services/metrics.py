@@ -22,6 +22,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from stream.transport.tls import RenewedContext
 from stream.transport.websocket import WireBytes
@@ -41,6 +42,7 @@ class Metrics:
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
+        self.served: Collector = self.registry  # what /metrics tells
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._prefix = f"splitcast_{service}"
@@ -97,9 +99,7 @@ class Metrics:
 
     async def handle(self, _request: web.Request) -> web.Response:
         """GET /metrics."""
-        return web.Response(
-            body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        return web.Response(body=generate_latest(self.served), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def measure_loop_delay(self) -> None:
         """Measure how late the event loop is, for ever."""

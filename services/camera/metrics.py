@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from codec.interface import KEYFRAME_REASONS
 from services.camera.reconnection import LOSS_REASONS
@@ -26,12 +30,67 @@ from stream.transport.places import Places
 log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 64  # scrapes and probes
+# What an operator of many cameras reads (docs/sizing.md): a series costs a Prometheus some kilobytes, and all of a
+# camera's are ten times as many.
+BRIEF = frozenset(
+    {
+        "splitcast_camera_build_info",
+        "splitcast_camera_info",
+        "splitcast_camera_connected",
+        "splitcast_camera_source_state",
+        "splitcast_camera_retry_at_timestamp_seconds",
+        "splitcast_camera_reconnects_total",
+        "splitcast_camera_frame_age_seconds",
+        "splitcast_camera_frames_captured_total",
+        "splitcast_camera_frames_detected_total",
+        "splitcast_camera_frames_dropped_total",
+        "splitcast_camera_frames_in_flight",
+        "splitcast_camera_latency_seconds_sum",
+        "splitcast_camera_latency_seconds_count",
+        "splitcast_camera_packets_total",
+        "splitcast_camera_keyframes_total",
+        "splitcast_camera_encoded_bytes_total",
+        "splitcast_camera_wire_sent_bytes_total",
+        "splitcast_camera_detections_total",
+        "splitcast_camera_decode_errors_total",
+        "splitcast_camera_link_bytes_per_second",
+        "splitcast_camera_quantizer_step",
+        "splitcast_camera_certificate_expires_timestamp_seconds",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+    }
+)
+CONNECTED = "splitcast_camera_connected"  # whose 0 is what matters
+
+
+class BriefRegistry(Collector):
+    """Of a registry what BRIEF names, and of series with labels those alone that have something to tell.
+
+    What never occurred, is not so, or is unknown, is left out: most reasons of most things.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            samples = [sample for sample in metric.samples if sample.name in BRIEF and _tells(sample)]
+            if samples:
+                metric.samples = samples
+                yield metric
+
+
+def _tells(sample: Sample) -> bool:
+    if not sample.labels or sample.name == CONNECTED:
+        return True
+    return sample.value != 0 and not math.isnan(sample.value)
 
 
 class CameraMetrics(Metrics):
     """What a camera exports."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, full: bool = True) -> None:
         super().__init__("camera")
         self.refused = self.counter(
             "connections_refused",
@@ -41,6 +100,8 @@ class CameraMetrics(Metrics):
         self._add_frames()
         self._add_link()
         self._start_at_zero()
+        if not full:
+            self.served = BriefRegistry(self.registry)
 
     def _add_frames(self) -> None:
         self.info = self.gauge(

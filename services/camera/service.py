@@ -53,7 +53,9 @@ class Camera:
 
     def __init__(self, config: CameraSettings) -> None:
         self.config = config
-        self.statistics = CameraStatistics(config.target_kbps, config.max_latency_ms)
+        self.statistics = CameraStatistics(
+            config.target_kbps, config.max_latency_ms, full_metrics=config.metrics == "full"
+        )
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = str(config.parsed_codec)
         self._worker = Worker("camera")

@@ -87,6 +87,11 @@ class CameraSettings(ClientSettings, ServiceSettings):
     silence_s: Seconds = Field(
         3.0, description="seconds without a byte from the detector after which it counts as lost"
     )
+    metrics: Literal["brief", "full"] = Field(
+        "brief",
+        description="what /metrics tells: brief: some thirty series, for many cameras; full: histograms, and every "
+        "reason from the start at zero",
+    )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
     metrics_tls_cert: PathSetting | None = Field(

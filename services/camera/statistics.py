@@ -38,9 +38,15 @@ class Totals:
 class CameraStatistics:
     """Counts once; the metrics follow."""
 
-    def __init__(self, target_kbps: float | None = None, max_latency_ms: float | None = None) -> None:
+    def __init__(
+        self,
+        target_kbps: float | None = None,
+        max_latency_ms: float | None = None,
+        *,
+        full_metrics: bool = True,
+    ) -> None:
         self._target_kbps, self._max_latency_ms = target_kbps, max_latency_ms
-        self.metrics = CameraMetrics()
+        self.metrics = CameraMetrics(full=full_metrics)
         self.frame_counts = FrameCounts(self._export_drop)
         self.stages = StageStatistics()
         self.totals = Totals()

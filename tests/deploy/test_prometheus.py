@@ -332,6 +332,20 @@ ALERTS = {
     ),
 }
 
+UP = 'up{job="splitcast-camera",instance="door:8766"}'
+FAULTS = (
+    'splitcast_camera_frames_dropped_total{job="splitcast-camera",instance="door:8766",'
+    'stage="detector",reason="error"}'
+)
+AFTER_A_WHILE = {  # of 7 minutes: what a camera does not tell that tells a reason from the first time on alone
+    "a camera has its first fault": (
+        {UP: "1x90", FAULTS: "_x80 1x10"},
+        {"SplitcastFramesFail": ON_CAMERA | {"stage": "detector", "reason": "error"}},
+    ),
+    "a camera that had a fault is scraped for the first time": ({UP: "_x80 1x10", FAULTS: "_x80 1x10"}, {}),
+    "a camera had a fault long ago": ({UP: "1x90", FAULTS: "_x10 1x80"}, {}),
+}
+
 
 def promtool(*arguments: str | Path) -> None:
     done = subprocess.run(
@@ -346,9 +360,9 @@ def test_promtool_accepts_the_configuration():
 
 
 @needs_prometheus
-@pytest.mark.parametrize("case", ALERTS)
+@pytest.mark.parametrize("case", [*ALERTS, *AFTER_A_WHILE])
 def test_an_alert_fires_when_it_should_and_no_other(case, tmp_path):
-    series, firing = ALERTS[case]
+    series, firing = (ALERTS | AFTER_A_WHILE)[case]
     names = list(ANNOTATIONS)
     assert names == [rule["alert"] for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]]
     assert set(firing) <= set(names)
@@ -357,7 +371,7 @@ def test_an_alert_fires_when_it_should_and_no_other(case, tmp_path):
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
         "alert_rule_test": [
             {
-                "eval_time": "2m",
+                "eval_time": "7m" if case in AFTER_A_WHILE else "2m",
                 "alertname": name,
                 "exp_alerts": [
                     {"exp_labels": firing[name], "exp_annotations": annotations(name, firing[name])}
@@ -539,7 +553,9 @@ def chosen(values: list[str]) -> str:
 async def test_every_panel_shows_a_running_stream(start_detector, make_camera, tmp_path):
     async with start_detector() as running:
         rate = {"codec": "feature:profile=none", "target_kbps": 500, "max_latency_ms": 5000}
-        camera = make_camera(running.url, metrics_port=free_port(), realtime=True, loop=True, **rate)
+        camera = make_camera(
+            running.url, metrics="full", metrics_port=free_port(), realtime=True, loop=True, **rate
+        )
         targets = {
             "splitcast-detector": f"127.0.0.1:{running.port}",
             "splitcast-camera": f"127.0.0.1:{camera.config.metrics_port}",

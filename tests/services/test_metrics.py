@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import ssl
 
 import pytest
@@ -11,13 +12,14 @@ from aiohttp import ClientError, ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from services.camera.metrics import CameraMetrics, serve_metrics
+from services.camera.metrics import BRIEF, CameraMetrics, serve_metrics
 from services.detector.metrics import DetectorMetrics
 from stream.frame_counts import DROPS
 from stream.latency import DETECTOR_STAGES, STAGES
 from stream.rate.control import REASONS
 from stream.transport.certificate import end_of_first
 from tests.certificates import Authority
+from tests.paths import DEPLOY
 from tests.ports import free_port
 from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S
@@ -42,7 +44,7 @@ def value(samples, name: str, **labels: str) -> float:
 async def test_both_services_tell_the_same_story(start_detector, make_camera):
     async with start_detector() as running:
         port = free_port()
-        camera = make_camera(running.url, metrics_port=port, codec="rle:bits=4,temporal=true")
+        camera = make_camera(running.url, metrics="full", metrics_port=port, codec="rle:bits=4,temporal=true")
         async with serve_metrics(camera.statistics.metrics, camera.config):
             before = await scrape(f"http://127.0.0.1:{port}")
             await asyncio.wait_for(camera.run(), LIVENESS_S)
@@ -77,6 +79,35 @@ async def test_both_services_tell_the_same_story(start_detector, make_camera):
     assert stages == pytest.approx(value(seen, "splitcast_camera_latency_seconds_sum"), rel=0.01)
     assert value(seen, "splitcast_camera_frame_age_seconds") > 0
     assert value(detector, "splitcast_detector_streams") == 0
+
+
+async def test_a_camera_tells_what_an_operator_reads_in_some_thirty_series(start_detector, make_camera):
+    async with start_detector() as running:
+        port = free_port()
+        camera = make_camera(running.url, metrics_port=port)
+        async with serve_metrics(camera.statistics.metrics, camera.config):
+            url = f"http://127.0.0.1:{port}"
+            before = await scrape(url)
+            await asyncio.wait_for(camera.run(), LIVENESS_S)
+            camera.statistics.frame_counts.miss("overwritten", 2)
+            camera.statistics.retry("detector", 30)
+            seen = await scrape(url)
+    assert len(before) <= len(seen) <= 30
+    assert {name for name, _ in seen} == BRIEF - {"splitcast_camera_reconnects_total"}
+    names = "splitcast_camera_frames_dropped_total"
+    assert [(labels, count) for (name, labels), count in seen.items() if name == names] == [
+        (frozenset({("stage", "grab"), ("reason", "overwritten")}), 2)
+    ]
+    assert value(seen, "splitcast_camera_connected", peer="detector") == 0
+    states = [dict(labels)["state"] for name, labels in seen if name == "splitcast_camera_source_state"]
+    assert states == [camera.statistics.source_state]
+    assert value(seen, "splitcast_camera_frames_captured_total") == FRAMES
+
+
+def test_what_alerts_ask_of_a_camera_it_tells_in_brief():
+    """But for what only a histogram tells."""
+    asked = set(re.findall(r"splitcast_camera_\w+", (DEPLOY / "prometheus" / "rules.yml").read_text()))
+    assert asked - BRIEF == {"splitcast_camera_event_loop_delay_seconds_bucket"}
 
 
 async def test_a_cameras_metrics_come_over_tls_to_who_shows_a_certificate(make_camera, tmp_path):
