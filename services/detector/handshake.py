@@ -24,6 +24,7 @@ from services.detector.quota import agreed_packet_bytes, check_quota
 from services.detector.settings import DetectorSettings
 from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Stream
+from services.detector.trial import serve_trial
 from services.detector.visit import Visit
 from services.metrics import VERSION
 from services.profiles import read_profile
@@ -102,6 +103,10 @@ class Handshake:
         negotiated = await self._negotiate(link, session, visit, hello, quota)
         # All that can fail comes before the name is taken.
         self._memory.reserve(session, negotiated.memory_bytes)
+        if hello.type == "trial":
+            self._memory.release(session)
+            visit.check(hello.stream, hello.session)
+            await serve_trial(link, session, negotiated.max_packet_bytes, quota)
         tail = await self._workers.run(self._owner, self._inference.tail, hello.split)
         stream = visit.greet(hello, negotiated.layout)
         software = f"splitcast/{VERSION}"

@@ -91,9 +91,13 @@ class Waiting(_Message):
 
 
 class Hello(_Message):
-    """What a camera is going to send, and with which network and codec."""
+    """What a camera is going to send, and with which network and codec.
 
-    type: Literal["hello"] = "hello"
+    As a trial it only asks whether it would be welcome, and measures the way: it takes no stream's name, and what comes
+    after it is answered and thrown away.
+    """
+
+    type: Literal["hello", "trial"] = "hello"
     protocol: int = PROTOCOL_VERSION
     stream: StreamName
     model: Annotated[str, StringConstraints(max_length=256)]  # for people; the weights hash decides
