@@ -332,11 +332,11 @@ def test_noise_costs_less_and_less_and_the_reference_gets_nearer_to_the_scene(qu
     assert max(errors[30:]) < errors[0]
 
 
-def even_codec(layout):
+def even_codec(layout, **parameters):
     """A codec whose own prediction is that all blocks matter as much."""
     profile = make_profile(layout, 3)
     groups = [replace(group, step_network=StepNetwork.flat(group.channels)) for group in profile.groups]
-    return Feature(profile=Profile(tuple(groups), profile.metadata), quality=6)
+    return Feature(profile=Profile(tuple(groups), profile.metadata), quality=6, **parameters)
 
 
 def step_map(encoder):
@@ -355,28 +355,50 @@ def test_a_step_map_steers_steps_and_the_slow_decoder_agrees():
         guided.guide(number, step_map(guided))
     assert packets[0] == others[0]
     assert packets[1:] != others[1:]
-    steps = guided.groups[0].before.astype(int)
-    assert not alone.groups[0].before.any()
-    assert steps[::2].sum() < 0  # finer
-    assert steps[1::2].sum() > 0
+    for group, other in zip(guided.groups[:2], alone.groups, strict=False):
+        steps = group.before.astype(int)
+        assert not other.before.any()
+        assert steps[::2].sum() < 0  # finer
+        assert steps[1::2].sum() > 0
     assert_equals_the_slow_decoder(codec, ODD, packets)
 
 
-def test_a_step_map_reaches_over_a_keyframe_of_the_same_scene_and_not_over_another():
+@pytest.mark.parametrize("reason", ["requested", "periodic"])
+def test_a_step_map_reaches_over_a_keyframe_of_the_same_scene_and_not_over_another(reason):
     def packets(forget):
-        encoder = even_codec(SMALL).encoder(SMALL)
+        encoder = even_codec(SMALL, keyframe_interval=1 if reason == "periodic" else 250).encoder(SMALL)
         frames = pans(3, 3)
         encoder.encode(frames[0], Stamp(0, 0))
         encoder.guide(0, step_map(encoder))
-        encoder.force_keyframe()
+        if reason == "requested":
+            encoder.force_keyframe()
         first = 1 if not forget else 7  # a number that does not follow begins anew
-        return [encoder.encode(frame, Stamp(first + i, 0)).data for i, frame in enumerate(frames[1:])]
+        packet = encoder.encode(frames[1], Stamp(first, 0))
+        assert packet.keyframe_reason == ("first" if forget else reason)
+        return [packet.data, encoder.encode(frames[2], Stamp(first + 1, 0)).data]
 
-    alone = even_codec(SMALL).encoder(SMALL)
+    alone = even_codec(SMALL, keyframe_interval=1 if reason == "periodic" else 250).encoder(SMALL)
     expected = [alone.encode(frame, Stamp(7 + i, 0)).data for i, frame in enumerate(pans(3, 3)[1:])]
     assert packets(forget=True) == expected
     goes_on = packets(forget=False)
     assert payload_of(goes_on[0]) != payload_of(expected[0])
+
+
+def test_a_step_map_has_nothing_to_say_of_the_scene_after_a_cut():
+    guided, alone = (even_codec(SMALL).encoder(SMALL) for _ in range(2))
+    for each in (guided, alone):
+        each.encode(features(1, SMALL), Stamp(0, 0))
+    guided.guide(0, step_map(guided))
+    other = {"4.m": -3 * features(77, SMALL)["4.m"]}
+    packet = guided.encode(other, Stamp(1, 0))
+    assert packet.keyframe_reason == "scene"
+    assert packet == alone.encode(other, Stamp(1, 0))
+
+
+def test_a_step_map_is_of_no_use_before_the_first_frame():
+    guided, alone = (even_codec(SMALL).encoder(SMALL) for _ in range(2))
+    guided.guide(0, step_map(guided))
+    assert encode_all(guided, pans(3, 2)) == encode_all(alone, pans(3, 2))
 
 
 @pytest.mark.parametrize("keyframe", [False, True])

@@ -7,8 +7,6 @@ import pytest
 
 from codec.errors import BadStepMap
 from codec.feature.step_map import (
-    OLDEST,
-    SHARE,
     StepGuide,
     block_energy,
     pack_step_map,
@@ -18,7 +16,7 @@ from codec.feature.step_map import (
 from codec.layout import TensorSpec
 
 DOWN, ACROSS = 3, 4
-UNIT = 0.5  # as docs/protocol.md says
+UNIT, OLDEST, SHARE = 0.5, 16, 0.5  # as docs/protocol.md says
 STILL = np.zeros((DOWN * ACROSS, 2), np.int8)
 
 
@@ -56,6 +54,7 @@ def test_next_to_no_energy_is_much_like_none():
 def test_groups_share_a_byte():
     layout = TensorSpec("a", (1, 4, 4)), TensorSpec("b", (1, 1, 2))
     assert step_map_bytes(layout) == len(pack_step_map([energies(1), energies(1)])) == 1
+    assert step_map_bytes([TensorSpec("a", (1, 5, 9))]) == 3  # of 2x3 blocks
 
 
 @pytest.mark.parametrize("size", [0, 9, 11])
@@ -81,9 +80,10 @@ def test_energy_is_that_of_the_components_of_the_gradient():
         assert energy[y, x] == pytest.approx(((inverse.T @ block) ** 2).sum(), rel=1e-4)
 
 
-def test_energy_beyond_float32_is_not_finite_and_no_warning():
+@pytest.mark.parametrize("gradient", [1e30, np.inf])  # infinity less itself is NaN on every machine
+def test_energy_beyond_float32_is_not_finite_and_no_warning(gradient):
     inverse = np.array([[2.0**48, 2.0**48], [2.0**48, -(2.0**48)]])
-    assert not np.isfinite(block_energy(inverse, np.full((2, 4, 4), 1e30, np.float32))).any()
+    assert not np.isfinite(block_energy(inverse, np.full((2, 4, 4), gradient, np.float32))).any()
 
 
 def test_squares_beyond_float32_are_finite():
@@ -191,6 +191,12 @@ def test_a_map_from_before_what_is_known_of_motion_is_left_out(frames, frames_ag
     predicted = np.ones((DOWN, ACROSS), np.float32)
     guide = guide_with(np.arange(12), frames_ago, [STILL] * frames)
     assert guide.mix(predicted) is predicted
+
+
+def test_the_oldest_map_that_is_of_use():
+    values = np.arange(12, dtype=np.float32).reshape(DOWN, ACROSS)
+    guide = guide_with(values, OLDEST, [STILL] * (OLDEST + 5))
+    np.testing.assert_allclose(moved_by(guide), values - values.mean(), atol=1e-5)
 
 
 def test_another_scene_has_nothing_of_the_one_before():

@@ -11,6 +11,21 @@ TOKEN = new_token()
 HASH = token_hash(TOKEN)
 
 
+NAME_STREAMS = "streams: name those that it grants"
+LIMITS = {  # the least and the greatest
+    "frames_per_s": (0.001, 1e4),
+    "max_packet_kib": (1, 2**20),
+    "max_side": (32, 65535),
+    "preview": ("false", "true"),
+    "profiles": ("false", "true"),
+}
+BEYOND = [
+    *(("frames_per_s", value) for value in ("0", "nan", "inf", "10000.1")),
+    *(("max_packet_kib", value) for value in (0, 2**20 + 1)),
+    *(("max_side", value) for value in (31, 65536)),
+]
+
+
 def entry(**keys) -> str:
     own = {"name": '"door"', "hash": f'"{HASH}"', "roles": '["camera"]', "streams": '["door"]'}
     lines = [f"{key} = {value}" for key, value in (own | keys).items() if value is not None]
@@ -76,19 +91,26 @@ def test_an_empty_file_lets_nobody_in(tmp_path):
         (entry(name='"a b"'), "token 1 ('a b'): name: must be 1 to 64 of"),
         (entry(hash=None), "token 1 ('door'): hash: must be the token's SHA-256"),
         (entry(hash='"0"'), "64 hexadecimal digits"),
+        (entry(hash=f'"{"0" * 65}"'), "64 hexadecimal digits"),
+        (entry(hash=f'"{"A" * 64}"'), "64 hexadecimal digits"),
         (entry(hash=f'"{TOKEN}"'), "this is a token itself: revoke it"),
         (entry(roles='["boss"]'), "token 1 ('door'): roles.0: Input should be 'camera'"),
         (entry(roles="[]"), "roles"),
-        (entry(streams=None), "streams: name those that it grants"),
+        *(
+            (entry(roles=f'["{role}"]', streams=None), NAME_STREAMS)
+            for role in ("camera", "consumer", "page")
+        ),
         (
             entry(streams='["*door"]'),
             "begin with a letter or digit, or end with *",
         ),
         (entry(streams='["door*yard"]'), "streams.0"),
         (entry(streams=f'["{"a" * 64}*"]'), "streams.0: String should have at most 64"),
-        (entry(roles='["consumer"]', preview="true"), "preview: is for the role camera alone"),
-        (entry(frames_per_s=0), "frames_per_s"),
-        (entry(frames_per_s="nan"), "frames_per_s"),
+        *(
+            (entry(roles='["consumer"]', **{limit: least}), f"{limit}: is for the role camera alone")
+            for limit, (least, _) in LIMITS.items()
+        ),
+        *((entry(**{limit: value}), f"{limit}: ") for limit, value in BEYOND),
         (entry(shoes=1), "shoes: Extra inputs"),
         (entry() + entry(), "name: door and door have the same"),
         (entry() + entry(name='"porch"'), "hash: door and porch have the same"),
@@ -104,6 +126,15 @@ def test_says_what_is_wrong_and_where_and_shows_no_secret(text, words):
     assert words in message
     assert HASH not in message
     assert TOKEN not in message
+
+
+@pytest.mark.parametrize("bound", [0, 1])
+def test_limits_reach_from_the_least_to_the_greatest(bound):
+    (found,) = parse_tokens(entry(**{name: bounds[bound] for name, bounds in LIMITS.items()}), "tokens.toml")
+    values = [getattr(found, name) for name in LIMITS]
+    assert values == [
+        {"false": False, "true": True}.get(bounds[bound], bounds[bound]) for bounds in LIMITS.values()
+    ]
 
 
 @pytest.mark.parametrize("stream", ["a" * 64, "a" * 63 + "*", "*"])

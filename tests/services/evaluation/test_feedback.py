@@ -64,6 +64,8 @@ def test_is_for_the_feature_codec_with_a_profile():
     for text in ("raw", "rle:bits=4", "feature:profile=none"):
         codec = parse_codec(text)
         assert feedback.run(codec.encoder(LAYOUT), LAYOUT, codec.profile) is None
+    still = parse_codec("feature:temporal=false").with_profile(make_profile(LAYOUT))
+    assert feedback.run(still.encoder(LAYOUT), LAYOUT, still.profile) is None
     codec = parse_codec("feature").with_profile(make_profile(LAYOUT))
     assert feedback.run(codec.encoder(LAYOUT), LAYOUT, codec.profile)
     assert asked == [(LAYOUT, codec.profile)]
