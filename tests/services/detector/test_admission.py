@@ -12,7 +12,11 @@ import pytest
 from aiohttp import ClientSession, WSMsgType
 
 from services.access.tokens import new_token, token_hash
-from services.detector.admission import EXTRA_SESSIONS
+from services.detector import admission
+from services.detector.admission import EXTRA_SESSIONS, Admission
+from services.detector.settings import DetectorSettings
+from services.detector.statistics import DetectorStatistics
+from services.detector.streams import Streams
 from stream.leaky_bucket import LeakyBucket
 from stream.session.close_codes import CloseCode
 from stream.transport.websocket import ServerWebSocket
@@ -58,6 +62,21 @@ async def still_serves(running, make_camera) -> bool:
     camera = make_camera(running.url, stream="honest")
     await asyncio.wait_for(camera.run(), LIVENESS_S)
     return camera.statistics.frame_counts.detected == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("max_http", "files", "places"),
+    [(100, 200, 100), (100, 199, 49), (100, 40, 10), (100, 12, 4), (4, 103, 4)],
+)
+def test_where_there_are_few_files_keep_alives_have_a_quarter(monkeypatch, max_http, files, places):
+    """A file for each of 2 cameras, 16 that say hello, 50 consumers, 32 that are being closed, and those of HTTP."""
+    wanted = []
+    monkeypatch.setattr(admission, "permitted_connections", lambda count: wanted.append(count) or files)
+    settings = DetectorSettings.load(
+        {"model": "n.pt", "port": 0, "max_streams": 2, "max_subscribers": 50, "max_http": max_http}
+    )
+    with Admission(settings, DetectorStatistics(Streams())).listen() as listener:
+        assert (wanted, listener._max_open, listener.pool.capacity) == ([100 + max_http], files, places)
 
 
 async def test_a_burst_makes_no_more_consumers_than_allowed(start_detector):
@@ -214,6 +233,7 @@ async def test_an_address_that_asks_too_often_is_refused(start_detector):
             said = await reader.read()
         assert said.count(b"live\n") in (8, 9)  # a second may pass meanwhile
         assert b"429 Too Many Requests" in said
+        assert b"Retry-After: 1\r\n" in said
         assert b"--address-rate" in said
         assert refused(running, "too_often") >= 1
         async with peers(running, 1, LIVEZ, OTHER) as [(reader, _)]:

@@ -7,7 +7,7 @@ import pytest
 from codec.errors import BadStepMap
 from codec.layout import TensorSpec
 from codec.spec import parse_codec
-from services.evaluation.feedback import Feedback, FeedbackRun
+from services.evaluation.feedback import Feedback
 from tests.services.calibrated import make_profile
 
 LAYOUT = (TensorSpec("4.m", (4, 8, 8)),)
@@ -24,6 +24,18 @@ class Told:
     def guide(self, sequence, step_map):
         self.maps.append((sequence, step_map))
 
+    def encode(self, tensors, stamp):
+        """As an encoder has it, which it has to be to be told."""
+
+    def force_keyframe(self):
+        """Likewise."""
+
+
+def told_of(every, lag, measure):
+    """One who is told, and who tells it what `measure` makes of a frame."""
+    told = Told()
+    return told, Feedback(every, lag, lambda *_: measure).run(told, LAYOUT, make_profile(LAYOUT))
+
 
 @pytest.mark.parametrize(
     ("every", "lag", "expected"),
@@ -35,8 +47,7 @@ class Told:
     ],
 )
 def test_a_map_comes_so_many_frames_after_its_own(every, lag, expected):
-    told = Told()
-    run = FeedbackRun(told, lambda number: bytes([number]), every, lag)
+    told, run = told_of(every, lag, lambda number: bytes([number]))
     known = []
     for frame in range(5):
         run.deliver(frame)
@@ -46,12 +57,19 @@ def test_a_map_comes_so_many_frames_after_its_own(every, lag, expected):
     assert all(step_map == bytes([sequence]) for sequence, step_map in told.maps)
 
 
+def test_all_that_have_come_meanwhile_are_told():
+    told, run = told_of(1, 2, lambda number: bytes([number]))
+    for frame in range(4):
+        run.detect(frame, frame)
+    run.deliver(4)
+    assert told.maps == [(0, b"\0"), (1, b"\1"), (2, b"\2")]
+
+
 def test_a_frame_without_a_map_is_left_out():
     def fail(_):
         raise BadStepMap("an energy is not finite")
 
-    told = Told()
-    run = FeedbackRun(told, fail, 1, 1)
+    told, run = told_of(1, 1, fail)
     for frame in range(3):
         run.deliver(frame)
         run.detect(frame, frame)

@@ -7,7 +7,7 @@ import pytest
 from stream.errors import InvalidMessage, SessionError
 from stream.session.camera import CameraSession, StepMapReceived
 from stream.session.close_codes import CloseCode
-from stream.session.messages import Welcome
+from stream.session.messages import Welcome, parse_to_detector
 from stream.session.step_map import StepMap
 from tests.stream.session.peers import ack, make_hello, open_detector
 
@@ -80,6 +80,11 @@ def test_a_camera_takes_it_for_one_of_a_packet_that_it_has_sent():
 
 def test_a_camera_that_says_nothing_of_maps_takes_none():
     assert make_hello().step_map_bytes == 0
+
+
+def test_a_camera_takes_maps_of_a_mebibyte_at_most():
+    hello = make_hello(step_map_bytes=2**20)
+    assert parse_to_detector(hello.text()) == hello
 
 
 @pytest.mark.parametrize(
