@@ -75,6 +75,27 @@ async def test_who_wants_none_gets_none(start_detector, make_camera, profile, fe
     assert of_camera(camera) == 0
 
 
+async def test_a_frame_is_not_measured_while_the_next_has_come(
+    start_detector, make_camera, profile, monkeypatch
+):
+    go, received = threading.Event(), []
+    async with start_detector(feedback=1000) as running:  # only the first is due
+        detector, url = running.detector, running.url
+        detect, receive = detector.inference.detect, detector.statistics.receive
+        monkeypatch.setattr(detector.inference, "detect", lambda *a: go.wait(LIVENESS_S) and detect(*a))
+        monkeypatch.setattr(detector.statistics, "receive", lambda *a: (received.append(a), receive(*a)))
+        camera = make_camera(url, codec=f"feature:profile={profile.hash}", window=2)
+        task = asyncio.ensure_future(camera.run())
+        try:
+            await until(lambda: len(received) == 2)
+        finally:
+            go.set()
+        await asyncio.wait_for(task, LIVENESS_S)
+        assert of_detector(running, "step_maps_shed_total") == 1
+        assert of_detector(running, "step_map_seconds_count") == 0
+    assert camera.statistics.frame_counts.detected == FRAMES
+
+
 class Slow:
     """Measures until it may end."""
 
