@@ -154,6 +154,11 @@ COMMANDS = {
         "services.bench.load:run_bench_load",
         "what a detector holds of many simulated cameras, and what each frame costs it",
     ),
+    "bench sizing": Command(
+        "services.bench.settings:BenchSizingSettings",
+        "services.bench.sizing:run_bench_sizing",
+        "what so many cameras need, by arithmetic from what bench load measured",
+    ),
     "bench device": Command(
         "services.bench.settings:BenchDeviceSettings",
         "services.bench.device:run_bench_device",

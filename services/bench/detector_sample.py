@@ -47,6 +47,16 @@ class DetectorSample:
         except KeyError as missing:
             raise NotMeasurable(f"the detector does not export {missing}; it has to run on Linux") from None
 
+    def __add__(self, other: DetectorSample) -> DetectorSample:
+        """Both together, as if they were one process."""
+        bounds = self.loop_delays.keys() | other.loop_delays.keys()
+        return DetectorSample(
+            self.cpu_s + other.cpu_s,
+            self.resident_bytes + other.resident_bytes,
+            self.frames + other.frames,
+            {bound: self.loop_delays.get(bound, 0.0) + other.loop_delays.get(bound, 0.0) for bound in bounds},
+        )
+
     def delay_quantile_s(self, before: DetectorSample, quantile: float) -> float:
         """How late the event loop was since `before`, as Prometheus' histogram_quantile tells it; 0 if it never ran."""
         counts = {

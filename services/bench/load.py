@@ -6,15 +6,15 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from services.bench.bare import bare_cost
-from services.bench.detector_sample import sample
+from services.bench.detector_sample import DetectorSample, sample
 from services.bench.load_figures import BareCost, LoadFigures, figures
 from services.bench.load_report import LoadReport
 from services.bench.machine import this_machine
@@ -45,6 +45,10 @@ class Door:
         """As `SimulatedCamera.run`."""
         await camera.run(self.url, phase_s, stopping, headers=self.headers, tls=self.tls)
 
+    async def sample(self) -> DetectorSample:
+        """What the detector tells of itself now. Raises NotMeasurable."""
+        return await sample(self.url, self.headers, self.tls)
+
 
 def run_bench_load(settings: BenchLoadSettings) -> None:
     """Measure each number of streams, print a table, and write record and page where they are asked for.
@@ -71,8 +75,8 @@ async def bench_load(settings: BenchLoadSettings) -> LoadReport:
     recorded, bare = await asyncio.to_thread(_prepare, settings)
     rows = []
     for streams in settings.stream_counts:
-        async with _detector(settings, streams) as door:
-            rows.append(await measure(settings, recorded, bare, door, streams))
+        async with _detectors(settings, streams) as doors:
+            rows.append(await measure(settings, recorded, bare, doors, streams))
         print(
             f"{streams} streams: {rows[-1].held} held, {rows[-1].detected_fps:.1f} frames/s", file=sys.stderr
         )
@@ -89,9 +93,13 @@ def _prepare(settings: BenchLoadSettings) -> tuple[RecordedPackets, BareCost]:
 
 
 async def measure(
-    settings: BenchLoadSettings, recorded: RecordedPackets, bare: BareCost, door: Door, streams: int
+    settings: BenchLoadSettings,
+    recorded: RecordedPackets,
+    bare: BareCost,
+    doors: Sequence[Door],
+    streams: int,
 ) -> LoadFigures:
-    """Figures of so many streams at the detector behind the door. Raises NotMeasurable."""
+    """Figures of so many streams, shared out among the detectors behind the doors. Raises NotMeasurable."""
     random, stopping = Random(streams), asyncio.Event()
     interval_s = 1 / settings.fps
     cameras = [
@@ -104,8 +112,9 @@ async def measure(
         )
         for number in range(streams)
     ]
-    await _come_and_go(settings, recorded, door)
-    idle = await sample(door.url, door.headers, door.tls)
+    for door in doors:
+        await _come_and_go(settings, recorded, door)
+    idle = await _sample(doors)
 
     async def watch() -> LoadFigures:
         for camera in cameras:
@@ -114,13 +123,13 @@ async def measure(
         started_ns, started_s, start = (
             time.monotonic_ns(),
             time.process_time(),
-            await sample(door.url, door.headers, door.tls),
+            await _sample(doors),
         )
         await asyncio.sleep(settings.seconds)
         ended_ns, ended_s, end = (
             time.monotonic_ns(),
             time.process_time(),
-            await sample(door.url, door.headers, door.tls),
+            await _sample(doors),
         )
         stopping.set()
         for camera in cameras:
@@ -136,8 +145,18 @@ async def measure(
 
     # Cameras are not in step: each begins somewhere in its interval.
     return await run_with_background(
-        watch(), *(door.let_in(camera, random.uniform(0, interval_s), stopping) for camera in cameras)
+        watch(),
+        *(
+            doors[number % len(doors)].let_in(camera, random.uniform(0, interval_s), stopping)
+            for number, camera in enumerate(cameras)
+        ),
     )
+
+
+async def _sample(doors: Sequence[Door]) -> DetectorSample:
+    """What the detectors tell of themselves now, added up."""
+    first, *others = await asyncio.gather(*(door.sample() for door in doors))
+    return sum(others, first)
 
 
 async def _come_and_go(settings: BenchLoadSettings, recorded: RecordedPackets, door: Door) -> None:
@@ -157,10 +176,10 @@ async def _come_and_go(settings: BenchLoadSettings, recorded: RecordedPackets, d
 
 
 @asynccontextmanager
-async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[Door]:
-    """The door of the detector that the settings name, or of one that is started for it."""
+async def _detectors(settings: BenchLoadSettings, streams: int) -> AsyncIterator[list[Door]]:
+    """The door of the detector that the settings name, or of as many as are started for it."""
     if settings.detector:
-        yield Door(settings.detector, token_headers(settings), client_tls(settings))
+        yield [Door(settings.detector, token_headers(settings), client_tls(settings))]
         return
     flags: dict[str, Any] = {
         "port": 0,
@@ -173,5 +192,8 @@ async def _detector(settings: BenchLoadSettings, streams: int) -> AsyncIterator[
         "log_level": "error",
         **OPEN_DETECTOR,
     }
-    async with local_detector(DetectorSettings.load(flags)) as url:
-        yield Door(url)
+    async with AsyncExitStack() as started:
+        yield [
+            Door(await started.enter_async_context(local_detector(DetectorSettings.load(flags))))
+            for _ in range(settings.detectors)
+        ]

@@ -38,6 +38,9 @@ class LoadReport:
         """The table, and what its columns are."""
         settings, bare = self.settings, self.bare
         where = f"Detector at {settings.detector}, load from " if settings.detector else ""
+        shared = (
+            f"; {settings.detectors} detectors, figures of all together" if settings.detectors > 1 else ""
+        )
         generator = max(row.generator_cores for row in self.rows)
         at_least = "At least " if self.rows[-1].held == self.rows[-1].streams else ""
         return [
@@ -48,8 +51,8 @@ class LoadReport:
             f"{bare.boxes_ms:.2f} for boxes and {bare.decode_ms:.1f} to decode; beside: what is on top of these. "
             "Cores: how many the detector kept busy. Jain: fairness by frames detected, 1 where all streams have as "
             "many. Loop: how late the detector's event loop was, p99. MB each: resident memory that a stream added.",
-            f"{where}{self.machine}; engine {settings.engine}, tails {settings.tails}; {settings.seconds:g} s each. "
-            f"The load generator took {generator:.2f} cores at most.",
+            f"{where}{self.machine}; engine {settings.engine}, tails {settings.tails}{shared}; "
+            f"{settings.seconds:g} s each. The load generator took {generator:.2f} cores at most.",
         ]
 
     @property
@@ -66,6 +69,7 @@ class LoadReport:
             "canvas": recorded.canvas,
             "codec": str(recorded.codec),
             "kb_per_frame": round(sum(map(len, recorded.packets)) / len(recorded.packets) / KB, 3),
+            "detectors": settings.detectors,
             "engine": settings.engine,
             "tails": settings.tails,
             "fps": settings.fps,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_settings import CliPositionalArg
 
+from services.command_settings import CommandSettings
 from services.settings import (
     DEFAULT_CODEC,
     ClientSettings,
@@ -24,6 +26,7 @@ from services.settings import (
 )
 
 MAX_COUNT = 1024
+MAX_CAMERAS = 10**8
 
 
 def counts_text(text: str) -> str:
@@ -69,6 +72,9 @@ class BenchLoadSettings(SplitSettings, EngineSettings, ClientSettings):
         description="ws://host:8765 of one that runs, with the same network (default: one is started for each number); "
         "a token needs the roles camera and metrics, and the streams load* and warm-up",
     )
+    detectors: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, title="N", description="how many are started, among which streams are shared out evenly"
+    )
     model: PathText = Field("demo", description="network by name or path; demo: the embedded one")
     tails: Threads | Literal["auto"] = Field(
         "auto", title="N", description="threads of the detector that is started; auto: as many as cores"
@@ -93,6 +99,8 @@ class BenchLoadSettings(SplitSettings, EngineSettings, ClientSettings):
     def _check_way(self) -> Self:
         if self.detector:
             self.check_way(self.detector)
+            if self.detectors > 1:
+                raise ValueError("--detectors: are started here, and --detector names one that runs")
         return self
 
     def check_machine(self) -> None:
@@ -103,6 +111,47 @@ class BenchLoadSettings(SplitSettings, EngineSettings, ClientSettings):
         require_folder_of(self.table, "--table")
         check_files(client_tls(self))
         token_headers(self)
+
+
+def camera_counts_text(text: str) -> str:
+    for word in text.split(","):
+        if not word.strip().isdecimal() or not 1 <= int(word) <= MAX_CAMERAS:
+            raise ValueError(
+                f"must be numbers from 1 to {MAX_CAMERAS:,}, separated by commas: 100, or 1,10,100"
+            )
+    return text
+
+
+class BenchSizingSettings(CommandSettings):
+    """Settings of `splitcast bench sizing`."""
+
+    load_record: CliPositionalArg[PathSetting] = Field(
+        title="LOAD.json",
+        description="what `splitcast bench load --out` wrote on a machine like the detectors'",
+    )
+    cameras: Annotated[str, AfterValidator(camera_counts_text)] = Field(
+        "1,10,100,1000,10000,100000", title="N,...", description="numbers of cameras"
+    )
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None, description="frames a second of each camera (default: as measured)"
+    )
+    cores: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, title="N", description="cores of a detector's machine"
+    )
+    busy: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6,
+        title="SHARE",
+        description="of these cores that detectors may keep busy; what is left is for a lost one's streams",
+    )
+    metrics: Literal["brief", "full"] = Field("brief", description="as the cameras have --metrics")
+    table: PathSetting | None = Field(None, title="OUT", description="write the table there, as Markdown")
+
+    @property
+    def camera_counts(self) -> tuple[int, ...]:
+        return counts(self.cameras)
+
+    def check_machine(self) -> None:
+        require_folder_of(self.table, "--table")
 
 
 class BenchDeviceSettings(NetworkSettings):

@@ -15,7 +15,7 @@ from collections import defaultdict
 from statistics import median
 
 from services.bench.bare import bare_cost
-from services.bench.load import measure
+from services.bench.load import Door, measure
 from services.bench.recording import record_packets
 from services.bench.settings import BenchLoadSettings
 from services.commands.loopback import local_detector
@@ -38,7 +38,7 @@ async def compare(options: argparse.Namespace) -> None:
                     {"port": 0, "model": options.model, "device": "cpu", "tails": tails, "log_level": "error"}
                 )
                 async with local_detector(detector) as url:
-                    figures = await measure(settings, recorded, bare, url, streams)
+                    figures = await measure(settings, recorded, bare, [Door(url)], streams)
                 rates[streams, tails].append(figures.detected_fps)
                 record = {
                     "streams": streams,

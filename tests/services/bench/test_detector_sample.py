@@ -66,3 +66,10 @@ def test_quantiles_leave_out_what_was_before():
 def test_beyond_the_last_bound_a_quantile_is_that_bound():
     after = DetectorSample(0, 0, 0, {0.01: 1, float("inf"): 10})
     assert after.delay_quantile_s(DetectorSample(0, 0, 0), 0.99) == 0.01
+
+
+def test_several_detectors_are_as_one_that_does_all():
+    one, other = DetectorSample.parse(TEXT), DetectorSample(1.0, 2.0, 3.0, {0.01: 10, float("inf"): 20})
+    both = one + other
+    assert (both.cpu_s, both.resident_bytes, both.frames) == (13.5, 3e8 + 2, 43)
+    assert both.loop_delays == {0.01: 100, 0.02: 100, float("inf"): 120}
