@@ -8,10 +8,12 @@ import pytest
 
 from services.access.tokens import Grant, Quota
 from services.detector import login
-from services.detector.login import FAILURE_INTERVAL_S, FAILURES, BrowserSessions, FailedLogins
+from services.detector.login import BrowserSessions, FailedLogins
 
 S = 10**9
 BEGAN = 10**6 * S  # when a machine has run for days
+IDLE_S, LIFE_S, SESSIONS_PER_TOKEN = 30 * 60, 12 * 3600, 32  # as docs/security.md says
+FAILURES, FAILURE_INTERVAL_S = 10, 6
 GRANT = Grant("viewer", frozenset({"page"}), ("*",), Quota(), "ab" * 32)
 
 
@@ -48,7 +50,7 @@ def test_nobody_else_has_one(sessions, cookie):
 
 
 def test_who_does_not_use_it_loses_it(sessions, ended):
-    idle_ns = round(login.IDLE_S * S)
+    idle_ns = IDLE_S * S
     cookie = sessions.open(GRANT, BEGAN)
     for time_ns in (idle_ns - 1, 2 * (idle_ns - 1)):
         assert sessions.grant(cookie, BEGAN + time_ns) == GRANT
@@ -57,7 +59,7 @@ def test_who_does_not_use_it_loses_it(sessions, ended):
 
 
 def test_who_uses_it_for_long_loses_it_too(sessions, ended):
-    cookie, over_ns = sessions.open(GRANT, BEGAN), BEGAN + round(login.LIFE_S * S)
+    cookie, over_ns = sessions.open(GRANT, BEGAN), BEGAN + LIFE_S * S
     for minute in range(0, 720, 10):
         assert sessions.grant(cookie, BEGAN + minute * 60 * S) == GRANT
     sessions.expire(over_ns - 1)
@@ -69,7 +71,7 @@ def test_who_uses_it_for_long_loses_it_too(sessions, ended):
 def test_a_token_has_a_bounded_number_and_takes_none_of_anothers(sessions, ended):
     other = replace(GRANT, hash="cd" * 32)
     theirs = sessions.open(other, 0)
-    cookies = [sessions.open(GRANT, number) for number in range(login.SESSIONS_PER_TOKEN + 2)]
+    cookies = [sessions.open(GRANT, number) for number in range(SESSIONS_PER_TOKEN + 2)]
     assert [sessions.grant(cookie, 9) for cookie in cookies] == [None, None] + [GRANT] * 32
     assert sessions.grant(theirs, 9) == other
     assert (len(sessions), len(ended)) == (33, 2)
@@ -94,6 +96,23 @@ def test_so_many_wrong_ones_and_then_one_in_a_while():
     assert failed.wait_s("10.0.0.1", later_ns) == 0
     fail(failed, "10.0.0.1", 1, later_ns)
     assert failed.wait_s("10.0.0.1", later_ns) == FAILURE_INTERVAL_S
+
+
+def test_time_without_wrong_ones_is_no_credit():
+    failed, later_ns = FailedLogins(), BEGAN + 3600 * S
+    fail(failed, "10.0.0.1", 1)
+    fail(failed, "10.0.0.1", FAILURES, later_ns)
+    assert failed.wait_s("10.0.0.1", later_ns) == FAILURE_INTERVAL_S
+
+
+def test_who_goes_on_is_not_forgotten():
+    failed = FailedLogins()
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.1"):
+        fail(failed, address, FAILURES)
+    for number in range(login.MAX_ADDRESSES - 1):
+        failed.fail(f"10.1.{number // 256}.{number % 256}", BEGAN)
+    assert failed.wait_s("10.0.0.1", BEGAN) > 0
+    assert failed.wait_s("10.0.0.2", BEGAN) == 0
 
 
 def test_addresses_are_forgotten_in_the_end():

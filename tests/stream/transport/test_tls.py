@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC
+from unittest import mock
 
 import pytest
 from aiohttp import web
@@ -12,7 +14,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from stream.errors import BadCertificate, ConnectionLost, TlsFailed
-from stream.transport.tls import ClientTls, RenewedContext, ServerTls, fingerprint
+from stream.transport import tls as tls_module
+from stream.transport.tls import (
+    ClientTls,
+    RenewedContext,
+    ServerTls,
+    client_failure,
+    fingerprint,
+    server_failure,
+)
 from stream.transport.websocket import Link, ServerWebSocket, WireBytes, connect
 from tests.certificates import FUTURE, HOST, PAST, Authority, der
 from tests.services.waiting import LIVENESS_S, until
@@ -267,6 +277,43 @@ async def test_a_server_that_leaves_in_the_handshake_is_lost(ours):
     assert not isinstance(lost.value, TlsFailed)
 
 
+def fault(reason: str | None, *arguments: object) -> ssl.SSLError:
+    """OpenSSL's error of that reason."""
+    error = ssl.SSLError(*arguments)
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        # What OpenSSL's versions, and servers of other protocols, make of the same.
+        *(
+            (fault(reason), "nas does not speak TLS there: write ws://")
+            for reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
+        ),
+        *(
+            (fault(reason), "nas wants to see a client certificate")
+            for reason in (
+                "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+                "SSLV3_ALERT_BAD_CERTIFICATE",
+                "SSLV3_ALERT_HANDSHAKE_FAILURE",
+            )
+        ),
+        (fault("TLSV1_ALERT_UNKNOWN_CA"), "nas does not accept this client's certificate (unknown ca): "),
+        (fault("NO_PROTOCOLS_AVAILABLE", 1, "[SSL]"), "TLS with nas failed: no protocols available"),
+        (fault(None, 1, "the handshake broke off"), "TLS with nas failed: the handshake broke off"),
+        (fault(None), "TLS with nas failed: SSLError"),
+    ],
+)
+def test_a_client_says_what_is_to_be_done(error, words):
+    assert client_failure(error, "nas").startswith(words)
+
+
+def test_a_server_says_that_there_is_no_reason():
+    assert server_failure(fault(None)) == "no TLS: unknown reason"
+
+
 # --- files that are renewed ---
 
 
@@ -298,6 +345,41 @@ def test_each_of_its_files_may_be_renewed_by_itself(tmp_path):
         before = tls.state()
         file.write_text("renewed")
         assert tls.state() != before
+
+
+def test_any_change_of_a_file_counts(tmp_path):
+    """Its size, its time, and which file it is: copies keep the former, edits the latter."""
+    file, copy = tmp_path / "cert.pem", tmp_path / "copy.pem"
+    file.write_text("old")
+    copy.write_text("new")
+    tls, time_ns = ServerTls(file), file.stat().st_mtime_ns
+    states = [tls.state()]
+    os.utime(file, ns=(0, time_ns + 1))
+    states.append(tls.state())
+    file.write_text("longer")
+    os.utime(file, ns=(0, time_ns + 1))
+    states.append(tls.state())
+    file.write_text("old")
+    for each in (file, copy):
+        os.utime(each, ns=(0, time_ns))
+    assert tls.state() == states[0]
+    copy.replace(file)
+    states.append(tls.state())
+    file.unlink()
+    states.append(tls.state())
+    assert len(set(states)) == 5
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("no certificate"), IndexError("cut short")])
+def test_a_file_that_changes_while_it_is_read_is_told(ours, monkeypatch, error):
+    cert = ours.sign()
+    context = RenewedContext(ServerTls(cert), lambda *_: None)
+    ends_s = context.ends_s
+    monkeypatch.setattr(tls_module, "end_of_first", mock.Mock(side_effect=error))
+    ours.sign(valid=(PAST[0], FUTURE[1]))
+    with pytest.raises(BadCertificate, match=f"^{cert} is being written: try again"):
+        context.renew()
+    assert context.ends_s == ends_s
 
 
 async def test_who_may_come_in_is_renewed_with_the_files(ours, others, tmp_path):
