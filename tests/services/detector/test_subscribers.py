@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, WSMsgType
 
+from stream.session.close_codes import CloseCode
 from tests.services.clips import FRAMES, write_video
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
@@ -68,6 +69,20 @@ async def test_a_consumer_is_not_heard_and_is_forgotten_when_it_leaves(start_det
             running.detector.broadcast.publish("door", "gap", "first")
             assert await ws.receive_str(timeout=LIVENESS_S) == "first"
         await until(lambda: len(running.detector.broadcast) == 0)
+
+
+async def test_a_consumer_that_says_too_much_at_once_is_left(start_detector):
+    async with (
+        start_detector() as running,
+        ClientSession() as session,
+        session.ws_connect(f"{running.url}/v1/detections") as ws,
+    ):
+        await ws.send_str("x" * 4097)
+        message = await ws.receive(timeout=LIVENESS_S)
+        assert (message.type, message.data) == (WSMsgType.CLOSE, CloseCode.MESSAGE_TOO_LARGE)
+        sample = running.detector.statistics.metrics.registry.get_sample_value
+        closed = "splitcast_detector_subscribers_closed_total", {"code": "1009"}
+        await until(lambda: sample(*closed) == 1)
 
 
 async def test_who_loses_messages_is_told_how_many(start_detector):
