@@ -46,7 +46,7 @@ _READERS: frozenset[Role] = frozenset({"camera", "consumer", "page"})  # who dea
 class TokenEntry(BaseModel):
     """One `[[token]]` of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: TokenName
     hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
