@@ -48,7 +48,6 @@ class FrameAnalysis:
         self._forward = ForwardTransform(group.rotation, group.channels, group.rows, group.columns)
         self._components = min(COMPONENTS_BY_EFFORT[effort], group.channels)  # to look for motion in
         self._current = motion.padded_frame(group.rows, group.columns, self._components)
-        self._motion_workspace = motion.workspace_for(self._components)
         self._reference = np.zeros_like(self._current)
         self._last = np.zeros_like(self._current)  # frame, without its noise
         self._filter = TemporalFilter(group.channels, group.rows, group.columns)
@@ -145,7 +144,7 @@ class FrameAnalysis:
         remaining = int(motion.search(
             self._current, self._last, self._reference, self._filter.still, vectors, group.sharp,
             round(BIT_COST * width), round(skip),
-            REACH_BY_EFFORT[self._effort], REFINEMENTS_BY_EFFORT[self._effort], *self._motion_workspace,
+            REACH_BY_EFFORT[self._effort], REFINEMENTS_BY_EFFORT[self._effort],
         ))  # fmt: skip
         self.guide.advance(vectors)
         return self._is_another_scene(remaining)

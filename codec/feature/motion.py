@@ -75,20 +75,38 @@ def _continue_edges(samples: Samples) -> None:
                 samples[bottom + y, x, k] = samples[bottom - 1, x, k]
 
 
+_CACHED = 128
+"""Columns of a line, of which a processor's first cache holds every component."""
+
+
+@inlined
+def _word(a: np.int16, b: np.int16, c: np.int16, d: np.int16) -> np.uint64:
+    """Four samples side by side in memory, to be written at once, on a processor that puts the lowest byte first."""
+    low = np.uint64(np.uint16(a)) | (np.uint64(np.uint16(b)) << np.uint64(16))
+    return low | (np.uint64(np.uint16(c)) << np.uint64(32)) | (np.uint64(np.uint16(d)) << np.uint64(48))
+
+
 @kernel(void(_READ, _SAMPLES))
 def pad(planes: Samples, samples: Samples) -> None:
     """Copy planes (K, H, W) to padded samples, the first N components, and continue their edges in the margin."""
     _, height, width = planes.shape
     components = samples.shape[2]
-    for y in range(height):
-        for first in range(
-            0, width, 16
-        ):  # as many lines as a processor's first cache holds of every component
-            at, end = first + MARGIN, min(first + 16, width) + MARGIN
+    if components % 4:
+        for y in range(height):
             for k in range(components):
-                line, target = planes[k, y, first : end - MARGIN], samples[y + MARGIN, at:end, k]
-                for x in range(line.size):
-                    target[x] = line[x]
+                for x in range(width):
+                    samples[y + MARGIN, x + MARGIN, k] = planes[k, y, x]
+    else:
+        words = samples.view(np.uint64)
+        for y in range(height):
+            for first in range(0, width, _CACHED):
+                end = min(first + _CACHED, width)
+                for k in range(0, components, 4):
+                    a, b = planes[k, y, first:end], planes[k + 1, y, first:end]
+                    c, d = planes[k + 2, y, first:end], planes[k + 3, y, first:end]
+                    target = words[y + MARGIN, first + MARGIN : end + MARGIN, k // 4]
+                    for x in range(a.size):
+                        target[x] = _word(a[x], b[x], c[x], d[x])
     _continue_edges(samples)
 
 
@@ -174,62 +192,142 @@ def compensate(
     """
     components, _, width = planes.shape
     across = width // 4
+    words = planes.view(np.uint64)
     for b in range(vectors.shape[0]):
         down, right = np.int64(vectors[b, 0]), np.int64(vectors[b, 1])
         if down == 0 and right == 0:
             continue
         top, left = 4 * (b // across), 4 * (b % across)
         _move_block(reference, top, left, down, right, np.int64(sharp[b]), rows, block)
+        column = left // 4
         for k in range(components):
             for j in range(4):
-                for i in range(4):
-                    planes[k, top + j, left + i] = block[j, i * components + k]
+                row = block[j]
+                words[k, top + j, column] = _word(
+                    np.int16(row[k]), np.int16(row[k + components]),
+                    np.int16(row[k + 2 * components]), np.int16(row[k + 3 * components]),
+                )  # fmt: skip
+
+
+# What follows looks at frames as one row of numbers: `at` and `start` are where a block begins in the current frame and
+# in the reference, `line` is how far apart its lines are. Its four lines are taken at once, since one of them is too
+# short for what a loop of vector instructions costs to begin and to end.
+
+
+@inlined
+def _sample(flat: Samples, place: Int) -> np.int32:
+    # Without a sign, an index is not asked whether it counts from the end.
+    return np.int32(flat[np.uint64(place)])
+
+
+@inlined
+def _bounded(value: np.int32) -> np.int32:
+    return min(max(value, np.int32(-32768)), np.int32(32767))
+
+
+@inlined
+def _apart(
+    current: Samples, at: Int, line: Int, first: np.int32, second: np.int32, third: np.int32, fourth: np.int32
+) -> np.int32:
+    """Sum of absolute differences of four samples below each other from four others."""
+    total = np.int32(abs(np.int32(_sample(current, at) - first)))
+    total = np.int32(total + abs(np.int32(_sample(current, at + line) - second)))
+    total = np.int32(total + abs(np.int32(_sample(current, at + 2 * line) - third)))
+    return np.int32(total + abs(np.int32(_sample(current, at + 3 * line) - fourth)))
 
 
 @inlined
 def _difference_whole(
-    current: Samples, reference: Samples, top: int, left: int, down: Int, right: Int
+    current: Samples, reference: Samples, at: Int, start: Int, line: Int, span: Int
 ) -> np.int64:
-    """Sum of absolute differences of a block from the padded reference moved by whole samples."""
-    components = current.shape[2]
-    span = 4 * components
-    lines = current.reshape(current.shape[0], -1)
-    other = reference.reshape(reference.shape[0], -1)
-    at = (left + MARGIN) * components
-    start = (left + MARGIN + right) * components
+    """Sum of absolute differences of a block's four lines of `span` numbers from others."""
     total = np.int32(0)
-    for j in range(4):
-        here = lines[top + MARGIN + j, at : at + span]
-        there = other[top + MARGIN + down + j, start : start + span]
-        for i in range(span):
-            total = np.int32(total + abs(np.int32(np.int32(here[i]) - np.int32(there[i]))))
+    for i in range(span):
+        j = start + i
+        total = np.int32(total + _apart(
+            current, at + i, line, _sample(reference, j), _sample(reference, j + line),
+            _sample(reference, j + 2 * line), _sample(reference, j + 3 * line),
+        ))  # fmt: skip
+    return np.int64(total)
+
+
+@inlined
+def _between(flat: Samples, place: Int, stride: Int, taps: tuple[Int, Int, Int, Int]) -> np.int32:
+    """The sample between a place and the next, which are `stride` apart."""
+    t0, t1, t2, t3 = taps
+    return _filtered(
+        t0, t1, t2, t3, _sample(flat, place - stride), _sample(flat, place), _sample(flat, place + stride),
+        _sample(flat, place + 2 * stride),
+    )  # fmt: skip
+
+
+@inlined
+def _difference_along(
+    current: Samples, reference: Samples, at: Int, start: Int, line: Int, span: Int, stride: Int, row: Ints
+) -> np.int64:
+    """The same from what lies between those others and their next, which are `stride` apart."""
+    taps = row[0], row[1], row[2], row[3]
+    total = np.int32(0)
+    for i in range(span):
+        j = start + i
+        total = np.int32(total + _apart(
+            current, at + i, line, _bounded(_between(reference, j, stride, taps)),
+            _bounded(_between(reference, j + line, stride, taps)),
+            _bounded(_between(reference, j + 2 * line, stride, taps)),
+            _bounded(_between(reference, j + 3 * line, stride, taps)),
+        ))  # fmt: skip
+    return np.int64(total)
+
+
+@inlined
+def _difference_both(
+    current: Samples, reference: Samples, at: Int, start: Int, line: Int, span: Int, down: Ints, across: Ints
+) -> np.int64:
+    """The same from what lies between lines and columns."""
+    taps = across[0], across[1], across[2], across[3]
+    t0, t1, t2, t3 = down[0], down[1], down[2], down[3]
+    stride = span // 4
+    total = np.int32(0)
+    for i in range(span):
+        j = start + i
+        a = _between(reference, j - line, stride, taps)
+        b = _between(reference, j, stride, taps)
+        c = _between(reference, j + line, stride, taps)
+        d = _between(reference, j + 2 * line, stride, taps)
+        e = _between(reference, j + 3 * line, stride, taps)
+        f = _between(reference, j + 4 * line, stride, taps)
+        g = _between(reference, j + 5 * line, stride, taps)
+        total = np.int32(total + _apart(
+            current, at + i, line, _bounded(_filtered(t0, t1, t2, t3, a, b, c, d)),
+            _bounded(_filtered(t0, t1, t2, t3, b, c, d, e)),
+            _bounded(_filtered(t0, t1, t2, t3, c, d, e, f)),
+            _bounded(_filtered(t0, t1, t2, t3, d, e, f, g)),
+        ))  # fmt: skip
     return np.int64(total)
 
 
 @inlined
 def _difference(
-    current: Samples,
-    reference: Samples,
-    top: int,
-    left: int,
-    down: Int,
-    right: Int,
-    sharp: Int,
-    rows: Ints,
-    block: Ints,
+    current: Samples, reference: Samples, at: Int, line: Int, span: Int, down: Int, right: Int, sharp: Int
 ) -> np.int64:
-    """The same, moved by quarters."""
-    _move_block(reference, top, left, down, right, sharp, rows, block)
-    components = current.shape[2]
-    span = block.shape[1]
-    lines = current.reshape(current.shape[0], -1)
-    at = (left + MARGIN) * components
-    total = np.int32(0)
-    for j in range(4):
-        here = lines[top + MARGIN + j, at : at + span]
-        for i in range(span):
-            total = np.int32(total + abs(np.int32(np.int32(here[i]) - block[j, i])))
-    return np.int64(total)
+    """Sum of absolute differences of a block from the reference moved by quarters."""
+    stride, part_y, part_x = span // 4, down & 3, right & 3
+    start = at + (down >> 2) * line + (right >> 2) * stride
+    if part_y and part_x:
+        return _difference_both(
+            current, reference, at, start, line, span, TAPS[sharp, part_y], TAPS[sharp, part_x]
+        )
+    if part_y:
+        return _difference_along(current, reference, at, start, line, span, line, TAPS[sharp, part_y])
+    if part_x:
+        return _difference_along(current, reference, at, start, line, span, stride, TAPS[sharp, part_x])
+    return _difference_whole(current, reference, at, start, line, span)
+
+
+@inlined
+def _place(b: Int, across: int, line: int, components: int) -> Int:
+    """Where a block begins in a padded frame."""
+    return (4 * (b // across) + MARGIN) * line + (4 * (b % across) + MARGIN) * components
 
 
 @inlined
@@ -253,7 +351,7 @@ def _vector_cost(
 @kernel(
     int64(
         _READ, _READ, _READ, Array(uint8, 1, "C"), Array(int8, 2, "C"), Array(uint8, 1, "C"),
-        int64, int64, int64, int64, _WORKSPACE, _WORKSPACE,
+        int64, int64, int64, int64,
     )
 )  # fmt: skip
 def search(
@@ -267,8 +365,6 @@ def search(
     skip: int,
     reach: int,
     refine: int,
-    rows: Ints,
-    block: Ints,
 ) -> np.int64:
     """Find each block's vector and filter; returns the sum of the absolute differences that all of them leave.
 
@@ -276,24 +372,26 @@ def search(
     the reference, as it was coded. `bit_cost` is what a bit of a vector weighs in a sum of absolute differences; a
     block that is still (B,), or that changed by `skip` or less since the last frame, does not move. reach: whole
     samples in each direction, 0 to 2, 0 for no motion at all. refine: then to 0 whole samples, 1 halves, 2 quarters.
-    `rows` and `block` are `workspace_for` these components.
     """
-    across = (reference.shape[1] - 2 * MARGIN) // 4
+    _, width, components = reference.shape
+    across = (width - 2 * MARGIN) // 4
+    now, before, coded = current.reshape(-1), last.reshape(-1), reference.reshape(-1)
+    line, span = width * components, 4 * components
     remaining = np.int64(0)
     for b in range(vectors.shape[0]):
-        top, left = 4 * (b // across), 4 * (b % across)
+        at = _place(b, across, line, components)
         left_down, left_right = _vector(vectors, b - 1 if b % across else -1)
         above_down, above_right = _vector(vectors, b - across)
         sharp[b] = 0
         best_down, best_right = np.int64(0), np.int64(0)
-        best_difference = _difference_whole(current, reference, top, left, 0, 0)
+        best_difference = _difference_whole(now, coded, at, at, line, span)
         best = best_difference + bit_cost * _vector_cost(0, 0, left_down, left_right, above_down, above_right)
-        if reach > 0 and not still[b] and _difference_whole(current, last, top, left, 0, 0) > skip:
+        if reach > 0 and not still[b] and _difference_whole(now, before, at, at, line, span) > skip:
             for candidate in range(2):
                 down, right = (left_down, left_right) if candidate == 0 else (above_down, above_right)
                 if down == 0 and right == 0:
                     continue
-                difference = _difference(current, reference, top, left, down, right, 0, rows, block)
+                difference = _difference(now, coded, at, line, span, down, right, 0)
                 cost = difference + bit_cost * _vector_cost(
                     down, right, left_down, left_right, above_down, above_right
                 )
@@ -303,7 +401,8 @@ def search(
                 for j in range(-reach, reach + 1):
                     if i == 0 and j == 0:
                         continue
-                    difference = _difference_whole(current, reference, top, left, i, j)
+                    start = at + i * line + j * components
+                    difference = _difference_whole(now, coded, at, start, line, span)
                     down, right = np.int64(4 * i), np.int64(4 * j)
                     cost = difference + bit_cost * _vector_cost(
                         down, right, left_down, left_right, above_down, above_right
@@ -318,7 +417,7 @@ def search(
                         down, right = middle_down + stride * i, middle_right + stride * j
                         if abs(i) + abs(j) != 1 or max(abs(down), abs(right)) > MAX_VECTOR:
                             continue
-                        difference = _difference(current, reference, top, left, down, right, 0, rows, block)
+                        difference = _difference(now, coded, at, line, span, down, right, 0)
                         cost = difference + bit_cost * _vector_cost(
                             down, right, left_down, left_right, above_down, above_right
                         )
@@ -326,7 +425,7 @@ def search(
                             best, best_difference, best_down, best_right = cost, difference, down, right
                 stride //= 2
             if (best_down | best_right) & 3:
-                difference = _difference(current, reference, top, left, best_down, best_right, 1, rows, block)
+                difference = _difference(now, coded, at, line, span, best_down, best_right, 1)
                 together = (
                     best_down == left_down
                     and best_right == left_right
@@ -361,8 +460,9 @@ def magnitude(samples: Samples) -> np.int64:
     total = np.int64(0)
     for y in range(MARGIN, lines.shape[0] - MARGIN):
         of_line = np.int32(0)  # at most 2**15 of a side of 2**9 and a few components
-        for value in lines[y, first:end]:
-            of_line = np.int32(of_line + abs(np.int32(value)))
+        line = lines[y, first:end]
+        for i in range(line.size):
+            of_line = np.int32(of_line + abs(np.int32(line[i])))
         total += of_line
     return total
 
@@ -370,6 +470,9 @@ def magnitude(samples: Samples) -> np.int64:
 @kernel(void(_READ, _READ, Array(int64, 1, "C")))
 def block_differences(current: Samples, last: Samples, differences: NDArray[np.int64]) -> None:
     """Sum of absolute differences of each block between two padded frames."""
-    across = (current.shape[1] - 2 * MARGIN) // 4
+    _, width, components = current.shape
+    across, line = (width - 2 * MARGIN) // 4, width * components
+    now, before = current.reshape(-1), last.reshape(-1)
     for b in range(differences.size):
-        differences[b] = _difference_whole(current, last, 4 * (b // across), 4 * (b % across), 0, 0)
+        at = _place(b, across, line, components)
+        differences[b] = _difference_whole(now, before, at, at, line, 4 * components)

@@ -135,6 +135,18 @@ def _alternates(blocks: _Blocks, b: int, energy: np.float32, persistent: np.floa
     )
 
 
+@kernel(void(_LINES, _LINES, _ROW, _ROW))
+def _sum_blocks(
+    energy_of: FloatArray, persistent_of: FloatArray, energy: FloatArray, persistent: FloatArray
+) -> None:
+    """Set both's sums over blocks (B,) from those over their columns (H/4, W)."""
+    first, second = energy_of.reshape(-1), persistent_of.reshape(-1)
+    for b in range(energy.size):
+        i = 4 * b
+        energy[b] = first[i] + first[i + 1] + first[i + 2] + first[i + 3]
+        persistent[b] = second[i] + second[i + 1] + second[i + 2] + second[i + 3]
+
+
 @kernel(void(_BLOCKS, _ROW, _ROW, _ROW, _FLAGS))
 def _tell_noise(
     blocks: _Blocks,
@@ -203,6 +215,51 @@ def _decide(
             blocks.age[b] = 1
 
 
+@kernel(float32(_ROW, _ROW))
+def _calm_energy(energy: FloatArray, ordered: FloatArray) -> np.float32:
+    """What CALM_SHARE of the blocks (B,) do not exceed, as numpy's quantile; `ordered` (B,) is for work."""
+    for b in range(energy.size):
+        ordered[b] = energy[b]
+    share = CALM_SHARE * (ordered.size - 1)
+    place = int(share)
+    first, last = 0, ordered.size - 1
+    while first < last:  # Hoare's selection: what is less comes before `place`, what is more after it
+        pivot = ordered[(first + last) // 2]
+        i, j = first, last
+        while i <= j:
+            while ordered[i] < pivot:
+                i += 1
+            while ordered[j] > pivot:
+                j -= 1
+            if i <= j:
+                ordered[i], ordered[j] = ordered[j], ordered[i]
+                i += 1
+                j -= 1
+        if place <= j:
+            last = j
+        elif place >= i:
+            first = i
+        else:
+            break
+    if place + 1 == ordered.size:
+        return ordered[place]
+    above = ordered[place + 1]
+    for b in range(place + 2, ordered.size):
+        above = min(above, ordered[b])
+    return ordered[place] + np.float32(share - place) * (above - ordered[place])
+
+
+@kernel(boolean(_ROW, _FLAGS, float32))
+def _is_calm_white(energy: FloatArray, white: NDArray[np.bool_], calm: np.float32) -> bool:
+    """Whether of the blocks of so little energy, or less, more than WHITE_SHARE change as noise does."""
+    calmest, of_noise = 0, 0
+    for b in range(energy.size):
+        is_calm = energy[b] <= calm
+        calmest += is_calm
+        of_noise += is_calm and white[b]
+    return of_noise > WHITE_SHARE * calmest
+
+
 class TemporalFilter:
     """The mean of each block over the last frames in which it stood still; the newest frame where it moved."""
 
@@ -222,7 +279,8 @@ class TemporalFilter:
             steady=np.zeros(count, np.int32),
             still=np.zeros(count, np.uint8),
         )
-        self._of_frame = np.zeros(count, np.float32)
+        self._of_blocks = np.zeros(count, np.float32), np.zeros(count, np.float32)  # energy, persistent
+        self._of_frame, self._ordered = np.zeros(count, np.float32), np.zeros(count, np.float32)
         self._white, self._moved = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         self._frames = 0
         self._calm = 0.0  # energy of the calmest blocks' noise, 0 where there is none or all moves
@@ -250,7 +308,9 @@ class TemporalFilter:
             self.mean[:] = samples
             return
         _compare(samples, self.mean, self._trend, self._weights, self._energy, self._persistent)
-        moved = self._judge(_block_sums(self._energy), _block_sums(self._persistent))
+        energy, persistent = self._of_blocks
+        _sum_blocks(self._energy, self._persistent, energy, persistent)
+        moved = self._judge(energy, persistent)
         _follow(
             self.mean,
             self._trend,
@@ -273,26 +333,10 @@ class TemporalFilter:
         """Noise of the calmest blocks, if it is noise."""
         if self._frames < 3:
             return
-        calm = _calm_energy(self._of_frame)
-        calmest = self._of_frame <= calm
-        white = np.count_nonzero(self._white & calmest)
-        if calm > LOUDEST or white <= WHITE_SHARE * np.count_nonzero(calmest):
+        calm = float(_calm_energy(self._of_frame, self._ordered))
+        if calm > LOUDEST or not _is_calm_white(self._of_frame, self._white, calm):
             self._calm *= 0.75
         elif self._calm:
             self._calm += 0.25 * (calm - self._calm)
         else:
             self._calm = calm
-
-
-def _calm_energy(energy: FloatArray) -> float:
-    """What CALM_SHARE of the blocks (B,) do not exceed: as numpy's quantile, in a fifth of its time."""
-    place = CALM_SHARE * (energy.size - 1)
-    below, above = int(place), min(int(place) + 1, energy.size - 1)
-    ordered = np.partition(energy, (below, above))
-    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
-
-
-def _block_sums(columns: FloatArray) -> FloatArray:
-    """Sums over blocks (B,) from those over their columns (H/4, W)."""
-    sums: FloatArray = columns.reshape(-1, 4).sum(1)
-    return sums

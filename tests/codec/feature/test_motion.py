@@ -59,10 +59,9 @@ def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2, stil
     sharp = np.zeros(len(vectors), np.uint8) if sharp is None else sharp
     last = padded(current)
     last += 1
-    workspace = motion.workspace_for(len(current))
     return motion.search(
         padded(current), last, padded(reference_frame), np.full(len(vectors), still, np.uint8), vectors, sharp,
-        bit_cost, 0, reach, refine, *workspace,
+        bit_cost, 0, reach, refine,
     )  # fmt: skip
 
 
@@ -191,16 +190,15 @@ def test_a_block_that_did_not_change_does_not_move():
     last = current.copy()
     last[:, :, 8:] += 10
     vectors, all_vectors = np.empty((2, DOWN * ACROSS, 2), np.int8)
-    workspace = motion.workspace_for(len(current))
     frames = padded(current), padded(last), padded(reference_frame), np.zeros(len(vectors), np.uint8)
     sharp = np.full(len(vectors), 77, np.uint8)
-    motion.search(*frames, vectors, sharp, 1, 0, 2, 2, *workspace)
+    motion.search(*frames, vectors, sharp, 1, 0, 2, 2)
     search(current, reference_frame, all_vectors, 1, 2)
     still = np.tile([True, True, False, False], DOWN)
     assert not vectors[still].any()
     assert vectors[~still].any()
     assert all_vectors[still].any()
-    motion.search(*frames, vectors, sharp, 1, 16 * 5 * 10, 2, 2, *workspace)
+    motion.search(*frames, vectors, sharp, 1, 16 * 5 * 10, 2, 2)
     assert not vectors.any()
 
 
