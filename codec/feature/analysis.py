@@ -8,6 +8,7 @@ import numpy as np
 
 from codec.extremes import order_range, range_of
 from codec.feature import motion
+from codec.feature.blocks import choose_changes, tell_coded
 from codec.feature.group import Group
 from codec.feature.noise import TemporalFilter
 from codec.feature.profile import GroupProfile, channels_of
@@ -178,20 +179,19 @@ class FrameAnalysis:
         """Set the group's steps, and the levels of the difference from its prediction."""
         group = self._group
         changes = self._predictor.changes(self._source, step_shaping, self.guide)
-        if not keyframe:
-            changes = np.where(np.abs(changes - group.before) > 2, changes, group.before)
-        group.changes[:] = changes
-        group.set_steps(step)
-        if not keyframe:
+        if keyframe:
+            group.changes[:] = changes
+        else:
+            choose_changes(changes, group.before, group.changes)
             group.predict()
+        group.set_steps(step)
         self._held_back[:] = 0 if keyframe else HELD_BACK * self._filter.still
         self._forward.quantize(
             self._source, group.planes, self._offset, group.deltas,
             self._rounding_of(keyframe, step), self._held_back, group.levels, group.lasts,
         )  # fmt: skip
         if not keyframe:
-            np.greater_equal(group.lasts.max(0), 0, out=group.coded.view(np.bool_))
-            group.changes[:] = np.where(group.coded, group.changes, group.before)
+            tell_coded(group.lasts, group.before, group.changes, group.coded)
 
     def _rounding_of(self, keyframe: bool, step: int) -> FloatArray:
         """What is added before fractions are cut off, which is the same from frame to frame while the step is."""

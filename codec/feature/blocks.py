@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numba import boolean, int8, int64, uint8, uint16, uint64
+from numba import boolean, int8, int64, uint8, uint16, uint64, void
 from numba.types import Array
 from numba.types import NamedTuple as NamedTupleType
 from numpy.typing import NDArray
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from codec.feature.contexts import MAX_CHANGE, MAX_VECTOR, MOTION, SHARP, SKIP, STEP
 from codec.feature.motion import Vectors
 from codec.feature.range_coder import Bit, Coder, Probabilities, decode_bit, encode_bit
+from codec.feature.transform import Lasts
 from codec.jit import Bytes, Int, inlined, kernel
 
 Changes: TypeAlias = NDArray[np.int8]
+
+NEARLY_THE_SAME = 2  # quarters of an octave: so small a change of a block's step is not worth telling
 
 
 class FrameBlocks(NamedTuple):
@@ -38,8 +41,29 @@ _FRAME = NamedTupleType(
     ),
     FrameBlocks,
 )  # fmt: skip
+_CHANGES, _CODED = Array(int8, 1, "C"), Array(uint8, 1, "C")
 _PROBABILITIES = Array(uint16, 2, "C")
 _CODER = Array(uint64, 1, "C")
+
+
+@kernel(void(_CHANGES, _CHANGES, _CHANGES))
+def choose_changes(predicted: Changes, before: Changes, changes: Changes) -> None:
+    """Set a difference's changes of steps (B,) to those predicted, or to those before where that is nearly the same."""
+    for b in range(changes.size):
+        is_far = abs(np.int64(predicted[b]) - np.int64(before[b])) > NEARLY_THE_SAME
+        changes[b] = predicted[b] if is_far else before[b]
+
+
+@kernel(void(Array(int8, 2, "C"), _CHANGES, _CHANGES, _CODED))
+def tell_coded(lasts: Lasts, before: Changes, changes: Changes, coded: Bytes) -> None:
+    """Set which blocks (B,) have levels, by their lasts (K, B); the others keep their steps."""
+    for b in range(coded.size):
+        coded[b] = 0
+    for k in range(lasts.shape[0]):
+        for b in range(coded.size):
+            coded[b] |= np.uint8(lasts[k, b] >= 0)
+    for b in range(coded.size):
+        changes[b] = changes[b] if coded[b] else before[b]
 
 
 @inlined

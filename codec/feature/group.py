@@ -14,7 +14,7 @@ from codec.feature.parameters import whole_blocks
 from codec.feature.profile import GroupProfile, Profile, channels_of, grouped, plane
 from codec.feature.range_coder import SETTLED
 from codec.feature.rotation import rotated_components
-from codec.feature.transform import STEPS, InverseTransform, block_steps
+from codec.feature.transform import InverseTransform, set_steps
 from codec.feature.uncalibrated import profile_of
 from codec.layout import Layout, TensorSpec
 
@@ -103,8 +103,7 @@ class Group:
 
     def set_steps(self, frame_step: int) -> None:
         """Each block's step from the frame's and its own change."""
-        self.steps[:] = block_steps(frame_step, self.changes)
-        self.deltas[:] = STEPS[self.steps]
+        set_steps(frame_step, self.changes, self.steps, self.deltas)
 
     def predict(self) -> None:
         """Move the blocks of the reference frame by their vectors: it then predicts the next frame."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import boolean, float32, int32, uint8, void
+from numba import boolean, float32, float64, int32, uint8, void
 from numba.types import Array
 from numba.types import NamedTuple as NamedTupleType
 from numpy.typing import NDArray
@@ -215,8 +215,8 @@ def _decide(
             blocks.age[b] = 1
 
 
-@kernel(float32(_ROW, _ROW))
-def _calm_energy(energy: FloatArray, ordered: FloatArray) -> np.float32:
+@kernel(float64(_ROW, _ROW))
+def _calm_energy(energy: FloatArray, ordered: FloatArray) -> float:
     """What CALM_SHARE of the blocks (B,) do not exceed, as numpy's quantile; `ordered` (B,) is for work."""
     for b in range(energy.size):
         ordered[b] = energy[b]
@@ -242,15 +242,15 @@ def _calm_energy(energy: FloatArray, ordered: FloatArray) -> np.float32:
         else:
             break
     if place + 1 == ordered.size:
-        return ordered[place]
+        return float(ordered[place])
     above = ordered[place + 1]
     for b in range(place + 2, ordered.size):
         above = min(above, ordered[b])
-    return ordered[place] + np.float32(share - place) * (above - ordered[place])
+    return float(ordered[place] + np.float32(share - place) * (above - ordered[place]))
 
 
-@kernel(boolean(_ROW, _FLAGS, float32))
-def _is_calm_white(energy: FloatArray, white: NDArray[np.bool_], calm: np.float32) -> bool:
+@kernel(boolean(_ROW, _FLAGS, float64))
+def _is_calm_white(energy: FloatArray, white: NDArray[np.bool_], calm: float) -> bool:
     """Whether of the blocks of so little energy, or less, more than WHITE_SHARE change as noise does."""
     calmest, of_noise = 0, 0
     for b in range(energy.size):
@@ -333,7 +333,7 @@ class TemporalFilter:
         """Noise of the calmest blocks, if it is noise."""
         if self._frames < 3:
             return
-        calm = float(_calm_energy(self._of_frame, self._ordered))
+        calm = _calm_energy(self._of_frame, self._ordered)
         if calm > LOUDEST or not _is_calm_white(self._of_frame, self._white, calm):
             self._calm *= 0.75
         elif self._calm:

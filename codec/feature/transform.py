@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
-from numba import float32, int8, int16, int32, void
+from numba import boolean, float32, int8, int16, int32, int64, void
 from numba.types import Array
 from numpy.typing import NDArray
 
@@ -49,7 +49,16 @@ LAMBDA = 0.02
 def block_steps(frame_step: int, changes: NDArray[np.int8]) -> NDArray[np.int32]:
     """Each block's step from the frame's and the block's change, in quarters of an octave."""
     steps: NDArray[np.int32] = frame_step + 4 * changes.astype(np.int32)
-    return np.minimum(np.maximum(steps, FINEST), COARSEST)  # in half of the time of numpy's `clip`
+    return np.clip(steps, FINEST, COARSEST)
+
+
+@kernel(void(int64, Array(int8, 1, "C", readonly=True), Array(int32, 1, "C"), Array(int32, 1, "C")))
+def set_steps(frame_step: int, changes: NDArray[np.int8], steps: Ints, deltas: Ints) -> None:
+    """Set `block_steps` and the width of each, all (B,)."""
+    for b in range(steps.size):
+        own = min(max(frame_step + 4 * int(changes[b]), FINEST), COARSEST)
+        steps[b] = own
+        deltas[b] = STEPS[own]
 
 
 def rounding(
@@ -114,6 +123,7 @@ def _spectrum(
 @kernel(
     void(
         Array(float32, 3, "C", readonly=True),
+        Array(float32, 3, "C", readonly=True),
         Array(float32, 1, "C", readonly=True),
         Array(float32, 2, "C"),
         Array(float32, 1, "C", readonly=True),
@@ -124,22 +134,28 @@ def _spectrum(
 )
 def _quantize(
     coefficients: FloatArray,
+    rotated: FloatArray,
     inverse_deltas: FloatArray,
     rounding: FloatArray,
     held_back: FloatArray,
     levels: Levels,
     lasts: Lasts,
 ) -> None:
-    """Levels (K, 16, B) of coefficients (16, K, B), as `ForwardTransform.quantize` takes the rest."""
+    """Levels (K, 16, B) of coefficients (16, K, B), of which the first were rotated to (16, R, B).
+
+    `ForwardTransform.quantize` tells of the rest.
+    """
     _, components, blocks = coefficients.shape
+    first = rotated.shape[1]
     for k in range(components):
         for i in range(blocks):
             lasts[k, i] = -1
         for f in range(16):
             add = rounding[k, f]
             place = np.int8(f)
+            line = rotated[f, k] if k < first else coefficients[f, k]
             for i in range(blocks):
-                z = coefficients[f, k, i] * inverse_deltas[i]
+                z = line[i] * inverse_deltas[i]
                 magnitude = np.int32(min(abs(z) + add - held_back[i], np.float32(32767)))
                 levels[k, f, i] = np.int16(-magnitude if z < 0 else magnitude)
                 lasts[k, i] = place if magnitude != 0 else lasts[k, i]
@@ -180,9 +196,9 @@ class ForwardTransform:
         """
         _spectrum(samples, prediction, offset, self._rows, self._coefficients)
         if self._first.size:
-            self._first[:] = np.matmul(self._rotation, self._first, out=self._rotated)
+            np.matmul(self._rotation, self._first, out=self._rotated)
         inverse_deltas = (1 / deltas).astype(np.float32)
-        _quantize(self._coefficients, inverse_deltas, rounding, held_back, levels, lasts)
+        _quantize(self._coefficients, self._rotated, inverse_deltas, rounding, held_back, levels, lasts)
 
 
 @kernel(
@@ -238,9 +254,11 @@ def _saturated(sample: np.int16, difference: np.int32) -> np.int16:
         Array(int8, 2, "C", readonly=True),
         Array(int32, 1, "C", readonly=True),
         Array(int32, 3, "C", readonly=True),
+        boolean,
         Array(int16, 3, "C"),
         Array(int32, 2, "C"),
         Array(int32, 2, "C"),
+        Array(int32, 1, "C"),
     )
 )
 def add_inverse(
@@ -248,13 +266,16 @@ def add_inverse(
     lasts: Lasts,
     deltas: Ints,
     turned: Ints,
+    exact: bool,
     samples: NDArray[np.int16],
     rows: Ints,
     coefficients: Ints,
+    limits: Ints,
 ) -> None:
     """Add the difference that levels (K, 16, B) stand for to samples (K, H, W), saturating.
 
-    `turned` (16, R, B) is what the rotation makes of the first components' levels, in 1/1024.
+    `turned` (16, R, B) is what the rotation makes of the first components' levels, in 1/1024: if that is exact in
+    binary32, the bits of it. `rows` (4, 4 B), `coefficients` (16, B) and `limits` (B,) are for work.
     """
     components, height, width = samples.shape
     blocks = (height // 4) * (width // 4)
@@ -263,14 +284,25 @@ def add_inverse(
     for k in range(rotated):
         for i in range(blocks):
             some_rotated |= lasts[k, i] >= 0
+    for i in range(blocks):
+        # Within it a product with the step has 32 bits; beyond it is beyond the limit of a coefficient.
+        limits[i] = np.int32(np.int32(_LIMIT * np.int32(1024)) // deltas[i]) + np.int32(1)
     for k in range(components):
         if k < rotated:
             if not some_rotated:
                 continue
             for f in range(16):
+                own, line = coefficients[f], turned[f, k]
+                if exact:
+                    for i in range(blocks):
+                        own[i] = np.int32(np.int32(line[i]).view(np.float32))
+                else:
+                    for i in range(blocks):
+                        own[i] = line[i]
                 for i in range(blocks):
-                    value = (np.int64(turned[f, k, i]) * np.int64(deltas[i]) + np.int64(512)) >> np.int64(10)
-                    coefficients[f, i] = min(max(value, np.int64(-_LIMIT)), np.int64(_LIMIT))
+                    value = min(max(own[i], np.int32(-limits[i])), limits[i])
+                    value = np.int32(np.int32(np.int32(value * deltas[i]) + np.int32(512)) >> np.int32(10))
+                    own[i] = min(max(value, np.int32(-_LIMIT)), _LIMIT)
         else:
             empty = True
             for i in range(blocks):
@@ -317,9 +349,10 @@ class InverseTransform:
         self._back = np.ascontiguousarray(rotation.transpose(0, 2, 1), np.float32)
         self._gathered = np.empty((16, rotation.shape[1], blocks), np.float32)
         self._product = np.empty_like(self._gathered)
-        self._turned = np.empty(self._gathered.shape, np.int32)
+        self._turned = self._product.view(np.int32)
         self._rows = np.empty((4, 4 * blocks), np.int32)
         self._coefficients = np.empty((16, blocks), np.int32)
+        self._limits = np.empty(blocks, np.int32)
 
     def add(self, levels: Levels, lasts: Lasts, deltas: Ints, samples: NDArray[np.int16]) -> None:
         """Add the difference that levels (K, 16, B) stand for to samples (K, H, W), saturating.
@@ -328,11 +361,14 @@ class InverseTransform:
         of each block's step.
         """
         greatest = gather_rotated(levels, lasts, self._gathered)
-        if greatest > EXACT_LEVEL:
+        exact = bool(greatest <= EXACT_LEVEL)
+        if not exact:
             self._turned[:] = self._back.astype(np.float64) @ self._gathered.astype(np.float64)
         elif greatest:
-            self._turned[:] = np.matmul(self._back, self._gathered, out=self._product)
-        add_inverse(levels, lasts, deltas, self._turned, samples, self._rows, self._coefficients)
+            np.matmul(self._back, self._gathered, out=self._product)
+        add_inverse(
+            levels, lasts, deltas, self._turned, exact, samples, self._rows, self._coefficients, self._limits
+        )
 
 
 def forward_reference(planes: FloatArray) -> FloatArray:

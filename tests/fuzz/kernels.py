@@ -61,6 +61,7 @@ class State(NamedTuple):
     turned: NDArray[np.int32]
     rows: NDArray[np.int32]
     coefficients: NDArray[np.int32]
+    limits: NDArray[np.int32]
 
 
 def state_of(group: Group) -> State:
@@ -69,7 +70,7 @@ def state_of(group: Group) -> State:
     return State(
         group.frame_blocks, group.frame_levels, group.contexts(True), group.contexts(False), group.workspace,
         group.planes, group._samples, group._motion_workspace, inverse._back, inverse._gathered,
-        inverse._turned, inverse._rows, inverse._coefficients,
+        inverse._turned, inverse._rows, inverse._coefficients, inverse._limits,
     )  # fmt: skip
 
 
@@ -140,7 +141,9 @@ def _decode(
         for j in range(state.turned.shape[1]):
             for b in range(state.turned.shape[2]):
                 state.turned[f, j, b] = (state.back[f, j] * state.gathered[f, :, b]).sum()
-    add_inverse(levels, lasts, deltas, state.turned, state.planes, state.rows, state.coefficients)
+    add_inverse(
+        levels, lasts, deltas, state.turned, False, state.planes, state.rows, state.coefficients, state.limits
+    )
     state.blocks.before[:] = state.blocks.changes
     return 2
 

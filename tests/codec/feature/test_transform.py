@@ -65,6 +65,15 @@ def test_block_steps_stay_in_range():
     assert transform.block_steps(COARSEST, changes).max() == COARSEST
 
 
+@pytest.mark.parametrize("frame_step", [FINEST, 150, COARSEST])
+def test_steps_that_are_set_are_block_steps(frame_step):
+    changes = np.arange(-12, 13, dtype=np.int8)
+    steps, deltas = np.zeros((2, changes.size), np.int32)
+    transform.set_steps(frame_step, changes, steps, deltas)
+    assert np.array_equal(steps, transform.block_steps(frame_step, changes))
+    assert np.array_equal(deltas, STEPS[steps])
+
+
 @given(
     st.integers(0, 2**32),
     st.sampled_from([1, 40, 2000, 32767]),
