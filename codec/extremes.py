@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-from numba import int32
+from numba import float32, int32
 from numba.types import Array, UniTuple
 from numpy.typing import NDArray
 
@@ -31,6 +31,24 @@ def order_range(patterns: NDArray[np.int32]) -> tuple[int, int]:
         least = min(least, key)
         greatest = max(greatest, key)
     return int(least), int(greatest)
+
+
+@kernel(int32(Array(float32, 3, "C", readonly=True), Array(float32, 3, "C")))
+def copy_planes(planes: FloatArray, target: FloatArray) -> int:
+    """Copy planes (C, h, w) to the upper left of others (C, H, W); returns the bits of the greatest magnitude.
+
+    They sort like magnitudes, and those of what is not finite come last.
+    """
+    patterns = planes.view(np.int32)
+    components, height, width = planes.shape
+    greatest = np.int32(0)
+    for k in range(components):
+        for y in range(height):
+            line, own, other = patterns[k, y], planes[k, y], target[k, y]
+            for x in range(width):
+                greatest = max(greatest, np.int32(line[x] & np.int32(2**31 - 1)))
+                other[x] = own[x]
+    return int(greatest)
 
 
 def range_of(coefficients: FloatArray, name: str) -> ValueRange:

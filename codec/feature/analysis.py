@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from codec.extremes import order_range, range_of
+from codec.extremes import copy_planes, order_range, range_of
 from codec.feature import motion
 from codec.feature.blocks import choose_changes, tell_coded
 from codec.feature.group import Group
@@ -39,6 +39,9 @@ KEY_LAMBDA, DIFFERENCE_LAMBDA = 0.02, 0.1
 """What a bit is worth, in squared steps: larger values save bits by losing weak objects."""
 
 
+_FAR = np.float32(2**20)
+
+
 class FrameAnalysis:
     """What only the encoder has of a group: the frame to code, and the search for its vectors and steps."""
 
@@ -52,6 +55,7 @@ class FrameAnalysis:
         self._reference = np.zeros_like(self._current)
         self._last = np.zeros_like(self._current)  # frame, without its noise
         self._filter = TemporalFilter(group.channels, group.rows, group.columns)
+        self._may_be_far = True
         self._source = self._samples  # what is coded: the frame as it was taken, or without its noise
         self._is_remembered = False  # the present one
         self.guide = StepGuide(group.rows // 4, group.across)
@@ -66,6 +70,9 @@ class FrameAnalysis:
     def _use(self, profile: GroupProfile) -> None:
         group = self._group
         self._offset = profile.forward @ profile.mean
+        # Bits of a magnitude: where none is greater, no component is far. One more bit is for what products round.
+        reach = np.float64(_FAR) / max(np.abs(profile.forward).sum(1, dtype=np.float64).max(), 1) / 2
+        self._near = int(np.float32(reach).view(np.int32))
         self._rounding.clear()
         self._filter.begin(profile)
         self._predictor = StepPredictor(profile.step_network, self._offset, group.rows // 4, group.across)
@@ -91,11 +98,13 @@ class FrameAnalysis:
         """Take the frame's tensors, flat, by spec. Raises NonFiniteTensor, or leaves that to `transform`."""
         group = self._group
         self._is_remembered = False
-        first = 0
+        first = greatest = 0
         for spec in group.specs:
             tensor = tensors[spec].reshape(-1, group.height, group.width)
-            self._stacked[first : first + len(tensor), : group.height, : group.width] = tensor
+            copied = copy_planes(tensor, self._stacked[first : first + len(tensor)])
+            greatest = max(greatest, copied)
             first += len(tensor)
+        self._may_be_far = greatest > self._near
         if group.width < group.columns:
             self._stacked[:, :, group.width :] = self._stacked[:, :, group.width - 1 : group.width]
         if group.height < group.rows:
@@ -119,7 +128,7 @@ class FrameAnalysis:
                 self._stacked.reshape(group.channels, -1),
                 out=self._samples.reshape(group.channels, -1),
             )
-        if _any_far(self._samples):
+        if self._may_be_far and _any_far(self._samples):
             self._check_finite()  # only now: what is not finite makes all components of its place far
             np.clip(np.nan_to_num(self._samples), -_FAR, _FAR, out=self._samples)
 
@@ -200,9 +209,6 @@ class FrameAnalysis:
             weight = KEY_LAMBDA if keyframe else DIFFERENCE_LAMBDA
             kept = self._rounding[keyframe] = step, rounding(self._group.key_prior, step, weight)
         return kept[1]
-
-
-_FAR = np.float32(2**20)
 
 
 def _any_far(samples: FloatArray) -> bool:

@@ -15,7 +15,7 @@ from numba import boolean, float32, int8, int16, int32, int64, void
 from numba.types import Array
 from numpy.typing import NDArray
 
-from codec.feature.rotation import ROTATION_UNIT, Rotation
+from codec.feature.rotation import MOST_ROTATED, ROTATION_UNIT, Rotation
 from codec.jit import Ints, inlined, kernel
 from codec.layout import FloatArray
 
@@ -90,7 +90,10 @@ def _spectrum(
     rows: FloatArray,
     coefficients: FloatArray,
 ) -> None:
-    """Coefficients (16, K, B) of the difference between samples (K, H, W), less `offset` (K,), and prediction."""
+    """Coefficients (16, K, B) of the difference between samples (K, H, W), less `offset` (K,), and prediction.
+
+    `coefficients` may have room for more components, which stay as they are.
+    """
     components, height, width = samples.shape
     blocks = (height // 4) * (width // 4)
     for k in range(components):
@@ -141,11 +144,11 @@ def _quantize(
     levels: Levels,
     lasts: Lasts,
 ) -> None:
-    """Levels (K, 16, B) of coefficients (16, K, B), of which the first were rotated to (16, R, B).
+    """Levels (K, 16, B) of coefficients (16, K or more, B), of which the first were rotated to (16, R, B).
 
     `ForwardTransform.quantize` tells of the rest.
     """
-    _, components, blocks = coefficients.shape
+    components, _, blocks = levels.shape
     first = rotated.shape[1]
     for k in range(components):
         for i in range(blocks):
@@ -166,9 +169,9 @@ class ForwardTransform:
 
     def __init__(self, rotation: Rotation, components: int, height: int, width: int) -> None:
         blocks = (height // 4) * (width // 4)
-        self._coefficients = np.empty((16, components, blocks), np.float32)
-        self._first = self._coefficients[:, : rotation.shape[1]]  # components that are rotated
-        self._rotated = np.empty(self._first.shape, np.float32)
+        # So many components at once as are rotated: what they are transformed to stays in a processor's cache.
+        self._coefficients = np.empty((16, min(components, MOST_ROTATED), blocks), np.float32)
+        self._rotated = np.empty((16, rotation.shape[1], blocks), np.float32)
         self._rows = np.empty((4, 4 * blocks), np.float32)
         self.use(rotation)
 
@@ -194,11 +197,17 @@ class ForwardTransform:
         added to a magnitude, in steps, before its fraction is cut off. held_back (B,), 0 to .3: what is taken off it in
         each block.
         """
-        _spectrum(samples, prediction, offset, self._rows, self._coefficients)
-        if self._first.size:
-            np.matmul(self._rotation, self._first, out=self._rotated)
         inverse_deltas = (1 / deltas).astype(np.float32)
-        _quantize(self._coefficients, self._rotated, inverse_deltas, rounding, held_back, levels, lasts)
+        for first in range(0, len(samples), MOST_ROTATED):
+            own = slice(first, first + MOST_ROTATED)
+            _spectrum(samples[own], prediction[own], offset[own], self._rows, self._coefficients)
+            rotated = self._rotated if first == 0 else self._rotated[:, :0]
+            if rotated.size:
+                np.matmul(self._rotation, self._coefficients[:, : rotated.shape[1]], out=rotated)
+            _quantize(
+                self._coefficients, rotated, inverse_deltas, rounding[own], held_back,
+                levels[own], lasts[own],
+            )  # fmt: skip
 
 
 @kernel(

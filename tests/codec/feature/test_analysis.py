@@ -36,6 +36,21 @@ def test_components_that_overflow_are_finite_and_bounded(analysis):
     assert np.abs(analysis._samples).max() == FAR
 
 
+def test_components_are_looked_at_where_any_may_be_far(analysis):
+    """As far as the magnitudes of a frame tell, whatever its signs are."""
+    (spec,) = SMALL
+    forward = analysis._group.profile.forward
+    worst = np.sign(forward[np.abs(forward).sum(1).argmax()])
+    frame = np.broadcast_to(worst[:, None, None], spec.shape).astype(np.float32)
+    reach = FAR / np.abs(forward).sum(1).max()
+    for share, may_be_far in ((0.45, False), (0.55, True), (1.1, True), (np.inf, True), (np.nan, True)):
+        analysis.stack({spec: (np.float32(share * reach) * frame).reshape(-1)})
+        assert analysis._may_be_far == may_be_far
+        if np.isfinite(share):
+            analysis.transform()
+            assert np.isclose(np.abs(analysis._samples).max(), min(share, 1) * FAR, rtol=1e-3)
+
+
 def test_a_bit_of_a_difference_is_worth_more_than_one_of_a_keyframe(analysis):
     prior = analysis._group.key_prior
     for step in (100, 104):

@@ -65,6 +65,18 @@ def search(current, reference_frame, vectors, bit_cost, refine, *, reach=2, stil
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("components", "width"), [(3, 12), (4, 12), (8, 136)])
+def test_what_is_laid_out_continues_its_edges(components, width):
+    planes = picture(1, components, 8, width).astype(np.int16)[:, :8, :width]
+    edge = (motion.MARGIN, motion.MARGIN)
+    expected = np.pad(planes.transpose(1, 2, 0), (edge, edge, (0, 0)), "edge")
+    assert np.array_equal(padded(planes), expected)
+    offset = np.arange(components).astype(np.float32)
+    rounded = motion.padded_frame(8, width, components)
+    motion.pad_rounded(planes + offset[:, None, None] + np.float32(0.25), offset, rounded)
+    assert np.array_equal(rounded, expected)
+
+
 @pytest.mark.parametrize("vector", [(y, x) for y in range(-8, 9, 3) for x in range(-8, 9)])
 def test_one_vector_for_all_blocks(vector):
     planes = picture(1)[:, : SHAPE[0], : SHAPE[1]]

@@ -177,6 +177,19 @@ def test_forward_undoes_a_rotation_as_it_is_rounded():
     assert np.abs(add_inverse(levels, lasts, deltas, prediction, longer) - 1000).max() <= 2
 
 
+def test_all_components_are_transformed_though_only_the_first_are_rotated():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0, 1000, (70, 4 * DOWN, 4 * ACROSS)).astype(np.float32)
+    rotation, deltas = make_rotation(32, rng), np.full(BLOCKS, 200, np.int32)
+    levels, lasts = forward(
+        samples, np.zeros(samples.shape, np.int16), np.arange(70, dtype=np.float32), deltas,
+        np.full((70, 16), 0.5, np.float32), rotation=rotation,
+    )  # fmt: skip
+    exact = transform.rotated_spectrum(rotation, samples, np.arange(70, dtype=np.float32)) / 200
+    assert np.abs(levels - exact).max() < 0.55
+    assert np.array_equal(lasts, lasts_of(levels))
+
+
 def test_forward_bounds_its_levels():
     samples = np.full((1, 8, 12), -1e9, np.float32)
     levels, _ = forward(
