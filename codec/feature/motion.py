@@ -110,33 +110,17 @@ def pad(planes: Samples, samples: Samples) -> None:
     _continue_edges(samples)
 
 
-@inlined
-def _rounded(value: np.float32, offset: np.float32) -> np.int16:
-    rounded = np.rint(value - offset)
-    return np.int16(min(max(rounded, np.float32(-32768)), np.float32(32767)))
-
-
 @kernel(void(Array(float32, 3, "C", readonly=True), Array(float32, 1, "C", readonly=True), _SAMPLES))
 def pad_rounded(planes: FloatArray, offset: FloatArray, samples: Samples) -> None:
     """The same from planes (K, H, W) less their offset (K,), rounded half to even and saturated."""
     _, height, width = planes.shape
     components = samples.shape[2]
-    if components % 4:
-        for y in range(height):
-            for k in range(components):
-                for x in range(width):
-                    samples[y + MARGIN, x + MARGIN, k] = _rounded(planes[k, y, x], offset[k])
-    else:
-        words = samples.view(np.uint64)
-        for y in range(height):
-            for k in range(0, components, 4):
-                a, b, c, d = planes[k, y], planes[k + 1, y], planes[k + 2, y], planes[k + 3, y]
-                p, q, r, s = offset[k], offset[k + 1], offset[k + 2], offset[k + 3]
-                target = words[y + MARGIN, MARGIN : MARGIN + width, k // 4]
-                for x in range(a.size):
-                    target[x] = _word(
-                        _rounded(a[x], p), _rounded(b[x], q), _rounded(c[x], r), _rounded(d[x], s)
-                    )
+    for y in range(height):
+        for k in range(components):
+            for x in range(width):
+                value = np.rint(planes[k, y, x] - offset[k])
+                value = min(max(value, np.float32(-32768)), np.float32(32767))
+                samples[y + MARGIN, x + MARGIN, k] = np.int16(value)
     _continue_edges(samples)
 
 
