@@ -37,7 +37,7 @@ from codec.packet_stream import PacketReader
 from tests.codec.calibrated import make_codec
 from tests.codec.samples import video
 
-LAYOUT = (TensorSpec("a", (3, 8, 12)),)
+LAYOUT = (TensorSpec("a", (4, 8, 12)),)  # of four components, which are laid out four a store
 LARGEST = 480  # bytes of a payload
 BATCH = 50_000  # executions between two looks at the clock
 FRESH = 8  # of so many executions one begins anew
