@@ -70,6 +70,21 @@ COMMANDS = {
         "services.commands.watch:run_watch",
         "print detections as they are published",
     ),
+    "record": Command(
+        "services.commands.record_settings:RecordSettings",
+        "services.commands.record:run_record",
+        "keep a camera's packets in files, without a detector",
+    ),
+    "replay": Command(
+        "services.replay.settings:ReplaySettings",
+        "services.replay.replay:run_replay",
+        "send a recording's packets to a detector",
+    ),
+    "recording show": Command(
+        "services.replay.settings:RecordingShowSettings",
+        "services.replay.show:run_recording_show",
+        "print what the files of a recording hold",
+    ),
     "demo": Command(
         "services.commands.settings:DemoSettings",
         "services.commands.demo:run_demo",
@@ -168,12 +183,13 @@ COMMANDS = {
 }
 GROUPS = {
     "profile": "calibration profiles of the feature codec",
+    "recording": "packets that were kept in files",
     "token": "who may do what at a detector",
     "bench": "measure camera and detector on this machine",
 }
 
 
-SERVICES = ("camera", "detector")
+SERVICES = ("camera", "detector", "record")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

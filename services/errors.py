@@ -109,6 +109,7 @@ def exit_code(error: Exception) -> Exit | None:
         codec_errors.ProfileMismatch: Exit.USAGE,
         codec_errors.CodecError: Exit.FAILURE,
         stream_errors.InvalidSize: Exit.USAGE,
+        stream_errors.NoRecording: Exit.FAILURE,
         stream_errors.UnknownModel: Exit.USAGE,
         stream_errors.UnknownSplitPoint: Exit.USAGE,
         stream_errors.SourceError: Exit.SOURCE,

@@ -20,6 +20,7 @@
     ├── InvalidMessage               a text is no message of the protocol
     ├── InvalidPreview               bytes are no preview
     ├── BadCertificate               a file of TLS cannot be used
+    ├── NoRecording                  a file holds no packets that could be played
     └── ConnectionLost               the link is gone
         └── TlsFailed                one end does not take the other's certificate, or speaks no TLS
 
@@ -192,6 +193,10 @@ class ConnectionLost(StreamError):
 
 class BadCertificate(StreamError):
     """A file with a certificate or key cannot be read, or holds something else; the message says which."""
+
+
+class NoRecording(StreamError):
+    """A file is no recording, or one of another version, or was cut before its first packet."""
 
 
 class TlsFailed(ConnectionLost):

@@ -1,4 +1,4 @@
-"""The account of every captured frame: captured = detected + dropped + in flight, exactly."""
+"""The account of every captured frame: captured = detected + recorded + dropped + in flight, exactly."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class FrameCounts:
     def __init__(self, on_drop: Callable[[str, str, int], None] = lambda stage, reason, count: None) -> None:
         self.captured = 0
         self.detected = 0
+        self.recorded = 0  # without a detector
         self.in_flight = 0
         self.dropped: Counter[tuple[str, str]] = Counter()
         self._on_drop = on_drop
@@ -45,6 +46,11 @@ class FrameCounts:
         """A frame in flight was acknowledged."""
         self.in_flight -= 1
         self.detected += 1
+
+    def record(self) -> None:
+        """A frame in flight was recorded, and is sent to no detector."""
+        self.in_flight -= 1
+        self.recorded += 1
 
     def drop(self, stage: str, reason: str, count: int = 1) -> None:
         """Frames in flight were lost at `stage`, for a `reason` of DROPS."""
@@ -71,4 +77,4 @@ class FrameCounts:
     @property
     def done(self) -> int:
         """Frames with an outcome: the number, from 0, of the oldest in flight."""
-        return self.detected + self.dropped_total
+        return self.detected + self.recorded + self.dropped_total

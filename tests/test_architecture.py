@@ -78,6 +78,7 @@ TABLE = {
         reach={"asyncio", "aiohttp"},
     ),
     "stream.session": Rule(ours={"codec", "stream/"}, others={"pydantic"}, reach=CLOCK_AND_SOCKETS | TORCH),
+    "stream.recording": Rule(ours={"codec", "stream/", "stream.session"}, reach=CLOCK_AND_SOCKETS | TORCH),
     "stream.rate": Rule(ours=set(), reach=CLOCK_AND_SOCKETS | TORCH),
     "stream.sources": Rule(
         ours={"codec.spec_text", "stream/", "stream.tasks"}, others={"av", "cv2", "numpy"}, reach=TORCH
@@ -107,7 +108,10 @@ TABLE = {
         others={"pydantic"},
         never={"asyncio"},
     ),
-    "services.camera": Rule(ours={"codec", "stream", "services/", "services.access"}, others=LIVE),
+    "services.recording": Rule(ours={"codec", "stream", "services/"}, others={"structlog"}),
+    "services.camera": Rule(
+        ours={"codec", "stream", "services/", "services.access", "services.recording"}, others=LIVE
+    ),
     "services.detector": Rule(  # torch is loaded where step maps are asked for
         ours={"codec", "stream", "services/", "services.access", "services.torch_loading"}, others=LIVE
     ),
@@ -133,6 +137,9 @@ TABLE = {
         never={"asyncio"},
     ),
     "services.commands": Rule(ours={"codec", "stream", "services"}, others=LIVE | OFFLINE),
+    "services.replay": Rule(
+        ours={"codec", "stream", "services"}, others={"structlog", "pydantic", "pydantic_settings"}
+    ),
     "services.bench": Rule(ours={"codec", "stream", "services"}, others=LIVE | OFFLINE),
 }
 

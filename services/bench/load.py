@@ -19,7 +19,7 @@ from services.bench.load_figures import BareCost, LoadFigures, figures
 from services.bench.load_report import LoadReport
 from services.bench.machine import this_machine
 from services.bench.markdown import write_page
-from services.bench.recording import RecordedPackets, record_packets
+from services.bench.recording import RecordedPackets, record_packets, recorded_packets
 from services.bench.settings import BenchLoadSettings
 from services.bench.simulated_camera import SimulatedCamera
 from services.certificates import client_tls
@@ -53,7 +53,7 @@ class Door:
 def run_bench_load(settings: BenchLoadSettings) -> None:
     """Measure each number of streams, print a table, and write record and page where they are asked for.
 
-    Raises SourceError, WeightsError, CheckpointError, DetectorFailed, NotMeasurable.
+    Raises SourceError, OSError, NoRecording, WeightsError, CheckpointError, DetectorFailed, NotMeasurable.
     """
     asyncio.run(run(settings))
 
@@ -88,7 +88,10 @@ def _prepare(settings: BenchLoadSettings) -> tuple[RecordedPackets, BareCost]:
     name = well_formed(Path(settings.model).stem)
     engine, device = choose_engine(settings.engine, settings.device)
     network = LoadedModel(name, find_network(settings.model, engine, device, settings.threads))
-    recorded = record_packets(settings, network)
+    if settings.recording:
+        recorded = recorded_packets(settings, settings.recording, network)
+    else:
+        recorded = record_packets(settings, network)
     return recorded, bare_cost(network, recorded)
 
 

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codec.layout import Layout
-from codec.packet import PacketFormat, Stamp
+from codec.packet import PacketFormat, PacketHeader, Stamp
 from codec.packet_stream import restamped
 from codec.spec import Codec, parse_codec
 from services.bench.settings import BenchLoadSettings
+from services.errors import NotMeasurable
 from services.loading import LoadedModel
 from services.metrics import VERSION
 from services.profiles import resolve
+from services.recording.player import Player, recording_paths
 from stream.canvas import canvas_for, parse_size
-from stream.errors import SourceError
+from stream.errors import NoRecording, SourceError
 from stream.frame import Frame
 from stream.letterbox import Letterbox
 from stream.session.camera import tensor_shapes
@@ -106,6 +108,37 @@ def record_packets(settings: BenchLoadSettings, network: LoadedModel) -> Recorde
         head.layout,
         codec,
         (first.height, first.width),
+        tuple(packets),
+    )
+
+
+def recorded_packets(settings: BenchLoadSettings, path: Path, network: LoadedModel) -> RecordedPackets:
+    """Packets of a recording, at most as many as the settings say, up to where the stream changes.
+
+    Raises OSError, NoRecording, SettingsError, NotMeasurable where they are of another network.
+    """
+    player = Player(recording_paths(path, None))
+    first = player.next()
+    if first is None:
+        raise NoRecording(f"{path} was cut before its first packet")
+    packets, packet = [first.data], player.next()
+    while packet and packet.stream is first.stream and len(packets) < settings.frames:
+        packets.append(packet.data)
+        packet = player.next()
+    stream, hello = first.stream, first.stream.hello
+    if hello.weights != network.model.weights_hash:
+        raise NotMeasurable(
+            f"--recording: {path} is of {hello.model}, and these weights differ: name them by --model"
+        )
+    header = PacketHeader.parse(first.data)
+    return RecordedPackets(
+        network.name,
+        hello.weights,
+        hello.split,
+        hello.canvas,
+        stream.packet_format.layout,
+        stream.codec,
+        (header.frame_height, header.frame_width),
         tuple(packets),
     )
 

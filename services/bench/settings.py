@@ -82,6 +82,11 @@ class BenchLoadSettings(SplitSettings, EngineSettings, ClientSettings):
     source: PathText = Field(
         "demo", description="what the packets are recorded from: a video, a folder of images, or demo"
     )
+    recording: PathSetting | None = Field(
+        None,
+        title="FILE|DIR",
+        description="packets of a camera's recording in place of a source, with its split, canvas and codec",
+    )
     codec: CodecText = Field(DEFAULT_CODEC, description="codec")
     frames: Count = Field(60, description="packets recorded, and then sent in a circle")
     window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unanswered frames of a camera")

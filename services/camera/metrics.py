@@ -21,6 +21,7 @@ from services.camera.settings import CameraSettings
 from services.certificates import keep_renewed, serve, server_context
 from services.listening import naming_address
 from services.metrics import TLS_FAILED, Metrics
+from services.recording.segment_writer import LOSS_CAUSES
 from stream.frame_counts import DROPS
 from stream.latency import STAGES
 from stream.rate.control import REASONS
@@ -54,6 +55,7 @@ BRIEF = frozenset(
         "splitcast_camera_detections_total",
         "splitcast_camera_decode_errors_total",
         "splitcast_camera_link_bytes_per_second",
+        "splitcast_camera_recording_lost_packets_total",
         "splitcast_camera_quantizer_step",
         "splitcast_camera_certificate_expires_timestamp_seconds",
         "process_cpu_seconds_total",
@@ -99,6 +101,7 @@ class CameraMetrics(Metrics):
         )
         self._add_frames()
         self._add_link()
+        self._add_recording()
         self._start_at_zero()
         if not full:
             self.served = BriefRegistry(self.registry)
@@ -164,6 +167,15 @@ class CameraMetrics(Metrics):
         )
         self.preview_bytes = self.counter("preview_bytes", "Size of the previews sent, as JPEG")
 
+    def _add_recording(self) -> None:
+        self.recorded_packets = self.counter(
+            "recorded_packets", "Packets written to the recording (--record)"
+        )
+        self.recorded_bytes = self.counter("recorded_bytes", "Bytes of the packets written to the recording")
+        self.recording_lost = self.counter(
+            "recording_lost_packets", "Packets that were sent and not recorded, by reason", ["reason"]
+        )
+
     def _add_link(self) -> None:
         self.step_maps = self.counter("step_maps", "Step maps received from the detector (--feedback)")
         self.link_rate = self.gauge("link_bytes_per_second", "Estimate of the rate that the link carries")
@@ -197,6 +209,8 @@ class CameraMetrics(Metrics):
             self.dropped.labels(stage, reason)
         for reason in (*KEYFRAME_REASONS, "always"):
             self.keyframes.labels(reason)
+        for cause in LOSS_CAUSES:
+            self.recording_lost.labels(cause)
         for rate_reason in REASONS:
             self.rate_reason.labels(rate_reason)
         self.reconnects.labels("source", "lost")

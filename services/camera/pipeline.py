@@ -15,6 +15,7 @@ from services.environment import forget_loading
 from services.loading import LoadedModel
 from services.metrics import VERSION
 from services.profiles import resolve
+from services.recording.recorder import Recorder
 from stream.canvas import canvas_for, parse_size
 from stream.frame import Frame
 from stream.letterbox import Letterbox
@@ -44,10 +45,16 @@ class FeaturePipeline:
     steps: Steps | None  # quantizer steps that `encode` takes; None where the codec has none to choose
     rate: RateControl
     worker: Worker
+    recorder: Recorder | None = None  # of the packets that are encoded
 
     @classmethod
     async def build(
-        cls, config: CameraSettings, network: LoadedModel, frame_size: tuple[int, int], worker: Worker
+        cls,
+        config: CameraSettings,
+        network: LoadedModel,
+        frame_size: tuple[int, int],
+        worker: Worker,
+        recorder: Recorder | None = None,
     ) -> FeaturePipeline:
         """The pipeline for frames of this size (H, W), not warmed up. It keeps the head's layers of the network.
 
@@ -62,7 +69,7 @@ class FeaturePipeline:
         encoder = await worker.run(codec.encoder, head.layout)
         steps = _steps(codec, encoder)
         rate = RateControl(steps, config.target_kbps, config.max_latency_ms)
-        return cls(name, weights, stride, head, codec, encoder, steps, rate, worker)
+        return cls(name, weights, stride, head, codec, encoder, steps, rate, worker, recorder)
 
     def canvas(self, config: CameraSettings, frame: Frame) -> tuple[int, int]:
         """(H, W) of the canvas that a frame needs: where it is not the head's, the frame needs another pipeline."""
@@ -79,9 +86,9 @@ class FeaturePipeline:
         """Let the engine choose its kernels and touch its memory before the first frame counts: it may take seconds."""
         await self.worker.run(_warm_up, self.head, self.codec)
 
-    def hello(self, config: CameraSettings, *, session: str, live: bool, frame: int) -> Hello:
+    def hello(self, config: CameraSettings, *, session: str | None, live: bool, frame: int) -> Hello:
         """What a detector has to know before the first packet, which is that of frame number `frame`; say it now."""
-        return Hello(
+        hello = Hello(
             stream=config.stream,
             model=self.network,
             weights=self.weights,
@@ -98,6 +105,9 @@ class FeaturePipeline:
             live=live,
             frame=frame,
         )
+        if self.recorder:
+            self.recorder.begin(hello, self.codec.profile)
+        return hello
 
     async def run_head(self, frame: Frame) -> dict[str, FloatArray]:
         """The tensors that cross the split, by name: float32 of shape (C, H, W)."""
@@ -119,7 +129,17 @@ class FeaturePipeline:
         if step_map is not None:
             assert isinstance(self.encoder, Guided)
             await self.worker.run(self.encoder.guide, step_map.sequence, step_map.data)
-        return await self.worker.run(_encode, self.encoder, step, tensors, stamp, max_bytes)
+        encoded = await self.worker.run(_encode, self.encoder, step, tensors, stamp, max_bytes)
+        if self.recorder:
+            self.recorder.offer(encoded, stamp.captured_ns)
+        return encoded
+
+    async def prepare_recording(self) -> bool:
+        """Make the next packet a keyframe if the recording needs one to go on; whether it does."""
+        if self.recorder is None or not self.recorder.take_keyframe_due():
+            return False
+        await self.force_keyframe()
+        return True
 
     async def force_keyframe(self) -> None:
         """Make the next packet a keyframe."""

@@ -14,29 +14,19 @@ from services.camera.pipeline import FeaturePipeline
 from services.camera.reconnection import Reconnection
 from services.camera.session_secret import SessionSecret
 from services.camera.settings import CameraSettings
+from services.camera.source_events import follow_source
 from services.camera.statistics import CameraStatistics
+from services.camera.tape import Tape, camera_recording
 from services.camera.uplink import Feed, Uplink
 from services.environment import give_memory_back
 from services.errors import NothingDetected
 from services.loading import LoadedModel, load_network
+from services.recording.recorder import Recorder
 from stream.canvas import check_size, parse_size
 from stream.errors import ConnectionLost
 from stream.frame import Frame
 from stream.frame_counts import FrameCounts
-from stream.sources.base import (
-    CaptureOptions,
-    DecodeErrors,
-    FramesRepeated,
-    FramesSkipped,
-    FrameUnreadable,
-    PictureSizeChanged,
-    SourceConnected,
-    SourceEvent,
-    SourceFrozen,
-    SourceLost,
-    SourceMoving,
-    SourceRetry,
-)
+from stream.sources.base import CaptureOptions, SourceConnected, SourceEvent
 from stream.sources.opening import open_source
 from stream.tasks.background import run_with_background
 from stream.tasks.mailbox import Mailbox
@@ -49,16 +39,20 @@ GIVE_BACK_S = 10.0  # it costs some milliseconds, and as much again to take back
 
 
 class Camera:
-    """One source, one detector; lives until the source ends or `stop` is called."""
+    """One source, one detector; lives until the source ends or `stop` is called.
 
-    def __init__(self, config: CameraSettings) -> None:
-        self.config = config
+    Without a detector it only records.
+    """
+
+    def __init__(self, config: CameraSettings, *, has_detector: bool = True) -> None:
+        self.config, self._has_detector = config, has_detector
         self.statistics = CameraStatistics(
             config.target_kbps, config.max_latency_ms, full_metrics=config.metrics == "full"
         )
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = str(config.parsed_codec)
         self._worker = Worker("camera")
+        self._recorder: Recorder | None = None  # of what is sent, where that is asked for
         self._pipeline: FeaturePipeline | None = None  # before the first picture
         self._uplink: Uplink | None = None  # the newest
         self._stopping = asyncio.Event()
@@ -85,6 +79,11 @@ class Camera:
         """Packets on their way: sent, and neither acknowledged nor rejected."""
         return self._uplink.unanswered if self._uplink else 0
 
+    @property
+    def recorded(self) -> tuple[int, int]:
+        """Packets that were written to the recording, and that were lost for it."""
+        return (self._recorder.packets, self._recorder.lost.total()) if self._recorder else (0, 0)
+
     def stop(self) -> None:
         """Capture no more, let what is in flight be answered, close."""
         self._stopping.set()
@@ -95,6 +94,10 @@ class Camera:
         Raises SourceError where the source can never open, DetectorRefused where the detector will never accept,
         WeightsError or CheckpointError where there is no network to run, InvalidSize where it cannot have `--size`.
         """
+        async with camera_recording(self.config, self.statistics) as self._recorder:
+            await self._run()
+
+    async def _run(self) -> None:
         config, counts = self.config, self.statistics.frame_counts
         if config.preview:
             log.warning("pixels leave this camera: about once a second a small picture is sent (--preview)")
@@ -119,8 +122,8 @@ class Camera:
                     self._give_memory_back(),
                     self.statistics.metrics.measure_loop_delay(),
                 )
-            if counts.captured and not counts.detected and not self._stopping.is_set():
-                raise NothingDetected(_why_nothing(counts))
+            if counts.captured and not (counts.detected or counts.recorded) and not self._stopping.is_set():
+                raise NothingDetected(_why_nothing(counts, "detected" if self._has_detector else "recorded"))
         finally:
             self._drop_remaining()
             self._worker.close()
@@ -128,6 +131,7 @@ class Camera:
                 "camera stopped",
                 captured=counts.captured,
                 detected=counts.detected,
+                **({} if self._has_detector else {"recorded": counts.recorded}),
                 dropped=counts.dropped_total,
             )
 
@@ -156,48 +160,24 @@ class Camera:
         self._mailbox.close()
 
     def _why_superseded(self) -> str:
-        if not self.statistics.connected["detector"]:
+        if self._has_detector and not self.statistics.connected["detector"]:
             return "disconnected"
         return "rate" if self._uplink and self._uplink.rate_holds else "superseded"
 
     def _on_source_event(self, event: SourceEvent) -> None:
-        match event:
-            case SourceConnected(width, height):
-                self.statistics.freeze(False)
-                self.statistics.connect("source")
-                if not self._frame_size.done():
-                    self._frame_size.set_result((height, width))
-                log.info("source open", source=self._source.name, width=width, height=height)
-            case SourceLost(reason):
-                self.statistics.disconnect("source", "lost")
-                self.statistics.source_trouble = reason
-                log.warning("source lost", source=self._source.name, reason=reason)
-            case SourceRetry(delay_s, attempt):
-                self.statistics.retry("source", delay_s)
-                log.info("source is tried again", delay_s=round(delay_s, 2), attempt=attempt)
-            case FramesSkipped(count):
-                self.statistics.miss("overwritten", count)
-            case FrameUnreadable(path, reason):
-                self.statistics.miss("unreadable")
-                log.warning("frame unreadable", path=str(path), reason=reason)
-            case PictureSizeChanged(width, height):
-                log.warning("picture size changed", source=self._source.name, width=width, height=height)
-            case SourceFrozen(pictures):
-                self.statistics.freeze(True)
-                log.warning("source frozen", source=self._source.name, identical_pictures=pictures)
-            case SourceMoving():
-                self.statistics.freeze(False)
-                log.info("source moves again", source=self._source.name)
-            case FramesRepeated(count):
-                self.statistics.repeat(count)
-            case DecodeErrors(count):
-                self.statistics.damage(count)
-                log.warning("video damaged", source=self._source.name, errors=count)
+        if isinstance(event, SourceConnected) and not self._frame_size.done():
+            self._frame_size.set_result((event.height, event.width))
+        follow_source(event, self._source.name, self.statistics)
 
     # --- stream ---
 
     async def _stream(self, network: LoadedModel) -> None:
         """Connect until the last frame is answered. Raises DetectorRefused."""
+        if not self._has_detector:
+            preparing = asyncio.ensure_future(self._prepare(network))
+            del network
+            await self._keep_recording(preparing)
+            return
         secret = await self._worker.run(SessionSecret, self.config.stream)
         preparing = asyncio.ensure_future(self._prepare(network))
         del network
@@ -209,7 +189,9 @@ class Camera:
 
     async def _prepare(self, network: LoadedModel) -> FeaturePipeline:
         """The pipeline, as soon as there is a picture; cancelled where none will come."""
-        pipeline = await FeaturePipeline.build(self.config, network, await self._frame_size, self._worker)
+        pipeline = await FeaturePipeline.build(
+            self.config, network, await self._frame_size, self._worker, self._recorder
+        )
         del network
         return await self._warm_up(pipeline)
 
@@ -245,6 +227,13 @@ class Camera:
                     await asyncio.wait([preparing], timeout=PREPARE_S)
         finally:  # of the newest one, where pictures of another size have come
             preparing.cancel()
+
+    async def _keep_recording(self, preparing: asyncio.Future[FeaturePipeline]) -> None:
+        """One tape after another, each of pictures of one size, until the last frame is recorded."""
+        feed = Feed(self._source.name, self._source.live, self._next_frame, self._stopping)
+        while (misfit := await Tape(self.config, self.statistics, feed, await preparing).run()) is not None:
+            self._requeued.appendleft(misfit)
+            preparing = asyncio.ensure_future(self._prepare_for(preparing.result(), misfit))
 
     async def _wait_for_detector(self, lost: ConnectionLost, uplink: Uplink) -> None:
         """Until it is time to try again. Raises DetectorRefused."""
@@ -289,7 +278,7 @@ class Camera:
         """On a stop let the camera finish what it can in time, then end what runs."""
         await self._stopping.wait()
         await self._source.aclose()
-        if self.statistics.connected["detector"]:
+        if self.statistics.connected["detector"] or not self._has_detector:
             await asyncio.wait([running], timeout=self.config.drain_s)
         running.cancel()
 
@@ -315,8 +304,8 @@ async def _outcome(future: asyncio.Future[Any]) -> None:
     await asyncio.shield(future)
 
 
-def _why_nothing(counts: FrameCounts) -> str:
+def _why_nothing(counts: FrameCounts, outcome: str) -> str:
     causes = ", ".join(
         f"{count} {stage}/{reason}" for (stage, reason), count in counts.dropped.most_common(3)
     )
-    return f"none of {counts.captured} frames was detected ({causes}); the log says why"
+    return f"none of {counts.captured} frames was {outcome} ({causes}); the log says why"

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from codec.feature.codec import Feature
 from codec.spec import Codec, parse_codec
 from services.listening import check_address
+from services.recording.limits import DEFAULT_MIB, RecordingLimits
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
@@ -33,17 +34,12 @@ if TYPE_CHECKING:
     from stream.transport.tls import ServerTls
 
 
-class CameraSettings(ClientSettings, ServiceSettings):
-    """Settings of `splitcast camera`."""
-
-    table: ClassVar[str] = "camera"
+class SourceSettings(ServiceSettings):
+    """What makes packets of pictures, of all that a camera is told."""
 
     source: PathText = Field(
         min_length=1,
         description="0 or /dev/... (webcam), rtsp://..., a video file, a folder of images, or demo (a virtual camera)",
-    )
-    detector: Annotated[str, AfterValidator(websocket_url)] = Field(
-        f"ws://127.0.0.1:{DEFAULT_PORT}", description="address of the detector"
     )
     stream: StreamName = Field(
         default_factory=lambda: socket.gethostname() or "camera",
@@ -61,6 +57,63 @@ class CameraSettings(ClientSettings, ServiceSettings):
     effort: Annotated[int, Field(ge=0, le=3)] | None = Field(
         None, description="0 to 3: how hard --codec feature searches for motion (default: the codec's)"
     )
+    realtime: bool = Field(False, description="play a file at its own frame rate, as a live source")
+    loop: bool = Field(False, description="start a file again at its end")
+    frames: Count | None = Field(None, description="stop after so many frames (default: never)")
+    rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="how RTSP carries video: tcp or udp")
+    open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
+    read_timeout_s: Seconds = Field(
+        3.0,
+        description="seconds that a live source may be silent, or ten periods of its frame rate if longer",
+    )
+    record_mib: Annotated[float, Field(gt=0, le=2**30)] = Field(
+        DEFAULT_MIB,
+        title="MIB",
+        description="most that the stream's recording may take; the oldest is deleted",
+    )
+    record_segment_mib: Annotated[float, Field(gt=0, le=2**20)] | None = Field(
+        None,
+        title="MIB",
+        description="size of a file of the recording (default: a quarter of --record-mib, at most 64)",
+    )
+    record_segment_s: Seconds = Field(
+        600.0, description="seconds after which a recording goes on in a new file"
+    )
+
+    @property
+    def parsed_codec(self) -> Codec:
+        """The codec with all that other settings say of it; its profile still to be found."""
+        codec = parse_codec(self.codec)
+        if isinstance(codec, Feature) and self.effort is not None:
+            return replace(codec, effort=self.effort)
+        return codec
+
+    @property
+    def recording_limits(self) -> RecordingLimits:
+        """How much of the stream is kept."""
+        return RecordingLimits.of(self.record_mib, self.record_segment_mib, self.record_segment_s)
+
+    @model_validator(mode="after")
+    def _check_recording(self) -> Self:
+        _ = self.recording_limits
+        return self
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Self:
+        codec = parse_codec(self.codec)
+        _refuse_unserved(self, "effort", isinstance(codec, Feature), "searches for no motion")
+        _refuse_unserved(self, "profile", codec.takes_profile, "takes no calibration profile")
+        return self
+
+
+class CameraSettings(ClientSettings, SourceSettings):
+    """Settings of `splitcast camera`."""
+
+    table: ClassVar[str] = "camera"
+
+    detector: Annotated[str, AfterValidator(websocket_url)] = Field(
+        f"ws://127.0.0.1:{DEFAULT_PORT}", description="address of the detector"
+    )
     target_kbps: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None,
         description="kbit/s that packets may take on average: coarsens the quantizer step, then drops frames "
@@ -75,15 +128,6 @@ class CameraSettings(ClientSettings, ServiceSettings):
         False,
         description="PIXELS LEAVE THE CAMERA: about once a second send the detector a small picture, for its page",
     )
-    realtime: bool = Field(False, description="play a file at its own frame rate, as a live source")
-    loop: bool = Field(False, description="start a file again at its end")
-    frames: Count | None = Field(None, description="stop after so many frames (default: never)")
-    rtsp_transport: Literal["tcp", "udp"] = Field("tcp", description="how RTSP carries video: tcp or udp")
-    open_timeout_s: Seconds = Field(5.0, description="seconds that opening a live source may take")
-    read_timeout_s: Seconds = Field(
-        3.0,
-        description="seconds that a live source may be silent, or ten periods of its frame rate if longer",
-    )
     silence_s: Seconds = Field(
         3.0, description="seconds without a byte from the detector after which it counts as lost"
     )
@@ -91,6 +135,11 @@ class CameraSettings(ClientSettings, ServiceSettings):
         "brief",
         description="what /metrics tells: brief: some thirty series, for many cameras; full: histograms, and every "
         "reason from the start at zero",
+    )
+    record: PathSetting | None = Field(
+        None,
+        title="DIR",
+        description="folder to keep what is sent in, for `splitcast replay` (default: nothing is)",
     )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
@@ -104,14 +153,6 @@ class CameraSettings(ClientSettings, ServiceSettings):
     metrics_tls_client_ca: PathSetting | None = Field(
         None, description="PEM file of who signs the certificates that scrapers must then show"
     )
-
-    @property
-    def parsed_codec(self) -> Codec:
-        """The codec with all that other settings say of it; its profile still to be found."""
-        codec = parse_codec(self.codec)
-        if isinstance(codec, Feature) and self.effort is not None:
-            return replace(codec, effort=self.effort)
-        return codec
 
     @property
     def metrics_tls(self) -> ServerTls | None:
@@ -142,14 +183,15 @@ class CameraSettings(ClientSettings, ServiceSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_codec(self) -> Self:
-        codec = parse_codec(self.codec)
-        for name, given, served, lack in (
-            ("target_kbps", self.target_kbps, codec.step_range, "has no quantizer step to choose"),
-            ("max_latency_ms", self.max_latency_ms, codec.step_range, "has no quantizer step to choose"),
-            ("effort", self.effort, isinstance(codec, Feature), "searches for no motion"),
-            ("profile", self.profile, codec.takes_profile, "takes no calibration profile"),
-        ):
-            if given is not None and not served:
-                raise ValueError(f"--{name.replace('_', '-')}: {self.codec} {lack}; take --codec feature")
+    def _check_rate(self) -> Self:
+        steps = parse_codec(self.codec).step_range is not None
+        for name in ("target_kbps", "max_latency_ms"):
+            _refuse_unserved(self, name, steps, "has no quantizer step to choose")
         return self
+
+
+def _refuse_unserved(settings: SourceSettings, name: str, served: bool, lack: str) -> None:
+    """Raises ValueError where something is set that the codec does nothing with."""
+    if getattr(settings, name) is not None and not served:
+        flag = name.replace("_", "-")
+        raise ValueError(f"--{flag}: {settings.codec} {lack}; take --codec feature")

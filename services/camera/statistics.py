@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from codec.interface import EncodedFrame
 from services.camera.metrics import CameraMetrics
+from services.recording.segment_writer import Written
 from stream.frame_counts import FrameCounts
 from stream.latency import LatencySummary, StageStatistics
 from stream.rate.control import REASONS, StepChoice
@@ -185,6 +186,13 @@ class CameraStatistics:
     def send_preview(self, size: int) -> None:
         """A preview went out: a JPEG of so many bytes."""
         self.metrics.preview_bytes.inc(size)
+
+    def record(self, written: Written) -> None:
+        """Packets were written to the recording, or lost for it."""
+        self.metrics.recorded_packets.inc(written.packets)
+        self.metrics.recorded_bytes.inc(written.packet_bytes)
+        for cause, count in written.lost.items():
+            self.metrics.recording_lost.labels(cause).inc(count)
 
     def guide(self) -> None:
         """The detector has sent a step map."""

@@ -224,6 +224,7 @@ class Uplink:
             clock.lap(stage, time.monotonic_ns())
             stage = "encode"
             stamp = Stamp(session.next_sequence, frame.captured_ns, frame.height, frame.width)
+            self._keyframe_due |= await pipeline.prepare_recording()
             step = self._choose_step()
             step_map = session.take_step_map()
             encoded = await pipeline.encode(tensors, stamp, step, session.max_packet_bytes, step_map)

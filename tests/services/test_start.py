@@ -14,7 +14,7 @@ HEAVY = {
     "torchvision", "ultralytics",
 }  # fmt: skip
 LIGHT = [
-    name for name in COMMANDS if name not in {"camera", "detector", "advise", "evaluate"}
+    name for name in COMMANDS if name not in {"camera", "detector", "record", "advise", "evaluate"}
 ]  # know no codec
 
 
