@@ -42,7 +42,7 @@ async def replay(settings: ReplaySettings) -> Ledger:
     try:
         if await line.peek() is None:
             raise NoRecording(f"{settings.recording} was cut before its first packet")
-        ledger = Ledger(watched=settings.digest)
+        ledger = Ledger(watched=not settings.no_digest)
         await _keep_connected(settings, line, ledger)
     finally:
         line.close()

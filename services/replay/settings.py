@@ -37,7 +37,7 @@ class ReplaySettings(ClientSettings):
         description="1: as it was recorded, 2: twice as fast; flat-out: as fast as the detector can",
     )
     window: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="most unanswered packets")
-    digest: bool = Field(True, description="watch the detections and print a hash of them")
+    no_digest: bool = Field(False, description="do not watch the detections, and print no hash of them")
     as_json: bool = Field(False, alias="json", description="print the account as JSON")
 
     @model_validator(mode="after")
