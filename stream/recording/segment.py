@@ -10,7 +10,7 @@ from codec.errors import CodecError
 from codec.feature.bundled import BUNDLED
 from codec.feature.profile import Profile
 from codec.layout import Layout, TensorSpec
-from codec.packet import PacketFormat, PacketHeader, is_difference, is_keyframe
+from codec.packet import DIFFERENCE_NUMBERS, PacketFormat, PacketHeader, is_difference, is_keyframe
 from codec.spec import Codec, parse_codec
 from codec.varint import read_varint
 from stream.errors import InvalidMessage, NoRecording
@@ -123,7 +123,9 @@ class Segment:
 
         What is no keyframe comes only behind the packet that it is a difference from.
         """
-        chained = at != self.first_packet
+        number: int | None = (
+            None  # of the packet before, modulo DIFFERENCE_NUMBERS; None: a keyframe has to come
+        )
         for record in read_records(self._file, at, self.size, max_packet_bytes):
             self.whole_bytes = max(self.whole_bytes, record.end)
             if record.kind == RecordType.END:
@@ -132,11 +134,12 @@ class Segment:
             if record.kind != RecordType.PACKET:
                 continue
             unpacked = unpack_packet(record)
-            if unpacked is None or not _is_packet(unpacked[0]):
+            if unpacked is None or (told := _number(unpacked[0])) is None:
                 return
             packet = RecordedPacket(*unpacked, record.start, record.end)
-            chained |= packet.keyframe
-            if chained:
+            follows = number is not None and told == (number + 1) % DIFFERENCE_NUMBERS
+            number = told if packet.keyframe or follows else None
+            if number is not None:
                 yield packet
 
 
@@ -150,14 +153,17 @@ def _hello(body: bytes) -> Hello:
     return message
 
 
-def _is_packet(data: bytes) -> bool:
-    """Whether the bytes have the outer form of a packet, so that number and time in them may be changed."""
+def _number(data: bytes) -> int | None:
+    """The packet's number, modulo DIFFERENCE_NUMBERS; None where number and time in the bytes could not be changed."""
     if not is_difference(data):
         try:
-            return PacketHeader.parse(data).packet_bytes == len(data)
+            header = PacketHeader.parse(data)
         except CodecError:
-            return False
+            return None
+        return header.sequence % DIFFERENCE_NUMBERS if header.packet_bytes == len(data) else None
     try:
-        return len(data) >= _LEAST_DIFFERENCE and read_varint(data, 2)[1] <= len(data) - 4
+        if len(data) < _LEAST_DIFFERENCE or read_varint(data, 2)[1] > len(data) - 4:
+            return None
     except ValueError:
-        return False
+        return None
+    return int.from_bytes(data[:2]) % DIFFERENCE_NUMBERS

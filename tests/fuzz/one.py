@@ -11,7 +11,7 @@ import atheris
 from codec.feature import blocks, levels, motion, transform  # noqa: F401
 from codec.rle import kernels  # noqa: F401
 
-with atheris.instrument_imports(include=["codec"]):
+with atheris.instrument_imports(include=["codec", "stream.recording"]):
     from tests.fuzz.targets import TARGETS
 
 from tests.fuzz.watch import Watch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,8 +16,12 @@ from codec.feature.profile import Profile
 from codec.layout import Layout
 from codec.packet import Packet, PacketFormat, Stamp, is_keyframe, open_keyframe
 from codec.packet_file import read_packets
-from codec.packet_stream import PacketReader, PacketWriter
+from codec.packet_stream import PacketReader, PacketWriter, restamped
 from codec.spec import Codec, codec_of_packet, parse_codec
+from stream.errors import NoRecording
+from stream.recording.records import FILE_START
+from stream.recording.segment import Segment
+from tests.recordings import FORMAT
 from tests.vectors import make
 
 STATE_BYTES = 4  # of a difference's payload, behind its step
@@ -128,6 +133,43 @@ def profile_values() -> Target:
             _check(decoded.tensors, make.FEATURE_LAYOUT)
 
     return Target(run, [b"\0\0\x40\x01", b"\0\x20\0\xff\1\0\0\x40"])
+
+
+def recordings() -> Target:
+    """Files of recordings: once as they are, and once with right checksums of every record."""
+
+    def run(data: bytes) -> None:
+        for file in (data, _with_checksums(data)):
+            try:
+                segment = Segment(io.BytesIO(file), len(file))
+                most = segment.packet_format(segment.codec()).max_packet_bytes
+            except NoRecording:
+                continue
+            before = None
+            for packet in segment.packets(segment.first_packet, min(most, 2**20)):
+                if before is None and not packet.keyframe:
+                    raise Broken("a difference comes first")
+                again = restamped(packet.data, FORMAT, 7, 8, 9)
+                if len(again) > len(packet.data) + 9:
+                    raise Broken("another time makes a packet much longer")
+                before = packet
+            if not segment.first_packet <= segment.whole_bytes <= len(file):
+                raise Broken("it has read more than there is")
+
+    golden = (make.VECTORS / "recording-1.spr").read_bytes()
+    return Target(run, [golden, golden[:-60]])
+
+
+def _with_checksums(data: bytes) -> bytes:
+    """The same records, as far as their sizes go, each with the checksum that it should have."""
+    at, out = len(FILE_START), bytearray(data)
+    while at + 9 <= len(out):
+        end = at + 5 + int.from_bytes(out[at + 1 : at + 5], "big")
+        if end + 4 > len(out):
+            break
+        out[end : end + 4] = zlib.crc32(out[at:end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(out)
 
 
 def decoder(name: str) -> Target:
@@ -250,6 +292,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "difference": difference_packets,
     "profile": profile_files,
     "profile values": profile_values,
+    "recording": recordings,
     **{name: lambda name=name: decoder(name) for name in STREAMS},
     **{f"{name} sections": lambda name=name: sections(name) for name in STREAMS},
 }

@@ -22,6 +22,7 @@ from codec.layout import FloatArray, Layout, TensorSpec
 from codec.packet import Stamp
 from codec.packet_file import FILE_START, framed
 from codec.spec import parse_codec
+from tests import recordings
 from tests.codec.calibrated import make_profile
 
 VECTORS = Path(__file__).parent
@@ -123,6 +124,9 @@ def main() -> None:
         coded = feature_packets(name)
         write_packets(VECTORS / f"{name}.packets", coded)
         np.savez_compressed(VECTORS / f"{name}.npz", **decode_feature(name, coded))
+    (VECTORS / "recording-1.spr").write_bytes(
+        recordings.segment_bytes(recordings.packets(4, keyframes=(0, 2)))
+    )
 
 
 if __name__ == "__main__":

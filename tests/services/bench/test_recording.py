@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from codec.errors import MissingReference
-from services.bench.recording import Replay, record_packets
+from services.bench.recording import Replay, record_packets, recorded_packets
 from services.bench.settings import BenchLoadSettings
+from services.errors import NotMeasurable
 from services.loading import LoadedModel, find_network
+from services.recording.limits import RecordingLimits
+from services.recording.segment_writer import PacketToRecord, SegmentWriter
 from stream.errors import SourceError
+from stream.recording.segment import SegmentHead
 from tests.services.clips import SIZE
 
 
@@ -64,6 +68,33 @@ def test_the_virtual_camera_can_be_recorded(network):
 def test_a_camera_is_refused_by_what_to_do(network, source):
     with pytest.raises(SourceError, match="--source: packets are recorded from a video"):
         recorded(network, source=source)
+
+
+@pytest.fixture(scope="module")
+def folder(network, packets, tmp_path_factory):
+    """A recording of the same packets, as a camera writes it."""
+    folder = tmp_path_factory.mktemp("recording")
+    head = SegmentHead(packets.hello("door", "0" * 32))
+    writer = SegmentWriter(folder, "door", RecordingLimits(2**24, 2**22, 60.0))
+    writer.write(
+        [PacketToRecord(head, packet, number, number == 0) for number, packet in enumerate(packets.packets)]
+    )
+    writer.close()
+    return folder
+
+
+def test_a_recording_takes_the_place_of_a_source(network, packets, folder):
+    settings = BenchLoadSettings.load({"recording": folder, "frames": 2})
+    taken = recorded_packets(settings, folder, network)
+    assert taken.packets == packets.packets[:2]
+    assert (taken.split, taken.canvas, taken.layout) == (packets.split, packets.canvas, packets.layout)
+    assert (taken.codec, taken.frame_size) == (packets.codec, packets.frame_size)
+
+
+def test_a_recording_of_another_network_is_refused(folder, other_weights):
+    other = LoadedModel("other", find_network(str(other_weights)))
+    with pytest.raises(NotMeasurable, match=r"--recording: .* is of random, and these weights differ"):
+        recorded_packets(BenchLoadSettings.load({"recording": folder}), folder, other)
 
 
 def test_a_hello_tells_what_was_recorded(packets):

@@ -1,0 +1,210 @@
+"""A replay to a real detector: what a camera sent, detected again, and the same each time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+
+import pytest
+
+from services.camera.service import Camera
+from services.chaos.service import chaos_proxy
+from services.commands.record_settings import RecordSettings
+from services.errors import DetectorRefused, NothingDetected
+from services.recording.folder import segment_files
+from services.replay import connection as module
+from services.replay.replay import readable, replay, run_replay
+from services.replay.settings import ReplaySettings
+from stream.errors import NoRecording
+from stream.recording.records import RecordType, pack_packet, pack_record
+from tests.recordings import read
+from tests.services.clips import FRAMES, SIZE, write_video
+from tests.services.subscribing import subscribed
+from tests.services.waiting import LIVENESS_S, until
+
+CODEC = "rle:bits=6,temporal=true,keyframe_interval=8"
+
+
+async def recorded(folder, weights, source, **settings):
+    """A folder with the recording of a file."""
+    flags = {"source": str(source), "model": str(weights), "size": f"{SIZE[0]}x{SIZE[1]}", "stream": "door"}
+    config = RecordSettings.load({**flags, "codec": CODEC, "out": str(folder), **settings})
+    camera = Camera(config.camera, has_detector=False)
+    await camera.run()
+    assert camera.recorded[1] == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory, weights, video):
+    """The clip's FRAMES packets, in one file."""
+    return asyncio.run(recorded(tmp_path_factory.mktemp("recording"), weights, video))
+
+
+def settings(path, running, **flags) -> ReplaySettings:
+    defaults = {"recording": path, "detector": running.url, "speed": "flat-out", "stream": "replay"}
+    return ReplaySettings.load({**defaults, **flags})
+
+
+def by_frame(messages: list[dict]) -> list:
+    return [[message["predictions"], message["image"]] for message in messages]
+
+
+async def test_every_frame_of_a_file_is_recorded_and_replayed(start_detector, recording):
+    async with start_detector() as running:
+        ledger = await replay(settings(recording, running))
+    assert (ledger.packets, ledger.detected, ledger.sent) == (FRAMES, FRAMES, FRAMES)
+    assert ledger.objects > 0
+    assert f"{FRAMES} packets: {FRAMES} detected" in readable(ledger, 1.0)[0]
+
+
+async def test_a_replay_detects_what_the_camera_had_detected(start_detector, make_camera, tmp_path):
+    """Also with a profile of the camera's and over a second detector, and each replay has the same hash."""
+    live, again = [], []
+    async with start_detector() as running:
+        watching = await subscribed(running, running.url, live, "door")
+        camera = make_camera(
+            running.url, record=str(tmp_path), record_segment_s=1e-6, codec="feature:quality=6"
+        )
+        await camera.run()
+        await until(lambda: len(live) == FRAMES)
+    await watching
+    assert len(segment_files(tmp_path)) > 1  # each begins with a keyframe that the recorder asked for
+    async with start_detector() as running:
+        watching = await subscribed(running, running.url, again, "replay")
+        first = await replay(settings(tmp_path, running))
+        second = await replay(settings(tmp_path, running, speed=50.0))
+        await until(lambda: len(again) == 2 * FRAMES)
+    await watching
+    assert by_frame(again[:FRAMES]) == by_frame(live)
+    assert first.digest.text == second.digest.text != hashlib.sha256().hexdigest()
+    assert [round(message["captured_at"], 3) for message in again[:FRAMES]] == [
+        round(message["captured_at"], 3) for message in live
+    ]
+    assert [message["frame"] for message in again[:FRAMES]] == list(range(FRAMES))
+
+
+async def test_a_recording_under_rotation_replays_whole(start_detector, weights, tmp_path):
+    video = write_video(tmp_path / "long.avi", 90)
+    folder = await recorded(tmp_path / "out", weights, video, record_mib=4, record_segment_mib=0.002)
+    assert len(segment_files(folder)) > 5
+    async with start_detector() as running:
+        whole = await replay(settings(folder, running))
+        parts = [await replay(settings(file.path, running)) for file in segment_files(folder)]
+    assert whole.packets == whole.detected == sum(part.packets for part in parts) == 90
+    assert whole.objects == sum(part.objects for part in parts)
+
+
+async def test_a_detector_that_is_lost_costs_no_packet(start_detector, weights, tmp_path):
+    """Connections are cut, also that of the detections: packets come again, and the hash is the same."""
+    folder = await recorded(tmp_path / "out", weights, write_video(tmp_path / "long.avi", 120))
+    async with start_detector() as running:
+        calm = await replay(settings(folder, running))
+        async with chaos_proxy(running.address) as proxy:
+            running_replay = asyncio.ensure_future(
+                replay(settings(folder, running, detector=proxy.url, speed=2.0))
+            )
+            for accepted in (2, 4, 6):
+                await until(lambda accepted=accepted: proxy.report.accepted >= accepted)
+                await asyncio.sleep(0.3)
+                proxy.begin("reset")
+            stormy = await asyncio.wait_for(running_replay, LIVENESS_S)
+    assert proxy.report.accepted > 6
+    assert (stormy.packets, stormy.detected, stormy.pending) == (120, 120, 0)
+    assert stormy.digest.text == calm.digest.text
+
+
+def rewritten(recording, folder, change) -> None:
+    """The recording with other packets, as `change` makes them of the old ones."""
+    (file,) = segment_files(recording)
+    data = file.path.read_bytes()
+    segment, packets = read(data)
+    changed = [
+        pack_packet(packet, 10**12 + at) for at, packet in enumerate(change([p.data for p in packets]))
+    ]
+    target = folder / file.path.name
+    target.write_bytes(data[: segment.first_packet] + b"".join(changed) + pack_record(RecordType.END))
+
+
+def damaged(packet: bytes) -> bytes:
+    """A difference that says of itself that it is right: its last section is missing."""
+    return packet[: len(packet) // 2] + packet[-4:]
+
+
+async def test_packets_that_no_detector_takes_are_counted_and_the_next_keyframe_goes_on(
+    start_detector, recording, tmp_path
+):
+    """A packet is damaged in the first of three chains of eight, eight and four."""
+    rewritten(recording, tmp_path, lambda packets: [*packets[:3], damaged(packets[3]), *packets[4:]])
+    async with start_detector() as running:
+        ledger = await replay(settings(tmp_path, running))
+        once_more = await replay(settings(tmp_path, running))
+    assert ledger.packets == FRAMES
+    assert ledger.detected == 3 + FRAMES - 8
+    assert ledger.rejected == {"corrupt": 1, "missing_reference": 4}
+    assert ledger.pending == 0
+    assert once_more.digest.text == ledger.digest.text
+
+
+async def test_a_detector_of_other_weights_refuses(start_detector, recording, other_weights):
+    async with start_detector(model=str(other_weights)) as running:
+        with pytest.raises(DetectorRefused, match="weights"):
+            await replay(settings(recording, running))
+
+
+async def test_nothing_is_sent_that_the_detector_would_close_for(start_detector, recording, monkeypatch):
+    monkeypatch.setattr(module, "RESTAMP_BYTES", 2**30)
+    async with start_detector() as running:
+        ledger = await replay(settings(recording, running))
+    assert ledger.detected == 0
+    assert ledger.rejected.total() == FRAMES
+
+
+async def test_detections_that_do_not_come_are_asked_for_again(start_detector, recording, monkeypatch):
+    """The subscription misses some: the packets come again behind their keyframe."""
+    monkeypatch.setattr(module, "UNSEEN_S", 0.2)
+    original, dropped = module.Ledger.see, []
+
+    def see(self, captured_ns, predictions):
+        if len(dropped) < 3 and self.detected >= 4:
+            dropped.append(captured_ns)
+        else:
+            original(self, captured_ns, predictions)
+
+    async with start_detector() as running:
+        calm = await replay(settings(recording, running))
+        monkeypatch.setattr(module.Ledger, "see", see)
+        ledger = await replay(settings(recording, running))
+    assert len(dropped) == 3
+    assert ledger.sent > ledger.packets == ledger.detected == FRAMES
+    assert ledger.digest.text == calm.digest.text
+
+
+async def test_without_a_digest_nobody_watches(start_detector, recording):
+    async with start_detector() as running:
+        ledger = await replay(settings(recording, running, no_digest=True))
+        assert (
+            running.detector.statistics.metrics.registry.get_sample_value("splitcast_detector_subscribers")
+            == 0
+        )
+    assert (ledger.detected, ledger.watched) == (FRAMES, False)
+    assert ledger.objects > 0
+
+
+def test_the_account_is_printed(recording, capsys, monkeypatch):
+    async def done(_settings):
+        return module.Ledger(watched=True)
+
+    monkeypatch.setattr("services.replay.replay.replay", done)
+    with pytest.raises(NothingDetected):
+        run_replay(ReplaySettings.load({"recording": recording, "json": True}))
+    told = json.loads(capsys.readouterr().out)
+    assert told["packets"] == told["detected"] + sum(told["rejected"].values()) == 0
+    assert len(told["sha256"]) == 64
+
+
+async def test_a_file_without_packets_says_so(tmp_path, recording, start_detector):
+    rewritten(recording, tmp_path, lambda packets: [])
+    with pytest.raises(NoRecording, match="before its first packet"):
+        await replay(ReplaySettings.load({"recording": tmp_path}))
