@@ -1,0 +1,1 @@
+"""The file of a recording: bytes and records. No socket, no clock."""
