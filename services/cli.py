@@ -61,7 +61,7 @@ COMMANDS = {
         "stream features of a camera or file to a detector",
     ),
     "detector": Command(
-        "services.detector.settings:DetectorSettings",
+        "services.commands.service_settings:DetectorProgramSettings",
         "services.commands.detector:run_detector",
         "finish the network and publish detections",
     ),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from services.errors import Exit, ServiceError
 
 EXTRAS = {
+    "mqtt": {"aiomqtt"},
     "torch": {"torch", "torchvision", "ultralytics"},
     "evaluate": {"PIL", "faster_coco_eval", "jinja2", "matplotlib"},
     "study": {"lz4", "scipy", "zstandard"},
 }
-"""Modules that an extra brings and a plain installation lacks. Each extra brings those above it, too."""
+"""Modules that an extra brings and a plain installation lacks. From torch on each brings the one above it, too."""
 
 
 class MissingExtra(ServiceError):
@@ -20,6 +23,12 @@ class MissingExtra(ServiceError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'splitcast[{extra}]'")
         self.extra = extra
+
+
+def require(extra: str, what: str) -> None:
+    """Raises MissingExtra where a module of the extra is absent, which `what` needs."""
+    if any(find_spec(module) is None for module in EXTRAS[extra]):
+        raise MissingExtra(what, extra)
 
 
 def lacking(error: ModuleNotFoundError, what: str, extra: str | None) -> MissingExtra | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from services.commands.service_settings import DetectorProgramSettings
 from services.detector.service import Detector
-from services.detector.settings import DetectorSettings
 from services.service_manager import ServiceManager
 from services.signals import run_until_stopped
 from stream.tasks.background import run_with_background
 
 
-def run_detector(settings: DetectorSettings) -> None:
+def run_detector(settings: DetectorProgramSettings) -> None:
     """Serve for ever. Raises what `Detector.run` does."""
 
     async def serve() -> None:
@@ -24,10 +26,25 @@ def run_detector(settings: DetectorSettings) -> None:
 
         # The end of a terminal ends what it started, unless there is something to reload.
         reloads = settings.tokens or settings.tls_cert or not sys.stderr.isatty()
-        await run_until_stopped(
-            run_with_background(detector.run(), manager.tell_health(detector.ready)),
-            stop,
-            detector.reload if reloads else None,
-        )
+        async with publishing(detector, settings):
+            await run_until_stopped(
+                run_with_background(detector.run(), manager.tell_health(detector.ready)),
+                stop,
+                detector.reload if reloads else None,
+            )
 
     asyncio.run(serve())
+
+
+@asynccontextmanager
+async def publishing(detector: Detector, settings: DetectorProgramSettings) -> AsyncIterator[None]:
+    """What the detector broadcasts meanwhile goes to an MQTT broker too, if there is one."""
+    if settings.mqtt_broker is None:
+        yield
+        return
+    from services.mqtt.publisher import make_publisher
+
+    publisher = make_publisher(settings, detector.statistics.metrics)
+    async with publisher.running():
+        with detector.broadcast.attach(publisher.outbox):
+            yield

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from services.access.token_file import TokenEntry, make_entry
 from services.access.tokens import Role
 from services.command_settings import CommandSettings
 from services.logs import LogSettings
+from services.mqtt.broker import PORTS, Broker
+from services.mqtt.settings import BrokerSettings
 from services.settings import (
     DEFAULT_CODEC,
     DEFAULT_PORT,
@@ -24,14 +26,19 @@ from services.settings import (
     SizeText,
 )
 from stream.network.names import DEFAULT_SPLIT
+from stream.transport.tls import ClientTls
 
 _TYPE = "(detections|stream|gap)"
 
 
-class WatchSettings(ClientSettings):
+class WatchSettings(ClientSettings, BrokerSettings):
     """Settings of `splitcast watch`."""
 
-    url: CliPositionalArg[str] = Field(f"ws://127.0.0.1:{DEFAULT_PORT}", title="url", description="detector")
+    url: CliPositionalArg[str] = Field(
+        f"ws://127.0.0.1:{DEFAULT_PORT}",
+        title="url",
+        description="detector, or an MQTT broker that one publishes to: mqtt://[USER@]HOST, mqtts://[USER@]HOST",
+    )
     stream: str | None = Field(None, description="only this stream")
     types: Annotated[str, Field(pattern=rf"^{_TYPE}(,{_TYPE})*$")] | None = Field(
         None,
@@ -41,12 +48,32 @@ class WatchSettings(ClientSettings):
     as_json: bool = Field(False, alias="json", description="JSON lines instead of readable ones")
     count: Count | None = Field(None, description="stop after so many messages")
 
+    @property
+    def mqtt_broker(self) -> Broker | None:
+        """The broker that is watched; None: it is a detector. Raises ValueError where it does not fit the rest."""
+        if self.url.partition("://")[0] not in PORTS:
+            return None
+        if self.tls_fingerprint:
+            raise ValueError("--tls-fingerprint: is for detectors: give --tls-ca for a broker")
+        if self.token_file:
+            raise ValueError("--token-file: is for detectors: give --mqtt-password-file for a broker")
+        return self.broker(self.url, ClientTls(self.tls_ca, None, self.tls_cert, self.tls_key), "url")
+
+    @model_validator(mode="after")
+    def _check_broker(self) -> Self:
+        _ = self.mqtt_broker
+        return self
+
     def check_machine(self) -> None:
         from services.certificates import check_files, client_tls
+        from services.extras import require
         from services.own_token import token_headers
 
         check_files(client_tls(self))
         token_headers(self)
+        if broker := self.mqtt_broker:
+            require("mqtt", "splitcast watch of a broker")
+            broker.password()
 
 
 class DemoSettings(NetworkSettings):

@@ -104,12 +104,7 @@ def _failure_of(lost: ConnectionLost) -> Failure:
 
 def run_watch(settings: WatchSettings) -> None:
     """Print messages until interrupted, or `count` of them. Raises BadAddress, SettingsError."""
-    url = detections_url(settings.url, settings.stream, settings.types)
-    try:
-        settings.check_way(url)
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    asyncio.run(_watch(url, settings))
+    asyncio.run(_watch(_messages(settings), settings))
 
 
 def json_line(text: str) -> str:
@@ -120,9 +115,24 @@ def json_line(text: str) -> str:
         return to_json(text)
 
 
-async def _watch(url: str, settings: WatchSettings) -> None:
+def _messages(settings: WatchSettings) -> AsyncIterator[str]:
+    """What is watched. Raises BadAddress, SettingsError."""
+    if broker := settings.mqtt_broker:
+        from services.mqtt.reader import broker_messages
+
+        types = settings.types.split(",") if settings.types else None
+        return broker_messages(broker, settings.mqtt_prefix, settings.stream, types)
+    url = detections_url(settings.url, settings.stream, settings.types)
+    try:
+        settings.check_way(url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return messages(url, settings)
+
+
+async def _watch(texts: AsyncIterator[str], settings: WatchSettings) -> None:
     printed = 0
-    async for text in messages(url, settings):
+    async for text in texts:
         print(json_line(text) if settings.as_json else readable(text), flush=True)
         printed += 1
         if printed == settings.count:

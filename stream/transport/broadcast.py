@@ -6,6 +6,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """Takes every text at once, of all streams and kinds, and decides itself what to keep."""
+
+    def put(self, stream: str, kind: str, text: str) -> None:
+        """Take a text. Never waits, and never fails."""
 
 
 class Subscription:
@@ -60,16 +68,21 @@ class Broadcast:
         self._capacity = capacity
         self._on_drop = on_drop
         self._subscriptions: set[Subscription] = set()
+        self._sinks: set[Sink] = set()
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
     def is_wanted(self, stream: str, kind: str) -> bool:
         """Whether anybody would get a text of that kind, of that stream: one that nobody reads need not be made."""
-        return any(subscription.wants(stream, kind) for subscription in self._subscriptions)
+        return bool(self._sinks) or any(
+            subscription.wants(stream, kind) for subscription in self._subscriptions
+        )
 
     def publish(self, stream: str, kind: str, text: str) -> None:
-        """Queue `text` for every subscriber who wants it. Never waits."""
+        """Queue `text` for every subscriber who wants it, and hand it to every sink. Never waits."""
+        for sink in self._sinks:
+            sink.put(stream, kind, text)
         for subscription in self._subscriptions:
             if subscription.wants(stream, kind):
                 subscription.put(text)
@@ -85,6 +98,15 @@ class Broadcast:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+
+    @contextmanager
+    def attach(self, sink: Sink) -> Iterator[None]:
+        """Hand the sink every text meanwhile, also after `close`. It is no subscriber, and not counted as one."""
+        self._sinks.add(sink)
+        try:
+            yield
+        finally:
+            self._sinks.discard(sink)
 
     def close(self) -> None:
         """Let every subscriber's iteration end."""

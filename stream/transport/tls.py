@@ -35,12 +35,13 @@ class ClientTls:
     )
     cert: Path | None = None  # of this client, if the server wants to see one
     key: Path | None = None  # None: in the file of the certificate
+    flags: str = "--tls-"  # how the names of the settings begin that name these files
 
     def context(self) -> ssl.SSLContext:
         """What a connection is made with, from the files as they are now. Raises BadCertificate."""
         if self.ca is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            _trust(context, "--tls-ca", self.ca)
+            _trust(context, f"{self.flags}ca", self.ca)
         elif self.fingerprint is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
@@ -48,7 +49,7 @@ class ClientTls:
         else:
             context = ssl.create_default_context()
         if self.cert is not None:
-            _show(context, "--tls-cert", self.cert, self.key)
+            _show(context, f"{self.flags}cert", self.cert, self.key)
         return context
 
     @property

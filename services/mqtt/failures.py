@@ -1,0 +1,91 @@
+"""Why a broker is not there, for whoever reads it, and what that says of the next attempt."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+import aiomqtt
+
+from services.errors import SettingsError
+from services.mqtt.broker import BrokerAddress
+from services.mqtt.client import HungUp
+from stream.errors import BadCertificate
+from stream.tasks.backoff import Failure
+
+# Reason codes of MQTT 5, section 2.4.
+_WRONG_PROTOCOL, _BAD_LOGIN, _NOT_AUTHORIZED, _UNAVAILABLE, _BUSY = 132, 134, 135, 136, 137
+_UNSPECIFIED, _STOPPING, _TAKEN_OVER = 128, 139, 142
+_DENIED = {
+    _BAD_LOGIN: "user or password is wrong: the user is in the address, the password in --mqtt-password-file",
+    _NOT_AUTHORIZED: "the broker does not let this user in, or wants one: give it in the address, as "
+    "mqtt://USER@HOST, and the password in --mqtt-password-file",
+    _TAKEN_OVER: "another client has the same name: give each its own --mqtt-id",
+}
+_PASSING = {_UNAVAILABLE: "it is not available", _BUSY: "it is busy", _STOPPING: "it stops"}
+
+
+def explain(error: Exception, address: BrokerAddress) -> tuple[Failure, str]:
+    """What a failed attempt, or a broken connection, says of the broker."""
+    for cause in _causes(error):
+        match cause:
+            case SettingsError() | BadCertificate():
+                return Failure.REFUSED, str(cause)
+            case ssl.SSLError():
+                return Failure.REFUSED, _tls_reason(cause, address.host)
+            case aiomqtt.MqttCodeError():
+                return _of_code(cause)
+            case HungUp() if address.tls:
+                return (
+                    Failure.REFUSED,
+                    f"{cause}: so does one that does not take the client's certificate, or wants one (--mqtt-cert)",
+                )
+            case HungUp():
+                return (
+                    Failure.NOT_READY,
+                    f"{cause}: so does one that stops, and a port that takes TLS alone (mqtts://)",
+                )
+            case ConnectionError():
+                return Failure.NOT_READY, cause.strerror or str(cause)
+            case socket.gaierror():
+                return Failure.UNREACHABLE, f"{address.host} is not known: {cause.strerror}"
+            case OSError():
+                return Failure.UNREACHABLE, cause.strerror or str(cause) or "no answer"
+    if isinstance(error, aiomqtt.MqttError):
+        return Failure.UNREACHABLE, "it does not answer"
+    return Failure.REFUSED, f"{type(error).__name__}: {error}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what is behind it: aiomqtt tells no more than words of what it caught."""
+    seen = 0
+    while error is not None and seen < 8:
+        yield error
+        error, seen = error.__cause__ or error.__context__, seen + 1
+
+
+def _of_code(error: aiomqtt.MqttCodeError) -> tuple[Failure, str]:
+    code = error.rc if isinstance(error.rc, int) else getattr(error.rc, "value", None)
+    if code in _DENIED:
+        return Failure.DENIED, _DENIED[code]
+    if code in _PASSING:
+        return Failure.NOT_READY, _PASSING[code]
+    if code == _WRONG_PROTOCOL:
+        return Failure.REFUSED, "it does not speak MQTT 5, as mosquitto does from 1.6 on"
+    if isinstance(error, aiomqtt.exceptions.MqttConnectError):
+        return Failure.REFUSED, f"it refuses this client: {error.rc}"
+    said = f" ({error.rc})" if code != _UNSPECIFIED else ""  # paho's word for an end without one
+    return Failure.NOT_READY, f"the connection broke{said}"
+
+
+def _tls_reason(error: ssl.SSLError, host: str) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {host} is not accepted ({error.verify_message}): give --mqtt-ca the file of who "
+            "signed it, and connect by a name that it has"
+        )
+    reason = (error.reason or "").replace("_", " ").lower()
+    return (
+        f"TLS with {host} failed ({reason or 'no reason'}): is it a port for TLS? mqtt:// is for one without"
+    )

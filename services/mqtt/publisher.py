@@ -1,0 +1,179 @@
+"""Publishes what is broadcast to an MQTT broker, for as long as it takes: one that is away is tried for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import aiomqtt
+import structlog
+
+from services.metrics import Metrics
+from services.mqtt.broker import Broker
+from services.mqtt.client import BrokerClient, connected, make_client
+from services.mqtt.failures import explain
+from services.mqtt.homeassistant import discovery
+from services.mqtt.metrics import MqttMetrics
+from services.mqtt.outbox import Outbox
+from services.mqtt.settings import MqttSettings
+from services.mqtt.topics import OFFLINE, Outgoing, Topics
+from stream.tasks.background import run_with_background
+from stream.tasks.backoff import Backoff
+
+log = structlog.get_logger(__name__)
+
+WINDOW = 16  # messages that are on their way at a time
+SEND_S = 10.0  # a broker that takes a message for longer is left, and tried anew
+STEADY_S = 10.0  # a connection that lasted so long was one that works
+FAREWELL_S = 2.0  # for what is left on a stop
+MAX_INCOMING_BYTES = 64 * 2**10  # of a message: it reads states alone
+MAX_INCOMING = 4096  # messages: the states that a broker keeps of as many streams
+
+
+class MqttPublisher:
+    """One service's connection to a broker. What it publishes comes into `outbox`."""
+
+    def __init__(self, broker: Broker, topics: Topics, outbox: Outbox, metrics: MqttMetrics) -> None:
+        self.outbox = outbox
+        self._broker, self._topics, self._metrics = broker, topics, metrics
+        self._backoff = Backoff(random.Random())
+        metrics.queue.set_function(lambda: len(outbox))
+        metrics.connected.set_function(lambda: outbox.connected)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Publish meanwhile; afterwards what is left, for FAREWELL_S, and that this publisher is offline."""
+        if self._broker.tells_password:
+            log.warning("the password goes unencrypted to the MQTT broker", broker=str(self._broker.address))
+        task = asyncio.ensure_future(self._run())
+        try:
+            yield
+        finally:
+            self.outbox.retained.say_goodbye()
+            self.outbox.close()
+            if self.outbox.connected:
+                await asyncio.wait([task], timeout=FAREWELL_S)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            self.outbox.abandon()
+
+    async def _run(self) -> None:
+        """Until everything is out that came before the outbox was closed."""
+        while True:
+            since_s = time.monotonic()
+            try:
+                await self._publish()
+                return
+            except Exception as error:  # a library's defect costs a connection, not the service
+                self.outbox.connected = False
+                now_s = time.monotonic()
+                if now_s - since_s >= STEADY_S:
+                    self._backoff.reset()
+                failure, reason = explain(error, self._broker.address)
+                delay_s = self._backoff.next_delay_s(failure, now_s)
+                self._metrics.failures.labels(failure.name.lower()).inc()
+                log.warning(
+                    "no MQTT broker",
+                    broker=str(self._broker.address),
+                    reason=reason,
+                    retry_s=round(delay_s, 3),
+                )
+            await asyncio.sleep(delay_s)
+
+    async def _publish(self) -> None:
+        """One connection. Raises what ends it."""
+        client = await make_client(
+            self._broker,
+            identifier=f"splitcast-{self._topics.publisher}",
+            will=aiomqtt.Will(self._topics.available, OFFLINE, qos=1, retain=True),
+            max_incoming_bytes=MAX_INCOMING_BYTES,
+            max_incoming=MAX_INCOMING,
+        )
+        try:
+            async with connected(client):
+                self.outbox.renew()
+                log.info(
+                    "MQTT broker connected",
+                    broker=str(self._broker.address),
+                    publisher=self._topics.publisher,
+                )
+                await run_with_background(self._send(client), self._listen(client), self._end_seconds())
+        finally:
+            self.outbox.connected = False
+
+    async def _send(self, client: BrokerClient) -> None:
+        on_the_way: dict[asyncio.Task[None], Outgoing] = {}
+        try:
+            while message := await self.outbox.next():
+                on_the_way[asyncio.ensure_future(_deliver(client, message))] = message
+                await asyncio.sleep(0)  # the order in which they begin is that in which they are sent
+                if len(on_the_way) >= WINDOW:
+                    await asyncio.wait(on_the_way, return_when=asyncio.FIRST_COMPLETED)
+                self._settle(on_the_way)
+            while on_the_way:
+                await asyncio.wait(on_the_way, return_when=asyncio.FIRST_COMPLETED)
+                self._settle(on_the_way)
+        finally:
+            for task in on_the_way:
+                task.cancel()
+            await asyncio.gather(*on_the_way, return_exceptions=True)
+            for task in list(on_the_way)[::-1]:  # the oldest goes back last, and comes first
+                self._end(task, on_the_way.pop(task))
+
+    def _settle(self, on_the_way: dict[asyncio.Task[None], Outgoing]) -> None:
+        """Count those that have arrived. Raises what kept one from it."""
+        for task in [task for task in on_the_way if task.done()]:
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+            self._end(task, on_the_way.pop(task))
+
+    def _end(self, task: asyncio.Task[None], message: Outgoing) -> None:
+        if task.cancelled() or task.exception():
+            self.outbox.give_back(message)
+        else:
+            self.outbox.confirm(message)
+            self._metrics.published.labels(message.kind).inc()
+
+    async def _listen(self, client: BrokerClient) -> None:
+        """Hear of streams whose cameras others have, or had. Raises MqttError when the connection is over."""
+        granted = await client.subscribe([(self._topics.states, 1), (self._topics.available, 1)])
+        if any(getattr(code, "value", code) >= 0x80 for code in granted):
+            log.warning("the MQTT broker lets nobody read states here", topic=self._topics.states)
+        async for message in client.messages:
+            payload = message.payload
+            if isinstance(payload, bytes | bytearray):
+                self.outbox.hear(str(message.topic), bytes(payload), kept=message.retain)
+
+    async def _end_seconds(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.outbox.end_second(time.time())
+
+
+def make_publisher(settings: MqttSettings, metrics: Metrics) -> MqttPublisher:
+    """A publisher to the broker that the settings name; its metrics are beside those of its service."""
+    broker = settings.mqtt_broker
+    assert broker is not None
+    topics, prefix = Topics(settings.mqtt_prefix, settings.mqtt_id), settings.mqtt_discovery
+    mqtt_metrics = MqttMetrics(metrics)
+
+    def discover(stream: str) -> dict[str, str]:
+        return discovery(topics, prefix, stream) if prefix else {}
+
+    outbox = Outbox(topics, settings.mqtt_queue, discover, mqtt_metrics.drop)
+    return MqttPublisher(broker, topics, outbox, mqtt_metrics)
+
+
+async def _deliver(client: BrokerClient, message: Outgoing) -> None:
+    """Raises MqttError where it cannot be sent, or a broker that has to confirm it does not."""
+    await client.publish(
+        message.topic,
+        message.payload.encode(),
+        qos=message.delivery.qos,
+        retain=message.delivery.retain,
+        timeout=SEND_S,
+    )
