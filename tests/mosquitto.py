@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ import aiomqtt
 import pytest
 
 from tests.ports import free_port
-from tests.services.waiting import LIVENESS_S
+from tests.services.waiting import LIVENESS_S, until
 
 HOST = "127.0.0.1"
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -109,10 +108,9 @@ class Spy:
     def texts(self, topic: str) -> list[str]:
         return [seen.text for seen in self.seen if seen.topic == topic]
 
-    def kept(self) -> dict[str, str]:
-        """The newest text of each topic, without those that were taken back."""
-        newest = {seen.topic: seen.text for seen in self.seen}
-        return {topic: text for topic, text in newest.items() if text}
+    def newest(self) -> dict[str, str]:
+        """The newest text of each topic."""
+        return {seen.topic: seen.text for seen in self.seen}
 
 
 @asynccontextmanager
@@ -147,10 +145,8 @@ async def kept_by(broker: Mosquitto, **options: object) -> dict[str, str]:
     """What the broker keeps now, by topic: a message of its own tells that all of it has come."""
     async with spying(broker, **options) as spy, broker.client(**options) as other:
         await other.publish("end", "end", qos=1)
-        async with asyncio.timeout(LIVENESS_S):
-            while not any(seen.topic == "end" for seen in spy.seen):
-                await asyncio.sleep(0.01)
-    return {topic: text for topic, text in spy.kept().items() if topic != "end"}
+        await until(lambda: any(seen.topic == "end" for seen in spy.seen))
+    return {seen.topic: seen.text for seen in spy.seen if seen.retained}
 
 
 def tls_lines(certificate: Path, authority: Path, *, client_certificates: bool = False) -> tuple[str, ...]:

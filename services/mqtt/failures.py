@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 
 import aiomqtt
+from paho.mqtt.reasoncodes import ReasonCode
 
 from services.errors import SettingsError
 from services.mqtt.broker import BrokerAddress
@@ -39,7 +40,8 @@ def explain(error: Exception, address: BrokerAddress) -> tuple[Failure, str]:
             case HungUp() if address.tls:
                 return (
                     Failure.REFUSED,
-                    f"{cause}: so does one that does not take the client's certificate, or wants one (--mqtt-cert)",
+                    f"{cause}: so does one that does not take the client's certificate, or wants one (--mqtt-cert; "
+                    "watch: --tls-cert)",
                 )
             case HungUp():
                 return (
@@ -66,7 +68,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _of_code(error: aiomqtt.MqttCodeError) -> tuple[Failure, str]:
-    code = error.rc if isinstance(error.rc, int) else getattr(error.rc, "value", None)
+    code = error.rc.value if isinstance(error.rc, ReasonCode) else None
     if code in _DENIED:
         return Failure.DENIED, _DENIED[code]
     if code in _PASSING:
@@ -75,17 +77,17 @@ def _of_code(error: aiomqtt.MqttCodeError) -> tuple[Failure, str]:
         return Failure.REFUSED, "it does not speak MQTT 5, as mosquitto does from 1.6 on"
     if isinstance(error, aiomqtt.exceptions.MqttConnectError):
         return Failure.REFUSED, f"it refuses this client: {error.rc}"
-    said = f" ({error.rc})" if code != _UNSPECIFIED else ""  # paho's word for an end without one
+    # paho has numbers of its own for what the broker has said nothing of.
+    said = f" ({error.rc})" if isinstance(error.rc, ReasonCode) and code != _UNSPECIFIED else ""
     return Failure.NOT_READY, f"the connection broke{said}"
 
 
 def _tls_reason(error: ssl.SSLError, host: str) -> str:
+    said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
+    words = said.replace("_", " ")
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the certificate of {host} is not accepted ({error.verify_message}): give --mqtt-ca the file of who "
-            "signed it, and connect by a name that it has"
+            f"the certificate of {host} is not accepted ({words}): give the file of who signed it as --mqtt-ca "
+            "(watch: --tls-ca), and connect by a name that it has"
         )
-    reason = (error.reason or "").replace("_", " ").lower()
-    return (
-        f"TLS with {host} failed ({reason or 'no reason'}): is it a port for TLS? mqtt:// is for one without"
-    )
+    return f"TLS with {host} failed ({words.lower()}): is it a port for TLS? mqtt:// is for one without"

@@ -14,6 +14,7 @@ import structlog
 from services.metrics import Metrics
 from services.mqtt.broker import Broker
 from services.mqtt.client import BrokerClient, connected, make_client
+from services.mqtt.deliveries import Deliveries, deliveries
 from services.mqtt.failures import explain
 from services.mqtt.homeassistant import discovery
 from services.mqtt.metrics import MqttMetrics
@@ -21,13 +22,12 @@ from services.mqtt.outbox import Outbox
 from services.mqtt.settings import MqttSettings
 from services.mqtt.topics import OFFLINE, Outgoing, Topics
 from stream.tasks.background import run_with_background
-from stream.tasks.backoff import Backoff
+from stream.tasks.backoff import Backoff, Failure
 
 log = structlog.get_logger(__name__)
 
-WINDOW = 16  # messages that are on their way at a time
-SEND_S = 10.0  # a broker that takes a message for longer is left, and tried anew
 STEADY_S = 10.0  # a connection that lasted so long was one that works
+SHORT_ONES = 3  # connections that did not, after which it is no chance
 FAREWELL_S = 2.0  # for what is left on a stop
 MAX_INCOMING_BYTES = 64 * 2**10  # of a message: it reads states alone
 MAX_INCOMING = 4096  # messages: the states that a broker keeps of as many streams
@@ -40,6 +40,8 @@ class MqttPublisher:
         self.outbox = outbox
         self._broker, self._topics, self._metrics = broker, topics, metrics
         self._backoff = Backoff(random.Random())
+        self._connected_s: float | None = None  # since when there is a connection
+        self._short_ones = 0  # connections in a row that were over soon
         metrics.queue.set_function(lambda: len(outbox))
         metrics.connected.set_function(lambda: outbox.connected)
 
@@ -64,25 +66,35 @@ class MqttPublisher:
     async def _run(self) -> None:
         """Until everything is out that came before the outbox was closed."""
         while True:
-            since_s = time.monotonic()
+            self._connected_s = None
             try:
                 await self._publish()
                 return
             except Exception as error:  # a library's defect costs a connection, not the service
-                self.outbox.connected = False
-                now_s = time.monotonic()
-                if now_s - since_s >= STEADY_S:
-                    self._backoff.reset()
                 failure, reason = explain(error, self._broker.address)
-                delay_s = self._backoff.next_delay_s(failure, now_s)
-                self._metrics.failures.labels(failure.name.lower()).inc()
-                log.warning(
-                    "no MQTT broker",
-                    broker=str(self._broker.address),
-                    reason=reason,
-                    retry_s=round(delay_s, 3),
-                )
+            now_s = time.monotonic()
+            if self._connected_s is not None:
+                failure, reason = self._judge(now_s - self._connected_s, failure, reason)
+            delay_s = self._backoff.next_delay_s(failure, now_s)
+            self._metrics.failures.labels(failure.name.lower()).inc()
+            address = str(self._broker.address)
+            log.warning("no MQTT broker", broker=address, reason=reason, retry_s=round(delay_s, 3))
             await asyncio.sleep(delay_s)
+
+    def _judge(self, lasted_s: float, failure: Failure, reason: str) -> tuple[Failure, str]:
+        """What the end of a connection says that was there for so long."""
+        if lasted_s >= STEADY_S:
+            self._short_ones = 0
+            self._backoff.reset()
+            return failure, reason
+        self._short_ones += 1
+        if self._short_ones < SHORT_ONES or failure is Failure.DENIED:
+            return failure, reason
+        # Not every broker tells a client that another one has taken its place.
+        return (
+            Failure.REFUSED,
+            f"{reason}, soon after it was made, again and again: has another client the same --mqtt-id?",
+        )
 
     async def _publish(self) -> None:
         """One connection. Raises what ends it."""
@@ -95,48 +107,39 @@ class MqttPublisher:
         )
         try:
             async with connected(client):
+                self._connected_s = time.monotonic()
                 self.outbox.renew()
                 log.info(
                     "MQTT broker connected",
                     broker=str(self._broker.address),
                     publisher=self._topics.publisher,
                 )
-                await run_with_background(self._send(client), self._listen(client), self._end_seconds())
+                async with deliveries(client, self._end) as sending:
+                    await run_with_background(
+                        self._send(sending),
+                        sending.until_failure(),
+                        self._listen(client),
+                        self._end_seconds(),
+                    )
         finally:
             self.outbox.connected = False
 
-    async def _send(self, client: BrokerClient) -> None:
-        on_the_way: dict[asyncio.Task[None], Outgoing] = {}
-        try:
-            while message := await self.outbox.next():
-                on_the_way[asyncio.ensure_future(_deliver(client, message))] = message
-                await asyncio.sleep(0)  # the order in which they begin is that in which they are sent
-                if len(on_the_way) >= WINDOW:
-                    await asyncio.wait(on_the_way, return_when=asyncio.FIRST_COMPLETED)
-                self._settle(on_the_way)
-            while on_the_way:
-                await asyncio.wait(on_the_way, return_when=asyncio.FIRST_COMPLETED)
-                self._settle(on_the_way)
-        finally:
-            for task in on_the_way:
-                task.cancel()
-            await asyncio.gather(*on_the_way, return_exceptions=True)
-            for task in list(on_the_way)[::-1]:  # the oldest goes back last, and comes first
-                self._end(task, on_the_way.pop(task))
+    async def _send(self, sending: Deliveries) -> None:
+        """Until nothing is left, and nothing more comes."""
+        while True:
+            await sending.until_place()
+            message = await self.outbox.next()
+            if message is None:
+                break
+            await sending.start(message)
+        await sending.until_empty()
 
-    def _settle(self, on_the_way: dict[asyncio.Task[None], Outgoing]) -> None:
-        """Count those that have arrived. Raises what kept one from it."""
-        for task in [task for task in on_the_way if task.done()]:
-            if not task.cancelled() and (error := task.exception()):
-                raise error
-            self._end(task, on_the_way.pop(task))
-
-    def _end(self, task: asyncio.Task[None], message: Outgoing) -> None:
-        if task.cancelled() or task.exception():
-            self.outbox.give_back(message)
-        else:
+    def _end(self, message: Outgoing, arrived: bool) -> None:
+        if arrived:
             self.outbox.confirm(message)
             self._metrics.published.labels(message.kind).inc()
+        else:
+            self.outbox.give_back(message)
 
     async def _listen(self, client: BrokerClient) -> None:
         """Hear of streams whose cameras others have, or had. Raises MqttError when the connection is over."""
@@ -166,14 +169,3 @@ def make_publisher(settings: MqttSettings, metrics: Metrics) -> MqttPublisher:
 
     outbox = Outbox(topics, settings.mqtt_queue, discover, mqtt_metrics.drop)
     return MqttPublisher(broker, topics, outbox, mqtt_metrics)
-
-
-async def _deliver(client: BrokerClient, message: Outgoing) -> None:
-    """Raises MqttError where it cannot be sent, or a broker that has to confirm it does not."""
-    await client.publish(
-        message.topic,
-        message.payload.encode(),
-        qos=message.delivery.qos,
-        retain=message.delivery.retain,
-        timeout=SEND_S,
-    )
