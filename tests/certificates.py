@@ -32,6 +32,10 @@ class Authority:
         made.private_key_and_cert_chain_pem.write_to_path(path)
         return path
 
+    def client_context(self) -> ssl.SSLContext:
+        """What connects to whoever has a certificate of this authority."""
+        return ssl.create_default_context(cafile=str(self.file))
+
 
 def der(file: Path) -> bytes:
     """The first certificate of a PEM file, in DER."""

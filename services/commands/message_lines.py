@@ -22,7 +22,7 @@ def readable(text: str) -> str:
         if dropped := message.get("dropped"):
             line += f"  [{dropped} messages before were lost: read faster]"
     # Whatever may be amiss in the text of a stranger.
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
         line = text
     return printable(line)
 

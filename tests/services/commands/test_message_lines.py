@@ -81,6 +81,7 @@ def test_a_detector_that_counts_no_frames_is_read_by_its_sequence():
     [
         "null",
         "3",
+        "[" * 100_000,
         "no json",
         '{"type":"news"}',
         '{"type":[]}',

@@ -173,11 +173,11 @@ async def test_every_message_is_accounted_for_while_a_broker_comes_and_goes(tmp_
             if round_ == 2:
                 break
             await broker.stop()
+            await until(lambda: not running.outbox.connected)
             for _ in range(100):
                 running.detect("door", put)
                 running.gap("door", put)
                 put += 1
-            await until(lambda: not running.outbox.connected)
             await broker.start()
             await until(lambda: running.outbox.connected)
     assert balance(running, "detections") == put

@@ -1,0 +1,150 @@
+"""Connections that end in any way leave nothing behind, and brokers that are none are left at once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from services.chaos.service import ChaosProxy, chaos_proxy
+from services.chaos.settings import Address
+from services.mqtt import client as client_module
+from services.mqtt.broker import Broker, BrokerAddress
+from services.mqtt.client import BrokerClient, HungUp, connected, make_client
+from services.mqtt.failures import explain
+from stream.transport.tls import ClientTls
+from tests.certificates import Authority
+from tests.mosquitto import HOST, mosquitto, needs_mosquitto, tls_lines
+from tests.services.waiting import LIVENESS_S, until
+
+CONNACK = bytes([0x20, 3, 0, 0, 0])  # MQTT 5, 3.2: accepted, no properties
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(list(Path(f"/proc/{os.getpid()}/fd").iterdir()))
+
+
+@asynccontextmanager
+async def answering(*answers: bytes, hang_up: bool = True) -> AsyncIterator[Broker]:
+    """Something that listens, and says this whatever it hears."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        for answer in answers:
+            writer.write(answer)
+        if hang_up:
+            writer.close()
+        else:
+            await reader.read()
+            writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    try:
+        yield Broker(BrokerAddress(HOST, server.sockets[0].getsockname()[1], tls=False))
+    finally:
+        server.close()
+
+
+async def attempt(broker: Broker) -> None:
+    """Connect, subscribe, and read until something ends it."""
+    client = await make_client(broker, max_incoming_bytes=1000, max_incoming=10)
+    async with connected(client):
+        await client.subscribe("#", timeout=1.0)
+        async for _ in client.messages:
+            pass
+
+
+GARBAGE = {
+    "nothing": b"",
+    "HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "zeros": bytes(64),
+    "a cut answer": CONNACK[:3],
+    "an answer without an end": b"\x20\xff\xff\xff\xff\xff",
+    "no answer but a message": b"\x30\x05\x00\x01a\x00b",
+    "an answer of another version": bytes([0x20, 2, 0, 1]),
+    "properties that are none": b"\x20\x06\x00\x00\x03\xff\xff\xff",
+    "a login that is refused": bytes([0x20, 3, 0, 134, 0]),
+    "an answer, and then noise": CONNACK + b"\xff" * 100,
+    "an answer, and a cut message": CONNACK + b"\x30\x7fab",
+    "an answer, and a message without a topic": CONNACK + b"\x30\x03\x00\x00\x00",
+    "an answer, and a topic that is not UTF-8": CONNACK + b"\x30\x06\x00\x02\xff\xfe\x00x",
+    "an answer, and a confirmation of nothing": CONNACK + b"\x40\x02\x00\x07",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_whatever_answers_is_left_and_explained(garbage):
+    before = descriptors()
+    async with answering(garbage) as broker, asyncio.timeout(LIVENESS_S):
+        with pytest.raises(Exception) as told:  # noqa: PT011 - whatever it is, it is explained
+            await attempt(broker)
+        assert explain(told.value, broker.address)[1]
+    await until(lambda: descriptors() <= before)
+
+
+async def test_a_broker_that_hangs_up_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(client_module, "ANSWER_S", LIVENESS_S * 10)
+    async with answering() as broker, asyncio.timeout(LIVENESS_S):
+        with pytest.raises(HungUp):
+            await attempt(broker)
+
+
+async def test_a_broker_that_never_answers_is_left(monkeypatch):
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.1)
+    before = descriptors()
+    async with answering(hang_up=False) as broker:
+        with pytest.raises(aiomqtt.MqttError):
+            await attempt(broker)
+    await until(lambda: descriptors() <= before)
+
+
+async def test_an_attempt_that_is_given_up_leaves_nothing_behind():
+    before = descriptors()
+    async with answering(CONNACK, hang_up=False) as broker:
+        for wait_s in (0.0, 0.001, 0.01):
+            task = asyncio.ensure_future(attempt(broker))
+            await asyncio.sleep(wait_s)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: descriptors() <= before + 1)  # the server's own
+
+
+async def stand_still(client: BrokerClient, proxy: ChaosProxy) -> None:
+    async with connected(client):
+        with proxy.fault("blackhole"):
+            await client.publish("topic", "text", qos=1, timeout=0.1)
+
+
+@needs_mosquitto
+async def test_connections_that_stand_still_leave_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.1)
+    async with (
+        mosquitto(tmp_path) as broker,
+        chaos_proxy(Address(HOST, broker.port), messages=False) as proxy,
+    ):
+        address = BrokerAddress(HOST, proxy.address.port, tls=False)
+        before = descriptors()
+        for _ in range(5):
+            client = await make_client(Broker(address), max_incoming_bytes=1000, max_incoming=10)
+            with pytest.raises(aiomqtt.MqttError):
+                await stand_still(client, proxy)
+        await until(lambda: descriptors() <= before)
+
+
+@needs_mosquitto
+async def test_handshakes_that_fail_leave_nothing_behind(tmp_path):
+    authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "stranger")
+    async with mosquitto(tmp_path, *tls_lines(authority.sign(), authority.file)) as broker:
+        address = BrokerAddress(HOST, broker.port, tls=True)
+        before = descriptors()
+        for _ in range(5):
+            with pytest.raises(aiomqtt.MqttError):
+                await attempt(Broker(address, ClientTls(stranger.file)))
+        await until(lambda: descriptors() <= before)
