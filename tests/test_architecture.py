@@ -115,6 +115,10 @@ TABLE = {
     "services.detector": Rule(  # torch is loaded where step maps are asked for
         ours={"codec", "stream", "services/", "services.access", "services.torch_loading"}, others=LIVE
     ),
+    "services.mqtt": Rule(  # neither service: what it publishes comes as texts
+        ours={"stream/", "stream.tasks", "stream.transport.tls", "stream.session.messages", "services/"},
+        others={"aiomqtt", "paho", "structlog", "pydantic", "pydantic_settings", "prometheus_client"},
+    ),
     "services.chaos": Rule(ours={"codec/", "stream/", "services/"}, others={"structlog", "pydantic"}),
     "services.evaluation": Rule(  # torch is loaded where step maps are asked for
         ours=MEASURED | {"services.torch_loading"},
@@ -204,6 +208,8 @@ FAULTS = [
         "def f():\n    from services.camera import service",
         "imports services.camera.service",
     ),
+    ("services.mqtt.outbox", "from services.detector.streams import Stream", "services.detector.streams"),
+    ("services.detector.service", "from services.mqtt.outbox import Outbox", "imports services.mqtt.outbox"),
     ("services.chaos.tcp", "from services.camera import service", "imports services.camera.service"),
     ("services.chaos.service", "import aiohttp", "services.chaos.service imports aiohttp"),
     ("services.camera.service", "import matplotlib.pyplot", "services.camera.service imports matplotlib"),

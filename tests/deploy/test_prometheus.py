@@ -21,6 +21,7 @@ from aiohttp import ClientError, ClientSession
 from services.camera.metrics import CameraMetrics, serve_metrics
 from services.detector.metrics import DetectorMetrics
 from services.metrics import Metrics
+from services.mqtt.metrics import MqttMetrics
 from tests.paths import DEPLOY
 from tests.ports import free_port
 from tests.services.waiting import LIVENESS_S
@@ -49,9 +50,9 @@ QUERIES = [
     for panel in PANELS
     for target in panel.get("targets", [])
 ]
-WITHOUT_TLS = [
-    query for query in QUERIES if "certificate" not in query.expression
-]  # what then shows something
+PLAIN = [
+    query for query in QUERIES if "certificate" not in query.expression and "_mqtt_" not in query.expression
+]  # what shows something without TLS and a broker
 
 
 def exported(metrics: Metrics) -> Iterator[str]:
@@ -62,7 +63,9 @@ def exported(metrics: Metrics) -> Iterator[str]:
             yield family.name + suffix
 
 
-EXPORTED = {*exported(CameraMetrics()), *exported(DetectorMetrics())}
+DETECTOR = DetectorMetrics()
+MqttMetrics(DETECTOR)
+EXPORTED = {*exported(CameraMetrics()), *exported(DETECTOR)}
 
 
 # --- what is written ---
@@ -316,6 +319,14 @@ ALERTS = {
         },
         {},
     ),
+    "an MQTT broker is away": (
+        {f"splitcast_detector_mqtt_connected{ON_DETECTOR}}}": "1x5 0x25"},
+        {"SplitcastMqttDisconnected": AT_DETECTOR},
+    ),
+    "an MQTT broker is started anew": (
+        {f"splitcast_detector_mqtt_connected{ON_DETECTOR}}}": "1x5 0x2 1x25"},
+        {},
+    ),
     "a password is wrong": (
         {
             'splitcast_camera_retry_at_timestamp_seconds{job="splitcast-camera",instance="door:8766",'
@@ -447,6 +458,11 @@ ANNOTATIONS = {
         "description": "Renew it in place, a new file counts within ten seconds; who connects after its end refuses "
         "it.",
     },
+    "SplitcastMqttDisconnected": {
+        "summary": "detector:8765 has no MQTT broker",
+        "description": "It tries again for ever, and keeps the newest messages; its log tells the reason and what to "
+        "do.",
+    },
     "SplitcastRetryFar": {
         "summary": "door:8766 tries its source only once a minute",
         "description": "So rarely it asks a peer alone that answered 401 or 403, as the password is wrong or locked.",
@@ -565,7 +581,7 @@ async def test_every_panel_shows_a_running_stream(start_detector, make_camera, t
             prometheus(tmp_path, targets) as server,
         ):
             streaming = asyncio.ensure_future(camera.run())
-            empty = set(WITHOUT_TLS)
+            empty = set(PLAIN)
             instances: dict[str, list[str]] = {}
             rules: list[dict[str, Any]] = []
             try:

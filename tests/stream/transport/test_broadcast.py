@@ -66,3 +66,28 @@ def test_a_text_is_wanted_where_a_subscriber_would_get_it():
         assert not broadcast.is_wanted("b", "gap")
         with broadcast.subscribe():
             assert broadcast.is_wanted("b", "detections")
+
+
+class Kept:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.texts: list[tuple[str, str, str]] = []
+
+    def put(self, stream: str, kind: str, text: str) -> None:
+        self.texts.append((stream, kind, text))
+
+
+async def test_a_sink_gets_every_text_at_once_and_is_no_subscriber():
+    broadcast, sink = Broadcast(capacity=1), Kept()
+    assert not broadcast.is_wanted("a", "gap")
+    with broadcast.attach(sink):
+        assert broadcast.is_wanted("a", "gap")
+        assert len(broadcast) == 0
+        broadcast.publish("a", "gap", "0")
+        broadcast.close()
+        broadcast.publish("b", "stream", "1")
+        assert sink.texts == [("a", "gap", "0"), ("b", "stream", "1")]
+    broadcast.publish("a", "gap", "2")
+    assert len(sink.texts) == 2
+    assert not broadcast.is_wanted("a", "gap")
