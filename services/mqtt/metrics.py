@@ -20,7 +20,9 @@ class MqttMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self.connected = metrics.gauge("mqtt_connected", "1 while there is a connection to the MQTT broker")
-        self.queue = metrics.gauge("mqtt_queue_length", "Messages that wait for the MQTT broker")
+        self.queue = metrics.gauge(
+            "mqtt_queue_length", "Messages that wait for the MQTT broker, or are on their way to it"
+        )
         self.published = metrics.counter(
             "mqtt_published", "Messages that the MQTT broker got, by kind (see docs/mqtt.md)", ["kind"]
         )

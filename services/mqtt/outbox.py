@@ -40,13 +40,19 @@ class Outbox:
         self._gaps: deque[Outgoing] = deque()
         self._detections: deque[Outgoing] = deque()
         self._bytes = 0
+        self._on_the_way = 0  # messages that were handed out, and have not ended
         self._lost: Counter[str] = Counter()  # messages by stream, since the last one that was handed out
         self._counts: dict[str, Counts] = {}  # of streams that are here
         self._closed = False
         self._ready = asyncio.Event()
 
     def __len__(self) -> int:
-        """How many messages wait."""
+        """How many messages wait, or are on their way."""
+        return self.waiting + self._on_the_way
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be handed out."""
         return len(self._gaps) + len(self._detections) + len(self.retained)
 
     # --- in ---
@@ -97,6 +103,7 @@ class Outbox:
         """What the broker gets next, waiting for it; None when there is nothing left, and nothing more comes."""
         while True:
             if message := self.retained.take() or self._pop():
+                self._on_the_way += 1
                 return message
             if self._closed:
                 return None
@@ -105,10 +112,12 @@ class Outbox:
 
     def confirm(self, message: Outgoing) -> None:
         """The broker has the message."""
+        self._on_the_way -= 1
         self.retained.confirm(message)
 
     def give_back(self, message: Outgoing) -> None:
         """The broker may not have got the message; what may be told twice is sent again."""
+        self._on_the_way -= 1
         if message.delivery.retain:
             self.retained.give_back(message)
         elif message.kind == "gap":

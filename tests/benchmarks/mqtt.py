@@ -34,6 +34,7 @@ from tests.mosquitto import Mosquitto, mosquitto
 
 BUSY = ("8", "20")  # cameras, frames a second of each
 LIGHT = ("2", "5")
+OWN = ("--drain-s", "1", "--reserve-s", "0")  # cameras are ended, and others come under their names
 
 Arrivals = dict[tuple[str, int, int], float]  # by stream, connection and frame, in seconds
 
@@ -127,8 +128,8 @@ def percentiles(values_ms: list[float]) -> str:
 async def measure(rounds: int, seconds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with mosquitto(Path(folder)) as broker:
-            plain = detector_program("--drain-s", "1")
-            publishing = detector_program("--drain-s", "1", "--mqtt", broker.url)
+            plain = detector_program(*OWN)
+            publishing = detector_program(*OWN, "--mqtt", broker.url)
             async with running(plain, publishing):
                 await asyncio.gather(plain.until_logged("ready"), publishing.until_logged("ready"))
                 costs: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}

@@ -320,11 +320,11 @@ ALERTS = {
         {},
     ),
     "an MQTT broker is away": (
-        {f"splitcast_detector_mqtt_connected{ON_DETECTOR}}}": "1x5 0x25"},
+        {f"splitcast_detector_mqtt_connected{ON_DETECTOR}}}": "0x30"},
         {"SplitcastMqttDisconnected": AT_DETECTOR},
     ),
     "an MQTT broker is started anew": (
-        {f"splitcast_detector_mqtt_connected{ON_DETECTOR}}}": "1x5 0x2 1x25"},
+        {f"splitcast_detector_mqtt_connected{ON_DETECTOR}}}": "0x1 1x30"},
         {},
     ),
     "a password is wrong": (

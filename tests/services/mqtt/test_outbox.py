@@ -132,7 +132,7 @@ async def test_a_stop_counts_what_is_left(counted):
 
 
 async def test_a_message_wakes_who_waits(counted):
-    while len(counted.outbox):
+    while counted.outbox.waiting:
         await counted.outbox.next()
     waiting = asyncio.ensure_future(counted.outbox.next())
     await asyncio.sleep(0)
@@ -147,7 +147,7 @@ async def test_counts_follow_the_frames_and_end_with_the_stream(counted):
 
     async def shown() -> list[tuple[int | None, int | None]]:
         messages = []
-        while len(counted.outbox):
+        while counted.outbox.waiting:
             messages.append(await counted.outbox.next())
         counts = [json.loads(message.payload) for message in messages if message.kind == "counts"]
         return [(message["person"], message["vehicle"]) for message in counts]
@@ -188,12 +188,14 @@ async def test_every_message_is_accounted_for(actions, capacity):
                 put["gap"] += 1
             case "connect" | "disconnect":
                 counted.outbox.connected = action == "connect"
-            case _ if len(counted.outbox):
+            case _ if counted.outbox.waiting:
                 message = await counted.outbox.next()
                 if action == "broken":
                     counted.outbox.give_back(message)
                 else:
+                    counted.outbox.confirm(message)
                     sent[message.kind] += 1
+        assert len(counted.outbox) == counted.outbox.waiting
     left = Counter(message.kind for message in await counted.rest("detections", "gap"))
     assert sum(left.values()) <= capacity
     for kind in ("detections", "gap"):
