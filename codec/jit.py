@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numba
 import numpy as np
@@ -120,6 +120,24 @@ class _PackageCache(FunctionCache):  # type: ignore[misc]
         for path in folder.glob(f"{glob.escape(self._impl.filename_base)}.*.nbc"):
             if self._stamp[:16] not in path.name:
                 path.unlink(missing_ok=True)
+
+
+class KernelFolders(NamedTuple):
+    """Where compiled kernels are kept: in a folder for each one of sources."""
+
+    common: Path  # all lie in it, at some depth
+    one: Path  # one of them, which may not be there yet
+    held: int  # kernels in them of the sources as they are now
+
+
+def kernel_folders() -> KernelFolders | None:
+    """Where compiled kernels are kept; None where no folder can be written to."""
+    try:
+        one = Path(_PackageCache(kernel_folders)._cache_path)
+    except (RuntimeError, OSError):  # numba's, where it finds none
+        return None
+    common = _PACKAGE if one.is_relative_to(_PACKAGE) else one.parent
+    return KernelFolders(common, one, sum(1 for _ in common.rglob(f"*.{_sources_stamp()[:16]}.*.nbc")))
 
 
 def _reason(error: Exception) -> str:

@@ -90,6 +90,16 @@ COMMANDS = {
         "services.commands.demo:run_demo",
         "camera and detector on this machine, over a real loopback WebSocket",
     ),
+    "doctor camera": Command(
+        "services.doctor.settings:DoctorCameraSettings",
+        "services.doctor.run:run_doctor_camera",
+        "check this machine, its source and its way to the detector with a camera's settings, and say what to change",
+    ),
+    "doctor detector": Command(
+        "services.doctor.settings:DoctorDetectorSettings",
+        "services.doctor.run:run_doctor_detector",
+        "check this machine with a detector's settings, and say what to change",
+    ),
     "chaos": Command(
         "services.chaos.settings:ChaosSettings",
         "services.chaos.service:run_chaos",
@@ -182,6 +192,7 @@ COMMANDS = {
     ),
 }
 GROUPS = {
+    "doctor": "check a machine before it is a camera or a detector",
     "profile": "calibration profiles of the feature codec",
     "recording": "packets that were kept in files",
     "token": "who may do what at a detector",

@@ -119,6 +119,10 @@ TABLE = {
         ours={"stream/", "stream.tasks", "stream.transport.tls", "stream.session.messages", "services/"},
         others={"aiomqtt", "paho", "structlog", "pydantic", "pydantic_settings", "prometheus_client"},
     ),
+    "services.doctor": Rule(
+        ours={"codec", "stream", "services/", "services.access", "services.camera", "services.detector"},
+        others=LIVE,
+    ),
     "services.chaos": Rule(ours={"codec/", "stream/", "services/"}, others={"structlog", "pydantic"}),
     "services.evaluation": Rule(  # torch is loaded where step maps are asked for
         ours=MEASURED | {"services.torch_loading"},

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import structlog
 
+from services.regular_file import open_regular
+
 log = structlog.get_logger(__name__)
 
 _SECRET = re.compile(rb"[0-9a-f]{32}\n?")
@@ -21,6 +23,16 @@ def state_folder() -> Path:
     """Where what a program keeps over restarts lies: XDG Base Directory Specification. Raises RuntimeError."""
     given = os.environ.get("XDG_STATE_HOME", "")
     return Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+
+
+def kept_secret(stream: str, folder: Path | None = None) -> str | None:
+    """What a camera of this stream on this machine keeps, whether it runs or not; None where there is nothing."""
+    try:
+        with open_regular((folder or state_folder() / "splitcast") / f"{stream}.session") as file:
+            kept = file.read(_LONGEST)
+    except (OSError, RuntimeError):
+        return None
+    return kept[:32].decode() if _SECRET.fullmatch(kept) else None
 
 
 class SessionSecret:

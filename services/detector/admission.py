@@ -36,6 +36,11 @@ BURST_S = 8  # seconds' worth of each rate that may come at once: a site's camer
 LEAST_HTTP = 4
 
 
+def wanted_connections(settings: DetectorSettings) -> int:
+    """How many connections a detector wants to have open at a time."""
+    return settings.max_streams + EXTRA_SESSIONS + settings.max_subscribers + CLOSING + settings.max_http
+
+
 class NoPlace(SessionError):
     """There is none, or none any more. `refusal` is the reason as metrics have it."""
 
@@ -102,8 +107,7 @@ class Admission:
     def listen(self) -> Listener:
         """Begin to listen. Raises CannotListen, SettingsError where the process may open hardly a file."""
         settings = self._settings
-        beside = self._cameras.capacity + self._consumers.capacity + CLOSING
-        wanted = beside + settings.max_http
+        wanted = wanted_connections(settings)
         max_open = permitted_connections(wanted)
         # Where there are few files keep-alives are not to have most of them.
         http = (

@@ -29,15 +29,36 @@ def find_weights(model: str, cache: Path | None = None, base_url: str | None = N
     be the released one.
     Raises UnknownModel, MissingWeights, DownloadFailed.
     """
-    path = BUNDLED_WEIGHTS / f"{DEMO}{SAFETENSORS}" if model == DEMO else Path(model).expanduser()
+    path = weights_path(model, cache)
     if model == DEMO or is_path(model):
         if not path.is_file() and not (path / EXPORT_DESCRIPTION).is_file():
             raise MissingWeights(path)
         return path
-    if model not in MODELS:
-        raise UnknownModel(model)
     release = base_url or (ULTRALYTICS_RELEASE if model.endswith("u") else LEGACY_RELEASE)
     return fetch(f"{release}/{model}.pt", f"{model}.pt", cache, _SHA256.get(model))
+
+
+def weights_path(model: str, cache: Path | None = None) -> Path:
+    """Where a model's weights are, or will be once they are fetched. Raises UnknownModel."""
+    if model == DEMO:
+        return BUNDLED_WEIGHTS / f"{DEMO}{SAFETENSORS}"
+    if is_path(model):
+        return Path(model).expanduser()
+    if model not in MODELS:
+        raise UnknownModel(model)
+    return _cache_folder(cache) / f"{model}.pt"
+
+
+def _cache_folder(cache: Path | None) -> Path:
+    """The folder of weights that are fetched: `cache`, by default the user's."""
+    import pooch  # and with it requests
+
+    return cache or Path(pooch.os_cache("splitcast"))
+
+
+def released_sha256(model: str) -> str | None:
+    """SHA-256 of the released file, where it is known."""
+    return _SHA256.get(model)
 
 
 def fetch(
@@ -50,7 +71,7 @@ def fetch(
     """
     import pooch  # and with it requests: most starts fetch nothing
 
-    folder = cache or Path(pooch.os_cache("splitcast"))
+    folder = _cache_folder(cache)
     target = folder / name
     pooch.get_logger().setLevel("WARNING")  # the progress bar says it all
 

@@ -403,7 +403,7 @@ async def connect(
         sockets.append(connection)
         return connection
 
-    context = await _client_context(url, tls)
+    context = await client_context(url, tls)
     pinned = tls.pinned if tls else None
     connector = aiohttp.TCPConnector(
         socket_factory=counting_socket, ssl=aiohttp.Fingerprint(pinned) if pinned else True
@@ -458,7 +458,7 @@ async def _open(
     except TimeoutError:
         raise ConnectionLost(f"no answer within {timeout_s:g} s", answered=False) from None
     except (OSError, aiohttp.ClientError) as error:
-        raise _why_not_connected(error, url) from None
+        raise why_not_connected(error, url) from None
 
 
 _DENIALS = {
@@ -467,7 +467,7 @@ _DENIALS = {
 }
 
 
-async def _client_context(url: str, tls: ClientTls | None) -> ssl.SSLContext | Literal[True]:
+async def client_context(url: str, tls: ClientTls | None) -> ssl.SSLContext | Literal[True]:
     """For aiohttp, where True is what this machine trusts. Raises TlsFailed where a file cannot be used."""
     if tls is None or urlsplit(url).scheme != "wss":
         return True
@@ -477,7 +477,7 @@ async def _client_context(url: str, tls: ClientTls | None) -> ssl.SSLContext | L
         raise TlsFailed(str(error)) from None
 
 
-def _why_not_connected(error: OSError | aiohttp.ClientError, url: str) -> ConnectionLost:
+def why_not_connected(error: OSError | aiohttp.ClientError, url: str) -> ConnectionLost:
     """What a failed attempt means."""
     host = urlsplit(url).hostname or ""
     if isinstance(error, aiohttp.WSServerHandshakeError):

@@ -64,8 +64,12 @@ class Package:
 
     def run(self, *before: str, **environment: str) -> list[int]:
         """What the kernel makes of 0, and how often it was loaded from the cache and compiled."""
+        return [int(word) for word in self.output(RUN, *before, **environment).split()]
+
+    def output(self, code: str, *before: str, **environment: str) -> str:
+        """What a program prints that uses the package."""
         result = subprocess.run(
-            [*before, sys.executable, "-c", RUN],
+            [*before, sys.executable, "-c", code],
             env={
                 **os.environ,
                 "PYTHONPATH": str(self.root),
@@ -80,7 +84,7 @@ class Package:
         )
         assert result.returncode == 0, result.stderr
         self.warnings = result.stderr.splitlines()
-        return [int(word) for word in result.stdout.split()]
+        return result.stdout
 
 
 @pytest.fixture
@@ -201,3 +205,20 @@ def test_a_cache_that_was_cut_short_is_made_anew(package: Package, pattern: str,
     assert len(package.warnings) == 1
     assert package.run() == [1005, *LOADED]
     assert package.warnings == []
+
+
+FOLDERS = "from codec.jit import kernel_folders; found = kernel_folders(); print(found and (*found,))"
+
+
+def test_where_kernels_are_kept_and_how_many(package: Package) -> None:
+    assert str((package.cache,))[1:-2] in package.output(FOLDERS)
+    assert package.output(FOLDERS).endswith(", 0)\n")
+    package.run()
+    assert package.output(FOLDERS).endswith(", 1)\n")
+    package.write(step=2, far=6)
+    assert package.output(FOLDERS).endswith(", 0)\n")  # of the sources as they were
+
+
+def test_where_no_kernels_can_be_kept(package: Package) -> None:
+    (package.package / "__pycache__").write_text("a file, where a folder would have to be")
+    assert package.output(FOLDERS, **NO_FOLDER) == "None\n"

@@ -1,0 +1,51 @@
+"""What is said of a way to the detector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from services.doctor.frame_cost import FrameCost
+from services.doctor.link import judge_way, judge_welcome
+from services.doctor.settings import DoctorCameraSettings
+from services.doctor.trial import MeasuredLink
+from stream.session.camera import Accepted
+
+WAY = MeasuredLink(0.02, 0.001, 5000.0, is_least=False, window=8, frames_per_s=None)
+COST = FrameCost({"head": 10.0, "encode": 5.0}, 100, 5000.0)  # 600 kbit/s at 15 frames/s
+
+
+@pytest.fixture
+def settings():
+    return DoctorCameraSettings.load({"source": "demo"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "advice"),
+    [
+        ({"kbps": 650.0}, "that is too little", "--target-kbps 520"),
+        ({"round_trip_s": 0.3}, "3 unanswered frames allow 10.0 frames/s", "--window 6"),
+        ({"frames_per_s": 5.0}, "the token allows 5 frames/s", "--frames-per-s"),
+        ({"round_trip_s": 0.6}, "detections will be late", "nearer"),
+        ({"window": 1, "round_trip_s": 0.1}, "1 unanswered frames", "--window of the detector 2"),
+    ],
+)
+def test_a_way_that_is_too_thin_or_too_long(settings, changes, words, advice):
+    assert judge_way(WAY, settings, COST, 15.0).level == "ok"
+    finding = judge_way(replace(WAY, **changes), settings, COST, 15.0)
+    assert (finding.level, words in finding.measured, advice in finding.advice) == ("warning", True, True)
+
+
+def test_the_numbers(settings):
+    finding = judge_way(WAY, settings, COST, 15.0)
+    assert (finding.facts["kbps"], finding.facts["needed_kbps"]) == (5000, 600)
+    assert "5.0 Mbit/s to the detector; 600 kbit/s are needed" in finding.measured
+
+
+def test_nothing_is_needed_that_is_not_known(settings):
+    assert judge_way(WAY, settings, None, None).level == "ok"
+
+
+def test_a_welcome(settings):
+    assert "12 frames/s" in judge_welcome(settings, Accepted(3, 12.0)).measured
