@@ -19,6 +19,7 @@ from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S, until
 from tests.stream.session.peers import make_hello as hello
 
+LAYOUT = (TensorSpec("4.m", (1, 4, 4)),)
 TENSORS = {"4.m": np.zeros((1, 4, 4), np.float32)}
 
 
@@ -51,7 +52,7 @@ async def test_a_camera_gets_a_map_and_codes_by_it(start_detector, make_camera, 
         camera.stop()
         await asyncio.wait_for(task, LIVENESS_S)
         assert of_detector(running, "step_map_seconds_count") >= of_camera(camera) > 2
-        assert of_detector(running, "step_map_seconds_sum") > 0
+        assert 0 < of_detector(running, "step_map_seconds_sum") < LIVENESS_S  # in seconds
         assert of_detector(running, "sessions_closed_total") is None
     assert all(len(data) == encoder.step_map_bytes for _, data in guided)
     assert [sequence for sequence, _ in guided] == sorted({sequence for sequence, _ in guided})
@@ -125,7 +126,7 @@ async def make_maps(weights, workers, statistics):
         maps = StepMaps(settings, workers, statistics)
         maps._mappers = lambda *_: mapper
         made.append(maps)
-        camera = maps.camera(hello(step_map_bytes=1), (TensorSpec("4.m", (1, 4, 4)),), object())
+        camera = maps.camera(hello(step_map_bytes=1), LAYOUT, object())
         assert camera
         return camera
 
@@ -136,6 +137,13 @@ async def make_maps(weights, workers, statistics):
 
 def shed(statistics):
     return count(statistics.metrics, "splitcast_detector_step_maps_shed_total")
+
+
+@pytest.mark.parametrize(("size", "profile"), [(0, object()), (2, object()), (1, None)])
+async def test_a_camera_that_asks_for_what_there_is_not_gets_none(make_maps, size, profile):
+    """For no maps, for those of another layout, or for those of a codec without a profile."""
+    maps = make_maps(Slow())._maps
+    assert maps.camera(hello(step_map_bytes=size), LAYOUT, profile) is None
 
 
 async def test_every_nth_frame_is_due_from_the_first(make_maps, statistics):
@@ -170,6 +178,18 @@ async def test_nor_while_another_camera_is_measured(make_maps, statistics):
     await asyncio.wait_for(measured, LIVENESS_S)
     assert other.take(waiting=False)
     assert shed(statistics) == 1
+
+
+async def test_nor_while_one_is_about_to_be_measured(make_maps):
+    camera, slow = make_maps(Slow()), Slow()
+    before = asyncio.ensure_future(camera._maps._worker.run(slow, TENSORS))
+    await asyncio.to_thread(slow.begun.wait, LIVENESS_S)
+    measured = asyncio.ensure_future(camera._maps.measure(lambda _: b"map", TENSORS))
+    await until(lambda: camera._maps._worker.queue_length > 0)
+    assert not camera.take(waiting=False)
+    slow.go.set()
+    assert await asyncio.wait_for(asyncio.gather(before, measured), LIVENESS_S) == [b"map", b"map"]
+    assert camera.take(waiting=False)
 
 
 async def test_nor_while_a_camera_that_has_left_is_measured(make_maps):
