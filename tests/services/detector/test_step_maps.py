@@ -15,6 +15,7 @@ from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Streams
+from stream.session.camera import CameraSession, StepMapReceived
 from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S, until
 from tests.stream.session.peers import make_hello as hello
@@ -58,6 +59,19 @@ async def test_a_camera_gets_a_map_and_codes_by_it(start_detector, make_camera, 
     sequences = [sequence for sequence, _ in guided]
     assert sequences == sorted(set(sequences))
     assert sequences[-1] < camera.statistics.frame_counts.detected  # each is of a frame that was detected on
+
+
+async def test_a_map_is_sent_under_the_number_of_its_frame(start_detector, make_camera, profile, monkeypatch):
+    received = []
+    receive = CameraSession.receive
+    monkeypatch.setattr(CameraSession, "receive", lambda *a: received.append(event := receive(*a)) or event)
+    async with start_detector(feedback=1000, tails=2) as running:  # only the first is due
+        camera = make_camera(running.url, codec=f"feature:profile={profile.hash}", window=1, loop=True)
+        task = asyncio.ensure_future(camera.run())
+        await until(lambda: of_camera(camera))
+        camera.stop()
+        await asyncio.wait_for(task, LIVENESS_S)
+    assert [event.sequence for event in received if isinstance(event, StepMapReceived)] == [0]
 
 
 @pytest.mark.parametrize(
