@@ -120,7 +120,10 @@ TABLE = {
         others={"aiomqtt", "paho", "structlog", "pydantic", "pydantic_settings", "prometheus_client"},
     ),
     "services.doctor": Rule(
-        ours={"codec", "stream", "services/", "services.access", "services.camera", "services.detector"},
+        ours={
+            *("codec", "stream", "services/", "services.access", "services.camera", "services.detector"),
+            *("services.mqtt", "services.commands.service_settings"),
+        },
         others=LIVE,
     ),
     "services.chaos": Rule(ours={"codec/", "stream/", "services/"}, others={"structlog", "pydantic"}),

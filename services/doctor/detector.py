@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.detector.admission import wanted_connections
+from services.doctor.broker import look_at_broker
 from services.doctor.certificate import look_at_own_certificate
 from services.doctor.detector_engine import judge_detector_engine, measure_detector
 from services.doctor.examination import Check, in_thread
@@ -41,6 +42,7 @@ class DetectorDoctor:
             Check("tokens", SOON_S, lambda: in_thread(look_at_tokens, settings)),
             *([Check("profile", LOAD_S, self._profile)] if settings.profile else []),
             *([Check("certificate", SOON_S, self._certificate)] if settings.tls else []),
+            *([Check("broker", 2 * SOON_S, lambda: look_at_broker(settings))] if settings.mqtt else []),
             *([Check("cache", LOAD_S, self._cache)] if is_named(settings.model) else []),
             Check("kernels", LOAD_S, lambda: in_thread(look_at_kernels)),
             Check("weights", LOAD_S, self._weights),

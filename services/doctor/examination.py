@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -19,6 +18,8 @@ from services.errors import ServiceError
 from services.extras import lacking
 from stream.errors import StreamError
 from stream.tasks.worker import Worker
+
+GRACE_S = 5.0  # for a check that was given up to let go of what it holds
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,23 +68,22 @@ async def _unless(stopping: asyncio.Event, check: Check) -> Finding | None:
     looking = asyncio.ensure_future(_find(check))
     stopped = asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait([looking, stopped], return_when=asyncio.FIRST_COMPLETED)
-        return None if stopping.is_set() else looking.result()
+        await asyncio.wait([looking, stopped], timeout=check.limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set():
+            return None
+        if looking.done():
+            return looking.result()
+        return wrong(f"this took longer than {check.limit_s:g} s, and was given up")
     finally:
         stopped.cancel()
         looking.cancel()
-        with suppress(asyncio.CancelledError):
-            await looking
+        # What it holds may hang, too: a file of a server that is gone cannot even be closed.
+        await asyncio.wait([looking], timeout=GRACE_S)
 
 
 async def _find(check: Check) -> Finding:
     try:
-        async with asyncio.timeout(check.limit_s) as limit:
-            return await check.look()
-    except TimeoutError as error:  # of this limit, or the system's own
-        if not limit.expired():
-            return wrong(_words(error))
-        return wrong(f"this took longer than {check.limit_s:g} s, and was given up")
+        return await check.look()
     except ModuleNotFoundError as error:
         return wrong(str(lacking(error, "this", None) or error))
     except (StreamError, ServiceError, CodecError, OSError) as error:

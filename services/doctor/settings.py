@@ -9,7 +9,7 @@ from pydantic import Field
 
 from services.camera.settings import CameraSettings
 from services.command_settings import GivenValue
-from services.detector.settings import DetectorSettings
+from services.commands.service_settings import DetectorProgramSettings
 from services.errors import SettingsError
 from services.logs import LogSettings
 from services.settings import PREFIX, ServiceSettings
@@ -55,7 +55,7 @@ class DoctorCameraSettings(DoctorSettings, CameraSettings):
     )
 
 
-class DoctorDetectorSettings(DoctorSettings, DetectorSettings):
+class DoctorDetectorSettings(DoctorSettings, DetectorProgramSettings):
     """Settings of `splitcast doctor detector`."""
 
     fps: FramesPerSecond | None = Field(

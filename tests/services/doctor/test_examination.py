@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from services.doctor import examination
 from services.doctor.examination import Check, Result, examine, in_thread
 from services.doctor.finding import Finding, fine
 from services.errors import SettingsError
@@ -56,6 +57,21 @@ async def test_a_check_that_fails_is_an_error_and_the_next_is_made(look_at, limi
     assert first.finding.level == "error"
     assert re.search(words, first.finding.measured)
     assert (second.check, second.finding.level) == ("second", "ok")
+
+
+async def test_a_check_that_does_not_let_go_holds_up_nobody(monkeypatch):
+    monkeypatch.setattr(examination, "GRACE_S", 0.01)
+    free = asyncio.Event()
+
+    async def clinging() -> Finding:
+        try:
+            return await hang()
+        finally:
+            await free.wait()
+
+    first, second = await results(Check("first", 0.01, clinging), Check("second", LIVENESS_S, look))
+    free.set()
+    assert (first.finding.level, second.finding.level) == ("error", "ok")
 
 
 async def test_a_blocked_thread_holds_up_nobody():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
+
 import pytest
 
-from services.cli import parse
+from services.cli import COMMANDS, parse
 from services.errors import SettingsError
 
 
@@ -14,6 +16,13 @@ def config(tmp_path, monkeypatch):
     file = tmp_path / "splitcast.toml"
     file.write_text('[camera]\nsource = "demo"\nwindow = 5\n[detector]\nmax_streams = 9\n')
     return file
+
+
+@pytest.mark.parametrize("service", ["camera", "detector"])
+def test_every_setting_of_the_service_is_one_of_the_doctors(service):
+    own, doctors = (pkgutil.resolve_name(COMMANDS[name].settings) for name in (service, f"doctor {service}"))
+    assert issubclass(doctors, own)
+    assert doctors.table == service
 
 
 def test_the_services_flags_variables_and_file(config):
