@@ -10,7 +10,11 @@ import sys
 
 import pytest
 
+from services.access.token_editing import add_token
+from services.access.token_file import TokenEntry
+from services.access.tokens import new_token, token_hash
 from services.errors import Exit
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.services.clips import SIZE
 from tests.services.waiting import LIVENESS_S
@@ -54,6 +58,24 @@ async def test_a_camera_that_is_right(start_detector, flags):
     assert list(found) == order.split()
     for name in ("source", "engine", "welcome", "link", "clock"):
         assert not found[name]["measured"].startswith("not checked"), found[name]
+
+
+async def test_a_camera_with_a_token_over_tls(start_detector, flags, tmp_path):
+    authority, tokens = Authority(tmp_path), tmp_path / "tokens.toml"
+    token = new_token()
+    add_token(tokens, TokenEntry(name="door", hash=token_hash(token), roles=("camera",), streams=("door",)))
+    (tmp_path / "door.token").write_text(token)
+    (tmp_path / "door.token").chmod(0o600)
+    known = ["--tls-ca", str(authority.file), "--token-file", str(tmp_path / "door.token")]
+    async with start_detector(tokens=str(tokens), tls_cert=str(authority.sign())) as running:
+        url = running.url.replace("ws", "wss")
+        code, found = await examined(*flags, "--detector", url, *known)
+        assert (code, token in str(found)) == (Exit.OK, False)
+        names = ("detector", "certificate", "token", "welcome", "link", "clock")
+        assert {name: found[name]["level"] for name in names} == dict.fromkeys(names, "ok")
+        code, found = await examined(*flags, "--detector", url)
+    assert code == Exit.FAILURE
+    assert "give the file of who signed it as --tls-ca" in found["certificate"]["measured"]
 
 
 async def test_what_is_wrong_hides_nothing_else(flags, tmp_path):
