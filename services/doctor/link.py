@@ -68,33 +68,50 @@ def judge_way(
         "kbps": round(way.kbps),
         "is_least": way.is_least,
     }
-    faults: list[tuple[str, str]] = []
+    faults = _lateness(way, settings, cost)
+    if wanted_fps:
+        faults += _fewer_frames(way, settings, wanted_fps)
     if cost and wanted_fps:
         needed_kbps = 8 * cost.packet_bytes * wanted_fps / 1000
+        if settings.target_kbps:  # which rate control sees to
+            needed_kbps = min(needed_kbps, settings.target_kbps)
         facts["needed_kbps"] = round(needed_kbps)
         measured += f"; {_rate(needed_kbps)} are needed ({cost.packet_bytes / 1000:.1f} kB a frame)"
         if way.kbps < COMFORT * needed_kbps:
-            target = max(1, int(0.8 * way.kbps))
-            faults.append(
-                ("that is too little", f"--target-kbps {target}, a coarser --codec, or fewer frames")
-            )
-    window, trip_s = min(settings.window, way.window), way.round_trip_s
-    if wanted_fps and window / trip_s < COMFORT * wanted_fps:
+            advice = f"--target-kbps {max(1, int(0.8 * way.kbps))}, a coarser --codec, or fewer frames"
+            faults.insert(0, ("that is too little", advice))
+    if not faults:
+        return fine(measured, **facts)
+    what, advices = zip(*faults, strict=True)
+    return doubtful(f"{measured}; {', '.join(what)}", "; ".join(advices), **facts)
+
+
+def _fewer_frames(way: MeasuredLink, settings: CameraSettings, wanted_fps: float) -> list[tuple[str, str]]:
+    """Why fewer frames than these will go, each with what to do."""
+    faults, trip_s = [], way.round_trip_s
+    window = min(settings.window, way.window)
+    if window / trip_s < COMFORT * wanted_fps:
         needed = int(COMFORT * wanted_fps * trip_s) + 1
         whose = "--window of the detector" if settings.window > way.window else "--window"
         faults.append(
             (f"{window} unanswered frames allow {window / trip_s:.1f} frames/s", f"{whose} {needed}")
         )
-    if wanted_fps and way.frames_per_s and way.frames_per_s < wanted_fps:
+    if way.frames_per_s and way.frames_per_s < wanted_fps:
         faults.append(
             (f"the token allows {way.frames_per_s:g} frames/s", "have one made with more --frames-per-s")
         )
-    if trip_s > _LATE_S:
-        faults.append(("detections will be late", "a detector that is nearer, or another link"))
-    if not faults:
-        return fine(measured, **facts)
-    what, advice = zip(*faults, strict=True)
-    return doubtful(f"{measured}; {', '.join(what)}", "; ".join(advice), **facts)
+    return faults
+
+
+def _lateness(way: MeasuredLink, settings: CameraSettings, cost: FrameCost | None) -> list[tuple[str, str]]:
+    """Why detections will be late, with what to do."""
+    trip_ms, frame_ms, most_ms = way.round_trip_s * 1000, cost.ms if cost else 0.0, settings.max_latency_ms
+    if most_ms and trip_ms + frame_ms > most_ms:
+        what = f"with {frame_ms:.0f} ms of this machine's that is more than --max-latency-ms {most_ms:g}"
+        return [(what, "allow more, or take a detector that is nearer, or a smaller --size")]
+    if way.round_trip_s > _LATE_S:
+        return [("detections will be late", "a detector that is nearer, or another link")]
+    return []
 
 
 def _rate(kbps: float) -> str:

@@ -37,6 +37,18 @@ def test_a_way_that_is_too_thin_or_too_long(settings, changes, words, advice):
     assert (finding.level, words in finding.measured, advice in finding.advice) == ("warning", True, True)
 
 
+def test_what_rate_control_is_told_counts(settings):
+    thin = replace(WAY, kbps=300.0)
+    told = settings.model_copy(update={"target_kbps": 200.0})
+    assert (judge_way(thin, settings, COST, 15.0).level, judge_way(thin, told, COST, 15.0).level) == (
+        "warning",
+        "ok",
+    )
+    told = settings.model_copy(update={"max_latency_ms": 30.0})
+    finding = judge_way(WAY, told, COST, 15.0)
+    assert "with 15 ms of this machine's that is more than --max-latency-ms 30" in finding.measured
+
+
 def test_the_numbers(settings):
     finding = judge_way(WAY, settings, COST, 15.0)
     assert (finding.facts["kbps"], finding.facts["needed_kbps"]) == (5000, 600)

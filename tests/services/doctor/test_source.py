@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import suppress
 
 import numpy as np
@@ -97,16 +98,41 @@ async def test_a_camera_that_accepts_and_says_nothing():
     assert finding.level == "error"
 
 
-async def test_a_real_rtsp_camera():
+@pytest.fixture
+async def rtsp():
     require_gstreamer()
     server = RtspServer()
-    try:
-        await server.start()
-        finding = await look(server.url("viewer:secret@"), seconds=3.0)
-    finally:
-        await server.kill()
+    await server.start()
+    yield server
+    await server.kill()
+
+
+async def test_a_real_rtsp_camera(rtsp):
+    finding = await look(rtsp.url("viewer:secret@"), seconds=3.0)
     assert finding.facts["frames"] > 1
     assert (finding.facts["height"], finding.facts["width"]) == (240, 320)
+
+
+async def test_a_real_camera_whose_picture_stands_still(rtsp):
+    rtsp.send(signal.SIGUSR1)
+    finding = await look(rtsp.url(), seconds=15.0)
+    assert (finding.level, "the picture stands still" in finding.measured) == ("warning", True)
+
+
+async def test_a_real_camera_that_is_lost_meanwhile(rtsp, monkeypatch):
+    seen, take = asyncio.Event(), SourceWatch.take
+
+    def noted(watch: SourceWatch, frame: Frame) -> None:
+        take(watch, frame)
+        if watch.delivered > 5:
+            seen.set()
+
+    monkeypatch.setattr(SourceWatch, "take", noted)
+    looking = asyncio.ensure_future(look(rtsp.url(), seconds=8.0, read_timeout_s=1.0))
+    await asyncio.wait_for(seen.wait(), LIVENESS_S)
+    await rtsp.kill()
+    finding = await looking
+    assert (finding.level, "lost" in finding.measured) == ("warning", True)
 
 
 @pytest.mark.parametrize(
