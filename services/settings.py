@@ -283,7 +283,7 @@ class ServiceSettings(CommandSettings):
         values = _variables(cls) | super().collect(flags)
         if "config" not in values:
             return values
-        return _toml_table(expanded_path(Path(values["config"].value)), cls.table) | values
+        return _toml_table(expanded_path(Path(str(values["config"].value))), cls.table) | values
 
 
 def _variables(settings: type[ServiceSettings]) -> dict[str, GivenValue]:

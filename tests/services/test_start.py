@@ -14,7 +14,9 @@ HEAVY = {
     "torchvision", "ultralytics",
 }  # fmt: skip
 LIGHT = [
-    name for name in COMMANDS if name not in {"camera", "detector", "record", "advise", "evaluate"}
+    name
+    for name in COMMANDS
+    if name.split()[-1] not in {"camera", "detector", "record", "advise", "evaluate"}
 ]  # know no codec
 
 
