@@ -12,6 +12,7 @@ from services.doctor.examination import Check, in_thread
 from services.doctor.finding import Finding, fine, unchecked
 from services.doctor.folders import look_at_kernels, look_at_weights_cache
 from services.doctor.limits import look_at_limit
+from services.doctor.memory import look_at_memory
 from services.doctor.ports import look_at_port
 from services.doctor.settings import DoctorDetectorSettings
 from services.doctor.token import look_at_tokens
@@ -38,6 +39,7 @@ class DetectorDoctor:
         settings = self._settings
         return [
             Check("limits", SOON_S, self._limits),
+            Check("memory", SOON_S, lambda: in_thread(look_at_memory, settings.max_memory)),
             Check("port", SOON_S, self._port),
             Check("tokens", SOON_S, lambda: in_thread(look_at_tokens, settings)),
             *([Check("profile", LOAD_S, self._profile)] if settings.profile else []),

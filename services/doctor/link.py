@@ -77,6 +77,11 @@ def judge_way(
             needed_kbps = min(needed_kbps, settings.target_kbps)
         facts["needed_kbps"] = round(needed_kbps)
         measured += f"; {_rate(needed_kbps)} are needed ({cost.packet_bytes / 1000:.1f} kB a frame)"
+        if way.max_packet_bytes < COMFORT * cost.packet_bytes:
+            too_large = f"packets may have {way.max_packet_bytes / 1000:.1f} kB: larger ones are dropped"
+            faults.append(
+                (too_large, "have the token made with a larger --max-packet-kib, or code more coarsely")
+            )
         if way.kbps < COMFORT * needed_kbps:
             advice = f"--target-kbps {max(1, int(0.8 * way.kbps))}, a coarser --codec, or fewer frames"
             faults.insert(0, ("that is too little", advice))

@@ -40,6 +40,7 @@ class MeasuredLink:
     is_least: bool  # it may carry more: the largest burst was over at once
     window: int  # unanswered packets that the detector allows
     frames_per_s: float | None  # that the token allows; None: any
+    max_packet_bytes: int  # that the detector takes, or the token allows
 
 
 class Trial:
@@ -81,6 +82,7 @@ class Trial:
             took_s < LONG_ENOUGH_S,
             accepted.window,
             accepted.frames_per_s,
+            self._session.max_packet_bytes,
         )
 
     async def _burst(self, size: int) -> float:

@@ -12,7 +12,7 @@ from services.doctor.settings import DoctorCameraSettings
 from services.doctor.trial import MeasuredLink
 from stream.session.camera import Accepted
 
-WAY = MeasuredLink(0.02, 0.001, 5000.0, is_least=False, window=8, frames_per_s=None)
+WAY = MeasuredLink(0.02, 0.001, 5000.0, is_least=False, window=8, frames_per_s=None, max_packet_bytes=2**20)
 COST = FrameCost({"head": 10.0, "encode": 5.0}, 100, 5000.0)  # 600 kbit/s at 15 frames/s
 
 
@@ -26,6 +26,7 @@ def settings():
     [
         ({"kbps": 650.0}, "that is too little", "--target-kbps 520"),
         ({"round_trip_s": 0.3}, "3 unanswered frames allow 10.0 frames/s", "--window 6"),
+        ({"max_packet_bytes": 5120}, "packets may have 5.1 kB", "--max-packet-kib"),
         ({"frames_per_s": 5.0}, "the token allows 5 frames/s", "--frames-per-s"),
         ({"round_trip_s": 0.6}, "detections will be late", "nearer"),
         ({"window": 1, "round_trip_s": 0.1}, "1 unanswered frames", "--window of the detector 2"),

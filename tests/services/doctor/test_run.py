@@ -90,7 +90,10 @@ async def test_what_is_wrong_hides_nothing_else(flags, tmp_path):
 
 async def test_a_detector(weights):
     code, found = await examined("detector", "--model", str(weights), "--port", str(free_port()))
-    assert (code, list(found)) == (Exit.OK, ["limits", "port", "tokens", "kernels", "weights", "engine"])
+    assert (code, list(found)) == (
+        Exit.OK,
+        ["limits", "memory", "port", "tokens", "kernels", "weights", "engine"],
+    )
     code, found = await examined(
         "detector", "--model", str(weights), "--port", str(free_port()), "--fps", "100000"
     )
