@@ -63,7 +63,9 @@ def is_named(model: str) -> bool:
 def _exported(settings: ServiceSettings, folder: Path, half: Half) -> tuple[Finding, LoadedModel | None]:
     """An exported network, of which only the half that this machine runs has to be there."""
     description = ExportedNetwork(folder).description
-    for name, digest in sorted(description.files.items(), key=lambda file: file[0] != half):
+    # The one that is run first; what the description says nothing of is none that it describes.
+    files: dict[Half, str | None] = {half: None, **description.files}
+    for name, digest in files.items():
         file = folder / name
         if not file.is_file() and name != half:
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from services.doctor.settings import DoctorCameraSettings
@@ -9,6 +11,7 @@ from services.doctor.weights import CAMERA_HALF, DETECTOR_HALF, look_at_weights
 from stream.errors import CheckpointError, MissingWeights
 from stream.network import download
 from stream.network.exported import HEAD, TAIL, write_export
+from stream.network.names import EXPORT_DESCRIPTION
 from stream.network.network import load_network
 
 
@@ -88,6 +91,13 @@ def test_the_half_that_is_run_may_not(look, exported, half):
     finding, loaded = look(exported, half)
     assert (finding.level, loaded) == ("error", None)
     assert "is missing" in finding.measured
+
+
+def test_a_description_that_leaves_out_the_half_that_is_run(look, exported):
+    description = json.loads((exported / EXPORT_DESCRIPTION).read_text())
+    del description["files"][CAMERA_HALF]
+    (exported / EXPORT_DESCRIPTION).write_text(json.dumps(description))
+    assert look(exported)[0].level == "error"
 
 
 @pytest.mark.parametrize("file", [HEAD, TAIL])
