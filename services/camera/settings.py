@@ -66,7 +66,7 @@ class SourceSettings(ServiceSettings):
         3.0,
         description="seconds that a live source may be silent, or ten periods of its frame rate if longer",
     )
-    record_mib: Annotated[float, Field(gt=0, le=2**30)] = Field(
+    record_mib: Annotated[float, Field(ge=1, le=2**30)] = Field(
         DEFAULT_MIB,
         title="MIB",
         description="most that the stream's recording may take; the oldest is deleted",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -108,12 +109,13 @@ class Player:
     def _play(self, place: KeyframePlace) -> Generator[PlayedPacket, None, None]:
         number, captured_ns, chain = place.number, place.captured_ns, place
         for index in range(place.file, len(self._paths)):
-            with _open(self._paths[index]) as file:
-                read = self._read(file, self._paths[index])
+            returns = index == place.file and place.start > 0  # to a file that was read before
+            with self._open(self._paths[index], must=returns) as file:
+                read = self._read(file, self._paths[index]) if file else None
                 if read is None:
                     continue
                 segment, stream, clock = read[0], self._join(read[1]), read[0].hello.clock
-                at = place.start if index == place.file and place.start else segment.first_packet
+                at = place.start if returns else segment.first_packet
                 most = min(stream.packet_format.max_packet_bytes, MAX_FILE_PACKET_BYTES)
                 for packet in segment.packets(at, most):
                     if packet.keyframe:
@@ -122,6 +124,20 @@ class Player:
                     captured_ns = max(unix_ns, captured_ns + 1) % 2**64
                     yield PlayedPacket(number, packet.data, packet.keyframe, captured_ns, stream, chain)
                     number += 1
+
+    @contextmanager
+    def _open(self, path: Path, *, must: bool) -> Iterator[BinaryIO | None]:
+        """The file; None where it was deleted meanwhile, as a camera does that still records. Raises OSError."""
+        try:
+            file = open_regular(path)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and len(self._paths) > 1 and not must:
+                log.warning("file left out", file=str(path), reason="it is not there any more")
+                yield None
+                return
+            raise OSError(error.errno, f"cannot read {path}: {error.strerror}") from None
+        with file:
+            yield file
 
     def _read(self, file: BinaryIO, path: Path) -> tuple[Segment, PlayedStream] | None:
         """What the file is, if it can be played. Raises NoRecording where it is the only one."""
@@ -139,10 +155,3 @@ class Player:
         if self._stream is None or not self._stream.is_as(stream):
             self._stream = stream
         return self._stream
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return open_regular(path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot read {path}: {error.strerror}") from None

@@ -23,6 +23,7 @@ from stream.tasks.backoff import Backoff, Failure
 
 log = structlog.get_logger(__name__)
 
+TOO_SMALL = "--record-mib is too small for a file with a single packet"
 SYNC_S = 5.0  # between two calls of fdatasync: what a power failure may cost
 
 LossCause: TypeAlias = Literal["queue", "disk_full", "unwritable", "keyframe"]
@@ -31,6 +32,10 @@ LossCause: TypeAlias = Literal["queue", "disk_full", "unwritable", "keyframe"]
 queue: the disk is slower than the camera. disk_full, unwritable: the file system refuses. keyframe: the packet is a
 difference from one that was not recorded.
 """
+_TODO = {
+    "disk_full": "free space there, lower --record-mib, or name another folder",
+    "unwritable": "name a folder that can be written, and let it have enough",
+}
 LOSS_CAUSES: tuple[LossCause, ...] = get_args(LossCause)
 
 
@@ -65,7 +70,7 @@ class SegmentWriter:
         self._file: int | None = None
         self._head: SegmentHead | None = None  # of the file that is open
         self._current = SegmentFile.named(folder, stream, 0)
-        self._size = 0  # of the current file
+        self._size = self._head_size = 0  # of the current file, and of what it begins with
         self._began_s = self._synced_s = 0.0
         self._closed: deque[SegmentFile] = deque()  # the oldest first
         self._closed_bytes = 0
@@ -97,7 +102,8 @@ class SegmentWriter:
     @property
     def _is_full(self) -> bool:
         age_s = time.monotonic() - self._began_s
-        return self._size >= self._limits.segment_bytes or age_s >= self._limits.segment_s
+        is_large = self._size - self._head_size >= self._limits.segment_bytes
+        return self._holds_packets and (is_large or age_s >= self._limits.segment_s)
 
     def _write(self, packet: PacketToRecord) -> LossCause | None:
         """Why the packet was not recorded; None if it was."""
@@ -109,6 +115,8 @@ class SegmentWriter:
                 return "keyframe"
             record = pack_packet(packet.data, packet.captured_ns)
             if not self._make_room(len(record)):
+                if not self._holds_packets:
+                    raise OSError(errno.EFBIG, TOO_SMALL)
                 self._needs_keyframe = True
                 return "keyframe"
             self._append(record)
@@ -136,11 +144,14 @@ class SegmentWriter:
         self._current = SegmentFile.named(self._folder, self._stream, number)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._current.path, flags, 0o600)
-        self._size, self._needs_keyframe, self._holds_packets = 0, True, False
+        self._size = self._head_size = 0
+        self._needs_keyframe, self._holds_packets = True, False
         self._began_s = self._synced_s = time.monotonic()
         start = head.pack()
-        self._make_room(len(start))
+        if not self._make_room(len(start)):
+            raise OSError(errno.EFBIG, TOO_SMALL)
         self._append(start)
+        self._head_size = self._size
         _sync_folder(self._folder)
         if self._failure:
             log.info("recording goes on", folder=str(self._folder), stream=self._stream)
@@ -204,9 +215,7 @@ class SegmentWriter:
                 "not recorded",
                 reason=error.strerror or str(error),
                 folder=str(self._folder),
-                todo="free space there, lower --record-mib, or name another folder"
-                if cause == "disk_full"
-                else "name a folder that can be written",
+                todo=_TODO[cause],
             )
         self._failure = cause
         return cause

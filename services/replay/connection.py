@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 SILENCE_S = 10.0  # of a peer, after which it counts as lost
 UNSEEN_S = 10.0  # that detections may be late behind the answers
-MAX_PENDING = 64  # packets whose detections have not come: fewer than a detector keeps for who watches
+MAX_PENDING = 32  # packets whose detections have not come: fewer than a detector keeps for who watches
 REPORT_INTERVAL_S = 1.0
 RESTAMP_BYTES = 9  # by which another time may make a packet longer
 # Rejects that say nothing about the packet itself.

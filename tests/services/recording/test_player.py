@@ -70,6 +70,17 @@ def test_a_file_that_cannot_be_played_is_left_out_of_several(folder, capsys):
     assert "file left out" in capsys.readouterr().out
 
 
+def test_a_file_that_was_deleted_meanwhile_is_left_out_but_not_come_back_to(folder):
+    paths = recording_paths(folder, "door")
+    player = Player(paths)
+    chain = player.next().chain
+    paths[0].unlink()
+    assert len(play(paths)) == 4
+    player.go_to(chain)
+    with pytest.raises(OSError, match="cannot read"):
+        player.next()
+
+
 def test_one_that_is_named_is_refused(folder):
     (folder / "x").write_bytes(b"nothing of ours")
     with pytest.raises(NoRecording, match=r"x cannot be played: it begins with b'noth'"):

@@ -52,7 +52,7 @@ def test_what_is_written_is_there_and_nobody_elses_to_read(tmp_path):
 def test_every_file_begins_with_a_session_and_a_keyframe(tmp_path):
     """Nothing is lost between two, and each plays alone."""
     coded = packets(60, keyframes=tuple(range(0, 60, 5)))
-    writer = SegmentWriter(tmp_path, "door", RecordingLimits(2**20, len(HEAD.pack()) + 400, 3600.0))
+    writer = SegmentWriter(tmp_path, "door", RecordingLimits(2**20, 400, 3600.0))
     for packet in to_record(coded):
         writer.write([packet])
     writer.close()
@@ -64,7 +64,7 @@ def test_every_file_begins_with_a_session_and_a_keyframe(tmp_path):
 
 def test_a_full_file_asks_for_a_keyframe_and_goes_on_until_it_comes(tmp_path):
     coded = packets(8, keyframes=(0, 7))
-    writer = SegmentWriter(tmp_path, "door", RecordingLimits(2**20, len(HEAD.pack()) + 100, 3600.0))
+    writer = SegmentWriter(tmp_path, "door", RecordingLimits(2**20, 100, 3600.0))
     wants = [writer.write([packet]).wants_keyframe for packet in to_record(coded)]
     assert not wants[0]
     assert wants[6]
@@ -168,6 +168,15 @@ def test_a_folder_that_cannot_be_is_told_and_counted(tmp_path, capsys):
     assert "not recorded" in (told := capsys.readouterr().out)
     assert "name a folder that can be written" in told
     writer.close()
+
+
+@pytest.mark.parametrize("total", [50, len(HEAD.pack()) + 20])
+def test_a_bound_below_what_a_file_takes_is_told_and_asks_for_no_keyframes(tmp_path, capsys, total):
+    writer = SegmentWriter(tmp_path, "door", RecordingLimits(total, 10, 3600.0))
+    written = writer.write(to_record(packets(5, keyframes=tuple(range(5)))))
+    assert (written.lost, written.wants_keyframe) == ({"unwritable": 5}, False)
+    assert "--record-mib is too small" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 FULL = """

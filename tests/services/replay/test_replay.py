@@ -8,18 +8,23 @@ import json
 
 import pytest
 
+from services.access.tokens import new_token
 from services.camera.service import Camera
 from services.chaos.service import chaos_proxy
 from services.commands.record_settings import RecordSettings
 from services.errors import DetectorRefused, NothingDetected
+from services.loading import find_network
 from services.recording.folder import segment_files
 from services.replay import connection as module
 from services.replay.replay import readable, replay, run_replay
 from services.replay.settings import ReplaySettings
 from stream.errors import NoRecording
 from stream.recording.records import RecordType, pack_packet, pack_record
+from tests.certificates import HOST, Authority
 from tests.recordings import read
+from tests.services.calibrated import make_profile
 from tests.services.clips import FRAMES, SIZE, write_video
+from tests.services.detector.test_gate import entry
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
 
@@ -60,7 +65,7 @@ async def test_every_frame_of_a_file_is_recorded_and_replayed(start_detector, re
 
 
 async def test_a_replay_detects_what_the_camera_had_detected(start_detector, make_camera, tmp_path):
-    """Also with a profile of the camera's and over a second detector, and each replay has the same hash."""
+    """Over a recording of many files, to another detector, and each replay has the same hash."""
     live, again = [], []
     async with start_detector() as running:
         watching = await subscribed(running, running.url, live, "door")
@@ -179,6 +184,39 @@ async def test_detections_that_do_not_come_are_asked_for_again(start_detector, r
     assert len(dropped) == 3
     assert ledger.sent > ledger.packets == ledger.detected == FRAMES
     assert ledger.digest.text == calm.digest.text
+
+
+async def test_a_replay_shows_its_token_over_tls(start_detector, recording, tmp_path):
+    """Once for its packets and once for the detections."""
+    authority, token = Authority(tmp_path / "authority"), new_token()
+    (file := tmp_path / "token").write_text(token)
+    tokens = entry("desk", token, "camera", "replay").replace('["camera"]', '["camera", "consumer"]')
+    async with start_detector(tokens=tokens, tls_cert=authority.sign()) as running:
+        url = f"wss://{HOST}:{running.port}"
+        flags = {"detector": url, "tls_ca": authority.file}
+        ledger = await replay(settings(recording, running, **flags, token_file=file))
+        assert ledger.detected == FRAMES
+        refused = asyncio.ensure_future(replay(settings(recording, running, **flags)))
+        registry = running.detector.statistics.metrics.registry
+        name, labels = "splitcast_detector_connections_refused_total", {"reason": "token_missing"}
+        await until(lambda: registry.get_sample_value(name, labels))
+        refused.cancel()
+        await asyncio.wait([refused])
+
+
+async def test_a_camera_with_a_profile_of_its_own_brings_it_along(
+    start_detector, make_camera, weights, tmp_path
+):
+    """The recording holds it, so that a detector that never saw it can ask for it."""
+    layout = find_network(str(weights)).head("4.m", SIZE).layout
+    profile = make_profile(layout)
+    (file := tmp_path / "own.profile").write_bytes(profile.pack())
+    async with start_detector() as running:
+        await make_camera(running.url, codec="feature:quality=6", profile=file, record=str(tmp_path)).run()
+    file.unlink()
+    async with start_detector() as running:
+        ledger = await replay(settings(tmp_path, running))
+    assert (ledger.packets, ledger.detected) == (FRAMES, FRAMES)
 
 
 async def test_without_a_digest_nobody_watches(start_detector, recording):
