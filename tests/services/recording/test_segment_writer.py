@@ -229,6 +229,15 @@ def test_a_link_that_stands_where_the_next_file_would_is_not_followed(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_file_that_another_program_has_just_begun_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "door.00000001.spr").write_bytes(b"another's")
+    writer = SegmentWriter(tmp_path, "door", ENDLESS)
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_writer, "segment_files", lambda folder, stream: [])
+        assert writer.write(to_record(packets(1))).lost == {"unwritable": 1}
+    assert (tmp_path / "door.00000001.spr").read_bytes() == b"another's"
+
+
 @pytest.mark.parametrize(("total", "segment", "expected"), [(1024, None, 64), (16, None, 4), (16, 8, 8)])
 def test_a_segment_is_a_part_of_the_whole(total, segment, expected):
     assert RecordingLimits.of(total, segment, 1.0).segment_bytes == expected * 2**20

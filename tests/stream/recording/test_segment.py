@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from codec.feature.codec import Feature
+from codec.feature.profile import MAX_PROFILE_BYTES
 from stream.errors import NoRecording
 from stream.recording.records import (
     FILE_START,
@@ -105,18 +106,26 @@ def test_a_session_that_is_no_hello_is_refused(session):
         read(FILE_START + pack_record(RecordType.SESSION, session))
 
 
+def test_a_record_of_type_zero_ends_the_reading():
+    """Even one with a right checksum: it is what a disk may hold where nothing was written."""
+    nothing = bytes(5) + struct.pack(">I", zlib.crc32(bytes(5)))
+    at = ends()[1]
+    assert [packet.data for packet in read(FILE[:at] + nothing + FILE[at:])[1]] == CODED[:2]
+
+
+@pytest.mark.parametrize(("size", "end"), [(2**32 - 1, 2**40), (MAX_PROFILE_BYTES, 100), (64 * 1024, 100)])
 @pytest.mark.parametrize("kind", [*RecordType, 9, 255])
-def test_a_declared_size_is_checked_before_anything_is_allocated(kind):
-    """Though the file were as long as it says: a sparse one may be."""
+def test_a_declared_size_is_checked_before_anything_is_allocated(kind, size, end):
+    """Against what the type may have, where a sparse file is as long as it says, and against the file's end."""
 
     class Endless(io.BytesIO):
         def read(self, size=-1):
             assert size <= 64
             return super().read(size)
 
-    data = struct.pack(">BI", kind, 2**32 - 1)
+    data = struct.pack(">BI", kind, size)
     tracemalloc.start()
-    assert list(read_records(Endless(data), 0, 2**40)) == []
+    assert list(read_records(Endless(data), 0, end)) == []
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
 
