@@ -1,7 +1,7 @@
 """What Home Assistant needs to show a stream without being configured: MQTT discovery, an entity a topic.
 
-https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery and, for the keys, /integrations/sensor.mqtt/. Every
-version understands one message an entity; the newer one for a whole device not.
+https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery and, for the keys, /integrations/sensor.mqtt/. One
+message an entity is understood since 2023; the newer one for a whole device is not.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.commands.service_settings import DetectorProgramSettings
 from services.commands.settings import WatchSettings
@@ -160,3 +162,15 @@ def test_a_table_of_the_file_and_variables_say_it_too(tmp_path, monkeypatch):
     monkeypatch.setenv("SPLITCAST_MQTT_ID", "cellar")
     settings = DetectorProgramSettings.load({"config": str(file)})
     assert (settings.mqtt, settings.mqtt_id) == ("mqtt://nas", "cellar")
+
+
+@given(st.text() | st.text().map("mqtt://{}".format) | st.from_regex(r"mqtts?://.{0,9}:.{0,9}@.{0,9}"))
+def test_any_text_is_an_address_or_refused(text):
+    try:
+        address = BrokerAddress.parse(text)
+    except ValueError:
+        return
+    assert address.host
+    assert 0 < address.port < 65536
+    assert (str(address) + (address.user or "") + (address.password or "")).isprintable()
+    assert "@" not in str(address)
