@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from services.bench.recording import RecordedPackets, Replay
 from services.errors import NotMeasurable
+from stream.addresses import features_url
 from stream.errors import ConnectionLost, SessionError
 from stream.session.camera import (
     Accepted,
@@ -74,7 +75,8 @@ class SimulatedCamera:
         """
         profile = self._recorded.codec.profile
         try:
-            async with connect(f"{url}/v1/features", FEATURES_PROTOCOL, headers=headers, tls=tls) as link:
+            address = features_url(url, self._stream)
+            async with connect(address, FEATURES_PROTOCOL, headers=headers, tls=tls) as link:
                 hello = self._recorded.hello(self._stream, self._secret)
                 await link.send(self._session.introduce(hello, profile.hash if profile else None))
                 await run_with_background(

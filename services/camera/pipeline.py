@@ -86,8 +86,13 @@ class FeaturePipeline:
         """Let the engine choose its kernels and touch its memory before the first frame counts: it may take seconds."""
         await self.worker.run(_warm_up, self.head, self.codec)
 
-    def hello(self, config: CameraSettings, *, session: str | None, live: bool, frame: int) -> Hello:
-        """What a detector has to know before the first packet, which is that of frame number `frame`; say it now."""
+    def hello(
+        self, config: CameraSettings, *, session: str | None, live: bool, frame: int, welcomes: int
+    ) -> Hello:
+        """What a detector has to know before the first packet, which is that of frame number `frame`; say it now.
+
+        `welcomes` is how often a detector has let this camera in before.
+        """
         hello = Hello(
             stream=config.stream,
             model=self.network,
@@ -104,6 +109,7 @@ class FeaturePipeline:
             session=session,
             live=live,
             frame=frame,
+            welcomes=welcomes,
         )
         if self.recorder:
             self.recorder.begin(hello, self.codec.profile)

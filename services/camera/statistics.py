@@ -92,6 +92,11 @@ class CameraStatistics:
         self.metrics.retry_at.labels(peer).set(math.nan)
         self._export_source_state()
 
+    @property
+    def welcomes(self) -> int:
+        """How often a detector has let this camera in."""
+        return 0 if self.connected["detector"] is None else 1 + self.reconnects["detector"]
+
     def disconnect(self, peer: Peer, reason: str) -> None:
         """The source or the detector is gone, for a reason of metrics'; nothing changes if it was not there."""
         if self.connected[peer]:

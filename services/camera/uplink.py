@@ -22,6 +22,7 @@ from services.camera.statistics import CameraStatistics
 from services.certificates import client_tls
 from services.metrics import VERSION, WireMeter
 from services.own_token import current_headers
+from stream.addresses import features_url
 from stream.errors import ConnectionLost, SessionError
 from stream.frame import Frame
 from stream.frame_pace import FramePace
@@ -161,7 +162,13 @@ class Uplink:
             await link.send(_waiting(self._config, self._statistics, self._feed.name, self._secret).text())
             await asyncio.wait([self._preparing], timeout=WAITING_INTERVAL_S)
         pipeline, frame = self._pipeline, self._statistics.frame_counts.done
-        hello = pipeline.hello(self._config, session=self._secret, live=self._feed.live, frame=frame)
+        hello = pipeline.hello(
+            self._config,
+            session=self._secret,
+            live=self._feed.live,
+            frame=frame,
+            welcomes=self._statistics.welcomes,
+        )
         profile = pipeline.codec.profile
         await link.send(self._session.introduce(hello, profile.hash if profile else None))
         return await run_with_background(
@@ -361,7 +368,7 @@ def _take(rate: RateControl, pace: FramePace) -> None:
 @asynccontextmanager
 async def _connected(config: CameraSettings) -> AsyncIterator[Link]:
     """A link to the detector, by the token and the certificates as they are now. Raises ConnectionLost."""
-    url, headers = f"{config.detector}/v1/features", await current_headers(config)
+    url, headers = features_url(config.detector, config.stream), await current_headers(config)
     async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=client_tls(config)) as link:
         yield link
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from services.access.tokens import Grant
 from services.detector.admission import Admission, NoPlace, Seat
 from services.detector.connection import CameraConnection
-from services.detector.gate import GRANT, until_revoked
+from services.detector.gate import GRANT, addressed_stream, until_revoked
 from services.detector.handshake import Handshake
 from services.detector.inference import Inference
 from services.detector.memory import MemoryBudget
@@ -72,7 +72,14 @@ class FeaturesEndpoint:
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one camera until it leaves or the detector stops."""
         ws = ServerWebSocket(FEATURES_PROTOCOL, largest_message_bytes(self._settings, request[GRANT].quota))
-        visit = Visit(self._names, self._streams, self._publisher, self._statistics, request[GRANT])
+        visit = Visit(
+            self._names,
+            self._streams,
+            self._publisher,
+            self._statistics,
+            request[GRANT],
+            addressed_stream(request),
+        )
         with self._admission.camera(request, lambda: not visit.has_name) as seat:
             if await ws.open(request) and seat:
                 seat.settle()

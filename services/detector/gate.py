@@ -13,6 +13,7 @@ from services.access.token_file import TokenSource
 from services.access.tokens import EVERYBODY, Grant, Role, Tokens
 from services.errors import SettingsError
 from services.repeats import OWN_EVENT
+from stream.addresses import STREAM_PARAMETER
 from stream.errors import SessionError
 from stream.session.close_codes import CloseCode
 
@@ -25,8 +26,9 @@ REVOKED: web.RequestKey[asyncio.Event] = web.RequestKey("revoked", asyncio.Event
 
 OPEN: frozenset[Role] = frozenset()
 _READS_STREAMS: frozenset[Role] = frozenset({"consumer", "page"})
+FEATURES = "/v1/features"
 ACCESS: Mapping[str, frozenset[Role]] = {
-    "/v1/features": frozenset({"camera"}),
+    FEATURES: frozenset({"camera"}),
     "/v1/detections": _READS_STREAMS,
     "/v1/streams/{name}/detections": _READS_STREAMS,
     "/v1/streams": _READS_STREAMS,
@@ -117,7 +119,8 @@ class Gate:
         if roles:
             if grant is None:
                 raise _no_grant(request)
-            _check(grant, roles, request.match_info.get("name"))
+            _check_roles(grant, roles)
+            _check_stream(grant, request)
         if grant is None:
             return await handler(request)
         request[GRANT], request[REVOKED] = grant, asyncio.Event()
@@ -135,6 +138,16 @@ class Gate:
         if grant is not None:
             self._on_token(request)
         return grant
+
+
+def addressed_stream(request: web.Request) -> str | None:
+    """The stream that the address of a camera's connection names; None: none. Raises HTTPBadRequest for several."""
+    if request.path != FEATURES:
+        return None
+    names = request.query.getall(STREAM_PARAMETER, [])
+    if len(names) > 1:  # what balances connections over detectors may go by another one than this end
+        raise web.HTTPBadRequest(text=f"{STREAM_PARAMETER} stands more than once in the address")
+    return names[0] if names else None
 
 
 async def until_revoked(request: web.Request) -> None:
@@ -163,8 +176,13 @@ def _no_grant(request: web.Request) -> web.HTTPUnauthorized:
     return TokenUnknown(text="no such token; it may have been revoked", headers=headers)
 
 
-def _check(grant: Grant, roles: frozenset[Role], stream: str | None) -> None:
+def _check_roles(grant: Grant, roles: frozenset[Role]) -> None:
     if not roles & grant.roles:
         raise NotGranted(text=f"the token {grant.owner!r} lacks the role {' or '.join(sorted(roles))}")
-    if stream is not None and not grant.may_stream(stream):
+
+
+def _check_stream(grant: Grant, request: web.Request) -> None:
+    """Whether the token may read the stream that the address names, or send it. Raises NotGranted, HTTPBadRequest."""
+    read, sent = request.match_info.get("name"), addressed_stream(request)
+    if (read is not None and not grant.may_stream(read)) or (sent is not None and not grant.may_send(sent)):
         raise NotGranted(text=f"the token {grant.owner!r} does not grant this stream")

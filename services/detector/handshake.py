@@ -31,7 +31,14 @@ from services.profiles import read_profile
 from stream.errors import SessionError
 from stream.network.engine import Tail
 from stream.session.close_codes import CloseCode
-from stream.session.detector import DetectorSession, check_codec, check_hello, check_layout, check_version
+from stream.session.detector import (
+    DetectorSession,
+    check_address,
+    check_codec,
+    check_hello,
+    check_layout,
+    check_version,
+)
 from stream.session.messages import MAX_TEXT_CHARACTERS, Hello, Waiting
 from stream.tasks.fair_workers import FairWorkers
 from stream.transport.websocket import Link
@@ -119,6 +126,7 @@ class Handshake:
         while True:
             message = await self._receive_greeting(link, session)
             check_version(message)
+            check_address(message, visit.addressed)
             visit.check_granted(message.stream)
             if not self._ready.is_set():
                 raise SessionError(CloseCode.TRY_AGAIN_LATER, "detector is not ready")

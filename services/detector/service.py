@@ -14,7 +14,7 @@ from services.access.token_file import TokenSource
 from services.certificates import keep_renewed, renew, serve, server_context
 from services.detector.admission import Admission
 from services.detector.endpoint import FeaturesEndpoint
-from services.detector.gate import Gate, NotGranted, TokenMissing, TokenUnknown
+from services.detector.gate import FEATURES, Gate, NotGranted, TokenMissing, TokenUnknown
 from services.detector.handshake import Handshake
 from services.detector.history import INTERVAL_S
 from services.detector.inference import Inference
@@ -230,7 +230,7 @@ class Detector:
                 self.gate.admit,
             ]
         )
-        app.router.add_get("/v1/features", self._tracked(self._cameras.handle))
+        app.router.add_get(FEATURES, self._tracked(self._cameras.handle))
         app.router.add_get("/v1/detections", self._tracked(self._subscribers.handle))
         app.router.add_get("/v1/streams/{name}/detections", self._tracked(self._subscribers.handle))
         app.router.add_get("/metrics", self.statistics.metrics.handle)

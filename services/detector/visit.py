@@ -32,9 +32,12 @@ class Visit:
         publisher: Publisher,
         statistics: DetectorStatistics,
         grant: Grant,
+        addressed: str | None = None,
     ) -> None:
         self.grant = grant
         """What the camera's token grants."""
+        self.addressed = addressed
+        """The stream that the address of the connection names, if it names one."""
         self._names, self._streams = names, streams
         self._publisher, self._statistics = publisher, statistics
         self._replaced = asyncio.Event()

@@ -30,6 +30,7 @@ class CloseCode(IntEnum):
     PACKET_TOO_LARGE = 4413
     TOO_COSTLY = 4414
     CODEC_REFUSED = 4415
+    STREAM_DIFFERS = 4421
     PROTOCOL_VERSION = 4426
     WINDOW_EXCEEDED = 4428
     TOO_MANY_STREAMS = 4429
@@ -49,6 +50,7 @@ PERMANENT = frozenset(
         CloseCode.PACKET_TOO_LARGE,
         CloseCode.TOO_COSTLY,
         CloseCode.CODEC_REFUSED,
+        CloseCode.STREAM_DIFFERS,
         CloseCode.PROTOCOL_VERSION,
     }
 )

@@ -79,6 +79,18 @@ def check_version(message: Hello | Waiting) -> None:
         )
 
 
+def check_address(message: Hello | Waiting, addressed: str | None) -> None:
+    """Raise SessionError where the connection's address names another stream than the camera; None: it names none.
+
+    What balances connections over detectors goes by the address: such a stream would be where nobody looks for it.
+    """
+    if addressed is not None and addressed != message.stream:
+        raise SessionError(
+            CloseCode.STREAM_DIFFERS,
+            f"the camera says stream {message.stream!r}, the address it came by {addressed[:64]!r}: they must agree",
+        )
+
+
 def check_codec(hello: Hello, profiles: Mapping[str, Profile]) -> Codec:
     """The codec that the camera announces, with its calibration profile from `profiles`, which are by SHA-256.
 

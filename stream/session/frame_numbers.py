@@ -46,22 +46,39 @@ class FrameNumbers:
         self._told = 0  # packets that a connection left unanswered since that report, told already
         self._unknown = 0  # frames since that report that were told without their reasons
         self._offset = 0  # of our numbers to those of a camera that was started anew
+        self._welcomes: int | None = None  # that the camera process had before this connection
 
     def connect(self, hello: Hello, *, same_camera: bool) -> list[Gap]:
-        """Begin a connection: of the camera of the one before, or of another, which counts anew."""
+        """Begin a connection: of the camera of the one before, or of another, which counts anew.
+
+        One that another detector has served meanwhile goes on with its numbers, and what came in between was told there.
+        """
         gaps = self._close()
+        was_elsewhere = self._was_elsewhere(hello)
         if not same_camera or hello.frame < self._done:  # a process that was started anew counts anew
-            self._known, self._told, self._unknown, self._done = None, 0, 0, 0
             self._offset = self.next if same_camera and hello.live else 0
+            self._forget_report()
+        elif was_elsewhere:
+            self._forget_report()
         frame = hello.frame + self._offset
-        if same_camera and frame > self.next:
+        if same_camera and not was_elsewhere and frame > self.next:
             self._missed = range(self.next, frame)
         if (
             not same_camera or frame > self.next or not hello.live
         ):  # a file's unanswered frames are sent again
             self.next = frame
-        self._first, self._answered = hello.frame, 0
+        self._first, self._answered, self._welcomes = hello.frame, 0, hello.welcomes
         return gaps
+
+    def _was_elsewhere(self, hello: Hello) -> bool:
+        """Whether another detector has welcomed the camera process since the last connection here."""
+        return (
+            self._welcomes is not None and hello.welcomes is not None and hello.welcomes > self._welcomes + 1
+        )
+
+    def _forget_report(self) -> None:
+        """What the camera tells next has another beginning than this connection's."""
+        self._known, self._told, self._unknown, self._done = None, 0, 0, 0
 
     def packet(self) -> int:
         """Number of the frame whose packet has just come."""

@@ -119,6 +119,9 @@ class Hello(_Message):
     )
     live: bool = False  # the newest frame counts: those that are late may be answered `stale`
     frame: Count = 0  # number of the connection's first frame, over the life of the camera process
+    welcomes: Count | None = (
+        None  # that the camera process had before, of any detector; None: it does not tell
+    )
 
 
 class StageReport(_Message):

@@ -463,7 +463,7 @@ async def _open(
 
 _DENIALS = {
     401: "it asks for a token that it knows: --token-file, or SPLITCAST_TOKEN",
-    403: "it grants this token something else, or lets no page in from elsewhere",
+    403: "it grants this token something else, such as another stream, or lets no page in from elsewhere",
 }
 
 

@@ -44,6 +44,7 @@ class FakeDetector:
         self._reader = None
 
     async def handle(self, request):
+        self.query = request.query_string
         ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
         await ws.prepare(request)
         async for message in ws:
@@ -93,6 +94,7 @@ async def test_every_frame_has_an_outcome_and_detected_ones_a_latency(recorded):
     assert all(frame.latency_ns > 0 for frame in detected)
     assert [frame.captured_ns for frame in detected] == [header.captured_ns for header in detector.headers]
     assert camera.over.is_set()
+    assert detector.query == "stream=load0"
 
 
 async def test_packets_go_in_a_circle(recorded):

@@ -58,6 +58,7 @@ def test_counts_a_peer_that_comes_back_and_not_one_that_comes_first():
     assert sample(statistics, "connected", peer="detector") == 0
     statistics.connect("detector")
     assert statistics.report("").reconnects == {"detector": 1}
+    assert statistics.welcomes == 2
 
 
 @pytest.mark.parametrize(

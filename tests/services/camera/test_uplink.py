@@ -200,6 +200,22 @@ async def test_a_camera_obeys_a_keyframe_request(make_camera):
     assert camera.statistics.keyframes == {"first": 1, "requested": 1}
 
 
+async def test_the_address_names_the_stream_behind_what_is_a_proxys(make_camera):
+    asked = []
+
+    async def note(request):
+        asked.append(str(request.rel_url))
+        raise web.HTTPServiceUnavailable
+
+    async with serving(note) as url:
+        camera = make_camera(f"{url}?site=1", stream="yard-2")
+        playing = asyncio.ensure_future(camera.run())
+        await until(lambda: asked)
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+    assert asked[0] == "/v1/features?site=1&stream=yard-2"
+
+
 async def test_a_camera_gives_up_where_the_detector_speaks_an_older_protocol(make_camera):
     async def older(request):
         ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))

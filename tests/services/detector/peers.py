@@ -28,12 +28,12 @@ def connect_stream(
 
 
 @asynccontextmanager
-async def linked(url: str, token: str | None = None):
-    """A link on which nothing has been said yet."""
+async def linked(url: str, token: str | None = None, query: str = ""):
+    """A link on which nothing has been said yet; `query` is part of its address."""
     headers = {"Authorization": f"Bearer {token}"} if token else None
     async with (
         asyncio.timeout(LIVENESS_S),
-        connect(f"{url}/v1/features", FEATURES_PROTOCOL, headers=headers) as link,
+        connect(f"{url}/v1/features{query}", FEATURES_PROTOCOL, headers=headers) as link,
     ):
         yield link
 

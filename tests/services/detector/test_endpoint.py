@@ -79,6 +79,22 @@ def states(messages: list[dict]) -> list[tuple[str, int]]:
 # --- whose name it is ---
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_camera_and_its_address_name_one_stream(start_detector, hello, waits):
+    """A balancer goes by the address: elsewhere nobody would look for the stream."""
+    waiting = Waiting(stream="door", session=OWNER, source="0", source_state="opening").text()
+    async with start_detector() as running:
+        async with linked(running.url, query="?stream=yard") as link:
+            await link.send(waiting if waits else hello())
+            lost = await closed(link)
+        assert (lost.code, "'door'" in lost.reason, "'yard'" in lost.reason) == (4421, True, True)
+        assert not list(running.detector.streams)
+        assert metric(running, "connections_refused_total", reason="stream_differs") == 1
+        for query in ("", "?stream=door", "?site=1&stream=d%6For"):
+            async with linked(running.url, query=query) as link:
+                await greet(link, hello())
+
+
 async def test_a_camera_that_comes_back_replaces_its_own_dead_connection(start_detector, hello, encode):
     messages: list[dict] = []
     async with start_detector() as running:

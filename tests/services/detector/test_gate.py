@@ -46,7 +46,7 @@ def bearer(token: str) -> dict[str, str]:
 async def status(http: str, path: str, **headers: str) -> int:
     """What a request gets, or an upgrade where the path is a WebSocket's; 101 where that is one."""
     async with ClientSession(headers=headers) as session:
-        if not path.endswith(("detections", "features")):
+        if not path.partition("?")[0].endswith(("detections", "features")):
             async with session.get(http + path) as answer:
                 return answer.status
         try:
@@ -176,6 +176,33 @@ async def test_a_reload_lets_new_tokens_in_and_old_ones_out(start_detector, tmp_
         await running.detector.reload()
         assert await status(running.http, "/metrics", **bearer(later)) == 200
         assert await status(running.http, "/metrics", **bearer(TOKENS["metrics"])) == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("?stream=door", 101),
+        ("", 101),  # one that is not told may be any
+        ("?stream=porch", 403),
+        ("?stream=", 403),
+        ("?stream=door&stream=porch", 400),
+        ("?stream=door&stream=door", 400),
+    ],
+)
+async def test_a_camera_that_asks_for_anothers_stream_gets_no_websocket(start_detector, query, expected):
+    own = new_token()
+    async with start_detector(tokens=entry("own", own, "camera", "door")) as running:
+        assert await status(running.http, f"/v1/features{query}", **bearer(own)) == expected
+
+
+async def test_a_name_that_is_another_cameras_gets_no_websocket(start_detector):
+    fleet, own = new_token(), new_token()
+    table = entry("own", own, "camera", "door") + entry("fleet", fleet, "camera", "*")
+    async with start_detector(tokens=table) as running:
+        assert await status(running.http, "/v1/features?stream=door", **bearer(fleet)) == 403
+        assert await status(running.http, "/v1/features?stream=porch", **bearer(fleet)) == 101
+        metric = running.detector.statistics.metrics.registry.get_sample_value
+        assert metric("splitcast_detector_connections_refused_total", {"reason": "not_granted"}) == 1
 
 
 async def test_a_faulty_file_changes_nothing(start_detector, tmp_path: Path, capsys):

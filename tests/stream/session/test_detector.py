@@ -21,6 +21,7 @@ from stream.session.detector import (
     REPORT_BURST,
     REPORT_INTERVAL_NS,
     DetectorSession,
+    check_address,
     check_codec,
     check_hello,
     check_layout,
@@ -299,6 +300,17 @@ class TestHandshake:
             check(make_hello(**changes))
         assert refusal.value.code is code
         assert code in PERMANENT
+
+    def test_an_address_may_name_no_stream_or_the_cameras(self):
+        for addressed in (None, "door"):
+            check_address(make_hello(), addressed)
+
+    @pytest.mark.parametrize("addressed", ["", "yard", "Door", "é" * 200])
+    def test_an_address_of_another_stream_is_refused_for_good(self, addressed):
+        with pytest.raises(SessionError, match="must agree") as refusal:
+            check_address(make_hello(), addressed)
+        assert refusal.value.code is CloseCode.STREAM_DIFFERS
+        assert refusal.value.code in PERMANENT
 
     def test_tells_which_profile_it_lacks(self):
         hello = make_hello(codec=f"feature:quality=3,profile={PROFILE}")

@@ -23,8 +23,8 @@ def report(detected: int = 0, **dropped: int) -> Report:
     )
 
 
-def hello(frame: int, live: bool = True):
-    return make_hello(frame=frame, live=live)
+def hello(frame: int, live: bool = True, welcomes: int | None = None):
+    return make_hello(frame=frame, live=live, welcomes=welcomes)
 
 
 @pytest.fixture
@@ -84,6 +84,44 @@ def test_what_the_detector_called_stale_is_no_reason_of_what_it_missed(numbers):
     assert numbers.report(report(0, network__stale=1, grab__superseded=1)) == [
         Gap(1, 2, {"grab/superseded": 1, "unknown": 1})
     ]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_another_detector_was_told_is_no_gap_here(live):
+    """A camera that was here, then there, and comes back: frames 2 to 99, and their drops, are told there."""
+    numbers = FrameNumbers()
+    numbers.connect(hello(0, live, 0), same_camera=False)
+    assert [numbers.packet() for _ in range(2)] == [0, 1]
+    numbers.answer()
+    numbers.answer()
+    assert numbers.report(report(2)) == []
+    assert numbers.connect(hello(100, live, 2), same_camera=True) == []
+    assert [numbers.packet() for _ in range(2)] == [100, 101]
+    numbers.answer()
+    numbers.answer()
+    assert numbers.report(report(62, grab__superseded=41)) == [Gap(102, 102, {"grab/superseded": 1})]
+    assert numbers.packet() == 103
+
+
+@pytest.mark.parametrize("welcomes", [None, 3, 4])
+def test_a_camera_that_nobody_else_served_is_asked_what_was_missed(welcomes):
+    """Its count of welcomes lacks one where the last one got lost on its way."""
+    numbers = FrameNumbers()
+    numbers.connect(hello(0, welcomes=3), same_camera=False)
+    numbers.report(report())
+    numbers.connect(hello(5, welcomes=welcomes), same_camera=True)
+    assert numbers.report(report(0, grab__disconnected=5)) == [Gap(0, 4, {"grab/disconnected": 5})]
+
+
+def test_a_process_started_anew_keeps_its_numbers_apart_also_after_another_detector(numbers):
+    numbers.packet()
+    numbers.connect(hello(1, welcomes=1), same_camera=True)
+    numbers.report(report(1))
+    assert numbers.packet() == 1
+    numbers.connect(hello(0, welcomes=0), same_camera=True)  # of a new process
+    assert numbers.packet() == 2
+    numbers.connect(hello(9, welcomes=2), same_camera=True)
+    assert numbers.packet() == 11
 
 
 def test_what_was_sent_and_never_came_has_no_number_before_the_next_connection(numbers):
