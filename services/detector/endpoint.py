@@ -78,7 +78,7 @@ class FeaturesEndpoint:
             self._publisher,
             self._statistics,
             request[GRANT],
-            addressed_stream(request),
+            addressed=addressed_stream(request),
         )
         with self._admission.camera(request, lambda: not visit.has_name) as seat:
             if await ws.open(request) and seat:

@@ -32,6 +32,7 @@ class Visit:
         publisher: Publisher,
         statistics: DetectorStatistics,
         grant: Grant,
+        *,
         addressed: str | None = None,
     ) -> None:
         self.grant = grant

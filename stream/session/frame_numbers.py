@@ -51,7 +51,7 @@ class FrameNumbers:
     def connect(self, hello: Hello, *, same_camera: bool) -> list[Gap]:
         """Begin a connection: of the camera of the one before, or of another, which counts anew.
 
-        One that another detector has served meanwhile goes on with its numbers, and what came in between was told there.
+        One that another detector has served meanwhile goes on with its numbers: what came in between was told there.
         """
         gaps = self._close()
         was_elsewhere = self._was_elsewhere(hello)
