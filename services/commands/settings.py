@@ -28,16 +28,18 @@ from services.settings import (
 from stream.network.names import DEFAULT_SPLIT
 from stream.transport.tls import ClientTls
 
+DEFAULT_URL = f"ws://127.0.0.1:{DEFAULT_PORT}"
 _TYPE = "(detections|stream|gap)"
 
 
 class WatchSettings(ClientSettings, BrokerSettings):
     """Settings of `splitcast watch`."""
 
-    url: CliPositionalArg[str] = Field(
-        f"ws://127.0.0.1:{DEFAULT_PORT}",
+    url: CliPositionalArg[tuple[str, ...]] = Field(
+        (),
         title="url",
-        description="detector, or an MQTT broker that one publishes to: mqtt://[USER@]HOST, mqtts://[USER@]HOST",
+        description="detector, or several that share streams, or an MQTT broker that one publishes to: "
+        f"mqtt://[USER@]HOST, mqtts://[USER@]HOST (default: {DEFAULT_URL})",
     )
     stream: str | None = Field(None, description="only this stream")
     types: Annotated[str, Field(pattern=rf"^{_TYPE}(,{_TYPE})*$")] | None = Field(
@@ -49,15 +51,23 @@ class WatchSettings(ClientSettings, BrokerSettings):
     count: Count | None = Field(None, description="stop after so many messages")
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where to look, each once."""
+        return tuple(dict.fromkeys(self.url)) or (DEFAULT_URL,)
+
+    @property
     def mqtt_broker(self) -> Broker | None:
         """The broker that is watched; None: it is a detector. Raises ValueError where it does not fit the rest."""
-        if self.url.partition("://")[0] not in PORTS:
+        brokers = [address for address in self.addresses if address.partition("://")[0] in PORTS]
+        if not brokers:
             return None
+        if len(self.addresses) > 1:
+            raise ValueError("url: a broker is watched alone: all detectors may publish to it")
         if self.tls_fingerprint:
             raise ValueError("--tls-fingerprint: is for detectors: give --tls-ca for a broker")
         if self.token_file:
             raise ValueError("--token-file: is for detectors: give --mqtt-password-file for a broker")
-        return self.broker(self.url, ClientTls(self.tls_ca, None, self.tls_cert, self.tls_key), "url")
+        return self.broker(brokers[0], ClientTls(self.tls_ca, None, self.tls_cert, self.tls_key), "url")
 
     @model_validator(mode="after")
     def _check_broker(self) -> Self:

@@ -8,12 +8,13 @@ import random
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from services.certificates import client_tls
 from services.commands.message_lines import readable
 from services.commands.settings import WatchSettings
+from services.commands.shards import ShardMerge
 from services.errors import BadAddress, SettingsError
 from services.logs import to_json
 from services.own_token import current_headers
@@ -23,12 +24,14 @@ from stream.errors import ConnectionLost, TlsFailed
 from stream.redact import redact_url
 from stream.session.close_codes import CloseCode
 from stream.session.messages import DETECTIONS_PROTOCOL
+from stream.tasks.background import run_with_background
 from stream.tasks.backoff import Backoff, Failure
 from stream.transport.websocket import connect
 
 _WHOLE_PATH = re.compile(r"/v1/(streams/[^/]+/)?detections$")
 _DENIED_STATUSES = (401, 403)
 _PASSING_STATUSES = (*_DENIED_STATUSES, 407, 408, 425, 429)  # rights may be given, too
+WAITING_MESSAGES = 64  # read, and not printed yet: a detector counts those that it then cannot get rid of
 SILENCE_S = 10.0  # after which a detector that does not even answer pings is tried anew
 
 
@@ -58,17 +61,43 @@ def detections_url(address: str, stream: str | None = None, types: str | None = 
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, query, ""))
 
 
-async def messages(url: str, client: ClientSettings | None = None) -> AsyncIterator[str]:
+class Presence:
+    """Tells people, on standard error, whether a detector is there; of one among several only what has changed."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """`address` is what to call it; None: it is the only one."""
+        self._address, self._away = address, False
+
+    def lose(self, reason: str, delay_s: float) -> None:
+        """It is gone, or an attempt to reach it has failed: the next one comes after so long."""
+        reason = printable(redact_url(reason))
+        if self._address is None:
+            print(f"no detector: {reason}; again in {delay_s:.1f} s", file=sys.stderr)
+        elif not self._away:
+            print(f"no detector at {self._address}: {reason}; it is tried again", file=sys.stderr)
+        self._away = True
+
+    def return_(self) -> None:
+        """It is there."""
+        if self._address is not None and self._away:
+            print(f"the detector at {self._address} is there again", file=sys.stderr)
+        self._away = False
+
+
+async def messages(
+    url: str, client: ClientSettings | None = None, presence: Presence | None = None
+) -> AsyncIterator[str]:
     """Texts that the detector publishes, for ever; a lost detector is tried again.
 
     `client` says how the two know each other. Raises BadAddress where something else than a detector answers.
     """
-    backoff = Backoff(random.Random())
+    backoff, presence = Backoff(random.Random()), presence or Presence()
     while True:
         try:
             headers = await current_headers(client) if client else None
             tls = client_tls(client) if client else None
             async with connect(url, DETECTIONS_PROTOCOL, headers=headers, tls=tls) as link:
+                presence.return_()
                 watching = asyncio.ensure_future(link.abort_when_silent(SILENCE_S))
                 try:
                     async for data in link:
@@ -81,8 +110,7 @@ async def messages(url: str, client: ClientSettings | None = None) -> AsyncItera
             if is_no_detector(lost):
                 raise BadAddress(f"no detector at {redact_url(url)}: {redact_url(lost.reason)}") from None
             delay_s = backoff.next_delay_s(_failure_of(lost), time.monotonic())
-            reason = printable(redact_url(lost.reason))
-            print(f"no detector: {reason}; again in {delay_s:.1f} s", file=sys.stderr)
+            presence.lose(lost.reason, delay_s)
         await asyncio.sleep(delay_s)
 
 
@@ -104,7 +132,7 @@ def _failure_of(lost: ConnectionLost) -> Failure:
 
 def run_watch(settings: WatchSettings) -> None:
     """Print messages until interrupted, or `count` of them. Raises BadAddress, SettingsError."""
-    asyncio.run(_watch(_messages(settings), settings))
+    asyncio.run(_watch(_sources(settings), settings))
 
 
 def json_line(text: str) -> str:
@@ -115,25 +143,40 @@ def json_line(text: str) -> str:
         return to_json(text)
 
 
-def _messages(settings: WatchSettings) -> AsyncIterator[str]:
-    """What is watched. Raises BadAddress, SettingsError."""
+def _sources(settings: WatchSettings) -> dict[str, AsyncIterator[str]]:
+    """What is watched, by its address. Raises BadAddress, SettingsError."""
     if broker := settings.mqtt_broker:
         from services.mqtt.reader import broker_messages
 
         types = settings.types.split(",") if settings.types else None
-        return broker_messages(broker, settings.mqtt_prefix, settings.stream, types)
-    url = detections_url(settings.url, settings.stream, settings.types)
+        return {
+            settings.addresses[0]: broker_messages(broker, settings.mqtt_prefix, settings.stream, types)
+        }
+    urls = [detections_url(address, settings.stream, settings.types) for address in settings.addresses]
     try:
-        settings.check_way(url)
+        for url in urls:
+            settings.check_way(url)
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    return messages(url, settings)
+    several = len(urls) > 1
+    return {url: messages(url, settings, Presence(redact_url(url) if several else None)) for url in urls}
 
 
-async def _watch(texts: AsyncIterator[str], settings: WatchSettings) -> None:
-    printed = 0
-    async for text in texts:
-        print(json_line(text) if settings.as_json else readable(text), flush=True)
-        printed += 1
-        if printed == settings.count:
-            return
+async def _watch(sources: Mapping[str, AsyncIterator[str]], settings: WatchSettings) -> None:
+    """Print what comes from all of them, in the order in which it comes."""
+    told: asyncio.Queue[tuple[str, str]] = asyncio.Queue(WAITING_MESSAGES)
+
+    async def read(address: str, texts: AsyncIterator[str]) -> None:
+        async for text in texts:
+            await told.put((address, text))
+
+    async def show() -> None:
+        merge, printed = ShardMerge(), 0
+        while printed != settings.count:
+            address, text = await told.get()
+            if len(sources) > 1 and not merge.admits(address, text):
+                continue
+            print(json_line(text) if settings.as_json else readable(text), flush=True)
+            printed += 1
+
+    await run_with_background(show(), *(read(*source) for source in sources.items()))

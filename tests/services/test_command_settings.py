@@ -161,6 +161,20 @@ def test_texts_arrive_as_they_were_typed(text):
     assert settings.stream == text
 
 
+@pytest.mark.parametrize(
+    ("line", "addresses"),
+    [
+        ("watch", ("ws://127.0.0.1:8765",)),
+        ("watch host:1", ("host:1",)),
+        ("watch wss://a/x,y ws://b:1 --json", ("wss://a/x,y", "ws://b:1")),
+        ("watch a:1 b:1 a:1", ("a:1", "b:1")),
+    ],
+)
+def test_several_detectors_are_watched_each_once(line, addresses):
+    assert isinstance(settings := parsed(line), WatchSettings)
+    assert settings.addresses == addresses
+
+
 def test_help_says_which_switches_are_on(capsys):
     with pytest.raises(SystemExit):
         main(["detector", "--help"])

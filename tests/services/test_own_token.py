@@ -124,11 +124,13 @@ def test_watch_sends_none_there_either(file, monkeypatch):
     asked: list[object] = []
     monkeypatch.setattr("asyncio.run", lambda watching: (asked.append(watching), watching.close()))
     with pytest.raises(SettingsError, match=r"token.* unencrypted.*--insecure"):
-        run_watch(WatchSettings.load({"url": FAR, "token_file": file}))
+        run_watch(WatchSettings.load({"url": (FAR,), "token_file": file}))
+    with pytest.raises(SettingsError, match=r"token.* unencrypted.*--insecure"):
+        run_watch(WatchSettings.load({"url": ("wss://detector.example", FAR), "token_file": file}))
     with pytest.raises(SettingsError, match="user and password"):
-        run_watch(WatchSettings.load({"url": "wss://me:secret@host", "token_file": file}))
+        run_watch(WatchSettings.load({"url": ("wss://me:secret@host",), "token_file": file}))
     assert not asked
-    for given in ({"url": FAR, "insecure": True}, {"url": "wss://detector.example"}, {}):
+    for given in ({"url": (FAR,), "insecure": True}, {"url": ("wss://detector.example",)}, {}):
         run_watch(WatchSettings.load({**given, "token_file": file}))
     assert len(asked) == 3
 

@@ -26,7 +26,7 @@ def test_waits_for_no_pipe(tmp_path):
     os.mkfifo(pipe)
     for read in (
         TokenSource(str(pipe)).read,
-        lambda: token_headers(WatchSettings.load({"url": "ws://127.0.0.1:1", "token_file": str(pipe)})),
+        lambda: token_headers(WatchSettings.load({"url": ("ws://127.0.0.1:1",), "token_file": str(pipe)})),
     ):
         with pytest.raises(SettingsError, match=f"cannot read {re.escape(str(pipe))}: it is no file"):
             read()

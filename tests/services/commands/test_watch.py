@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from aiohttp import web
 
 from services.commands.settings import WatchSettings
-from services.commands.watch import detections_url, is_no_detector, json_line, messages, run_watch
+from services.commands.watch import _sources, _watch, detections_url, is_no_detector, json_line, messages, run_watch
 from services.errors import BadAddress
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode
+from tests.ports import free_port
+from tests.services.clips import FRAMES
+from tests.services.waiting import LIVENESS_S, until
 
 
 @pytest.mark.parametrize(
@@ -94,4 +98,42 @@ def test_a_message_is_one_line_of_json(text, facts):
 
 def test_a_wrong_address_is_told_before_anything_is_tried():
     with pytest.raises(BadAddress):
-        run_watch(WatchSettings.load({"url": "ftp://x"}))
+        run_watch(WatchSettings.load({"url": ("ftp://x",)}))
+
+
+async def test_several_detectors_are_one_and_it_is_told_which_is_away(start_detector, make_camera, capsys):
+    port = free_port()
+    out, err = "", ""
+
+    def told(words: str) -> bool:
+        nonlocal out, err
+        more = capsys.readouterr()
+        out, err = out + more.out, err + more.err
+        return words in out + err
+
+    async with start_detector() as running:
+        settings = WatchSettings.load({"url": (running.url, f"ws://127.0.0.1:{port}")})
+        watching = asyncio.ensure_future(
+            _watch(_sources(settings), settings)
+        )
+        await until(lambda: told(f"no detector at ws://127.0.0.1:{port}/v1/detections: "))
+        async with start_detector(port=port) as other:
+            await until(lambda: told(f"the detector at ws://127.0.0.1:{port}/v1/detections is there again"))
+            cameras = [
+                make_camera(where.url, stream=name) for where, name in ((running, "door"), (other, "yard"))
+            ]
+            await asyncio.wait_for(asyncio.gather(*(camera.run() for camera in cameras)), LIVENESS_S)
+            await until(lambda: told("door ended") and told("yard ended"))
+        await until(lambda: told("") and err.count("no detector at") == 2)
+        assert not watching.done()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert f"door #{FRAMES - 1}" in out
+    assert f"yard #{FRAMES - 1}" in out
+
+
+async def test_one_of_several_that_is_no_detector_ends_the_watch(site, start_detector):
+    async with start_detector() as running:
+        settings = WatchSettings.load({"url": (running.url, f"{site}/cams")})
+        with pytest.raises(BadAddress, match="no detector at"):
+            await asyncio.wait_for(_watch(_sources(settings), settings), LIVENESS_S)

@@ -35,7 +35,7 @@ async def broker(tmp_path):
 @asynccontextmanager
 async def watching(broker: Mosquitto, **settings: object) -> AsyncIterator[list[str]]:
     """Texts that are shown meanwhile. It is told that it listens by the message `here`, which is left out."""
-    watch = WatchSettings.load({"url": broker.url} | settings)
+    watch = WatchSettings.load({"url": (broker.url,)} | settings)
     types = watch.types.split(",") if watch.types else None
     texts: list[str] = []
 

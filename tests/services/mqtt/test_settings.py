@@ -66,7 +66,7 @@ def test_a_password_comes_from_a_variable(monkeypatch):
     monkeypatch.setenv("SPLITCAST_MQTT_PASSWORD", SECRET)
     for settings in (
         MqttSettings.load({"mqtt": "mqtt://door@nas"}).mqtt_broker,
-        WatchSettings.load({"url": "mqtt://door@nas"}).mqtt_broker,
+        WatchSettings.load({"url": ("mqtt://door@nas",)}).mqtt_broker,
         DetectorProgramSettings.load({"mqtt": "mqtt://door@nas"}).mqtt_broker,
     ):
         assert settings.password() == SECRET
@@ -116,10 +116,11 @@ def test_settings_that_do_not_fit(given, told):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"url": "mqtts://nas", "tls_fingerprint": "0" * 64}, "--tls-fingerprint: is for detectors"),
-        ({"url": "mqtt://nas", "token_file": "token"}, "--token-file: is for detectors"),
-        ({"url": "mqtt://nas", "tls_ca": "ca.pem"}, "--tls-ca: is of no use without TLS"),
-        ({"url": "mqtt://nas:x"}, "is no address of a broker"),
+        ({"url": ("mqtts://nas",), "tls_fingerprint": "0" * 64}, "--tls-fingerprint: is for detectors"),
+        ({"url": ("mqtt://nas",), "token_file": "token"}, "--token-file: is for detectors"),
+        ({"url": ("mqtt://nas",), "tls_ca": "ca.pem"}, "--tls-ca: is of no use without TLS"),
+        ({"url": ("mqtt://nas:x",)}, "is no address of a broker"),
+        ({"url": ("ws://host:1", "mqtt://nas")}, "a broker is watched alone"),
     ],
 )
 def test_what_watch_cannot_do_with_a_broker(given, told):
