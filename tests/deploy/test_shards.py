@@ -252,8 +252,6 @@ async def test_what_a_balancer_passes_on_and_to_whom(tmp_path, tokens):
             ("/shard/s1/v1/features?stream=cam1", camera, 404),  # nobody places his stream himself
             ("/v1/streams/cam1/detections", BEARER, 101),
             ("/v1/streams/cam1/detections?types=gap", BEARER, 101),
-            ("/v1/streams/cam1", BEARER, 200),
-            ("/v1/streams/cam2/preview.jpg", BEARER, 404),
             ("/v1/streams", BEARER, 404),
             ("/v1/detections", BEARER, 404),
             ("/", {}, 404),
