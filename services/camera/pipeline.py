@@ -10,7 +10,7 @@ from codec.layout import FloatArray
 from codec.packet import Stamp
 from codec.spec import Codec
 from services.camera.settings import CameraSettings
-from services.camera.statistics import clock_now
+from services.camera.statistics import CameraStatistics, clock_now
 from services.environment import forget_loading
 from services.loading import LoadedModel
 from services.metrics import VERSION
@@ -87,12 +87,9 @@ class FeaturePipeline:
         await self.worker.run(_warm_up, self.head, self.codec)
 
     def hello(
-        self, config: CameraSettings, *, session: str | None, live: bool, frame: int, welcomes: int
+        self, config: CameraSettings, statistics: CameraStatistics, *, session: str | None, live: bool
     ) -> Hello:
-        """What a detector has to know before the first packet, which is that of frame number `frame`; say it now.
-
-        `welcomes` is how often a detector has let this camera in before.
-        """
+        """What a detector has to know before the first packet; say it now."""
         hello = Hello(
             stream=config.stream,
             model=self.network,
@@ -108,8 +105,8 @@ class FeaturePipeline:
             step_map_bytes=self.encoder.step_map_bytes if isinstance(self.encoder, Guided) else 0,
             session=session,
             live=live,
-            frame=frame,
-            welcomes=welcomes,
+            frame=statistics.frame_counts.done,
+            welcomes=statistics.welcomes,
         )
         if self.recorder:
             self.recorder.begin(hello, self.codec.profile)

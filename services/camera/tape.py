@@ -36,8 +36,7 @@ class Tape:
     async def run(self) -> Frame | None:
         """Record until the last frame; None then, or a frame that needs another canvas."""
         pipeline = self._pipeline
-        frame_number = self._statistics.frame_counts.done
-        pipeline.hello(self._config, session=None, live=self._feed.live, frame=frame_number)
+        pipeline.hello(self._config, self._statistics, session=None, live=self._feed.live)
         await pipeline.force_keyframe()
         while True:
             try:

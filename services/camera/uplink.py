@@ -161,14 +161,8 @@ class Uplink:
         while not self._preparing.done():
             await link.send(_waiting(self._config, self._statistics, self._feed.name, self._secret).text())
             await asyncio.wait([self._preparing], timeout=WAITING_INTERVAL_S)
-        pipeline, frame = self._pipeline, self._statistics.frame_counts.done
-        hello = pipeline.hello(
-            self._config,
-            session=self._secret,
-            live=self._feed.live,
-            frame=frame,
-            welcomes=self._statistics.welcomes,
-        )
+        pipeline, live = self._pipeline, self._feed.live
+        hello = pipeline.hello(self._config, self._statistics, session=self._secret, live=live)
         profile = pipeline.codec.profile
         await link.send(self._session.introduce(hello, profile.hash if profile else None))
         return await run_with_background(

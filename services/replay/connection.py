@@ -19,6 +19,7 @@ from services.recording.player import PlayedPacket, PlayedStream
 from services.replay.ledger import Ledger
 from services.replay.line import Line
 from services.replay.settings import ReplaySettings
+from stream.addresses import features_url
 from stream.errors import ConnectionLost, SessionError
 from stream.frame_pace import FramePace
 from stream.session.camera import (
@@ -102,7 +103,7 @@ class ReplayConnection:
         return await self._line.peek()
 
     async def _serve(self, first: PlayedPacket, name: str) -> bool:
-        url, headers = f"{self._settings.detector}/v1/features", await current_headers(self._settings)
+        url, headers = features_url(self._settings.detector, name), await current_headers(self._settings)
         async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=client_tls(self._settings)) as link:
             profile = first.stream.codec.profile
             hello = _hello(first, name, self._secret)
@@ -257,6 +258,7 @@ def _hello(first: PlayedPacket, name: str, secret: str) -> Hello:
             "stream": name,
             "session": secret,
             "frame": first.number,
+            "welcomes": None,
             "clock": Clock(monotonic_ns=first.captured_ns, unix_ns=first.captured_ns),
             "live": False,
             "preview": False,

@@ -61,9 +61,11 @@ class ReplayPipeline:
     def canvas(self, _config: CameraSettings, _frame: Frame) -> tuple[int, int]:
         return self.head.size
 
-    def hello(self, config: CameraSettings, *, session: str, live: bool, frame: int, welcomes: int) -> Hello:
-        hello = self._recorded.hello(config.stream, session)
-        return hello.model_copy(update={"live": live, "frame": frame, "welcomes": welcomes})
+    def hello(
+        self, config: CameraSettings, statistics: CameraStatistics, *, session: str, live: bool
+    ) -> Hello:
+        counted = {"frame": statistics.frame_counts.done, "welcomes": statistics.welcomes}
+        return self._recorded.hello(config.stream, session).model_copy(update={"live": live, **counted})
 
     async def run_head(self, _frame: Frame) -> dict[str, Any]:
         return {}
