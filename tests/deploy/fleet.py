@@ -67,6 +67,9 @@ class ReplayPipeline:
         counted = {"frame": statistics.frame_counts.done, "welcomes": statistics.welcomes}
         return self._recorded.hello(config.stream, session).model_copy(update={"live": live, **counted})
 
+    async def prepare_recording(self) -> bool:
+        return False
+
     async def run_head(self, _frame: Frame) -> dict[str, Any]:
         return {}
 

@@ -124,6 +124,7 @@ async def test_streams_outlive_shards_and_every_frame_is_accounted_for(tmp_path,
                 await until(lambda: not untold(told, cameras, moved))
             finally:
                 playing.cancel()
+                await programs[3].kill()
         worker.close()
     assert all(camera.is_accounted_for for camera in cameras)
     assert not any(camera.statistics.frame_counts.in_flight for camera in cameras)
