@@ -149,9 +149,7 @@ def _sources(settings: WatchSettings) -> dict[str, AsyncIterator[str]]:
         from services.mqtt.reader import broker_messages
 
         types = settings.types.split(",") if settings.types else None
-        return {
-            settings.addresses[0]: broker_messages(broker, settings.mqtt_prefix, settings.stream, types)
-        }
+        return {settings.addresses[0]: broker_messages(broker, settings.mqtt_prefix, settings.stream, types)}
     urls = [detections_url(address, settings.stream, settings.types) for address in settings.addresses]
     try:
         for url in urls:

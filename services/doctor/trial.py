@@ -15,10 +15,12 @@ from statistics import median
 from services.camera.pipeline import FeaturePipeline
 from services.camera.session_secret import kept_secret
 from services.camera.settings import CameraSettings
+from services.camera.statistics import CameraStatistics
 from services.certificates import client_tls
 from services.doctor.examination import in_thread
 from services.doctor.peer import ANSWER_S
 from services.own_token import current_headers
+from stream.addresses import features_url
 from stream.errors import ConnectionLost, SessionError
 from stream.session.camera import Accepted, CameraEvent, CameraSession, ProfileRequested
 from stream.session.messages import FEATURES_PROTOCOL
@@ -56,7 +58,7 @@ class Trial:
         Raises ConnectionLost, with the detector's close code and reason where it would not.
         """
         codec = self._pipeline.codec
-        hello = self._pipeline.hello(self._settings, session=secret, live=True, frame=0)
+        hello = self._pipeline.hello(self._settings, CameraStatistics(), session=secret, live=True)
         trial = hello.model_copy(update={"type": "trial"})
         await self._link.send(self._session.introduce(trial, codec.profile.hash if codec.profile else None))
         while True:
@@ -112,7 +114,7 @@ class Trial:
 @asynccontextmanager
 async def features_link(settings: CameraSettings) -> AsyncIterator[Link]:
     """A link to the detector as the camera has it, which ends where nothing comes any more. Raises ConnectionLost."""
-    url, headers = f"{settings.detector}/v1/features", await current_headers(settings)
+    url, headers = features_url(settings.detector, settings.stream), await current_headers(settings)
     tls = client_tls(settings)
     async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=tls, connect_timeout_s=ANSWER_S) as link:
         watching = asyncio.ensure_future(_leave_silent(link))

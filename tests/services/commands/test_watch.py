@@ -9,7 +9,15 @@ import pytest
 from aiohttp import web
 
 from services.commands.settings import WatchSettings
-from services.commands.watch import _sources, _watch, detections_url, is_no_detector, json_line, messages, run_watch
+from services.commands.watch import (
+    _sources,
+    _watch,
+    detections_url,
+    is_no_detector,
+    json_line,
+    messages,
+    run_watch,
+)
 from services.errors import BadAddress
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode
@@ -113,9 +121,7 @@ async def test_several_detectors_are_one_and_it_is_told_which_is_away(start_dete
 
     async with start_detector() as running:
         settings = WatchSettings.load({"url": (running.url, f"ws://127.0.0.1:{port}")})
-        watching = asyncio.ensure_future(
-            _watch(_sources(settings), settings)
-        )
+        watching = asyncio.ensure_future(_watch(_sources(settings), settings))
         await until(lambda: told(f"no detector at ws://127.0.0.1:{port}/v1/detections: "))
         async with start_detector(port=port) as other:
             await until(lambda: told(f"the detector at ws://127.0.0.1:{port}/v1/detections is there again"))
