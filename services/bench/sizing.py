@@ -169,15 +169,19 @@ def _cells(row: Needs) -> tuple[str, ...]:
     return (
         f"{row.cameras:,}",
         f"{row.frames_s:,.0f}",
-        f"{row.up_mbit_s:,.3g}" if row.up_mbit_s < 10 else f"{row.up_mbit_s:,.0f}",
-        f"{row.down_mbit_s:,.2g}" if row.down_mbit_s < 10 else f"{row.down_mbit_s:,.0f}",
-        f"{row.cores:,.1f}" if row.cores < 10 else f"{row.cores:,.0f}",
+        _rounded(row.up_mbit_s),
+        _rounded(row.down_mbit_s),
+        _rounded(row.cores),
         f"{row.detectors:,}",
-        f"{row.memory_gb:,.1f}" if row.memory_gb < 10 else f"{row.memory_gb:,.0f}",
+        _rounded(row.memory_gb),
         f"{row.balancers:,}",
-        f"{row.series:,}",
-        f"{row.series / SCRAPE_S:,.0f}",
-        f"{row.series * SERIES_KB * KB / GB:,.2g}"
-        if row.series < 2e6
-        else f"{row.series * SERIES_KB * KB / GB:,.0f}",
+        _rounded(row.series),
+        _rounded(row.series / SCRAPE_S),
+        _rounded(row.series * SERIES_KB * KB / GB),
     )
+
+
+def _rounded(value: float) -> str:
+    """Two digits: what is measured is known no better, and a metric more is no other table."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
