@@ -32,7 +32,7 @@ from services.access.token_file import TokenEntry
 from services.access.tokens import new_token, token_hash
 from tests.deploy import engine as engines
 from tests.deploy.engine import Engine
-from tests.deploy.test_prometheus import VARIABLES, WITHOUT_TLS, Server
+from tests.deploy.test_prometheus import PLAIN, VARIABLES, Server
 from tests.paths import DEPLOY
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1500)]
@@ -150,7 +150,7 @@ async def test_detections_flow(stack):
 
 
 async def test_prometheus_scrapes_both_and_every_panel_shows_something(stack):
-    empty = set(WITHOUT_TLS)
+    empty = set(PLAIN)
     async with ClientSession() as session, asyncio.timeout(LIMIT_S):
         server = Server(f"http://{stack.address('prometheus')}", session, SCRAPE_S)
         while empty:
