@@ -13,6 +13,8 @@ import pytest
 
 from codec.feature.codec import Feature
 from codec.feature.profile import MAX_PROFILE_BYTES
+from codec.packet import DIFFERENCE_NUMBERS, Stamp
+from codec.packet_stream import PacketWriter
 from stream.errors import NoRecording
 from stream.recording.records import (
     FILE_START,
@@ -24,7 +26,7 @@ from stream.recording.records import (
 )
 from stream.recording.segment import Segment, SegmentHead
 from tests.codec.calibrated import make_profile
-from tests.recordings import INTERVAL_NS, LAYOUT, MONOTONIC_NS, hello, packets, read, segment_bytes
+from tests.recordings import FORMAT, INTERVAL_NS, LAYOUT, MONOTONIC_NS, hello, packets, read, segment_bytes
 from tests.vectors.make import VECTORS
 
 CODED = packets(4, keyframes=(0, 2))
@@ -72,9 +74,7 @@ def test_a_file_cut_anywhere_plays_up_to_the_cut(garbage):
             assert cut < HEAD_BYTES
             continue
         assert [packet.data for packet in read_back] == whole
-        assert (
-            not segment.ended or (cut == ends()[-1] and garbage == GARBAGE[-1]) is False or cut == len(FILE)
-        )
+        assert not segment.ended
         assert segment.whole_bytes == max([HEAD_BYTES, *(end for end in ends() if end <= cut)])
 
 
@@ -133,6 +133,7 @@ def test_a_declared_size_is_checked_before_anything_is_allocated(kind, size, end
 def test_a_packet_larger_than_any_of_the_codec_ends_the_reading():
     segment = Segment(io.BytesIO(FILE), len(FILE))
     assert list(segment.packets(segment.first_packet, min(map(len, CODED)) - 1)) == []
+    assert len(list(segment.packets(segment.first_packet, max(map(len, CODED))))) == len(CODED)
 
 
 def test_records_of_a_later_version_are_skipped():
@@ -154,8 +155,11 @@ def test_what_hangs_on_a_missing_packet_is_left_out():
     ]
 
 
+SHORT = (bytes((0x80, 0, 0, 0, 0, 0)), b"\x80\0" + b"\x80" * 6, b"\x80\0" + b"\x80" * 4 + b"\1\0")
+
+
 def test_what_is_no_packet_ends_the_reading():
-    for wrong in (b"\x80\0\0\0\0\0", CODED[0][:-1], b"SPLC\2" + bytes(40), b"\x80\0\x80\x80\x80\x80"):
+    for wrong in (*SHORT, CODED[0][:-1], b"SPLC\2" + bytes(40)):
         data = segment_bytes([*CODED[:2], wrong, *CODED[2:]])
         assert [packet.data for packet in read(data)[1]] == CODED[:2]
 
@@ -181,8 +185,37 @@ def test_a_codec_that_nobody_knows_is_refused(codec):
 def test_only_time_may_change_within_a_file():
     head = SegmentHead(hello())
     assert head.is_continued_by(SegmentHead(hello(restarted_ns=10**9).model_copy(update={"frame": 7})))
+    assert head.is_continued_by(SegmentHead(hello().model_copy(update={"session": "b" * 32})))
     assert not head.is_continued_by(SegmentHead(hello(canvas=(64, 32))))
     assert not head.is_continued_by(SegmentHead(hello("yard")))
+
+
+def test_nothing_is_read_behind_the_end():
+    segment, read_back = read(FILE + FILE[HEAD_BYTES:])
+    assert [packet.data for packet in read_back] == CODED
+    assert segment.whole_bytes == len(FILE)
+
+
+def test_the_first_session_is_that_of_the_file():
+    session = SegmentHead(hello("yard")).pack()[len(FILE_START) :]
+    segment, _ = read(FILE[:HEAD_BYTES] + session + FILE[HEAD_BYTES:])
+    assert (segment.hello.stream, segment.first_packet) == ("door", HEAD_BYTES)
+
+
+def test_what_was_read_once_stays_known_when_it_is_read_again():
+    segment, _ = read(FILE)
+    next(segment.packets(segment.first_packet, 2**20))
+    assert segment.whole_bytes == len(FILE)
+
+
+def test_numbers_of_packets_begin_again_at_zero():
+    writer, made = PacketWriter(FORMAT), []
+    for number in range(DIFFERENCE_NUMBERS - 2, DIFFERENCE_NUMBERS + 2):
+        body = memoryview(bytes(FORMAT.section_bounds[0][0]))
+        stamp = Stamp(number, MONOTONIC_NS + INTERVAL_NS * number, 32, 32)
+        made.append(writer.seal(stamp, not made or number == DIFFERENCE_NUMBERS, [body]))
+    assert [packet.data for packet in read(segment_bytes(made))[1]] == made
+    assert [packet.data for packet in read(segment_bytes([*made[:2], made[3]]))[1]] == made[:2]
 
 
 def test_version_1_stays_readable():
