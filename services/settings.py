@@ -166,6 +166,14 @@ def token_text(token: SecretStr) -> SecretStr:
     return token
 
 
+def with_variable(values: dict[str, GivenValue], name: str) -> dict[str, GivenValue]:
+    """What was given, and that setting from its variable where nothing else gave it and the variable is not empty."""
+    variable = f"{PREFIX}{name.upper()}"
+    if name not in values and (text := os.environ.get(variable)):
+        values[name] = GivenValue(text, variable)
+    return values
+
+
 class ClientSettings(CommandSettings):
     """What a command is told of how it knows the detector, and how the detector knows it."""
 
@@ -215,11 +223,7 @@ class ClientSettings(CommandSettings):
     @classmethod
     def collect(cls, flags: Mapping[str, Any]) -> dict[str, GivenValue]:
         """And the token from its variable, which a command reads that has no others."""
-        variable = f"{PREFIX}TOKEN"
-        values = super().collect(flags)
-        if "token" not in values and (token := os.environ.get(variable)):
-            values["token"] = GivenValue(token, variable)
-        return values
+        return with_variable(super().collect(flags), "token")
 
     def check_way(self, url: str) -> None:
         """Raises ValueError where there is a token that cannot go to that address, or should not."""

@@ -23,7 +23,7 @@ from services.certificates import client_tls
 from services.metrics import VERSION, WireMeter
 from services.own_token import current_headers
 from stream.addresses import features_url
-from stream.errors import ConnectionLost, SessionError
+from stream.errors import ConnectionLost
 from stream.frame import Frame
 from stream.frame_pace import FramePace
 from stream.latency import StageClock, network_ns
@@ -32,6 +32,7 @@ from stream.rate.link import SentPacket
 from stream.session.camera import (
     Accepted,
     Acknowledged,
+    CameraEvent,
     CameraSession,
     KeyframeRequested,
     ProfileRequested,
@@ -41,9 +42,10 @@ from stream.session.camera import (
     WindowChanged,
 )
 from stream.session.close_codes import CloseCode
-from stream.session.messages import FEATURES_PROTOCOL, Waiting
+from stream.session.messages import FEATURES_PROTOCOL, LOST_REFERENCE, Waiting
 from stream.tasks.background import run_with_background
 from stream.tasks.mailbox import MailboxClosed
+from stream.transport.answers import answers
 from stream.transport.liveness import Idle
 from stream.transport.websocket import Link, connect
 
@@ -55,8 +57,6 @@ DEAD_S = 10.0  # without a byte from a detector that owes nothing: both ends pin
 # A detector that has what it should answer, and lives, may be busy with other cameras, but not for ever.
 ANSWER_S = 60.0
 DEAF_S = 300.0  # without an answer to a packet or a ping: the slowest link has moved megabytes by then
-# Rejects by which the detector says that it holds no reference any more.
-LOST_REFERENCE = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,17 +259,13 @@ class Uplink:
     # --- receive ---
 
     async def _receive(self, link: Link, meter: WireMeter) -> None:
-        try:
-            async for data in link:
-                await self._on_message(link, data)
-                meter.update()
-                self._answered.set()
-        except SessionError as error:
-            await link.close(error.code, error.reason)
-            raise ConnectionLost(f"the detector broke the protocol: {error.reason}") from None
+        async for event in answers(link, self._session):
+            await self._on_event(link, event)
+            meter.update()
+            self._answered.set()
 
-    async def _on_message(self, link: Link, data: bytes | str) -> None:
-        match self._session.receive(data):
+    async def _on_event(self, link: Link, event: CameraEvent[InFlight]) -> None:
+        match event:
             case Accepted(window, frames_per_s):
                 self._pipeline.rate.connect(window)
                 self._pace.limit(frames_per_s)

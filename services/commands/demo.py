@@ -24,7 +24,8 @@ from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.commands.loopback import OPEN_CAMERA, OPEN_DETECTOR, local_detector
 from services.commands.settings import DemoSettings
-from services.commands.watch import detections_url, messages
+from services.commands.watch import messages
+from services.detections_address import detections_url
 from services.detector.settings import DetectorSettings
 from services.errors import Exit, NothingDetected
 from services.loading import choose_engine

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from urllib.parse import urlsplit, urlunsplit
 
 from services.certificates import client_tls
 from services.commands.message_lines import readable
 from services.commands.settings import WatchSettings
 from services.commands.shards import ShardMerge
+from services.detections_address import detections_url
 from services.errors import BadAddress, SettingsError
 from services.logs import to_json
 from services.own_token import current_headers
@@ -28,37 +27,10 @@ from stream.tasks.background import run_with_background
 from stream.tasks.backoff import Backoff, Failure
 from stream.transport.websocket import connect
 
-_WHOLE_PATH = re.compile(r"/v1/(streams/[^/]+/)?detections$")
 _DENIED_STATUSES = (401, 403)
 _PASSING_STATUSES = (*_DENIED_STATUSES, 407, 408, 425, 429)  # rights may be given, too
 WAITING_MESSAGES = 64  # read, and not printed yet: a detector counts those that it then cannot get rid of
 SILENCE_S = 10.0  # after which a detector that does not even answer pings is tried anew
-
-
-def detections_url(address: str, stream: str | None = None, types: str | None = None) -> str:
-    """The WebSocket address of all streams' messages, or of one's, on the detector at `address`.
-
-    `types` lists the types of messages wanted, with commas; None: all.
-
-    `address` is host:port or an http(s):// or ws(s):// URL, whose path is that of a reverse proxy, to which the
-    detector's own is appended, as a camera does; one that ends with a path of the detector's is kept as it is.
-    Raises BadAddress.
-    """
-    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    try:
-        parts = urlsplit(address if "://" in address else f"ws://{address}")
-        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of a port that is no number, or a bracket that is not closed
-        good = False
-    if not good:
-        raise BadAddress(f"{redact_url(address)!r} is not an address; write host:port or ws://host:port")
-    path = parts.path.rstrip("/")
-    if not _WHOLE_PATH.search(path):
-        path += f"/v1/streams/{stream}/detections" if stream else "/v1/detections"
-    elif stream:
-        raise BadAddress("give --stream or a path that names what to watch, not both")
-    query = f"types={types}" if types else ""
-    return urlunsplit((schemes[parts.scheme], parts.netloc, path, query, ""))
 
 
 class Presence:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from pydantic_settings import CliSuppress
 
 from services.command_settings import CommandSettings, GivenValue
 from services.mqtt.broker import Broker, BrokerAddress
-from services.settings import PREFIX, PathSetting
+from services.settings import PathSetting, with_variable
 from stream.session.messages import StreamName
 from stream.transport.tls import ClientTls
 
@@ -54,11 +53,7 @@ class BrokerSettings(CommandSettings):
     @classmethod
     def collect(cls, flags: Mapping[str, Any]) -> dict[str, GivenValue]:
         """And the password from its variable, which a command reads that has no others."""
-        variable = f"{PREFIX}MQTT_PASSWORD"
-        values = super().collect(flags)
-        if "mqtt_password" not in values and (password := os.environ.get(variable)):
-            values["mqtt_password"] = GivenValue(password, variable)
-        return values
+        return with_variable(super().collect(flags), "mqtt_password")
 
     def broker(self, url: str, tls: ClientTls, flag: str) -> Broker:
         """The broker at that address, which `flag` gave. Raises ValueError where it does not fit the rest."""

@@ -12,7 +12,7 @@ import structlog
 
 from codec.packet_stream import restamped
 from services.certificates import client_tls
-from services.commands.watch import detections_url
+from services.detections_address import detections_url
 from services.metrics import VERSION
 from services.own_token import current_headers
 from services.recording.player import PlayedPacket, PlayedStream
@@ -20,11 +20,12 @@ from services.replay.ledger import Ledger
 from services.replay.line import Line
 from services.replay.settings import ReplaySettings
 from stream.addresses import features_url
-from stream.errors import ConnectionLost, SessionError
+from stream.errors import ConnectionLost
 from stream.frame_pace import FramePace
 from stream.session.camera import (
     Accepted,
     Acknowledged,
+    CameraEvent,
     CameraSession,
     KeyframeRequested,
     ProfileRequested,
@@ -35,6 +36,7 @@ from stream.session.close_codes import CloseCode
 from stream.session.messages import (
     DETECTIONS_PROTOCOL,
     FEATURES_PROTOCOL,
+    LOST_REFERENCE,
     PROTOCOL_VERSION,
     REJECT_REASONS,
     Clock,
@@ -42,6 +44,7 @@ from stream.session.messages import (
     Report,
 )
 from stream.tasks.background import run_with_background
+from stream.transport.answers import answers
 from stream.transport.websocket import Link, connect
 
 log = structlog.get_logger(__name__)
@@ -51,8 +54,6 @@ UNSEEN_S = 10.0  # that detections may be late behind the answers
 MAX_PENDING = 32  # packets whose detections have not come: fewer than a detector keeps for who watches
 REPORT_INTERVAL_S = 1.0
 RESTAMP_BYTES = 9  # by which another time may make a packet longer
-# Rejects that say nothing about the packet itself.
-REFERENCE_LOST = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
 
 
 class ReplayConnection:
@@ -190,16 +191,12 @@ class ReplayConnection:
     # --- receive ---
 
     async def _receive(self, link: Link) -> None:
-        try:
-            async for data in link:
-                await self._on_message(link, data)
-                self._changed.set()
-        except SessionError as error:
-            await link.close(error.code, error.reason)
-            raise ConnectionLost(f"the detector broke the protocol: {error.reason}") from None
+        async for event in answers(link, self._session):
+            await self._on_event(link, event)
+            self._changed.set()
 
-    async def _on_message(self, link: Link, data: bytes | str) -> None:
-        match self._session.receive(data):
+    async def _on_event(self, link: Link, event: CameraEvent[PlayedPacket]) -> None:
+        match event:
             case Accepted(_, frames_per_s):
                 self._pace.limit(frames_per_s)
                 log.info("replaying", detector=self._settings.detector)
@@ -211,7 +208,7 @@ class ReplayConnection:
                 self._ledger.acknowledge(packet, detections)
             case Rejected(packet, _, reason, detail):
                 log.warning("packet rejected", number=packet.number, reason=reason, detail=detail)
-                self._rewind_due |= self._ledger.reject(packet, reason, final=reason not in REFERENCE_LOST)
+                self._rewind_due |= self._ledger.reject(packet, reason, final=reason not in LOST_REFERENCE)
             case KeyframeRequested():
                 self._rewind_due = True
             case RetryAdvised(after_s):

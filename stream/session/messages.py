@@ -40,6 +40,8 @@ not hold. reference_mismatch: a difference from another frame than the one it ho
 stale: the frame is too old, or a newer one of the same live camera has come while it waited.
 """
 REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
+LOST_REFERENCE: frozenset[RejectReason] = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
+"""Rejects by which a detector says that it holds no reference any more."""
 # What a camera understands whose hello does not tell; it leaves a detector that says anything else.
 FIRST_REJECT_REASONS = ("corrupt", "missing_reference", "error")
 

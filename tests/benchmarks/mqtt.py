@@ -23,7 +23,7 @@ from statistics import median, quantiles
 
 import aiohttp
 
-from services.commands.watch import detections_url
+from services.detections_address import detections_url
 from services.mqtt.broker import Broker, BrokerAddress
 from services.mqtt.reader import broker_messages
 from stream.errors import ConnectionLost

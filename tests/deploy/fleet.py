@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from services.camera.reconnection import Reconnection
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
 from services.camera.uplink import Feed, Uplink
-from services.commands.watch import detections_url
+from services.detections_address import detections_url
 from services.loading import LoadedModel, choose_engine, find_network
 from stream.errors import ConnectionLost
 from stream.frame import Frame
@@ -185,6 +185,18 @@ class Told:
 
 
 @asynccontextmanager
+async def background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run these meanwhile, and cancel them then."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
 async def listening(
     told: Told, addresses: Mapping[str, str], headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[None]:
@@ -198,10 +210,5 @@ async def listening(
                         told.messages.append((time.monotonic(), name, json.loads(text)))
             await asyncio.sleep(0.05)
 
-    tasks = [asyncio.ensure_future(listen(name, url)) for name, url in addresses.items()]
-    try:
+    async with background(*(listen(name, url) for name, url in addresses.items())):
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

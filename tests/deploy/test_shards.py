@@ -6,22 +6,21 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, WSServerHandshakeError
 
 from services.access.tokens import new_token, token_hash
-from services.commands.watch import detections_url, messages
+from services.commands.watch import messages
+from services.detections_address import detections_url
 from services.settings import ClientSettings
 from stream.session.messages import FEATURES_PROTOCOL
 from stream.tasks.worker import Worker
 from stream.transport.tls import ClientTls
 from tests.certificates import HOST, Authority
 from tests.deploy.balancers import HAPROXY, Balancer, RunningBalancer, haproxy
-from tests.deploy.fleet import ReplayedCamera, Told, listening, record
+from tests.deploy.fleet import ReplayedCamera, Told, background, listening, record
 from tests.faults.programs import Program, detector_program, running
 from tests.services.waiting import LIVENESS_S, until
 
@@ -85,17 +84,6 @@ class Watcher:
                 self.frames.append(message["frame"])
             elif message["type"] == "stream":
                 self.states.append(message["state"])
-
-
-@asynccontextmanager
-async def background(*coroutines) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.mark.slow

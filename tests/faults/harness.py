@@ -19,7 +19,7 @@ from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.chaos.service import ChaosProxy, chaos_proxy
 from services.chaos.settings import Address
-from services.commands.watch import detections_url
+from services.detections_address import detections_url
 from services.detector.service import Detector
 from services.detector.settings import DetectorSettings
 from services.loading import LoadedModel, load_network

@@ -32,7 +32,7 @@ import numpy as np
 
 from services.chaos.service import ChaosProxy, chaos_proxy
 from services.chaos.settings import Address
-from services.commands.watch import detections_url
+from services.detections_address import detections_url
 from services.logs import LogSettings, configure_logs
 from services.metrics import VERSION
 from stream.errors import ConnectionLost

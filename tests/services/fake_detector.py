@@ -10,10 +10,10 @@ from aiohttp.typedefs import Handler
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """The address of a server that answers /v1/features with `handler`."""
+async def serving(handler: Handler, path: str = "/v1/features") -> AsyncIterator[str]:
+    """The address of a server that answers a path with `handler`."""
     app = web.Application()
-    app.router.add_get("/v1/features", handler)
+    app.router.add_get(path, handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

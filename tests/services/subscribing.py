@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from services.commands.watch import detections_url
+from services.detections_address import detections_url
 from stream.errors import ConnectionLost
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.transport.tls import ClientTls

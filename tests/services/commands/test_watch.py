@@ -9,15 +9,8 @@ import pytest
 from aiohttp import web
 
 from services.commands.settings import WatchSettings
-from services.commands.watch import (
-    _sources,
-    _watch,
-    detections_url,
-    is_no_detector,
-    json_line,
-    messages,
-    run_watch,
-)
+from services.commands.watch import _sources, _watch, is_no_detector, json_line, messages, run_watch
+from services.detections_address import detections_url
 from services.errors import BadAddress
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode

@@ -14,6 +14,7 @@ from services.doctor.peer import http_peer, look_at_detector
 from services.doctor.settings import DoctorCameraSettings
 from stream.errors import ConnectionLost
 from tests.ports import free_port
+from tests.services.fake_detector import serving
 from tests.services.waiting import LIVENESS_S
 
 
@@ -29,15 +30,8 @@ async def answering(status: int, text: str):
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(status=status, text=text)
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with serving(answer, "/{path:.*}") as url:
+        yield url
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from services.errors import DetectorRefused, NothingDetected
 from services.loading import find_network
 from services.recording.folder import segment_files
 from services.replay import connection as module
+from services.replay.line import Line
 from services.replay.replay import readable, replay, run_replay
 from services.replay.settings import ReplaySettings
 from stream.errors import NoRecording
@@ -101,22 +102,43 @@ async def test_a_recording_under_rotation_replays_whole(start_detector, weights,
     assert whole.objects == sum(part.objects for part in parts)
 
 
-async def test_a_detector_that_is_lost_costs_no_packet(start_detector, weights, tmp_path):
+class Gate:
+    """Lets so many packets go out, in place of their time."""
+
+    def __init__(self) -> None:
+        self.open_to = 0
+        self.reached, self._opened = asyncio.Event(), asyncio.Event()
+
+    def open(self, packets: int) -> None:
+        self.open_to = packets
+        self.reached.clear()
+        self._opened.set()
+
+    async def until_due(self, packet) -> None:
+        while packet.number >= self.open_to:
+            self._opened.clear()
+            self.reached.set()
+            await self._opened.wait()
+
+
+async def test_a_detector_that_is_lost_costs_no_packet(start_detector, weights, tmp_path, monkeypatch):
     """Connections are cut, also that of the detections: packets come again, and the hash is the same."""
-    folder = await recorded(tmp_path / "out", weights, write_video(tmp_path / "long.avi", 120))
-    async with start_detector() as running:
+    gate, packets = Gate(), 120
+    folder = await recorded(tmp_path / "out", weights, write_video(tmp_path / "long.avi", packets))
+    async with start_detector() as running, asyncio.timeout(LIVENESS_S):
         calm = await replay(settings(folder, running))
+        monkeypatch.setattr(Line, "until_due", gate.until_due)
         async with chaos_proxy(running.address) as proxy:
-            running_replay = asyncio.ensure_future(
-                replay(settings(folder, running, detector=proxy.url, speed=2.0))
-            )
-            for accepted in (2, 4, 6):
-                await until(lambda accepted=accepted: proxy.report.accepted >= accepted)
-                await asyncio.sleep(0.3)
+            replaying = asyncio.ensure_future(replay(settings(folder, running, detector=proxy.url)))
+            for connections, end in ((2, 30), (4, 60), (6, 90)):
+                gate.open(end)
+                await gate.reached.wait()
+                assert proxy.report.accepted == connections
                 proxy.begin("reset")
-            stormy = await asyncio.wait_for(running_replay, LIVENESS_S)
-    assert proxy.report.accepted > 6
-    assert (stormy.packets, stormy.detected, stormy.pending) == (120, 120, 0)
+            gate.open(packets)
+            stormy = await replaying
+    assert proxy.report.accepted == 8
+    assert (stormy.packets, stormy.detected, stormy.pending) == (packets, packets, 0)
     assert stormy.digest.text == calm.digest.text
 
 
