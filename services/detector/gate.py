@@ -141,12 +141,18 @@ class Gate:
 
 
 def addressed_stream(request: web.Request) -> str | None:
-    """The stream that the address of a camera's connection names; None: none. Raises HTTPBadRequest for several."""
+    """The stream that the address of a camera's connection names; None: none. Raises HTTPBadRequest where others
+    may read another one."""
     if request.path != FEATURES:
         return None
+    # What balances connections over detectors has to read the name that this end reads: some part parameters at
+    # semicolons too, take another one of several, or undo no escapes.
+    parts = request.rel_url.raw_query_string.split("&")
     names = request.query.getall(STREAM_PARAMETER, [])
-    if len(names) > 1:  # what balances connections over detectors may go by another one than this end
-        raise web.HTTPBadRequest(text=f"{STREAM_PARAMETER} stands more than once in the address")
+    if len(names) > 1 or any(";" in part for part in parts):
+        raise web.HTTPBadRequest(text=f"{STREAM_PARAMETER} may stand once in the address, and no semicolon")
+    if names and f"{STREAM_PARAMETER}={names[0]}" not in parts:
+        raise web.HTTPBadRequest(text=f"{STREAM_PARAMETER} in the address takes no escapes")
     return names[0] if names else None
 
 

@@ -24,7 +24,7 @@ from services.detector.quota import agreed_packet_bytes, check_quota
 from services.detector.settings import DetectorSettings
 from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Stream
-from services.detector.trial import serve_trial
+from services.detector.trial import Trials, serve_trial
 from services.detector.visit import Visit
 from services.metrics import VERSION
 from services.profiles import read_profile
@@ -91,6 +91,7 @@ class Handshake:
         # All handshakes together have the share of one camera: they cost before anybody has a name.
         self._workers, self._owner = workers, workers.owner()
         self._memory, self._step_maps = memory, step_maps
+        self._trials = Trials()
         self._profiles = ProfileStore(BUNDLED)  # touched in this owner's calls only
 
     async def load(self) -> None:
@@ -113,7 +114,8 @@ class Handshake:
         if hello.type == "trial":
             self._memory.release(session)
             visit.check(hello.stream, hello.session)
-            await serve_trial(link, session, negotiated.max_packet_bytes, quota)
+            with self._trials.one_more():
+                await serve_trial(link, session, negotiated.max_packet_bytes, quota)
         tail = await self._workers.run(self._owner, self._inference.tail, hello.split)
         stream = visit.greet(hello, negotiated.layout)
         software = f"splitcast/{VERSION}"

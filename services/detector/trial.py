@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from services.access.tokens import Quota
@@ -14,6 +16,26 @@ from stream.transport.websocket import Link
 
 TRIAL_S = 30.0  # from the welcome on
 TRIAL_BYTES = 32 * 2**20
+# No memory is promised to trials, and each may have a message of the largest size under way.
+TRIALS_AT_ONCE = 4
+
+
+class Trials:
+    """How many go on."""
+
+    def __init__(self) -> None:
+        self._running = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """For as long as a trial goes on. Raises SessionError where there are enough."""
+        if self._running >= TRIALS_AT_ONCE:
+            raise SessionError(CloseCode.TRY_AGAIN_LATER, f"{TRIALS_AT_ONCE} other trials go on")
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
 
 
 async def serve_trial(link: Link, session: DetectorSession, max_packet_bytes: int, quota: Quota) -> NoReturn:

@@ -41,3 +41,9 @@ def segment_files(folder: Path, stream: str | None = None) -> list[SegmentFile]:
                     SegmentFile(name["stream"], int(name["number"]), status.st_size, Path(entry.path))
                 )
     return sorted(found)
+
+
+def last_number(folder: Path, stream: str) -> int:
+    """The highest number in a name of the stream, be it a link's or a pipe's; 0: none. Raises OSError."""
+    names = [_NAME.fullmatch(path.name) for path in folder.iterdir()]
+    return max((int(name["number"]) for name in names if name and name["stream"] == stream), default=0)

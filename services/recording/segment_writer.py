@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, get_args
 
 import structlog
 
-from services.recording.folder import SegmentFile, segment_files
+from services.recording.folder import SegmentFile, last_number, segment_files
 from services.recording.limits import RecordingLimits
 from stream.recording.records import RecordType, pack_packet, pack_record
 from stream.recording.segment import SegmentHead
@@ -140,7 +140,7 @@ class SegmentWriter:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._closed = deque(segment_files(self._folder, self._stream))
         self._closed_bytes = sum(file.size for file in self._closed)
-        number = self._closed[-1].number + 1 if self._closed else 1
+        number = last_number(self._folder, self._stream) + 1
         self._current = SegmentFile.named(self._folder, self._stream, number)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._current.path, flags, 0o600)

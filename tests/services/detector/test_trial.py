@@ -12,6 +12,7 @@ from stream.session.close_codes import CloseCode
 from tests.services.detector.peers import answer, closed, linked
 from tests.services.detector.test_endpoint import metric
 from tests.services.subscribing import subscribed
+from tests.services.waiting import until
 
 SECRET, OTHER = "5e" * 16, "07" * 16
 
@@ -87,3 +88,19 @@ async def test_a_trial_does_not_last(start_detector, begin, monkeypatch):
         await begin(link)
         lost = await closed(link)
         assert (lost.code, lost.reason) == (CloseCode.TIMEOUT, "a trial may last 0.05 s")
+
+
+async def test_of_many_trials_some_have_to_wait(start_detector, begin, make_hello, monkeypatch):
+    monkeypatch.setattr(trial, "TRIALS_AT_ONCE", 1)
+    async with start_detector() as running:
+        async with linked(running.url) as first:
+            assert (await begin(first))["type"] == "welcome"
+            async with linked(running.url) as second:
+                assert (await begin(second, session=OTHER))["type"] == "retry"
+                assert (await closed(second)).code == CloseCode.TRY_AGAIN_LATER
+            async with linked(running.url) as camera:
+                await camera.send(make_hello().text())
+                assert (await answer(camera))["type"] == "welcome"
+        await until(lambda: metric(running, "sessions_closed_total", code="1013") == 1)
+        async with linked(running.url) as third:
+            assert (await begin(third))["type"] == "welcome"

@@ -72,6 +72,19 @@ def test_a_full_file_asks_for_a_keyframe_and_goes_on_until_it_comes(tmp_path):
     assert kept(tmp_path) == [coded[:7], coded[7:]]
 
 
+def test_a_name_that_something_else_has_is_passed_over(tmp_path):
+    (tmp_path / "door.00000001.spr").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "door.00000002.spr")
+    (tmp_path / "door.00000003.spr").mkdir()
+    coded = packets(2)
+    writer = SegmentWriter(tmp_path, "door", ENDLESS)
+    assert writer.write(to_record(coded)).packets == 2
+    writer.close()
+    assert [file.number for file in segment_files(tmp_path)] == [4]
+    assert not (tmp_path / "elsewhere").exists()
+    assert kept(tmp_path) == [coded]
+
+
 def test_an_old_file_is_followed_by_a_new_one(tmp_path):
     coded = packets(4, keyframes=(0, 2))
     writer = SegmentWriter(tmp_path, "door", RecordingLimits(2**20, 2**19, 1e-9))
@@ -222,8 +235,9 @@ def test_links_and_other_names_are_no_files_of_a_recording(tmp_path):
     assert SegmentFile.named(tmp_path, "door", 10).path == tmp_path / "door.00000010.spr"
 
 
-def test_a_link_that_stands_where_the_next_file_would_is_not_followed(tmp_path):
+def test_a_link_that_has_just_been_made_where_the_next_file_would_be_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "door.00000001.spr").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(segment_writer, "last_number", lambda folder, stream: 0)
     writer = SegmentWriter(tmp_path, "door", ENDLESS)
     assert writer.write(to_record(packets(1))).lost == {"unwritable": 1}
     assert not (tmp_path / "elsewhere").exists()
@@ -231,10 +245,9 @@ def test_a_link_that_stands_where_the_next_file_would_is_not_followed(tmp_path):
 
 def test_a_file_that_another_program_has_just_begun_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / "door.00000001.spr").write_bytes(b"another's")
+    monkeypatch.setattr(segment_writer, "last_number", lambda folder, stream: 0)
     writer = SegmentWriter(tmp_path, "door", ENDLESS)
-    with monkeypatch.context() as patch:
-        patch.setattr(segment_writer, "segment_files", lambda folder, stream: [])
-        assert writer.write(to_record(packets(1))).lost == {"unwritable": 1}
+    assert writer.write(to_record(packets(1))).lost == {"unwritable": 1}
     assert (tmp_path / "door.00000001.spr").read_bytes() == b"another's"
 
 
