@@ -129,7 +129,9 @@ async def test_a_stop_ends_the_file(monkeypatch, weights, tmp_path):
     camera.stop()
     await asyncio.wait_for(running, LIVENESS_S)
     (file,) = segment_files(tmp_path)
-    assert read(file.path.read_bytes())[0].first_packet < file.size
+    segment, packets = read(file.path.read_bytes())
+    assert segment.ended
+    assert len(packets) == camera.statistics.frame_counts.recorded
     assert balances(camera)
 
 

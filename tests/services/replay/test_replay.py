@@ -184,8 +184,9 @@ async def test_nothing_is_sent_that_the_detector_would_close_for(start_detector,
     monkeypatch.setattr(module, "RESTAMP_BYTES", 2**30)
     async with start_detector() as running:
         ledger = await replay(settings(recording, running))
-    assert ledger.detected == 0
+    assert ledger.detected == ledger.sent == 0
     assert ledger.rejected.total() == FRAMES
+    assert ledger.rejected.keys() <= {"too_large", "missing_reference"}
 
 
 async def test_detections_that_do_not_come_are_asked_for_again(start_detector, recording, monkeypatch):
@@ -253,15 +254,26 @@ async def test_without_a_digest_nobody_watches(start_detector, recording):
 
 
 def test_the_account_is_printed(recording, capsys, monkeypatch):
+    ledger = module.Ledger(watched=False)
+    ledger.packets, ledger.sent, ledger.detected, ledger.objects = 5, 7, 3, 11
+    ledger.rejected.update({"corrupt": 2})
+
     async def done(_settings):
-        return module.Ledger(watched=True)
+        return ledger
 
     monkeypatch.setattr("services.replay.replay.replay", done)
-    with pytest.raises(NothingDetected):
-        run_replay(ReplaySettings.load({"recording": recording, "json": True}))
+    run_replay(ReplaySettings.load({"recording": recording, "json": True}))
     told = json.loads(capsys.readouterr().out)
-    assert told["packets"] == told["detected"] + sum(told["rejected"].values()) == 0
-    assert len(told["sha256"]) == 64
+    assert told.pop("seconds") >= 0
+    account = {"packets": 5, "sent": 7, "detected": 3, "objects": 11, "rejected": {"corrupt": 2}}
+    assert told == {**account, "sha256": None}
+    run_replay(ReplaySettings.load({"recording": recording}))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "5 packets: 3 detected, 2 corrupt; 11 objects"
+    assert lines[1].endswith("; 2 sent again")
+    ledger.detected = 0
+    with pytest.raises(NothingDetected, match="none of 5 "):
+        run_replay(ReplaySettings.load({"recording": recording}))
 
 
 async def test_a_file_without_packets_says_so(tmp_path, recording, start_detector):
