@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
 
+from codec.packet import is_difference
 from services.access.tokens import new_token
 from services.camera.service import Camera
 from services.chaos.service import chaos_proxy
@@ -16,16 +19,18 @@ from services.errors import DetectorRefused, NothingDetected
 from services.loading import find_network
 from services.recording.folder import segment_files
 from services.replay import connection as module
-from services.replay.line import Line
+from services.replay.line import MAX_GAP_S, Line
 from services.replay.replay import readable, replay, run_replay
 from services.replay.settings import ReplaySettings
-from stream.errors import NoRecording
+from stream.errors import ConnectionLost, NoRecording
 from stream.recording.records import RecordType, pack_packet, pack_record
+from stream.session.messages import FEATURES_PROTOCOL
 from tests.certificates import HOST, Authority
 from tests.recordings import read
 from tests.services.calibrated import make_profile
 from tests.services.clips import FRAMES, SIZE, write_video
 from tests.services.detector.test_gate import entry
+from tests.services.fake_detector import serving
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
 
@@ -178,6 +183,57 @@ async def test_a_detector_of_other_weights_refuses(start_detector, recording, ot
     async with start_detector(model=str(other_weights)) as running:
         with pytest.raises(DetectorRefused, match="weights"):
             await replay(settings(recording, running))
+
+
+async def test_a_keyframe_that_is_asked_for_comes_next(recording):
+    """The one on which the next packet hangs, once more, on the same connection."""
+    sent, hellos = [], []
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
+        await ws.prepare(request)
+        hellos.append(await ws.receive_json())
+        await ws.send_json({"type": "welcome", "window": 1, "max_packet_bytes": 2**20})
+        async for message in ws:
+            if isinstance(message.data, bytes):
+                sent.append(message.data)
+                if len(sent) == 4:
+                    await ws.send_json({"type": "keyframe"})
+                await ws.send_json({"type": "reject", "reason": "error"})
+        return ws
+
+    async with serving(handle) as url, asyncio.timeout(LIVENESS_S):
+        flags = {"recording": recording, "detector": url, "speed": "flat-out", "no_digest": True}
+        ledger = await replay(ReplaySettings.load(flags))
+    assert [number for number, data in enumerate(sent) if not is_difference(data)] == [0, 4, 12, 20]
+    assert (ledger.packets, ledger.sent, len(hellos)) == (FRAMES, FRAMES + 4, 1)
+
+
+async def test_a_consumer_that_was_too_slow_for_a_hash_begins_anew(recording):
+    class Link:
+        async def __aiter__(self):
+            yield json.dumps({"type": "detections", "captured_ns": 1, "predictions": [], "dropped": 1})
+
+    flags = {"recording": recording, "detector": "ws://127.0.0.1:9"}
+    connection = module.ReplayConnection(
+        ReplaySettings.load(flags), Line(None, None), module.Ledger(watched=True), "0" * 32
+    )
+    with pytest.raises(ConnectionLost, match="faster than this machine"):
+        await connection._watch(Link())
+
+
+async def test_a_pause_in_which_nothing_was_recorded_is_not_waited_for(monkeypatch):
+    slept_s = []
+    line = Line(None, 2.0)
+
+    async def sleep(seconds):
+        slept_s.append(seconds)
+
+    monkeypatch.setattr("services.replay.line.asyncio.sleep", sleep)
+    for number, captured_s in enumerate((5, 8, 10_008)):
+        await line.until_due(SimpleNamespace(number=number, captured_ns=captured_s * 10**9))
+    line.close()
+    assert slept_s == pytest.approx([0, 3 / 2, 3 / 2 + MAX_GAP_S / 2], abs=1)
 
 
 async def test_nothing_is_sent_that_the_detector_would_close_for(start_detector, recording, monkeypatch):
