@@ -1,4 +1,4 @@
-"""The account of every captured frame: captured = detected + recorded + dropped + in flight, exactly."""
+"""The account of every captured frame: captured = detected + detected_locally + recorded + dropped + in_flight."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ DROPS = (
     ("grab", "shutdown"),
     ("head", "error"),
     ("encode", "error"),
+    ("tail", "error"),  # of the camera's own
     ("encode", "too_large"),  # a packet of more bytes than the detector takes
     ("network", "connection_lost"),
     ("network", "stale"),  # it reached the detector too late
@@ -32,6 +33,7 @@ class FrameCounts:
     def __init__(self, on_drop: Callable[[str, str, int], None] = lambda stage, reason, count: None) -> None:
         self.captured = 0
         self.detected = 0
+        self.detected_locally = 0  # by the camera itself, without a detector
         self.recorded = 0  # without a detector
         self.in_flight = 0
         self.dropped: Counter[tuple[str, str]] = Counter()
@@ -46,6 +48,11 @@ class FrameCounts:
         """A frame in flight was acknowledged."""
         self.in_flight -= 1
         self.detected += 1
+
+    def detect_locally(self) -> None:
+        """A frame in flight was detected on the camera, and is sent to no detector."""
+        self.in_flight -= 1
+        self.detected_locally += 1
 
     def record(self) -> None:
         """A frame in flight was recorded, and is sent to no detector."""
@@ -75,6 +82,11 @@ class FrameCounts:
         return self.dropped.total()
 
     @property
+    def kept(self) -> int:
+        """Frames of which something came."""
+        return self.detected + self.detected_locally + self.recorded
+
+    @property
     def done(self) -> int:
         """Frames with an outcome: the number, from 0, of the oldest in flight."""
-        return self.detected + self.recorded + self.dropped_total
+        return self.kept + self.dropped_total

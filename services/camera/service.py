@@ -6,11 +6,13 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
 
-from services.camera.pipeline import FeaturePipeline
+from services.camera.outage import Outage, Taker
+from services.camera.preparation import Preparation
 from services.camera.reconnection import Reconnection
 from services.camera.session_secret import SessionSecret
 from services.camera.settings import CameraSettings
@@ -34,7 +36,6 @@ from stream.tasks.worker import Worker
 
 log = structlog.get_logger(__name__)
 
-PREPARE_S = 1.0  # a camera that can say hello so soon does not say that it waits
 GIVE_BACK_S = 10.0  # it costs some milliseconds, and as much again to take back what is needed
 
 
@@ -53,12 +54,11 @@ class Camera:
         self._codec = str(config.parsed_codec)
         self._worker = Worker("camera")
         self._recorder: Recorder | None = None  # of what is sent, where that is asked for
-        self._pipeline: FeaturePipeline | None = None  # before the first picture
+        self._preparation = Preparation(config, self._worker)
         self._uplink: Uplink | None = None  # the newest
         self._stopping = asyncio.Event()
         self._mailbox: Mailbox[Frame] = Mailbox()
         self._requeued: deque[Frame] = deque()  # a file's frames that a lost connection left unanswered
-        self._frame_size: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._reconnection = Reconnection(random.Random())
         self._source = open_source(
             config.source,
@@ -70,6 +70,10 @@ class Camera:
                 loop=config.loop,
             ),
             on_event=self._on_source_event,
+        )
+        self._takers: list[Taker] = []  # of frames that no detector gets
+        self._outage = Outage(
+            config, self.statistics.frame_counts, self._preparation, self._next_frame, self._takers
         )
         self.statistics.metrics.queue.labels("unanswered").set_function(lambda: self.unanswered)
         self.statistics.metrics.queue.labels("worker").set_function(lambda: self._worker.queue_length)
@@ -122,7 +126,7 @@ class Camera:
                     self._give_memory_back(),
                     self.statistics.metrics.measure_loop_delay(),
                 )
-            if counts.captured and not (counts.detected or counts.recorded) and not self._stopping.is_set():
+            if counts.captured and not counts.kept and not self._stopping.is_set():
                 raise NothingDetected(_why_nothing(counts, "detected" if self._has_detector else "recorded"))
         finally:
             self._drop_remaining()
@@ -131,7 +135,8 @@ class Camera:
                 "camera stopped",
                 captured=counts.captured,
                 detected=counts.detected,
-                **({} if self._has_detector else {"recorded": counts.recorded}),
+                **({"detected_locally": counts.detected_locally} if counts.detected_locally else {}),
+                **({"recorded": counts.recorded} if counts.recorded or not self._has_detector else {}),
                 dropped=counts.dropped_total,
             )
 
@@ -150,90 +155,79 @@ class Camera:
             if not self._source.live:
                 await self._mailbox.put_wait(frame)
             else:
-                if self._pipeline:
-                    self._pipeline.rate.capture(frame.captured_ns)
+                if self._preparation.newest:
+                    self._preparation.newest.rate.capture(frame.captured_ns)
                 if self._mailbox.put(frame) is not None:
                     counts.drop("grab", self._why_superseded())
             if self.config.frames and counts.captured >= self.config.frames:
                 break
-        self._frame_size.cancel()  # nothing, if a frame has come: without one there is nothing to stream
+        self._preparation.frame_size.cancel()  # nothing, if a frame has come: without one there is nothing to stream
         self._mailbox.close()
 
     def _why_superseded(self) -> str:
         if self._has_detector and not self.statistics.connected["detector"]:
-            return "disconnected"
+            return "superseded" if self._outage.takes else "disconnected"
         return "rate" if self._uplink and self._uplink.rate_holds else "superseded"
 
     def _on_source_event(self, event: SourceEvent) -> None:
-        if isinstance(event, SourceConnected) and not self._frame_size.done():
-            self._frame_size.set_result((event.height, event.width))
+        if isinstance(event, SourceConnected) and not self._preparation.frame_size.done():
+            self._preparation.frame_size.set_result((event.height, event.width))
         follow_source(event, self._source.name, self.statistics)
 
     # --- stream ---
 
     async def _stream(self, network: LoadedModel) -> None:
         """Connect until the last frame is answered. Raises DetectorRefused."""
+        self._preparation.begin(network, self._recorder)
+        del network
         if not self._has_detector:
-            preparing = asyncio.ensure_future(self._prepare(network))
-            del network
-            await self._keep_recording(preparing)
+            await self._keep_recording()
             return
         secret = await self._worker.run(SessionSecret, self.config.stream)
-        preparing = asyncio.ensure_future(self._prepare(network))
-        del network
         try:
-            await run_with_background(self._keep_connected(preparing, secret.text), _outcome(preparing))
+            await run_with_background(
+                _first_of(self._keep_connected(secret.text), self._outage.run()),
+                _outcome(self._preparation.pipeline),
+            )
         finally:
-            preparing.cancel()
+            self._preparation.cancel()
             secret.close()
 
-    async def _prepare(self, network: LoadedModel) -> FeaturePipeline:
-        """The pipeline, as soon as there is a picture; cancelled where none will come."""
-        pipeline = await FeaturePipeline.build(
-            self.config, network, await self._frame_size, self._worker, self._recorder
-        )
-        del network
-        return await self._warm_up(pipeline)
-
-    async def _prepare_for(self, pipeline: FeaturePipeline, frame: Frame) -> FeaturePipeline:
-        """A pipeline for pictures of this frame's size, which `pipeline` cannot take."""
-        canvas = pipeline.canvas(self.config, frame)
-        log.info("canvas changed", height=canvas[0], width=canvas[1])
-        return await self._warm_up(await pipeline.resized(self.config, canvas))
-
-    async def _warm_up(self, pipeline: FeaturePipeline) -> FeaturePipeline:
-        # Before the warm-up, during which rate control learns how often frames come.
-        self._pipeline = pipeline
-        await pipeline.warm_up()
-        return pipeline
-
-    async def _keep_connected(self, preparing: asyncio.Future[FeaturePipeline], secret: str) -> None:
+    async def _keep_connected(self, secret: str) -> None:
         """One uplink after another, until the last frame is answered. Raises DetectorRefused."""
-        feed = Feed(self._source.name, self._source.live, self._next_frame, self._stopping)
-        try:
-            await asyncio.wait([preparing], timeout=PREPARE_S)
-            while True:
-                self._uplink = uplink = Uplink(self.config, self.statistics, feed, preparing, secret)
-                try:
-                    misfit = await uplink.run()
-                except ConnectionLost as lost:
-                    self._requeue_or_drop(uplink.drain())
-                    await self._wait_for_detector(lost, uplink)
-                else:
-                    if misfit is None:
-                        return
-                    self._requeued.appendleft(misfit)
-                    preparing = asyncio.ensure_future(self._prepare_for(preparing.result(), misfit))
-                    await asyncio.wait([preparing], timeout=PREPARE_S)
-        finally:  # of the newest one, where pictures of another size have come
-            preparing.cancel()
+        preparation = self._preparation
+        feed = Feed(self._source.name, self._source.live, self._next_frame_to_send, self._stopping)
+        self._begin_outage()
+        await preparation.wait_a_little()
+        while True:
+            self._uplink = uplink = Uplink(self.config, self.statistics, feed, preparation.pipeline, secret)
+            try:
+                misfit = await uplink.run()
+            except ConnectionLost as lost:
+                self._requeue_or_drop(uplink.drain())
+                self._begin_outage()
+                await self._wait_for_detector(lost, uplink)
+            else:
+                if misfit is None:
+                    return
+                self._requeued.appendleft(misfit)
+                preparation.follow(misfit)
+                await preparation.wait_a_little()
 
-    async def _keep_recording(self, preparing: asyncio.Future[FeaturePipeline]) -> None:
+    async def _keep_recording(self) -> None:
         """One tape after another, each of pictures of one size, until the last frame is recorded."""
+        preparation = self._preparation
         feed = Feed(self._source.name, self._source.live, self._next_frame, self._stopping)
-        while (misfit := await Tape(self.config, self.statistics, feed, await preparing).run()) is not None:
+        while True:
+            misfit = await Tape(self.config, self.statistics, feed, await preparation.pipeline).run()
+            if misfit is None:
+                return
             self._requeued.appendleft(misfit)
-            preparing = asyncio.ensure_future(self._prepare_for(preparing.result(), misfit))
+            preparation.follow(misfit)
+
+    def _begin_outage(self) -> None:
+        if self._source.live:  # a file waits for the detector
+            self._outage.begin()
 
     async def _wait_for_detector(self, lost: ConnectionLost, uplink: Uplink) -> None:
         """Until it is time to try again. Raises DetectorRefused."""
@@ -249,6 +243,11 @@ class Camera:
             retry_s=round(delay_s, 2),
         )
         await asyncio.sleep(delay_s)
+
+    async def _next_frame_to_send(self) -> Frame:
+        """What an uplink pulls once it may send: there is a detector again."""
+        await self._outage.end()
+        return await self._next_frame()
 
     async def _next_frame(self) -> Frame:
         while True:
@@ -297,6 +296,20 @@ async def _until_over(running: asyncio.Future[Any]) -> None:
         task = asyncio.current_task()
         if not running.cancelled() or (task and task.cancelling()):
             raise
+
+
+async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Until one of them is over, which then ends the others."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        del tasks
 
 
 async def _outcome(future: asyncio.Future[Any]) -> None:

@@ -170,7 +170,7 @@ class Uplink:
         )
 
     async def _send_frames(self, link: Link) -> Frame | None:
-        await self._pipeline.force_keyframe()
+        is_first = True
         while True:
             try:
                 await self._until_open()
@@ -183,6 +183,9 @@ class Uplink:
                 await self._finish(link, CloseCode.GOING_AWAY, "the picture's size changed")
                 self._in_work = None
                 return frame
+            if is_first:  # not before: until now the encoder may have been another's
+                await self._pipeline.force_keyframe()
+                is_first = False
             _take(self._pipeline.rate, self._pace)
             await self._send(link, frame)
         leaving = self._feed.stopping.is_set()

@@ -7,4 +7,4 @@ from services.camera.service import Camera
 
 def balances(camera: Camera) -> bool:
     counts = camera.statistics.frame_counts
-    return counts.captured == counts.detected + counts.recorded + counts.dropped_total + counts.in_flight
+    return counts.captured == counts.kept + counts.dropped_total + counts.in_flight

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from services.camera import pipeline
 from services.camera import statistics as statistics_module
-from services.camera.service import Camera
+from services.camera.preparation import Preparation
 from services.errors import Exit, NothingDetected
 from stream.session.messages import Clock
 from stream.sources.base import (
@@ -186,12 +186,12 @@ async def test_a_stop_while_another_canvas_is_prepared_leaves_nothing_running(
     made, prepared = scripted(monkeypatch, live=True), asyncio.Event()
     running_tasks: list[asyncio.Task] = []
 
-    async def prepare_for_ever(_camera, _pipeline, _frame):
+    async def prepare_for_ever(_preparation, _pipeline, _frame):
         running_tasks.append(asyncio.current_task())
         prepared.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Camera, "_prepare_for", prepare_for_ever)
+    monkeypatch.setattr(Preparation, "_prepare_for", prepare_for_ever)
     async with start_detector() as running, asyncio.timeout(LIVENESS_S):
         camera = make_camera(running.url, size="96")
         playing = asyncio.ensure_future(camera.run())

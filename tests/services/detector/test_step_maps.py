@@ -43,7 +43,7 @@ async def test_a_camera_gets_a_map_and_codes_by_it(start_detector, make_camera, 
         camera = make_camera(running.url, codec=f"feature:profile={profile.hash}", window=1, loop=True)
         task = asyncio.ensure_future(camera.run())
         await until(lambda: of_camera(camera) and of_camera(camera) > 2)
-        encoder = camera._pipeline.encoder
+        encoder = camera._preparation.newest.encoder
         assert encoder.step_map_bytes > 0
         guide = encoder.guide
         monkeypatch.setattr(
