@@ -200,7 +200,8 @@ class ClientSettings(CommandSettings):
     )
     insecure: bool = Field(
         False,
-        description="send a token even where the network could read it; certificates are checked all the same",
+        description="send a token, and serve detections, even where the network could read them; certificates are "
+        "checked all the same",
     )
 
     @model_validator(mode="after")

@@ -87,6 +87,17 @@ class FrameCounts:
         return self.detected + self.detected_locally + self.recorded
 
     @property
+    def account(self) -> dict[str, int]:
+        """All counts by name; without what only some cameras do, where it was not done."""
+        optional = {"detected_locally": self.detected_locally, "recorded": self.recorded}
+        return {
+            "captured": self.captured,
+            "detected": self.detected,
+            **{name: count for name, count in optional.items() if count},
+            "dropped": self.dropped_total,
+        }
+
+    @property
     def done(self) -> int:
         """Frames with an outcome: the number, from 0, of the oldest in flight."""
         return self.kept + self.dropped_total

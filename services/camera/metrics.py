@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -63,21 +63,29 @@ BRIEF = frozenset(
         "process_start_time_seconds",
     }
 )
+# And of one that may detect by itself.
+BRIEF_FALLBACK = frozenset(
+    {
+        "splitcast_camera_frames_detected_locally_total",
+        "splitcast_camera_fallback_active",
+        "splitcast_camera_fallback_kept_messages",
+    }
+)
 CONNECTED = "splitcast_camera_connected"  # whose 0 is what matters
 
 
 class BriefRegistry(Collector):
-    """Of a registry what BRIEF names, and of series with labels those alone that have something to tell.
+    """Of a registry what has one of the names, and of series with labels those alone that have something to tell.
 
     What never occurred, is not so, or is unknown, is left out: most reasons of most things.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, registry: CollectorRegistry, names: frozenset[str]) -> None:
+        self._registry, self._names = registry, names
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._registry.collect():
-            samples = [sample for sample in metric.samples if sample.name in BRIEF and _tells(sample)]
+            samples = [sample for sample in metric.samples if sample.name in self._names and _tells(sample)]
             if samples:
                 metric.samples = samples
                 yield metric
@@ -92,7 +100,7 @@ def _tells(sample: Sample) -> bool:
 class CameraMetrics(Metrics):
     """What a camera exports."""
 
-    def __init__(self, *, full: bool = True) -> None:
+    def __init__(self, *, full: bool = True, fallback: bool = False) -> None:
         super().__init__("camera")
         self.refused = self.counter(
             "connections_refused",
@@ -102,9 +110,10 @@ class CameraMetrics(Metrics):
         self._add_frames()
         self._add_link()
         self._add_recording()
+        self._add_fallback()
         self._start_at_zero()
         if not full:
-            self.served = BriefRegistry(self.registry)
+            self.served = BriefRegistry(self.registry, BRIEF | BRIEF_FALLBACK if fallback else BRIEF)
 
     def _add_frames(self) -> None:
         self.info = self.gauge(
@@ -176,6 +185,17 @@ class CameraMetrics(Metrics):
             "recording_lost_packets", "Packets that were sent and not recorded, by reason", ["reason"]
         )
 
+    def _add_fallback(self) -> None:
+        self.detected_locally = self.counter(
+            "frames_detected_locally", "Frames detected on the camera, without a detector (--fallback local)"
+        )
+        self.fallback_active = self.gauge(
+            "fallback_active", "1 while frames are detected on the camera, else 0"
+        )
+        self.fallback_kept = self.gauge(
+            "fallback_kept_messages", "Messages of frames detected on the camera that are kept for consumers"
+        )
+
     def _add_link(self) -> None:
         self.step_maps = self.counter("step_maps", "Step maps received from the detector (--feedback)")
         self.link_rate = self.gauge("link_bytes_per_second", "Estimate of the rate that the link carries")
@@ -222,8 +242,10 @@ class CameraMetrics(Metrics):
 
 
 @asynccontextmanager
-async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> AsyncIterator[None]:
-    """Serve /metrics and /livez on the configured address, if any. Raises CannotListen, SettingsError."""
+async def serve_metrics(
+    metrics: CameraMetrics, config: CameraSettings, routes: Sequence[web.RouteDef] = ()
+) -> AsyncIterator[None]:
+    """Serve /metrics, /livez and `routes` on the configured address, if any. Raises CannotListen, SettingsError."""
     if not config.metrics_port:
         yield
         return
@@ -234,6 +256,7 @@ async def serve_metrics(metrics: CameraMetrics, config: CameraSettings) -> Async
 
     app.router.add_get("/metrics", metrics.handle)
     app.router.add_get("/livez", live)
+    app.router.add_routes(routes)
     context = await server_context(config.metrics_tls, partial(_tell_tls_failure, metrics))
     metrics.watch_certificate(context)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from services.camera.local_tail import make_local_tail
 from services.camera.outage import Outage, Taker
 from services.camera.preparation import Preparation
 from services.camera.reconnection import Reconnection
@@ -48,7 +49,10 @@ class Camera:
     def __init__(self, config: CameraSettings, *, has_detector: bool = True) -> None:
         self.config, self._has_detector = config, has_detector
         self.statistics = CameraStatistics(
-            config.target_kbps, config.max_latency_ms, full_metrics=config.metrics == "full"
+            config.target_kbps,
+            config.max_latency_ms,
+            full_metrics=config.metrics == "full",
+            fallback=config.fallback is not None,
         )
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = str(config.parsed_codec)
@@ -71,7 +75,8 @@ class Camera:
             ),
             on_event=self._on_source_event,
         )
-        self._takers: list[Taker] = []  # of frames that no detector gets
+        self.local_tail = make_local_tail(config, self.statistics, self._worker, self._source)
+        self._takers: list[Taker] = [self.local_tail] if self.local_tail else []  # of what no detector gets
         self._outage = Outage(
             config, self.statistics.frame_counts, self._preparation, self._next_frame, self._takers
         )
@@ -131,14 +136,7 @@ class Camera:
         finally:
             self._drop_remaining()
             self._worker.close()
-            log.info(
-                "camera stopped",
-                captured=counts.captured,
-                detected=counts.detected,
-                **({"detected_locally": counts.detected_locally} if counts.detected_locally else {}),
-                **({"recorded": counts.recorded} if counts.recorded or not self._has_detector else {}),
-                dropped=counts.dropped_total,
-            )
+            log.info("camera stopped", **counts.account)
 
     async def _give_memory_back(self) -> None:
         """Between frames hand back what freed tensors left in the heap: the holes between those that live add up."""
@@ -178,6 +176,8 @@ class Camera:
 
     async def _stream(self, network: LoadedModel) -> None:
         """Connect until the last frame is answered. Raises DetectorRefused."""
+        if self.local_tail:
+            await self.local_tail.load(network)
         self._preparation.begin(network, self._recorder)
         del network
         if not self._has_detector:
@@ -247,6 +247,8 @@ class Camera:
     async def _next_frame_to_send(self) -> Frame:
         """What an uplink pulls once it may send: there is a detector again."""
         await self._outage.end()
+        if self.local_tail:
+            self.local_tail.detections.rest()
         return await self._next_frame()
 
     async def _next_frame(self) -> Frame:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from codec.feature.codec import Feature
 from codec.spec import Codec, parse_codec
-from services.listening import check_address
+from services.listening import check_address, is_loopback
 from services.recording.limits import DEFAULT_MIB, RecordingLimits
 from services.settings import (
     DEFAULT_CODEC,
@@ -106,6 +106,18 @@ class SourceSettings(ServiceSettings):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class LocalFallback:
+    """How a camera finishes the network itself, and what it keeps."""
+
+    after_s: float = 5.0
+    keep: int = 36_000  # messages: an hour of ten a second
+    keep_mib: float = 16.0
+    confidence: float = 0.25
+    iou: float = 0.45
+    max_detections: int = 300
+
+
 class CameraSettings(ClientSettings, SourceSettings):
     """Settings of `splitcast camera`."""
 
@@ -141,6 +153,30 @@ class CameraSettings(ClientSettings, SourceSettings):
         title="DIR",
         description="folder to keep what is sent in, for `splitcast replay` (default: nothing is)",
     )
+    fallback: Literal["local"] | None = Field(
+        None,
+        description="local: finish the network on this camera while its detector is away, and serve detections beside "
+        "/metrics (default: frames are lost)",
+    )
+    fallback_after_s: Seconds | None = Field(
+        None, description="seconds without a detector after which that begins (default: 5)"
+    )
+    fallback_keep: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
+        None, description="most messages of detections that are kept for later (default: 36000)"
+    )
+    fallback_keep_mib: Annotated[float, Field(gt=0, le=2**20)] | None = Field(
+        None, description="most MiB that they may take (default: 16)"
+    )
+    fallback_confidence: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="least confidence of a detection on this camera (default: 0.25, as a detector's)"
+    )
+    fallback_iou: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="overlap above which NMS drops a box on this camera (default: 0.45, as a detector's)",
+    )
+    fallback_max_detections: Annotated[int, Field(ge=1, le=10000)] | None = Field(
+        None, description="most detections a frame on this camera (default: 300, as a detector's)"
+    )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: Port = Field(8766, description="port of /metrics; 0: none")
     metrics_tls_cert: PathSetting | None = Field(
@@ -153,6 +189,14 @@ class CameraSettings(ClientSettings, SourceSettings):
     metrics_tls_client_ca: PathSetting | None = Field(
         None, description="PEM file of who signs the certificates that scrapers must then show"
     )
+
+    @property
+    def local_fallback(self) -> LocalFallback | None:
+        """What the camera does without a detector; None: it loses the frames."""
+        if self.fallback is None:
+            return None
+        own = {name.removeprefix("fallback_"): getattr(self, name) for name in _FALLBACK}
+        return LocalFallback(**{name: value for name, value in own.items() if value is not None})
 
     @property
     def metrics_tls(self) -> ServerTls | None:
@@ -183,11 +227,30 @@ class CameraSettings(ClientSettings, SourceSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_fallback(self) -> Self:
+        if self.fallback is None:
+            for name in _FALLBACK:
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name.replace('_', '-')}: is of no use without --fallback local")
+        elif self.metrics_port and not (
+            is_loopback(self.metrics_host) or self.metrics_tls_client_ca or self.insecure
+        ):
+            raise ValueError(
+                f"--fallback: whoever reaches {self.metrics_host}:{self.metrics_port} could read what this camera "
+                "sees: listen on 127.0.0.1 (--metrics-host), ask for certificates (--metrics-tls-cert, "
+                "--metrics-tls-client-ca), or say --insecure where the network keeps strangers out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_rate(self) -> Self:
         steps = parse_codec(self.codec).step_range is not None
         for name in ("target_kbps", "max_latency_ms"):
             _refuse_unserved(self, name, steps, "has no quantizer step to choose")
         return self
+
+
+_FALLBACK = tuple(name for name in CameraSettings.model_fields if name.startswith("fallback_"))
 
 
 def _refuse_unserved(settings: SourceSettings, name: str, served: bool, lack: str) -> None:

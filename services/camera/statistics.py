@@ -45,9 +45,10 @@ class CameraStatistics:
         max_latency_ms: float | None = None,
         *,
         full_metrics: bool = True,
+        fallback: bool = False,
     ) -> None:
         self._target_kbps, self._max_latency_ms = target_kbps, max_latency_ms
-        self.metrics = CameraMetrics(full=full_metrics)
+        self.metrics = CameraMetrics(full=full_metrics, fallback=fallback)
         self.frame_counts = FrameCounts(self._export_drop)
         self.stages = StageStatistics()
         self.totals = Totals()
@@ -225,6 +226,8 @@ class CameraStatistics:
             clock=clock_now(),
             frames_repeated=self.frames_repeated,
             decode_errors=self.decode_errors,
+            detected_locally=self.frame_counts.detected_locally,
+            recorded=self.frame_counts.recorded,
         )
 
     def _export_source_state(self) -> None:

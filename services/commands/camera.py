@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from services.camera.local_detections import LocalDetections
 from services.camera.metrics import serve_metrics
 from services.camera.service import Camera
 from services.camera.settings import CameraSettings
 from services.service_manager import ServiceManager
 from services.signals import run_until_stopped
 from stream.tasks.background import run_with_background
+
+
+@asynccontextmanager
+async def closing(local: LocalDetections | None) -> AsyncIterator[None]:
+    """Whoever reads what the camera detects by itself is told when it stops."""
+    try:
+        yield
+    finally:
+        if local:
+            local.close()
 
 
 def run_camera(settings: CameraSettings) -> None:
@@ -22,7 +35,9 @@ def run_camera(settings: CameraSettings) -> None:
             manager.tell_stop()
             camera.stop()
 
-        async with serve_metrics(camera.statistics.metrics, settings):
+        local = camera.local_tail.detections if camera.local_tail else None
+        routes = local.routes() if local else ()
+        async with serve_metrics(camera.statistics.metrics, settings, routes), closing(local):
             await run_until_stopped(
                 run_with_background(camera.run(), manager.tell_health(camera.loaded)), stop
             )

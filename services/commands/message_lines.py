@@ -33,8 +33,10 @@ def _detections(message: Mapping[str, Any]) -> str:
     delay_ms = (message["published_at"] - message["captured_at"]) * 1e3
     stepped_s = message.get("clock_stepped")
     stepped = f", the camera's clock was set by {stepped_s:+.1f} s" if stepped_s is not None else ""
+    where = ", on the camera" if message.get("path") == "local" else ""
     frame = message.get("frame", message["sequence"])
-    return f"{_at(message['captured_at'])}  {message['stream']} #{frame}  {classes}  ({delay_ms:.0f} ms{stepped})"
+    about = f"{delay_ms:.0f} ms{where}{stepped}"
+    return f"{_at(message['captured_at'])}  {message['stream']} #{frame}  {classes}  ({about})"
 
 
 def _stream(message: Mapping[str, Any]) -> str:

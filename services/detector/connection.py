@@ -14,7 +14,7 @@ import structlog
 
 from codec.errors import BitstreamError, MissingReference, ReferenceMismatch
 from codec.layout import FloatArray
-from services.detector.detections_json import DetectionMessage
+from services.detections_json import DetectionMessage
 from services.detector.handshake import AdmittedCamera, check_cost
 from services.detector.inference import Inference, InferredFrame
 from services.detector.publisher import Publisher
@@ -191,7 +191,9 @@ class CameraConnection:
             self._stream.name,
             self._stream.status.connection,
             packet.number,
-            frame.header,
+            frame.header.sequence,
+            frame.header.keyframe,
+            frame.header.captured_ns,
             frame.size,
             frame.inferred.detections,
             self._inference.network.model.names,

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from services.detector.detections_json import DetectionMessage
+from services.detections_json import DetectionMessage
 from services.detector.stream_json import gap_text, stream_text
 from services.detector.streams import Stream
 from stream.session.frame_numbers import Gap
 from stream.transport.broadcast import Broadcast
-
-KINDS = frozenset({"detections", "stream", "gap"})
 
 
 class Publisher:

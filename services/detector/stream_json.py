@@ -40,10 +40,5 @@ def gap_text(stream: Stream, gap: Gap, unix_s: float) -> str:
     )
 
 
-def with_drops(text: str, dropped: int) -> str:
-    """A message that says how many before it were lost by a consumer that reads too slowly."""
-    return f'{text[:-1]},"dropped":{dropped}}}' if dropped else text
-
-
 def _text(message: dict[str, object]) -> str:
     return json.dumps(message, separators=(",", ":"))

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 
 import structlog
-from aiohttp import WebSocketError, web
+from aiohttp import web
 
 from services.access.tokens import Grant
+from services.detections_json import message_kinds, with_drops
 from services.detector.admission import Admission, NoPlace, Seat
 from services.detector.gate import GRANT, until_revoked
-from services.detector.publisher import KINDS
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
-from services.detector.stream_json import stream_text, with_drops
+from services.detector.stream_json import stream_text
 from services.detector.streams import Streams
 from stream.errors import ConnectionLost, SessionError
-from stream.leaky_bucket import LeakyBucket
 from stream.session.close_codes import CloseCode, close_reason
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.background import run_with_background
 from stream.transport.broadcast import Broadcast
+from stream.transport.consumers import MAX_MESSAGE_BYTES, until_consumer_leaves
 from stream.transport.websocket import ServerWebSocket
 
 log = structlog.get_logger(__name__)
-
-# A subscriber has nothing to say.
-MAX_MESSAGE_BYTES = 4096
-MESSAGE_INTERVAL_NS = 10**9
-MESSAGE_BURST = 64
 
 
 class Subscribers:
@@ -51,7 +45,7 @@ class Subscribers:
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Send one consumer what is published until it leaves, or until the broadcast is closed."""
-        kinds = _kinds(request.query.getall("types", []))
+        kinds = message_kinds(request.query.getall("types", []))
         ws = ServerWebSocket(DETECTIONS_PROTOCOL, MAX_MESSAGE_BYTES, self._settings.heartbeat_s)
         with self._admission.consumer(request) as seat:
             if await ws.open(request) and seat:
@@ -68,7 +62,7 @@ class Subscribers:
                 seat.check()
                 await run_with_background(
                     self._send(ws, request.match_info.get("name"), kinds, request[GRANT]),
-                    _wait_for_close(ws),
+                    until_consumer_leaves(ws),
                     _until(self._overdue),
                     seat.until_evicted(),
                     until_revoked(request),
@@ -109,31 +103,3 @@ class _Overdue(Exception):
 async def _until(overdue: asyncio.Event) -> None:
     await overdue.wait()
     raise _Overdue
-
-
-async def _wait_for_close(ws: ServerWebSocket) -> None:
-    """Read, and ignore, what the consumer says.
-
-    Raises ConnectionLost when it has left, SessionError where it says much, or what is no WebSocket.
-    """
-    messages = LeakyBucket(MESSAGE_INTERVAL_NS, MESSAGE_BURST)
-    async for message in ws:
-        if isinstance(message.data, WebSocketError):  # aiohttp has closed with it
-            raise SessionError(CloseCode(message.data.code), str(message.data))
-        if not messages.take(time.monotonic_ns()):
-            raise SessionError(
-                CloseCode.POLICY_VIOLATION, "more than one message a second: nobody reads them"
-            )
-    raise ConnectionLost("subscriber left")
-
-
-def _kinds(types: list[str]) -> frozenset[str]:
-    """The kinds of messages that are asked for; all, where none is named. Raises HTTPBadRequest."""
-    if not types:
-        return KINDS
-    kinds = frozenset(",".join(types).split(","))
-    if unknown := kinds - KINDS:
-        raise web.HTTPBadRequest(
-            text=f"types={min(unknown)[:64]!r}: choose of {', '.join(sorted(KINDS))}, with commas"
-        )
-    return kinds

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from stream.session.messages import Hello, RejectReason, Report
+from stream.session.messages import LOCAL, RECORDED, Hello, RejectReason, Report
 
 CONNECTION_LOST = "network/connection_lost"
 DISCONNECTED = "grab/disconnected"
+OF_OUTAGES = (CONNECTION_LOST, DISCONNECTED, LOCAL, RECORDED)  # which only a camera without a detector counts
 UNKNOWN = "unknown"  # nobody told why
 
 
@@ -108,13 +109,15 @@ class FrameNumbers:
 
     def report(self, report: Report) -> list[Gap]:
         """What the camera dropped since its last report."""
-        lost = Counter({name: count for name, count in report.dropped.items() if _is_untold(name)})
+        lost = Counter(
+            {name: count for name, count in report.dropped.items() if _is_untold(name)} | report.kept
+        )
         new = lost - self._known if self._known is not None else self._since_hello(report, lost)
         new = new - Counter({CONNECTION_LOST: self._told})
         if self._known is not None:
             _take(new, self._unknown)
         self._known, self._told, self._unknown = lost, 0, 0
-        self._done = report.detected + sum(report.dropped.values())
+        self._done = report.done
         gaps = self._close(new)
         dropped = {name: count for name, count in new.items() if count and not name.startswith("network/")}
         if dropped:
@@ -124,8 +127,7 @@ class FrameNumbers:
 
     def _since_hello(self, report: Report, lost: Counter[str]) -> Counter[str]:
         """Drops of a camera that reports for the first time: its sums may have begun long before this connection."""
-        done = report.detected + sum(report.dropped.values())
-        frames = max(0, done - self._first - self._answered)
+        frames = max(0, report.done - self._first - self._answered)
         here = Counter({name: count for name, count in lost.items() if not name.startswith("network/")})
         return Counter(_take(here, frames))
 
@@ -151,9 +153,8 @@ def _is_untold(name: str) -> bool:
 def _take(counts: Counter[str], frames: int) -> dict[str, int]:
     """At most so many of the counts, which lose them: first those that a lost connection is the reason of."""
     taken: dict[str, int] = {}
-    for name, count in sorted(
-        counts.items(), key=lambda item: (item[0] != CONNECTION_LOST, item[0] != DISCONNECTED, -item[1])
-    ):
+    order = {name: place - len(OF_OUTAGES) for place, name in enumerate(OF_OUTAGES)}
+    for name, count in sorted(counts.items(), key=lambda item: (order.get(item[0], 0), -item[1])):
         if part := min(count, frames):
             taken[name] = part
             counts[name] -= part

@@ -144,6 +144,10 @@ class RateReport(_Message):
     queue_ms: Annotated[float, Field(ge=0)]
 
 
+LOCAL = "local"  # of a gap's reasons: detected on the camera
+RECORDED = "recorded"  # kept by the camera
+
+
 class Report(_Message):
     """Camera's own account, about once a second: what the detector cannot see.
 
@@ -169,6 +173,19 @@ class Report(_Message):
     clock: Clock | None = None  # as in the hello, now: the time of day may have been set since
     frames_repeated: Count = 0  # pictures that were identical to the one before
     decode_errors: Count = 0  # of the source's video
+    detected_locally: Count = 0  # by the camera itself, while it had no detector
+    recorded: Count = 0  # while it had no detector
+
+    @property
+    def done(self) -> int:
+        """Frames with an outcome."""
+        return self.detected + sum(self.dropped.values()) + sum(self.kept.values())
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Frames of which a camera without a detector has made something, by what, as gaps name it."""
+        kept = {LOCAL: self.detected_locally, RECORDED: self.recorded}
+        return {name: count for name, count in kept.items() if count}
 
     def text_after(self, told: Report) -> str:
         """The message as it goes on the wire where `told` is what the detector knows: what is new."""

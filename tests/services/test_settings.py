@@ -316,6 +316,13 @@ def test_what_is_said_of_a_host_names_where_it_was_given(monkeypatch):
             {"metrics_tls_key": "k"},
             "--metrics-tls-key: is of no use without --metrics-tls-cert",
         ),
+        (
+            CameraSettings,
+            {"fallback_after_s": 3},
+            "--fallback-after-s: is of no use without --fallback local",
+        ),
+        (CameraSettings, {"fallback_iou": 0.5}, "--fallback-iou: is of no use without --fallback local"),
+        (CameraSettings, {"fallback": "local", "metrics_host": "0.0.0.0"}, "could read what this camera"),
         (CameraSettings, {"metrics_tls_client_ca": "c"}, "--metrics-tls-client-ca: is of no use without"),
     ],
 )
@@ -360,3 +367,19 @@ def test_a_detector_looks_at_its_certificate_and_its_address_before_anything_is_
         DetectorSettings.load({"tls_cert": "absent.pem", "port": 0}).check_machine()
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CannotListen):
         DetectorSettings.load({"port": taken.getsockname()[1]}).check_machine()
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        {},
+        {"metrics_host": "::1"},
+        {"metrics_host": "0.0.0.0", "insecure": True},
+        {"metrics_host": "0.0.0.0", "metrics_tls_cert": "c", "metrics_tls_client_ca": "a"},
+        {"metrics_host": "0.0.0.0", "metrics_port": 0},
+    ],
+)
+def test_a_camera_falls_back_where_no_stranger_reads_it(allowed):
+    settings = CameraSettings.load({"source": "0", "fallback": "local", "fallback_keep": 7, **allowed})
+    assert settings.local_fallback is not None
+    assert (settings.local_fallback.after_s, settings.local_fallback.keep) == (5.0, 7)

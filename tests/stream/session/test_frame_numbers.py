@@ -68,6 +68,23 @@ def test_what_a_lost_connection_costs_is_told_once(numbers):
     ]
 
 
+def test_what_a_camera_detected_by_itself_is_told_so(numbers):
+    """As what it kept; none of it is told twice, and a detector that has just come is told of one frame alone."""
+    numbers.packet()
+    assert numbers.lose([0]) == [Gap(0, 0, {CONNECTION_LOST: 1})]
+    numbers.connect(hello(10), same_camera=True)
+    kept = {"detected_locally": 5, "recorded": 2}
+    told = report(0, network__connection_lost=1, grab__disconnected=2, grab__superseded=1)
+    assert numbers.report(told.model_copy(update=kept)) == [
+        Gap(1, 9, {"grab/disconnected": 2, "local": 5, "recorded": 2}),
+        Gap(10, 10, {"grab/superseded": 1}),
+    ]
+    assert numbers.report(told.model_copy(update=kept)) == []
+    newcomer = FrameNumbers()
+    newcomer.connect(hello(10), same_camera=False)
+    assert newcomer.report(told.model_copy(update=kept)) == [Gap(10, 10, {"grab/disconnected": 1})]
+
+
 def test_what_one_lost_connection_cost_is_not_taken_from_the_next(numbers):
     for _ in range(2):
         numbers.packet()

@@ -6,14 +6,8 @@ import numpy as np
 import supervision
 
 from services.commands.message_lines import readable
-from services.detector.detections_json import DetectionMessage
+from services.detections_json import DetectionMessage
 from stream.detections import Detections
-
-
-class Header:
-    """The fields of a packet's header that the message uses."""
-
-    sequence, captured_ns, keyframe = 7, 5_000_000_000, True
 
 
 def make_message(detections: Detections, **changes) -> dict:
@@ -21,7 +15,9 @@ def make_message(detections: Detections, **changes) -> dict:
         stream="door",
         connection=3,
         frame=4711,
-        header=Header(),  # type: ignore[arg-type]
+        sequence=7,
+        keyframe=True,
+        captured_ns=5_000_000_000,
         frame_size=(480, 640),
         detections=detections,
         class_names=("person", "dog"),
@@ -48,6 +44,14 @@ def test_times_are_told_on_the_cameras_clock():
     assert message["published_at"] == 1_700_000_004.05
     assert message["time"] == 0.021
     assert (message["connection"], message["frame"]) == (3, 4711)
+
+
+def test_a_message_tells_who_finished_the_network():
+    """A person is told only what is unusual."""
+    split, local = make_message(FOUND), make_message(FOUND, path="local")
+    assert (split["path"], local["path"]) == ("split", "local")
+    assert "on the camera" not in readable(json.dumps(split))
+    assert "on the camera" in readable(json.dumps(local))
 
 
 def test_a_clock_that_was_set_is_marked():

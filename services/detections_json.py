@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from codec.packet import PacketHeader
+from aiohttp import web
+
 from stream.detections import Detections
+
+MESSAGE_KINDS = frozenset({"detections", "stream", "gap"})
+
+
+DetectionPath: TypeAlias = Literal["split", "local"]
+"""How a frame was detected: split between camera and detector, or by the camera alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +25,19 @@ class DetectionMessage:
     stream: str
     connection: int
     frame: int  # number, over all connections
-    header: PacketHeader
+    sequence: int  # of its packet; of a frame without one, of those on the camera
+    keyframe: bool
+    captured_ns: int  # on the camera's monotonic clock
     frame_size: tuple[int, int]  # (H, W) of the original picture, in pixels
     detections: Detections
     class_names: tuple[str, ...]
     captured_unix_ns: int  # on the camera's clock
-    stages_ns: Mapping[str, int]  # of the detector
+    stages_ns: Mapping[str, int]  # of who publishes it
     published_unix_ns: int
     clock_stepped_s: float | None = (
         None  # by how much the camera's time of day was set since the frame before
     )
+    path: DetectionPath = "split"
 
     def text(self) -> str:
         """The message as it goes on the wire: boxes by center and size, in pixels of the original picture."""
@@ -36,11 +47,12 @@ class DetectionMessage:
             {
                 "type": "detections",
                 "stream": self.stream,
+                "path": self.path,
                 "connection": self.connection,
                 "frame": self.frame,
-                "sequence": self.header.sequence,
-                "keyframe": self.header.keyframe,
-                "captured_ns": self.header.captured_ns,
+                "sequence": self.sequence,
+                "keyframe": self.keyframe,
+                "captured_ns": self.captured_ns,
                 "captured_at": self.captured_unix_ns / 1e9,
                 "published_at": self.published_unix_ns / 1e9,
                 "time": sum(self.stages_ns.values()) / 1e9,
@@ -68,3 +80,20 @@ class DetectionMessage:
                 boxes, confidences, self.detections.class_id.tolist(), strict=True
             )
         ]
+
+
+def with_drops(text: str, dropped: int) -> str:
+    """A message that says how many before it were lost by a consumer that reads too slowly."""
+    return f'{text[:-1]},"dropped":{dropped}}}' if dropped else text
+
+
+def message_kinds(types: list[str]) -> frozenset[str]:
+    """The kinds of messages that are asked for; all, where none is named. Raises HTTPBadRequest."""
+    if not types:
+        return MESSAGE_KINDS
+    kinds = frozenset(",".join(types).split(","))
+    if unknown := kinds - MESSAGE_KINDS:
+        raise web.HTTPBadRequest(
+            text=f"types={min(unknown)[:64]!r}: choose of {', '.join(sorted(MESSAGE_KINDS))}, with commas"
+        )
+    return kinds

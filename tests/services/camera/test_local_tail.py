@@ -1,0 +1,177 @@
+"""A camera that finishes the network itself while its detector is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+from services.camera.kept_detections import KeptDetections
+from services.camera.metrics import serve_metrics
+from services.errors import SettingsError
+from tests.ports import free_port
+from tests.services.camera.sources import END, picture, scripted
+from tests.services.counts import balances
+from tests.services.subscribing import subscribed
+from tests.services.waiting import LIVENESS_S, until
+
+NOWHERE = "ws://127.0.0.1:9"  # the discard port: nobody listens
+LOCAL = {"fallback": "local", "fallback_after_s": 0.01, "fallback_confidence": 0.001, "silence_s": LIVENESS_S}
+
+
+def predictions(message: dict) -> list[dict]:
+    return message["predictions"]
+
+
+async def play_one_by_one(camera, source, frames) -> None:
+    for frame in frames:
+        done = camera.statistics.frame_counts.done
+        source.play(frame)
+        await until(lambda done=done: camera.statistics.frame_counts.done > done)
+
+
+@pytest.fixture
+def local_camera(make_camera, monkeypatch):
+    """Makes a camera that falls back at once, of a scripted live source; must be called on the event loop."""
+
+    def make(url: str = NOWHERE, **settings):
+        made = scripted(monkeypatch, live=True)
+        camera = make_camera(url, **{**LOCAL, **settings})
+        return camera, made[0], camera.local_tail.detections
+
+    return make
+
+
+def kept(detections) -> list[dict]:
+    return [json.loads(text) for text in detections.kept.since(0)]
+
+
+async def test_the_camera_finds_what_its_detector_finds(start_detector, local_camera):
+    """Of the same picture, with a codec that loses nothing: the same boxes, in the same message but for its path."""
+    frames = [picture() for _ in range(2)]
+    told: list[dict] = []
+    async with start_detector() as running:
+        subscription = await subscribed(running, running.url, told)
+        camera, source, detections = local_camera(running.url, codec="raw", fallback_after_s=1000)
+        playing = asyncio.ensure_future(camera.run())
+        await play_one_by_one(camera, source, frames[:1])
+        source.play(END)
+        await asyncio.wait_for(playing, LIVENESS_S)
+        assert not kept(detections)
+    await subscription
+    [split] = [message for message in told if message["type"] == "detections"]
+    camera, source, detections = local_camera(codec="raw")
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, frames[:1])
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+    [local] = kept(detections)
+    assert (split["path"], local["path"]) == ("split", "local")
+    assert len(predictions(split)) > 10
+    assert predictions(local) == predictions(split)
+    assert local["image"] == split["image"]
+    assert local["captured_ns"] == split["captured_ns"] == frames[0].captured_ns
+    assert local.keys() == split.keys()
+    assert camera.statistics.frame_counts.detected_locally == 1
+    sample = camera.statistics.metrics.registry.get_sample_value
+    assert sample("splitcast_camera_frames_detected_locally_total") == 1
+    assert balances(camera)
+
+
+async def test_consumers_read_what_is_kept_and_what_comes(local_camera):
+    camera, source, detections = local_camera(metrics_port=free_port())
+    url = f"http://127.0.0.1:{camera.config.metrics_port}/v1"
+    frames = [picture() for _ in range(6)]
+    playing = asyncio.ensure_future(camera.run())
+    metrics = camera.statistics.metrics
+    async with (
+        asyncio.timeout(LIVENESS_S),
+        serve_metrics(metrics, camera.config, detections.routes()),
+        aiohttp.ClientSession() as session,
+    ):
+        await play_one_by_one(camera, source, frames[:4])
+        captured_at = [message["captured_at"] for message in kept(detections)]
+        async with (
+            session.ws_connect(f"{url}/detections") as new,
+            session.ws_connect(f"{url}/streams/door/detections?since=0&types=detections") as later,
+            session.ws_connect(f"{url}/detections?since={captured_at[1]}") as some,
+        ):
+            for consumer in (new, some):
+                state = await consumer.receive_json()
+                assert (state["type"], state["state"], state["path"]) == ("stream", "connected", "local")
+            await until(lambda: len(detections.broadcast) == 3)
+            await play_one_by_one(camera, source, frames[4:])
+            for consumer, expected in ((new, frames[4:]), (later, frames), (some, frames[2:])):
+                got = [(await consumer.receive_json())["captured_ns"] for _ in expected]
+                assert got == [frame.captured_ns for frame in expected]
+            assert metrics.registry.get_sample_value("splitcast_camera_fallback_kept_messages") == 6
+            assert metrics.registry.get_sample_value("splitcast_camera_fallback_active") == 1
+            camera.stop()
+            await asyncio.wait_for(playing, LIVENESS_S)
+            detections.close()
+            assert (await new.receive_json())["state"] == "ended"
+            assert (await new.receive()).data == 1001
+        assert metrics.registry.get_sample_value("splitcast_camera_fallback_active") == 0
+
+
+async def test_what_is_no_consumer_is_refused(local_camera):
+    camera, _, detections = local_camera(metrics_port=free_port())
+    url = f"http://127.0.0.1:{camera.config.metrics_port}/v1"
+    page = {"Origin": "http://elsewhere.example"}
+    async with (
+        serve_metrics(camera.statistics.metrics, camera.config, detections.routes()),
+        aiohttp.ClientSession() as session,
+    ):
+        for path, headers, status in [
+            ("detections", page, 403),
+            ("streams/window/detections", {}, 404),
+            ("detections?since=yesterday", {}, 400),
+            ("detections?since=nan", {}, 400),
+            ("detections?types=pictures", {}, 400),
+        ]:
+            async with session.get(f"{url}/{path}", headers=headers) as answer:
+                assert answer.status == status, path
+        async with session.ws_connect(f"{url}/detections") as talker:
+            for _ in range(100):
+                await talker.send_str("listen")
+            codes = [message.data async for message in talker if message.type is not aiohttp.WSMsgType.TEXT]
+            assert talker.close_code == 1008, codes
+    camera.stop()
+
+
+def test_what_is_kept_is_bounded():
+    keeper = KeptDetections(capacity=3, max_bytes=100)
+    for second in range(5):
+        keeper.add(second, f"message {second}")
+    assert keeper.since(0) == ["message 2", "message 3", "message 4"]
+    assert keeper.since(3) == ["message 4"]
+    keeper.add(5, "x" * 90)
+    assert keeper.since(0) == ["message 4", "x" * 90]
+    keeper.add(6, "x" * 101)
+    assert len(keeper) == 0
+    keeper.add(7, "message 7")
+    assert keeper.since(0) == ["message 7"]
+
+
+async def test_a_file_needs_no_fallback(make_camera):
+    with pytest.raises(SettingsError, match="waits for its detector"):
+        make_camera(NOWHERE, **LOCAL)
+
+
+async def test_it_returns_to_the_split_by_itself(start_detector, local_camera):
+    port = free_port()
+    camera, source, detections = local_camera(f"ws://127.0.0.1:{port}")
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture() for _ in range(3)])
+    assert detections._state == "connected"
+    async with start_detector(port=port):
+        await until(lambda: camera.statistics.connected["detector"])
+        await until(lambda: not camera._outage.lasts)
+        await play_one_by_one(camera, source, [picture() for _ in range(2)])
+        assert detections._state == "ended"
+        source.play(END)
+        await asyncio.wait_for(playing, LIVENESS_S)
+    counts = camera.statistics.frame_counts
+    assert (counts.detected_locally, counts.detected, counts.dropped_total) == (3, 2, 0)
