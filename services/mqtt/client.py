@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,12 +18,17 @@ from typing import Any
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from services.mqtt.broker import Broker
 
 CONNECT_S = 3.0  # for TCP, and for each step of TLS
 ANSWER_S = 5.0  # for a broker's answer to a new client, and for a goodbye
 KEEPALIVE_S = 10  # a broker takes a client for dead after half as much again, and publishes its last will
+
+_KIND_AND_QOS_2, _PUBLISH_QOS_2 = 0xF4, 0x34  # of the first byte of a packet: MQTT 5, 3.3.1
+_AT_ONCE = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""Else a message waits until the broker has confirmed the one before, for which it takes up to 40 ms."""
 
 _QUIET = logging.getLogger(f"{__name__}.paho")
 """Where aiomqtt and paho complain of what they raise as well."""
@@ -34,8 +40,37 @@ class HungUp(aiomqtt.MqttError):
     """The broker ended the connection before it had answered."""
 
 
+class Unwanted(aiomqtt.MqttError):
+    """The broker sent what it was told not to send."""
+
+
 class BrokerClient(aiomqtt.Client):
     """One connection; make it anew for the next one."""
+
+    def __init__(self, *arguments: Any, max_incoming_bytes: int, **options: Any) -> None:
+        """As aiomqtt's; `max_incoming_bytes` bounds a packet of the broker."""
+        super().__init__(*arguments, **options)
+        self.lost = 0  # messages that came while as many waited as may
+        self._max_incoming_bytes = max_incoming_bytes
+        self._unwanted: Unwanted | None = None  # why this end has ended the connection
+        self._receive_any = self._client._sock_recv
+        self._client._sock_recv = self._receive  # type: ignore[assignment]
+
+    def _receive(self, size: int) -> bytes:
+        """The next bytes of a packet that has so many left. Raises ConnectionError, by which paho ends the connection.
+
+        paho tells the broker how large a packet may be, and takes 256 MiB all the same. Of QoS 2 it keeps every message
+        until the broker releases it, and reads as many at a time as it keeps.
+        """
+        if size > self._max_incoming_bytes:
+            self._unwanted = Unwanted(
+                f"the broker sends a packet of {size} bytes, and was told that {self._max_incoming_bytes} are the most"
+            )
+        elif self._client._in_packet["command"] & _KIND_AND_QOS_2 == _PUBLISH_QOS_2:
+            self._unwanted = Unwanted("the broker sends messages of QoS 2, and none was subscribed to")
+        if self._unwanted:
+            raise ConnectionError(str(self._unwanted))
+        return self._receive_any(size)
 
     def _client_connect(self) -> None:
         self._client.connect_timeout = CONNECT_S
@@ -43,8 +78,15 @@ class BrokerClient(aiomqtt.Client):
 
     def _on_disconnect(self, *arguments: Any) -> None:
         if not self._connected.done():
-            self._connected.set_exception(HungUp("the broker ended the connection before it had answered"))
+            hung_up = HungUp("the broker ended the connection before it had answered")
+            self._connected.set_exception(self._unwanted or hung_up)
+        elif self._unwanted and not self._disconnected.done():
+            self._disconnected.set_exception(self._unwanted)
         super()._on_disconnect(*arguments)
+
+    def _on_message(self, *arguments: Any) -> None:
+        self.lost += self._queue.full()
+        super()._on_message(*arguments)
 
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         """As aiomqtt's, but at once: by the next round of the loop the descriptor may be that of another socket."""
@@ -63,7 +105,21 @@ class BrokerClient(aiomqtt.Client):
     async def open(self) -> None:
         """Connect. Raises MqttError; OSError and ValueError where aiomqtt lets them through."""
         self._loop_thread = threading.get_ident()
+        ended = self._disconnected
         await self.__aenter__()
+        self._disconnected = ended  # aiomqtt forgets what ended the connection right behind the answer
+
+    async def subscribe(self, *arguments: Any, **options: Any) -> tuple[int, ...] | list[ReasonCode]:
+        """As aiomqtt's, but for no longer than there is a connection. Raises MqttError."""
+        asking = asyncio.ensure_future(super().subscribe(*arguments, **options))
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            await asyncio.wait((self._disconnected, asking), return_when=asyncio.FIRST_COMPLETED)
+            if self._disconnected.done():
+                raise aiomqtt.MqttError("Disconnected during subscription") from self._disconnected.exception()
+            return await asking
+        finally:
+            asking.cancel()
 
     async def say_goodbye(self) -> None:
         """Leave, so that the broker forgets the last will. Raises MqttError where that takes long."""
@@ -121,9 +177,11 @@ async def make_client(
         tls_context=context,
         protocol=aiomqtt.ProtocolVersion.V5,
         properties=limits,
+        socket_options=[_AT_ONCE],
         timeout=ANSWER_S,
         keepalive=KEEPALIVE_S,
         max_queued_incoming_messages=max_incoming,
+        max_incoming_bytes=max_incoming_bytes,
         logger=_QUIET,
     )
     client.pending_calls_threshold = 2**16  # it warns of more, and those are bounded elsewhere

@@ -11,7 +11,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from services.errors import SettingsError
 from services.mqtt.broker import BrokerAddress
-from services.mqtt.client import HungUp
+from services.mqtt.client import HungUp, Unwanted
 from stream.errors import BadCertificate
 from stream.tasks.backoff import Failure
 
@@ -37,6 +37,8 @@ def explain(error: Exception, address: BrokerAddress) -> tuple[Failure, str]:
                 return Failure.REFUSED, _tls_reason(cause, address.host)
             case aiomqtt.MqttCodeError():
                 return _of_code(cause)
+            case Unwanted():
+                return Failure.REFUSED, str(cause)
             case HungUp() if address.tls:
                 return (
                     Failure.REFUSED,

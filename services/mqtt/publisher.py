@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 STEADY_S = 10.0  # a connection that lasted so long was one that works
 SHORT_ONES = 3  # connections that did not, after which it is no chance
 FAREWELL_S = 2.0  # for what is left on a stop
-MAX_INCOMING_BYTES = 64 * 2**10  # of a message: it reads states alone
+MAX_INCOMING_BYTES = 8 * 2**10  # of a message: it reads states alone, of which the largest has half as much
 MAX_INCOMING = 4096  # messages: the states that a broker keeps of as many streams
 
 
@@ -88,7 +88,7 @@ class MqttPublisher:
             self._backoff.reset()
             return failure, reason
         self._short_ones += 1
-        if self._short_ones < SHORT_ONES or failure is Failure.DENIED:
+        if self._short_ones < SHORT_ONES or failure in (Failure.DENIED, Failure.REFUSED):
             return failure, reason
         # Not every broker tells a client that another one has taken its place.
         return (

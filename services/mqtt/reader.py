@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection
 import aiomqtt
 
 from services.mqtt.broker import Broker
-from services.mqtt.client import connected, make_client
+from services.mqtt.client import BrokerClient, connected, make_client
 from services.mqtt.failures import explain
 from services.mqtt.topics import DELIVERY, LEAVES, Topics
 from services.printable import printable
@@ -21,8 +21,23 @@ from stream.tasks.backoff import Backoff
 
 MAX_BYTES = 2**20  # of a message: the largest that a detector makes has a tenth of it
 MAX_WAITING = 256  # messages that are read before they are shown
+TELL_S = 1.0  # between two times that losses are told
 _KINDS = {"detections": "detections", "state": "stream", "gaps": "gap"}
 """Types of messages by the last word of their topic."""
+
+
+class Losses:
+    """Tells people, on standard error, how many messages of a connection came faster than they were taken."""
+
+    def __init__(self, client: BrokerClient) -> None:
+        self._client, self._told, self._told_s = client, 0, -TELL_S
+
+    def tell(self, now_s: float) -> None:
+        """If there are further ones; `now_s` is of any one clock."""
+        lost = self._client.lost - self._told
+        if lost and now_s - self._told_s >= TELL_S:
+            print(f"{lost} messages were lost: read faster", file=sys.stderr)
+            self._told, self._told_s = self._client.lost, now_s
 
 
 async def broker_messages(
@@ -46,8 +61,10 @@ async def broker_messages(
                 granted = await client.subscribe(filters)
                 if any(getattr(code, "value", code) >= 0x80 for code in granted):
                     print(f"the broker lets this user not read everything below {prefix}/", file=sys.stderr)
+                losses = Losses(client)
                 async for message in client.messages:
                     backoff.reset()
+                    losses.tell(time.monotonic())
                     if text := _text_of(message, topics):
                         yield text
         except Exception as error:  # a library's defect costs a connection

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiomqtt
@@ -16,8 +17,9 @@ from services.chaos.service import ChaosProxy, chaos_proxy
 from services.chaos.settings import Address
 from services.mqtt import client as client_module
 from services.mqtt.broker import Broker, BrokerAddress
-from services.mqtt.client import BrokerClient, HungUp, connected, make_client
+from services.mqtt.client import BrokerClient, HungUp, Unwanted, connected, make_client
 from services.mqtt.failures import explain
+from stream.tasks.backoff import Failure
 from stream.transport.tls import ClientTls
 from tests.certificates import Authority
 from tests.mosquitto import HOST, mosquitto, needs_mosquitto, tls_lines
@@ -35,21 +37,24 @@ def descriptors() -> int:
 async def answering(*answers: bytes, hang_up: bool = True) -> AsyncIterator[Broker]:
     """Something that listens, and says this whatever it hears."""
 
+    over: list[asyncio.Task[None] | None] = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        over.append(asyncio.current_task())
         await reader.read(4096)
         for answer in answers:
             writer.write(answer)
-        if hang_up:
-            writer.close()
-        else:
-            await reader.read()
-            writer.close()
+        with suppress(ConnectionError):
+            while not hang_up and await reader.read(4096):
+                pass
+        writer.close()
 
     server = await asyncio.start_server(serve, HOST, 0)
     try:
         yield Broker(BrokerAddress(HOST, server.sockets[0].getsockname()[1], tls=False))
     finally:
         server.close()
+        await asyncio.gather(*filter(None, over))
 
 
 async def attempt(broker: Broker) -> None:
@@ -114,6 +119,53 @@ async def test_an_attempt_that_is_given_up_leaves_nothing_behind():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: descriptors() <= before + 1)  # the server's own
+
+
+UNWANTED = {
+    "an answer of 256 MiB": b"\x20\xff\xff\xff\x7f",
+    "a message of 256 MiB": CONNACK + b"\x30\xff\xff\xff\x7f\x00\x01a\x00",
+    "a message larger than what is taken": CONNACK + b"\x30\xe9\x07",  # 1001 bytes
+    "a message of QoS 2": CONNACK + b"\x34\x07\x00\x01a\x00\x01\x00x",
+}
+
+
+@pytest.mark.parametrize("unwanted", UNWANTED.values(), ids=UNWANTED)
+async def test_a_broker_that_sends_what_it_may_not_is_left_before_it_is_taken(unwanted):
+    before = descriptors()
+    async with answering(unwanted, hang_up=False) as broker, asyncio.timeout(LIVENESS_S):
+        with pytest.raises(Exception) as told:  # noqa: PT011 - aiomqtt tells it as the cause of its own
+            await attempt(broker)
+        assert explain(told.value, broker.address)[0] is Failure.REFUSED
+        assert isinstance(told.value, Unwanted) or isinstance(told.value.__cause__, Unwanted)
+    await until(lambda: descriptors() <= before)
+
+
+async def test_a_broker_that_hangs_up_right_after_its_answer_is_not_waited_for():
+    async with answering(CONNACK) as broker, asyncio.timeout(LIVENESS_S):
+        client = await make_client(broker, max_incoming_bytes=1000, max_incoming=10)
+        with pytest.raises(aiomqtt.MqttError) as told:
+            async with connected(client):
+                await client.subscribe("#", timeout=LIVENESS_S * 10)
+        assert explain(told.value, broker.address) == (Failure.NOT_READY, "the connection broke")
+
+
+async def test_messages_that_nobody_has_taken_are_bounded_and_counted():
+    message = b"\x30\x05\x00\x01a\x00b"
+    async with answering(CONNACK + 25 * message, hang_up=False) as broker:
+        client = await make_client(broker, max_incoming_bytes=1000, max_incoming=10)
+        async with asyncio.timeout(LIVENESS_S):
+            await client.open()
+            await until(lambda: client.lost == 15)
+        assert len(client.messages) == 10
+        await client.abort()
+
+
+async def test_a_message_does_not_wait_for_the_confirmation_of_the_one_before():
+    async with answering(CONNACK, hang_up=False) as broker:
+        client = await make_client(broker, max_incoming_bytes=1000, max_incoming=10)
+        await client.open()
+        assert client._client.socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await client.abort()
 
 
 async def stand_still(client: BrokerClient, proxy: ChaosProxy) -> None:

@@ -15,6 +15,7 @@ from services.mqtt import deliveries
 from services.mqtt.homeassistant import discovery
 from services.mqtt.publisher import SHORT_ONES
 from services.mqtt.topics import Topics
+from stream.tasks.backoff import Failure
 from tests.certificates import FUTURE, HOST, PAST, Authority
 from tests.mosquitto import Mosquitto, kept_by, mosquitto, needs_mosquitto, password_lines, spying, tls_lines
 from tests.services.mqtt.publishing import (
@@ -358,7 +359,7 @@ async def test_a_stream_that_moves_between_publishers_is_where_its_camera_is(bro
         config = spy.newest()["ha/sensor/splitcast_door_person/config"]
         assert "splitcast/cellar/available" in config
         # The one that lost it says no more of it, to a broker that has forgotten everything either.
-        await until(lambda: not attic.outbox.retained.is_present("door"))
+        await until(lambda: "splitcast/door/state" not in attic.outbox.retained._messages)
         before = len(spy.texts("splitcast/door/state"))
         attic.outbox.renew()
         await settled(attic)
@@ -389,3 +390,13 @@ async def test_messages_of_strangers_are_survived(broker):
             ):
                 kept = await kept_by(broker)
         assert running.count("failures_total") == 0
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_doubted"), [(Failure.NOT_READY, True), (Failure.REFUSED, False), (Failure.DENIED, False)]
+)
+async def test_what_a_broker_is_left_for_is_not_laid_to_another_client(failure, is_doubted):
+    async with publishing("mqtt://127.0.0.1:9") as running:
+        told = [running.publisher._judge(0.1, failure, "it lies") for _ in range(SHORT_ONES)]
+    assert told[:-1] == [(failure, "it lies")] * (SHORT_ONES - 1)
+    assert ("--mqtt-id" in told[-1][1]) is is_doubted

@@ -162,6 +162,26 @@ async def test_a_message_that_is_too_large_is_not_taken(broker, monkeypatch):
     assert large not in texts
 
 
+async def test_messages_that_came_faster_than_they_were_taken_are_told(broker, monkeypatch, capsys):
+    monkeypatch.setattr(reader, "MAX_WAITING", 1)
+    async with watching(broker), broker.client() as client, asyncio.timeout(LIVENESS_S):
+        while " messages were lost: read faster" not in capsys.readouterr().err:
+            await asyncio.gather(*(client.publish("splitcast/door/gaps", b"{}") for _ in range(50)))
+
+
+class Client:
+    lost = 0
+
+
+def test_losses_are_told_once_and_not_more_often_than_once_a_second(capsys):
+    client = Client()
+    losses = reader.Losses(client)
+    for now_s, lost, told in [(0, 0, ""), (1, 2, "2"), (1.5, 5, ""), (2, 5, "3"), (9, 5, ""), (9.5, 6, "1")]:
+        client.lost = lost
+        losses.tell(now_s)
+        assert capsys.readouterr().err == (f"{told} messages were lost: read faster\n" if told else "")
+
+
 # --- the command ---
 
 
