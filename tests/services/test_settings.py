@@ -322,7 +322,7 @@ def test_what_is_said_of_a_host_names_where_it_was_given(monkeypatch):
             "--fallback-after-s: is of no use without --fallback local",
         ),
         (CameraSettings, {"fallback_iou": 0.5}, "--fallback-iou: is of no use without --fallback local"),
-        (CameraSettings, {"fallback": "local", "metrics_host": "0.0.0.0"}, "could read what this camera"),
+        (CameraSettings, {"fallback": "local", "metrics_host": "0.0.0.0"}, "--fallback: whoever reaches"),
         (CameraSettings, {"metrics_tls_client_ca": "c"}, "--metrics-tls-client-ca: is of no use without"),
     ],
 )
