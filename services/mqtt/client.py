@@ -116,7 +116,9 @@ class BrokerClient(aiomqtt.Client):
         try:
             await asyncio.wait((self._disconnected, asking), return_when=asyncio.FIRST_COMPLETED)
             if self._disconnected.done():
-                raise aiomqtt.MqttError("Disconnected during subscription") from self._disconnected.exception()
+                raise aiomqtt.MqttError(
+                    "Disconnected during subscription"
+                ) from self._disconnected.exception()
             return await asking
         finally:
             asking.cancel()

@@ -42,6 +42,14 @@ def recording_paths(path: Path, stream: str | None) -> list[Path]:
     return [file.path for file in files if stream in (None, file.stream)]
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file of a recording, open for reading. Raises OSError, which names it."""
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot read {path}: {error.strerror}") from None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlayedStream:
     """What packets are of that may be sent over one connection."""
@@ -127,15 +135,20 @@ class Player:
 
     @contextmanager
     def _open(self, path: Path, *, must: bool) -> Iterator[BinaryIO | None]:
-        """The file; None where it was deleted meanwhile, as a camera does that still records. Raises OSError."""
+        """The file; None for one of several that cannot be read: a camera that still records may have deleted it.
+
+        Raises OSError for the only one, and where it `must` be there.
+        """
         try:
-            file = open_regular(path)
+            file = open_file(path)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and len(self._paths) > 1 and not must:
-                log.warning("file left out", file=str(path), reason="it is not there any more")
-                yield None
-                return
-            raise OSError(error.errno, f"cannot read {path}: {error.strerror}") from None
+            if len(self._paths) == 1 or must:
+                raise
+            is_deleted = isinstance(error, FileNotFoundError)
+            reason = "it is not there any more" if is_deleted else error.strerror
+            log.warning("file left out", file=str(path), reason=reason)
+            yield None
+            return
         with file:
             yield file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,7 @@ from services.errors import Exit
 from services.logs import to_json
 from services.printable import printable
 from services.recording.folder import segment_files
-from services.recording.player import PlayedStream
-from services.regular_file import open_regular
+from services.recording.player import PlayedStream, open_file
 from services.replay.settings import RecordingShowSettings
 from services.units import KB
 from stream.errors import NoRecording
@@ -63,10 +63,13 @@ def run_recording_show(settings: RecordingShowSettings) -> Exit:
     for file in paths:
         try:
             summary = summarize(file)
-        except NoRecording as error:
+        except (NoRecording, OSError) as error:
             if len(paths) == 1:
+                if isinstance(error, OSError):
+                    raise
                 raise NoRecording(f"{file} cannot be played: {error}") from None
-            print(f"{printable(str(file))}\n  cannot be played: {printable(str(error))}")
+            told = printable(f"{file} cannot be played: {error}")
+            print(told, file=sys.stderr if settings.as_json else sys.stdout)
             continue
         print(to_json(asdict(summary)) if settings.as_json else "\n".join(summary.lines()))
         shown += 1
@@ -77,7 +80,7 @@ def run_recording_show(settings: RecordingShowSettings) -> Exit:
 
 def summarize(path: Path) -> FileSummary:
     """What the file holds; reads all of it. Raises OSError, NoRecording."""
-    with open_regular(path) as file:
+    with open_file(path) as file:
         segment = Segment(file, os.fstat(file.fileno()).st_size)
         stream = PlayedStream.of(segment)
         most = min(stream.packet_format.max_packet_bytes, MAX_FILE_PACKET_BYTES)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
 from services.commands.settings import WatchSettings
-from services.commands.watch import _sources, _watch, is_no_detector, json_line, messages, run_watch
+from services.commands.watch import (
+    Presence,
+    _sources,
+    _watch,
+    is_no_detector,
+    json_line,
+    messages,
+    run_watch,
+)
 from services.detections_address import detections_url
 from services.errors import BadAddress
 from stream.errors import ConnectionLost
 from stream.session.close_codes import CloseCode
+from stream.session.messages import DETECTIONS_PROTOCOL
+from stream.tasks.backoff import NOT_READY_S
 from tests.ports import free_port
 from tests.services.clips import FRAMES
 from tests.services.waiting import LIVENESS_S, until
@@ -136,3 +148,65 @@ async def test_one_of_several_that_is_no_detector_ends_the_watch(site, start_det
         settings = WatchSettings.load({"url": (running.url, f"{site}/cams")})
         with pytest.raises(BadAddress, match="no detector at"):
             await asyncio.wait_for(_watch(_sources(settings), settings), LIVENESS_S)
+
+
+@asynccontextmanager
+async def passing(texts: Sequence[str]) -> AsyncIterator[str]:
+    """What takes everybody for a consumer, says this, and hangs up each time."""
+
+    async def tell(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(protocols=[DETECTIONS_PROTOCOL])
+        await ws.prepare(request)
+        for text in texts:
+            await ws.send_str(text)
+        await ws.close(code=CloseCode.GOING_AWAY)
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/v1/detections", tell)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+class Delays(Presence):
+    """How long is waited for each next attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def lose(self, reason: str, delay_s: float) -> None:
+        self.seconds.append(delay_s)
+
+
+@pytest.mark.parametrize(("texts", "is_at_once"), [(["{}"], True), ([], False)])
+async def test_what_worked_is_tried_again_at_once_and_what_did_not_after_a_while(texts, is_at_once):
+    delays = Delays()
+
+    async def watch(url: str) -> None:
+        async for _ in messages(detections_url(url), None, delays):
+            pass
+
+    async with passing(texts) as url:
+        watching = asyncio.ensure_future(watch(url))
+        await until(lambda: len(delays.seconds) >= 2)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    first, second = delays.seconds[:2]
+    assert (first == 0) is is_at_once
+    assert second >= NOT_READY_S[0]
+
+
+async def test_an_address_that_is_dead_from_the_start_keeps_nothing_of_the_others_back(capsys):
+    dead = f"ws://127.0.0.1:{free_port()}"
+    async with passing(["one", "two", "three"]) as url:
+        settings = WatchSettings.load({"url": (dead, url), "count": 9})
+        await asyncio.wait_for(_watch(_sources(settings), settings), LIVENESS_S)
+    told = capsys.readouterr()
+    assert told.out.split() == ["one", "two", "three"] * 3
+    assert told.err.count(f"no detector at {dead}") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 
 import pytest
@@ -77,8 +78,18 @@ def test_a_file_that_was_deleted_meanwhile_is_left_out_but_not_come_back_to(fold
     paths[0].unlink()
     assert len(play(paths)) == 4
     player.go_to(chain)
-    with pytest.raises(OSError, match="cannot read"):
+    with pytest.raises(OSError, match=r"cannot read"):
         player.next()
+
+
+def test_a_file_that_cannot_be_opened_is_left_out_of_several(folder, capsys):
+    paths = recording_paths(folder, "door")
+    paths[0].unlink()
+    os.mkfifo(paths[0])
+    assert len(play(paths)) == 4
+    assert f"cannot read {paths[0]}: it is no file" in capsys.readouterr().out
+    with pytest.raises(OSError, match=r"cannot read .*: it is no file"):
+        play(paths[:1])
 
 
 def test_one_that_is_named_is_refused(folder):

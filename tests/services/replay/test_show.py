@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from services.errors import Exit
+from services.recording.folder import segment_files
+from services.replay import show as module
 from services.replay.settings import RecordingShowSettings
 from services.replay.show import run_recording_show, summarize
 from stream.errors import NoRecording
@@ -60,3 +63,18 @@ def test_what_is_no_recording_is_told(tmp_path, capsys):
     (tmp_path / "b.00000001.spr").write_bytes(WHOLE)
     assert show(tmp_path) == Exit.OK
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_opened_hides_none_of_the_others(tmp_path, capsys, monkeypatch):
+    for name in ("a.00000001.spr", "b.00000001.spr"):
+        (tmp_path / name).write_bytes(WHOLE)
+    files = segment_files(tmp_path)
+    (tmp_path / "a.00000001.spr").unlink()
+    monkeypatch.setattr(module, "segment_files", lambda folder: files)
+    assert show(tmp_path, json=True) == Exit.OK
+    told = capsys.readouterr()
+    assert json.loads(told.out)["file"].endswith("b.00000001.spr")
+    assert "a.00000001.spr cannot be played: [Errno 2] cannot read" in told.err
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"cannot read .*pipe: it is no file"):
+        show(tmp_path / "pipe")
