@@ -188,9 +188,10 @@ def total(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def unaccounted(metrics: Metrics) -> float:
-    """Frames of a camera that are neither detected, dropped nor in flight: none, at any time."""
+    """Frames of a camera that are neither detected, here or there, dropped nor in flight: none, at any time."""
     prefix = "splitcast_camera_frames"
-    captured, detected, dropped = (
-        total(metrics, f"{prefix}_{what}_total") for what in ("captured", "detected", "dropped")
+    captured, detected, locally, dropped = (
+        total(metrics, f"{prefix}_{what}_total")
+        for what in ("captured", "detected", "detected_locally", "dropped")
     )
-    return captured - detected - dropped - total(metrics, f"{prefix}_in_flight")
+    return captured - detected - locally - dropped - total(metrics, f"{prefix}_in_flight")
