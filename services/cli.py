@@ -56,7 +56,7 @@ class Command:
 
 COMMANDS = {
     "camera": Command(
-        "services.camera.settings:CameraSettings",
+        "services.commands.service_settings:CameraProgramSettings",
         "services.commands.camera:run_camera",
         "stream features of a camera or file to a detector",
     ),

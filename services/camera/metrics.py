@@ -69,6 +69,8 @@ BRIEF_FALLBACK = frozenset(
         "splitcast_camera_frames_detected_locally_total",
         "splitcast_camera_fallback_active",
         "splitcast_camera_fallback_kept_messages",
+        "splitcast_camera_mqtt_connected",
+        "splitcast_camera_mqtt_dropped_total",
     }
 )
 CONNECTED = "splitcast_camera_connected"  # whose 0 is what matters

@@ -9,23 +9,30 @@ from contextlib import asynccontextmanager
 from services.camera.local_detections import LocalDetections
 from services.camera.metrics import serve_metrics
 from services.camera.service import Camera
-from services.camera.settings import CameraSettings
+from services.commands.publishing import publishing
+from services.commands.service_settings import CameraProgramSettings
+from services.metrics import Metrics
 from services.service_manager import ServiceManager
 from services.signals import run_until_stopped
 from stream.tasks.background import run_with_background
 
 
 @asynccontextmanager
-async def closing(local: LocalDetections | None) -> AsyncIterator[None]:
-    """Whoever reads what the camera detects by itself is told when it stops."""
-    try:
+async def telling(
+    local: LocalDetections | None, metrics: Metrics, settings: CameraProgramSettings
+) -> AsyncIterator[None]:
+    """What the camera detects by itself meanwhile is published; whoever reads it is told when it stops."""
+    if local is None:
         yield
-    finally:
-        if local:
+        return
+    async with publishing(local.broadcast, metrics, settings):
+        try:
+            yield
+        finally:
             local.close()
 
 
-def run_camera(settings: CameraSettings) -> None:
+def run_camera(settings: CameraProgramSettings) -> None:
     """Stream until the source ends. Raises what `Camera.run` does, CannotListen for /metrics."""
 
     async def serve() -> None:
@@ -37,7 +44,10 @@ def run_camera(settings: CameraSettings) -> None:
 
         local = camera.local_tail.detections if camera.local_tail else None
         routes = local.routes() if local else ()
-        async with serve_metrics(camera.statistics.metrics, settings, routes), closing(local):
+        async with (
+            serve_metrics(camera.statistics.metrics, settings, routes),
+            telling(local, camera.statistics.metrics, settings),
+        ):
             await run_until_stopped(
                 run_with_background(camera.run(), manager.tell_health(camera.loaded)), stop
             )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
+from services.commands.publishing import publishing
 from services.commands.service_settings import DetectorProgramSettings
 from services.detector.service import Detector
 from services.service_manager import ServiceManager
@@ -26,7 +25,7 @@ def run_detector(settings: DetectorProgramSettings) -> None:
 
         # The end of a terminal ends what it started, unless there is something to reload.
         reloads = settings.tokens or settings.tls_cert or not sys.stderr.isatty()
-        async with publishing(detector, settings):
+        async with publishing(detector.broadcast, detector.statistics.metrics, settings):
             await run_until_stopped(
                 run_with_background(detector.run(), manager.tell_health(detector.ready)),
                 stop,
@@ -34,17 +33,3 @@ def run_detector(settings: DetectorProgramSettings) -> None:
             )
 
     asyncio.run(serve())
-
-
-@asynccontextmanager
-async def publishing(detector: Detector, settings: DetectorProgramSettings) -> AsyncIterator[None]:
-    """What the detector broadcasts meanwhile goes to an MQTT broker too, if there is one."""
-    if settings.mqtt_broker is None:
-        yield
-        return
-    from services.mqtt.publisher import make_publisher
-
-    publisher = make_publisher(settings, detector.statistics.metrics)
-    async with publisher.running():
-        with detector.broadcast.attach(publisher.outbox):
-            yield

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from services.camera.metrics import MAX_CONNECTIONS
 from services.camera.pipeline import FeaturePipeline
 from services.camera.session_secret import state_folder
+from services.doctor.broker import look_at_broker
 from services.doctor.camera_engine import judge_camera_engine, measure_camera
 from services.doctor.certificate import (
     look_at_detectors_certificate,
@@ -64,6 +65,7 @@ class CameraDoctor:
             *([Check("metrics", SOON_S, self._metrics_certificate)] if settings.metrics_tls else []),
             Check("session", SOON_S, lambda: in_thread(look_at_sessions, state_folder)),
             *([Check("cache", LOAD_S, self._cache)] if is_named(settings.model) else []),
+            *([Check("broker", 2 * SOON_S, lambda: look_at_broker(settings))] if settings.mqtt else []),
             *([Check("recording", SOON_S, self._recording)] if settings.record else []),
             Check("kernels", LOAD_S, lambda: in_thread(look_at_kernels)),
             Check("weights", LOAD_S, self._weights),

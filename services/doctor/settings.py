@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from services.camera.settings import CameraSettings
 from services.command_settings import GivenValue
-from services.commands.service_settings import DetectorProgramSettings
+from services.commands.service_settings import CameraProgramSettings, DetectorProgramSettings
 from services.errors import SettingsError
 from services.logs import LogSettings
 from services.settings import PREFIX, ServiceSettings
@@ -44,7 +43,7 @@ class DoctorSettings(ServiceSettings):
         return values
 
 
-class DoctorCameraSettings(DoctorSettings, CameraSettings):
+class DoctorCameraSettings(DoctorSettings, CameraProgramSettings):
     """Settings of `splitcast doctor camera`."""
 
     fps: FramesPerSecond | None = Field(

@@ -73,7 +73,7 @@ async def kept(camera: Program, session: aiohttp.ClientSession) -> list[dict]:
 async def until_streaming(camera: Program, session: aiohttp.ClientSession, more: float = 20) -> None:
     await camera.until_serving(session)
     enough = frames(await camera.metrics(session)) + more
-    while frames(await camera.metrics(session)) < enough:
+    while frames(await camera.metrics(session)) < enough:  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.1)
 
 
@@ -108,7 +108,8 @@ async def measure(options: Namespace) -> None:
     print(f"{'':20} {'split/s':>8} {'local/s':>8} {'cores':>6} {'MiB':>6}")
     for part in stretches:
         print(
-            f"{part.name:20} {part.split_fps:8.1f} {part.local_fps:8.1f} {part.camera_cores:6.2f} {part.camera_mib:6.0f}"
+            f"{part.name:20} {part.split_fps:8.1f} {part.local_fps:8.1f} "
+            f"{part.camera_cores:6.2f} {part.camera_mib:6.0f}"
         )
     print(
         f"seconds with detections: {len(seconds & set(whole))} of {len(whole)}; without: {set(whole) - seconds}"

@@ -65,7 +65,9 @@ def exported(metrics: Metrics) -> Iterator[str]:
 
 DETECTOR = DetectorMetrics()
 MqttMetrics(DETECTOR)
-EXPORTED = {*exported(CameraMetrics()), *exported(DETECTOR)}
+CAMERA = CameraMetrics()
+MqttMetrics(CAMERA)
+EXPORTED = {*exported(CAMERA), *exported(DETECTOR)}
 
 
 # --- what is written ---

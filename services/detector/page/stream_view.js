@@ -231,7 +231,8 @@ export class StreamView {
     const { gap, dropped } = this.#subscription;
     const latest = this.#find(".latest-gap");
     latest.hidden = !gap;
-    if (gap) write(latest, `Latest: ${plural(gap.frames, "frame")} from ${number(gap.first)} on, ${duration(now - gap.at)} ago.`);
+    const local = gap?.reasons?.local ? `, ${number(gap.reasons.local)} of them detected on the camera` : "";
+    if (gap) write(latest, `Latest: ${plural(gap.frames, "frame")} from ${number(gap.first)} on, ${duration(now - gap.at)} ago${local}.`);
     const missed = this.#find(".missed");
     missed.hidden = !dropped;
     write(missed, `${plural(dropped, "message")} lost on the way here: this browser was too slow.`);
