@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from aiohttp import web
 
 from stream.detections import Detections
+from stream.late_name import camera_name, is_late
 
 MESSAGE_KINDS = frozenset({"detections", "stream", "gap"})
 
@@ -43,6 +44,7 @@ class DetectionMessage:
         """The message as it goes on the wire: boxes by center and size, in pixels of the original picture."""
         height, width = self.frame_size
         stepped = {} if self.clock_stepped_s is None else {"clock_stepped": round(self.clock_stepped_s, 3)}
+        late = {"late": True, "late_of": camera_name(self.stream)} if is_late(self.stream) else {}
         return json.dumps(
             {
                 "type": "detections",
@@ -59,6 +61,7 @@ class DetectionMessage:
                 "image": {"width": width, "height": height},
                 "predictions": self._predictions(),
                 **stepped,
+                **late,
             },
             separators=(",", ":"),
         )

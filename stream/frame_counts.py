@@ -30,14 +30,19 @@ DROPS = (
 class FrameCounts:
     """Counts frames on the camera's side; each captured frame gets one outcome."""
 
-    def __init__(self, on_drop: Callable[[str, str, int], None] = lambda stage, reason, count: None) -> None:
+    def __init__(
+        self,
+        on_drop: Callable[[str, str, int], None] = lambda stage, reason, count: None,
+        on_record: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_drop` is told of drops, `on_record` of each frame that was recorded."""
         self.captured = 0
         self.detected = 0
         self.detected_locally = 0  # by the camera itself, without a detector
         self.recorded = 0  # without a detector
         self.in_flight = 0
         self.dropped: Counter[tuple[str, str]] = Counter()
-        self._on_drop = on_drop
+        self._on_drop, self._on_record = on_drop, on_record
 
     def capture(self) -> None:
         """A frame entered this process."""
@@ -58,6 +63,7 @@ class FrameCounts:
         """A frame in flight was recorded, and is sent to no detector."""
         self.in_flight -= 1
         self.recorded += 1
+        self._on_record()
 
     def drop(self, stage: str, reason: str, count: int = 1) -> None:
         """Frames in flight were lost at `stage`, for a `reason` of DROPS."""

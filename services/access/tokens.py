@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Literal, TypeAlias, get_args
 
+from stream.late_name import camera_name
+
 Role: TypeAlias = Literal["camera", "consumer", "metrics", "page"]
 """What a token is for: to send a stream, to read streams by a program, to scrape /metrics, to see the live page."""
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -46,9 +48,10 @@ class Grant:
         return role in self.roles
 
     def may_stream(self, name: str) -> bool:
-        """Whether the stream of that name is among those granted."""
+        """Whether the stream of that name is among those granted, or what comes late of one."""
+        names = (name, camera_name(name))
         return any(
-            name.startswith(stream[:-1]) if stream.endswith("*") else name == stream
+            name.startswith(stream[:-1]) if stream.endswith("*") else stream in names
             for stream in self.streams
         )
 

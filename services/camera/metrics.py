@@ -21,10 +21,12 @@ from services.camera.settings import CameraSettings
 from services.certificates import keep_renewed, serve, server_context
 from services.listening import naming_address
 from services.metrics import TLS_FAILED, Metrics
+from services.recording.backlog import LATE_LOSSES
 from services.recording.segment_writer import LOSS_CAUSES
 from stream.frame_counts import DROPS
 from stream.latency import STAGES
 from stream.rate.control import REASONS
+from stream.session.messages import REJECT_REASONS
 from stream.transport.listener import MADE_WAY, TOO_MANY_CONNECTIONS, Listener
 from stream.transport.places import Places
 
@@ -73,6 +75,15 @@ BRIEF_FALLBACK = frozenset(
         "splitcast_camera_mqtt_dropped_total",
     }
 )
+# And of one that keeps what an outage would lose.
+BRIEF_KEEPS = frozenset(
+    {
+        "splitcast_camera_frames_recorded_total",
+        "splitcast_camera_late_kept_packets_total",
+        "splitcast_camera_late_packets_total",
+        "splitcast_camera_late_waiting_packets",
+    }
+)
 CONNECTED = "splitcast_camera_connected"  # whose 0 is what matters
 
 
@@ -102,7 +113,7 @@ def _tells(sample: Sample) -> bool:
 class CameraMetrics(Metrics):
     """What a camera exports."""
 
-    def __init__(self, *, full: bool = True, fallback: bool = False) -> None:
+    def __init__(self, *, full: bool = True, fallback: bool = False, keeps: bool = False) -> None:
         super().__init__("camera")
         self.refused = self.counter(
             "connections_refused",
@@ -113,9 +124,11 @@ class CameraMetrics(Metrics):
         self._add_link()
         self._add_recording()
         self._add_fallback()
+        self._add_late()
         self._start_at_zero()
         if not full:
-            self.served = BriefRegistry(self.registry, BRIEF | BRIEF_FALLBACK if fallback else BRIEF)
+            told = BRIEF | (BRIEF_FALLBACK if fallback else set()) | (BRIEF_KEEPS if keeps else set())
+            self.served = BriefRegistry(self.registry, told)
 
     def _add_frames(self) -> None:
         self.info = self.gauge(
@@ -140,7 +153,7 @@ class CameraMetrics(Metrics):
             "Frames that got no detections, by the stage that lost them and the reason",
             ["stage", "reason"],
         )
-        self.in_flight = self.gauge("frames_in_flight", "Frames captured and neither detected nor dropped")
+        self.in_flight = self.gauge("frames_in_flight", "Frames captured that have no outcome yet")
         self.keyframes = self.counter("keyframes", "Keyframes sent, by reason", ["reason"])
         self.packets = self.counter("packets", "Packets sent")
         self.reconnects = self.counter(
@@ -184,7 +197,7 @@ class CameraMetrics(Metrics):
         )
         self.recorded_bytes = self.counter("recorded_bytes", "Bytes of the packets written to the recording")
         self.recording_lost = self.counter(
-            "recording_lost_packets", "Packets that were sent and not recorded, by reason", ["reason"]
+            "recording_lost_packets", "Packets that were to be recorded and are not, by reason", ["reason"]
         )
 
     def _add_fallback(self) -> None:
@@ -197,6 +210,22 @@ class CameraMetrics(Metrics):
         self.fallback_kept = self.gauge(
             "fallback_kept_messages", "Messages of frames detected on the camera that are kept for consumers"
         )
+
+    def _add_late(self) -> None:
+        self.recorded = self.counter(
+            "frames_recorded",
+            "Frames that no detector got and that were recorded (--record-when disconnected)",
+        )
+        self.late_packets = self.counter(
+            "late_packets",
+            "Packets kept in an outage, by what became of them: detected when sent late, or why not",
+            ["outcome"],
+        )
+        self.late_kept = self.counter(
+            "late_kept_packets",
+            "Packets kept to be sent late (--record-when disconnected), also found at the start",
+        )
+        self.late_waiting = self.gauge("late_waiting_packets", "Packets kept and neither sent late nor lost")
 
     def _add_link(self) -> None:
         self.step_maps = self.counter("step_maps", "Step maps received from the detector (--feedback)")
@@ -233,6 +262,8 @@ class CameraMetrics(Metrics):
             self.keyframes.labels(reason)
         for cause in LOSS_CAUSES:
             self.recording_lost.labels(cause)
+        for outcome in ("detected", *REJECT_REASONS, "too_large", *LATE_LOSSES):
+            self.late_packets.labels(outcome)
         for rate_reason in REASONS:
             self.rate_reason.labels(rate_reason)
         self.reconnects.labels("source", "lost")

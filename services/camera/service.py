@@ -13,6 +13,7 @@ import structlog
 
 from services.camera.local_tail import make_local_tail
 from services.camera.outage import Outage, Taker
+from services.camera.outage_tape import make_outage_tape
 from services.camera.preparation import Preparation
 from services.camera.reconnection import Reconnection
 from services.camera.session_secret import SessionSecret
@@ -53,6 +54,7 @@ class Camera:
             config.max_latency_ms,
             full_metrics=config.metrics == "full",
             fallback=config.fallback is not None,
+            keeps=config.record_when == "disconnected",
         )
         self.loaded = asyncio.Event()  # set once the network is loaded
         self._codec = str(config.parsed_codec)
@@ -76,7 +78,9 @@ class Camera:
             on_event=self._on_source_event,
         )
         self.local_tail = make_local_tail(config, self.statistics, self._worker, self._source)
-        self._takers: list[Taker] = [self.local_tail] if self.local_tail else []  # of what no detector gets
+        self.tape = make_outage_tape(config, self.statistics, live=self._source.live)
+        takers: list[Taker | None] = [self.local_tail, self.tape]  # of what no detector gets
+        self._takers = [taker for taker in takers if taker]
         self._outage = Outage(
             config, self.statistics.frame_counts, self._preparation, self._next_frame, self._takers
         )
@@ -103,7 +107,7 @@ class Camera:
         Raises SourceError where the source can never open, DetectorRefused where the detector will never accept,
         WeightsError or CheckpointError where there is no network to run, InvalidSize where it cannot have `--size`.
         """
-        async with camera_recording(self.config, self.statistics) as self._recorder:
+        async with camera_recording(self.config, self.statistics, self.tape) as self._recorder:
             await self._run()
 
     async def _run(self) -> None:
@@ -178,7 +182,7 @@ class Camera:
         """Connect until the last frame is answered. Raises DetectorRefused."""
         if self.local_tail:
             await self.local_tail.load(network)
-        self._preparation.begin(network, self._recorder)
+        self._preparation.begin(network, None if self.tape else self._recorder)
         del network
         if not self._has_detector:
             await self._keep_recording()
@@ -249,21 +253,24 @@ class Camera:
         await self._outage.end()
         if self.local_tail:
             self.local_tail.detections.rest()
+        if self.tape:
+            self.tape.end()
         return await self._next_frame()
 
     async def _next_frame(self) -> Frame:
         while True:
             frame = self._requeued.popleft() if self._requeued else await self._mailbox.get()
             age_ns = time.monotonic_ns() - frame.captured_ns
-            if not self._source.live or age_ns <= self.config.silence_s * 1e9:
+            keeps = self.tape is not None and self._outage.lasts  # whose frames come late anyway
+            if not self._source.live or keeps or age_ns <= self.config.silence_s * 1e9:
                 return frame
             self.statistics.frame_counts.drop("grab", "stale")
 
     # --- what a lost connection and a stop leave behind ---
 
     def _requeue_or_drop(self, unanswered: list[Frame]) -> None:
-        """Decide about the frames that a lost connection left unanswered: a file's are sent again."""
-        if self._source.live:
+        """Decide about the frames that a lost connection left unanswered: they are sent again, or kept, or lost."""
+        if self._source.live and not self.tape:
             self.statistics.frame_counts.drop("network", "connection_lost", len(unanswered))
         else:
             self._requeued.extendleft(reversed(unanswered))

@@ -27,6 +27,7 @@ from services.settings import (
     require_certificate,
     websocket_url,
 )
+from stream.late_name import MAX_CHARACTERS, SUFFIX, is_late
 from stream.network.names import DEFAULT_SPLIT
 from stream.session.messages import StreamName
 
@@ -99,6 +100,12 @@ class SourceSettings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_stream(self) -> Self:
+        if is_late(self.stream):
+            raise ValueError(f"--stream: names that end with {SUFFIX} are those of streams that come late")
+        return self
+
+    @model_validator(mode="after")
     def _check_parameters(self) -> Self:
         codec = parse_codec(self.codec)
         _refuse_unserved(self, "effort", isinstance(codec, Feature), "searches for no motion")
@@ -152,6 +159,11 @@ class CameraSettings(ClientSettings, SourceSettings):
         None,
         title="DIR",
         description="folder to keep what is sent in, for `splitcast replay` (default: nothing is)",
+    )
+    record_when: Literal["always", "disconnected"] = Field(
+        "always",
+        description="what --record keeps: always: what is sent; disconnected: what an outage of the detector would "
+        "lose, which is sent afterwards, late",
     )
     fallback: Literal["local"] | None = Field(
         None,
@@ -219,6 +231,20 @@ class CameraSettings(ClientSettings, SourceSettings):
     @model_validator(mode="after")
     def _check_token(self) -> Self:
         self.check_way(self.detector)
+        return self
+
+    @model_validator(mode="after")
+    def _check_record_when(self) -> Self:
+        if self.record_when == "disconnected":
+            if self.record is None:
+                raise ValueError(
+                    "--record-when disconnected: name the folder to keep packets in with --record"
+                )
+            if len(self.stream) > MAX_CHARACTERS:
+                raise ValueError(
+                    f"--stream: {len(self.stream)} characters; with --record-when disconnected at most "
+                    f"{MAX_CHARACTERS}, for its packets come late as stream NAME{SUFFIX}"
+                )
         return self
 
     @model_validator(mode="after")

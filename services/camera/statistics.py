@@ -46,10 +46,11 @@ class CameraStatistics:
         *,
         full_metrics: bool = True,
         fallback: bool = False,
+        keeps: bool = False,
     ) -> None:
         self._target_kbps, self._max_latency_ms = target_kbps, max_latency_ms
-        self.metrics = CameraMetrics(full=full_metrics, fallback=fallback)
-        self.frame_counts = FrameCounts(self._export_drop)
+        self.metrics = CameraMetrics(full=full_metrics, fallback=fallback, keeps=keeps)
+        self.frame_counts = FrameCounts(self._export_drop, self.metrics.recorded.inc)
         self.stages = StageStatistics()
         self.totals = Totals()
         self.keyframes: Counter[str] = Counter()
@@ -199,6 +200,13 @@ class CameraStatistics:
         self.metrics.recorded_bytes.inc(written.packet_bytes)
         for cause, count in written.lost.items():
             self.metrics.recording_lost.labels(cause).inc(count)
+
+    def settle_late(self, outcome: str, count: int) -> None:
+        """Packets that were kept in an outage joined those that wait ("kept"), or wait no more."""
+        if outcome == "kept":
+            self.metrics.late_kept.inc(count)
+        else:
+            self.metrics.late_packets.labels(outcome).inc(count)
 
     def guide(self) -> None:
         """The detector has sent a step map."""

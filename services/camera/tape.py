@@ -10,11 +10,13 @@ import structlog
 from codec.layout import raw_bytes
 from codec.packet import Stamp
 from codec.packet_file import MAX_FILE_PACKET_BYTES
+from services.camera.outage_tape import OutageTape
 from services.camera.pipeline import CanvasWatch, FeaturePipeline
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
 from services.camera.uplink import Feed
 from services.recording.recorder import Recorder
+from services.recording.segment_writer import Written
 from stream.frame import Frame
 from stream.tasks.mailbox import MailboxClosed
 
@@ -68,14 +70,27 @@ class Tape:
 
 @asynccontextmanager
 async def camera_recording(
-    config: CameraSettings, statistics: CameraStatistics
+    config: CameraSettings, statistics: CameraStatistics, tape: OutageTape | None = None
 ) -> AsyncIterator[Recorder | None]:
-    """The recorder of what the camera sends; None where none is asked for."""
+    """The recorder of what the camera sends, or keeps in an outage; None where none is asked for."""
     if config.record is None:
         yield None
         return
     log.info(
-        "what is sent is recorded, and shows what the camera sees to who reads it", folder=str(config.record)
+        "what is sent is recorded, and shows what the camera sees to who reads it"
+        if tape is None
+        else "what an outage would lose is recorded, and sent late",
+        folder=str(config.record),
     )
-    async with Recorder(config.record, config.stream, config.recording_limits, statistics.record) as recorder:
+
+    def on_written(written: Written) -> None:
+        statistics.record(written)
+        if tape:
+            tape.backlog.follow(written)
+
+    if tape:
+        await tape.backlog.look()
+    async with Recorder(config.record, config.stream, config.recording_limits, on_written) as recorder:
+        if tape:
+            tape.recorder = recorder
         yield recorder

@@ -35,8 +35,10 @@ def _detections(message: Mapping[str, Any]) -> str:
     stepped = f", the camera's clock was set by {stepped_s:+.1f} s" if stepped_s is not None else ""
     where = ", on the camera" if message.get("path") == "local" else ""
     frame = message.get("frame", message["sequence"])
-    about = f"{delay_ms:.0f} ms{where}{stepped}"
-    return f"{_at(message['captured_at'])}  {message['stream']} #{frame}  {classes}  ({about})"
+    delay = f"{delay_ms / 1e3:.0f} s late" if message.get("late") else f"{delay_ms:.0f} ms"
+    return (
+        f"{_at(message['captured_at'])}  {message['stream']} #{frame}  {classes}  ({delay}{where}{stepped})"
+    )
 
 
 def _stream(message: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ from stream.session.detector import (
     check_codec,
     check_hello,
     check_layout,
+    check_name,
     check_version,
 )
 from stream.session.messages import MAX_TEXT_CHARACTERS, Hello, Waiting
@@ -128,6 +129,7 @@ class Handshake:
         while True:
             message = await self._receive_greeting(link, session)
             check_version(message)
+            check_name(message)
             check_address(message, visit.addressed)
             visit.check_granted(message.stream)
             if not self._ready.is_set():

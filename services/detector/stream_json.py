@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from services.detector.streams import Stream
+from stream.late_name import camera_name, is_late
 from stream.session.frame_numbers import Gap
 
 
@@ -20,6 +21,7 @@ def stream_text(stream: Stream) -> str:
             "at": status.unix_s,
             "connection": status.connection,
             "frame": stream.numbers.next,
+            **({"late": True, "late_of": camera_name(stream.name)} if is_late(stream.name) else {}),
         }
     )
 

@@ -14,6 +14,7 @@ from codec.layout import Layout, raw_bytes
 from services.detector.history import History, StreamCounts
 from services.detector.stream_status import StatusTracker, StreamStatus
 from stream.frame_pace import FramePace
+from stream.late_name import is_late
 from stream.latency import StageStatistics
 from stream.session.frame_numbers import FrameNumbers
 from stream.session.messages import Hello, RejectReason, Report, Waiting
@@ -138,6 +139,7 @@ class Stream:
         stages_ms = self.stages.means_ms()
         return {
             "name": self.name,
+            "late": is_late(self.name),
             "state": self.status.state,
             "reason": self.status.reason,
             "state_since": self.status.unix_s,

@@ -12,6 +12,7 @@ from services.detector.publisher import Publisher
 from services.detector.statistics import DetectorStatistics
 from services.detector.streams import Ending, Stream, Streams
 from stream.errors import SessionError
+from stream.late_name import camera_name
 from stream.session.close_codes import CloseCode
 from stream.session.messages import Hello, Report, Waiting
 
@@ -53,7 +54,11 @@ class Visit:
         return self._claim is not None
 
     def check_granted(self, name: str) -> None:
-        """Raise SessionError where the camera's token does not grant the name, or another's reserves it."""
+        """Raise SessionError where the camera's token does not grant the name, or another's reserves it.
+
+        Who may send a stream may send it late.
+        """
+        name = camera_name(name)
         if not self.grant.may_send(name):
             reason = "belongs to another token" if self.grant.may_stream(name) else "is not granted"
             raise SessionError(

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 from services.mqtt.counts import Counts, counts_text
 from services.mqtt.retained import Discover, Retained
 from services.mqtt.topics import Kind, Outgoing, Topics, with_fields
+from stream.late_name import is_late
 
 MAX_BYTES = 8 * 2**20  # of what waits
 
@@ -168,7 +169,7 @@ class Outbox:
             self._lost[message.stream] += 1
 
     def _count(self, stream: str, text: str) -> None:
-        if not self.retained.is_present(stream):
+        if is_late(stream) or not self.retained.is_present(stream):  # nobody is there now whom it shows
             return
         message = json.loads(text)
         counts = self._counts.setdefault(stream, Counts())

@@ -21,6 +21,7 @@ from services.mqtt.metrics import MqttMetrics
 from services.mqtt.outbox import Outbox
 from services.mqtt.settings import MqttSettings
 from services.mqtt.topics import OFFLINE, Outgoing, Topics
+from stream.late_name import is_late
 from stream.tasks.background import run_with_background
 from stream.tasks.backoff import Backoff, Failure
 
@@ -165,7 +166,7 @@ def make_publisher(settings: MqttSettings, metrics: Metrics) -> MqttPublisher:
     mqtt_metrics = MqttMetrics(metrics)
 
     def discover(stream: str) -> dict[str, str]:
-        return discovery(topics, prefix, stream) if prefix else {}
+        return discovery(topics, prefix, stream) if prefix and not is_late(stream) else {}
 
     outbox = Outbox(topics, settings.mqtt_queue, discover, mqtt_metrics.drop)
     return MqttPublisher(broker, topics, outbox, mqtt_metrics)

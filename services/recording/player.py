@@ -86,7 +86,7 @@ class KeyframePlace:
 class PlayedPacket:
     """A packet of the line."""
 
-    number: int  # from 0, over all files
+    number: int  # over all files
     data: bytes
     keyframe: bool
     captured_ns: int  # Unix time by the camera's clock, and more than that of the packet before
@@ -100,10 +100,11 @@ class Player:
     Of files that follow each other the first may be damaged or cut, and the next plays all the same.
     """
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], first: int = 0) -> None:
+        """`first` is the number of the first packet."""
         self._paths = paths
         self._stream: PlayedStream | None = None  # of the file that was read last
-        self._packets = self._play(KeyframePlace(0, 0, 0, 0))
+        self._packets = self._play(KeyframePlace(0, 0, first, 0))
 
     def next(self) -> PlayedPacket | None:
         """The next packet; None behind the last. Raises OSError, or NoRecording for a file that is the only one."""

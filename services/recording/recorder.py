@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Self, TypeAlias
 
@@ -39,7 +40,7 @@ class Recorder:
         self._writer = SegmentWriter(folder, stream, limits)
         self._worker = Worker("recorder")
         self._head: SegmentHead | None = None
-        self._queue: deque[PacketToRecord] = deque()
+        self._queue: deque[PacketToRecord | None] = deque()  # None: the file is to be ended
         self._queue_bytes = 0
         self._changed, self._has_room = asyncio.Event(), asyncio.Event()
         self._has_room.set()
@@ -94,6 +95,11 @@ class Recorder:
             self._look_for_room()
             self._changed.set()
 
+    def end_file(self) -> None:
+        """Nothing follows for now, and what was offered is to be read: a keyframe comes next."""
+        self._queue.append(None)
+        self._changed.set()
+
     async def _write(self) -> None:
         """Write what is offered until `_closing`, and end the file."""
         while self._queue or not self._closing:
@@ -101,19 +107,23 @@ class Recorder:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            packets = tuple(self._queue)
-            written = await self._worker.run(self._writer.write, packets)
+            packets = tuple(packet for packet in takewhile(bool, self._queue) if packet)
+            if packets:
+                written = await self._worker.run(self._writer.write, packets)
+            else:
+                written = await self._worker.run(self._writer.close)
+                self._queue.popleft()
             for packet in packets:
                 self._queue.popleft()
                 self._queue_bytes -= len(packet.data)
             self._look_for_room()
             self._settle(written)
-        await self._worker.run(self._writer.close)
+        self._settle(await self._worker.run(self._writer.close))
 
     def _settle(self, written: Written) -> None:
         self.packets += written.packets
         self.lost += written.lost
-        is_coming = self._keyframe_asked or any(packet.keyframe for packet in self._queue)
+        is_coming = self._keyframe_asked or any(packet and packet.keyframe for packet in self._queue)
         if written.wants_keyframe and not is_coming:
             self._keyframe_due = self._keyframe_asked = True
         self._on_written(written)

@@ -57,6 +57,9 @@ class Written:
     packet_bytes: int = 0  # in the file, with what is around them
     lost: Counter[LossCause] = field(default_factory=Counter)
     wants_keyframe: bool = False  # for the next segment to begin, or because a packet is missing
+    by_file: Counter[Path] = field(default_factory=Counter)  # packets
+    ended: list[Path] = field(default_factory=list)  # files to which nothing is added any more
+    deleted: list[Path] = field(default_factory=list)  # the oldest ones, for room
 
 
 class SegmentWriter:
@@ -79,25 +82,29 @@ class SegmentWriter:
         self._backoff = Backoff(random.Random())
         self._failure: LossCause | None = None  # why nothing is written now
         self._retry_s = 0.0  # when it is tried again
+        self._written = Written()  # what is being written
 
     def write(self, packets: Sequence[PacketToRecord]) -> Written:
         """Record the packets, in order."""
-        written = Written()
+        written = self._written = Written()
         for packet in packets:
             if cause := self._write(packet):
                 written.lost[cause] += 1
             else:
                 written.packets += 1
                 written.packet_bytes += len(packet.data)
+                written.by_file[self._current.path] += 1
         written.wants_keyframe = self._file is not None and (self._needs_keyframe or self._is_full)
         return written
 
-    def close(self) -> None:
-        """End the current file. May be called again; raises nothing."""
+    def close(self) -> Written:
+        """End the current file; packets may follow, in another one. May be called again; raises nothing."""
+        written = self._written = Written()
         try:
             self._close()
         except OSError as error:
             self._fail(error)
+        return written
 
     @property
     def _is_full(self) -> bool:
@@ -167,6 +174,7 @@ class SegmentWriter:
                 oldest.path.unlink()
             self._closed.popleft()
             self._closed_bytes -= oldest.size
+            self._written.deleted.append(oldest.path)
             log.debug("oldest file of the recording deleted", file=str(oldest.path))
         return self._closed_bytes + self._size + size <= self._limits.total_bytes
 
@@ -184,7 +192,7 @@ class SegmentWriter:
 
     def _close(self) -> None:
         """End the current file, so that who reads it knows that nothing is missing at its end. Raises OSError."""
-        file, self._file, self._head = self._file, None, None
+        file = self._leave_file()
         if file is None:
             return
         try:
@@ -196,11 +204,17 @@ class SegmentWriter:
         finally:
             os.close(file)
 
+    def _leave_file(self) -> int | None:
+        """Add nothing more to the current file, whose descriptor this is."""
+        file, self._file, self._head = self._file, None, None
+        if file is not None:
+            self._written.ended.append(self._current.path)
+        return file
+
     def _fail(self, error: OSError) -> LossCause:
         """Leave the current file as it was before the packet, and try again later."""
         cause: LossCause = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "unwritable"
-        file, self._file, self._head = self._file, None, None
-        if file is not None:
+        if (file := self._leave_file()) is not None:
             with suppress(OSError):
                 os.ftruncate(file, self._size)
             with suppress(OSError):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,10 +19,11 @@ from services.own_token import current_headers
 from services.recording.player import PlayedPacket, PlayedStream
 from services.replay.ledger import Ledger
 from services.replay.line import Line
-from services.replay.settings import ReplaySettings
+from services.settings import ClientSettings
 from stream.addresses import features_url
 from stream.errors import ConnectionLost
 from stream.frame_pace import FramePace
+from stream.late_name import is_late
 from stream.session.camera import (
     Accepted,
     Acknowledged,
@@ -56,13 +58,23 @@ REPORT_INTERVAL_S = 1.0
 RESTAMP_BYTES = 9  # by which another time may make a packet longer
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where packets go, and as whose."""
+
+    client: ClientSettings  # token and certificates
+    detector: str
+    stream: str | None  # None: the one that was recorded
+    window: int
+
+
 class ReplayConnection:
     """Lives for one `run`: as long as the stream stays what it is."""
 
-    def __init__(self, settings: ReplaySettings, line: Line, ledger: Ledger, secret: str) -> None:
+    def __init__(self, destination: Destination, line: Line, ledger: Ledger, secret: str) -> None:
         self.retry_after_s: float | None = None  # as the detector asked, before it closed
-        self._settings, self._line, self._ledger, self._secret = settings, line, ledger, secret
-        self._session: CameraSession[PlayedPacket] = CameraSession(settings.window)
+        self._destination, self._line, self._ledger, self._secret = destination, line, ledger, secret
+        self._session: CameraSession[PlayedPacket] = CameraSession(destination.window)
         self._stream: PlayedStream | None = None
         self._pace = FramePace()  # as the detector's welcome has it
         self._rewind_due = False
@@ -83,11 +95,12 @@ class ReplayConnection:
         if first is None:
             return True
         self._stream = first.stream
-        name = self._settings.stream or first.stream.hello.stream
+        name = self._destination.stream or first.stream.hello.stream
         if not self._ledger.watched:
             return await self._serve(first, name)
-        url = detections_url(self._settings.detector, name, "detections")
-        headers, tls = await current_headers(self._settings), client_tls(self._settings)
+        client = self._destination.client
+        url = detections_url(self._destination.detector, name, "detections")
+        headers, tls = await current_headers(client), client_tls(client)
         async with connect(url, DETECTIONS_PROTOCOL, headers=headers, tls=tls) as link:
             return await run_with_background(
                 self._serve(first, name), self._watch(link), link.abort_when_silent(SILENCE_S)
@@ -104,8 +117,9 @@ class ReplayConnection:
         return await self._line.peek()
 
     async def _serve(self, first: PlayedPacket, name: str) -> bool:
-        url, headers = features_url(self._settings.detector, name), await current_headers(self._settings)
-        async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=client_tls(self._settings)) as link:
+        client, url = self._destination.client, features_url(self._destination.detector, name)
+        headers, tls = await current_headers(client), client_tls(client)
+        async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=tls) as link:
             profile = first.stream.codec.profile
             hello = _hello(first, name, self._secret)
             await link.send(self._session.introduce(hello, profile.hash if profile else None))
@@ -142,9 +156,10 @@ class ReplayConnection:
                 ledger.give_up(packet, reason)
                 self._line.advance()
                 continue
-            await self._line.until_due(packet)
             await self._until(lambda: session.can_send and ledger.pending < MAX_PENDING)
             if not self._rewind_due:
+                await self._line.until_due(packet)
+            if session.can_send and not self._rewind_due:
                 await self._send(link, packet)
 
     async def _send(self, link: Link, packet: PlayedPacket) -> None:
@@ -199,7 +214,7 @@ class ReplayConnection:
         match event:
             case Accepted(_, frames_per_s):
                 self._pace.limit(frames_per_s)
-                log.info("replaying", detector=self._settings.detector)
+                log.info("replaying", detector=self._destination.detector)
             case ProfileRequested():
                 assert self._stream
                 assert self._stream.codec.profile
@@ -258,6 +273,7 @@ def _hello(first: PlayedPacket, name: str, secret: str) -> Hello:
             "welcomes": None,
             "clock": Clock(monotonic_ns=first.captured_ns, unix_ns=first.captured_ns),
             "live": False,
+            "late": is_late(name),
             "preview": False,
             "step_map_bytes": 0,
             "reject_reasons": REJECT_REASONS,

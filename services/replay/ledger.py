@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,9 @@ class Ledger:
     With `watched` a packet counts as detected once its detections have come, else once it is acknowledged.
     """
 
-    def __init__(self, *, watched: bool) -> None:
-        self.watched = watched
+    def __init__(self, *, watched: bool, on_settled: Callable[[str], None] = lambda outcome: None) -> None:
+        """`on_settled` is told of each packet: "detected", or why it was rejected."""
+        self.watched, self._on_settled = watched, on_settled
         self.packets = self.detected = self.objects = self.sent = 0
         self.rejected: Counter[str] = Counter()
         self.digest = DetectionsDigest()
@@ -122,6 +123,12 @@ class Ledger:
         self._settle()
         return False
 
+    def abandon(self, reason: str) -> None:
+        """What was sent and is not settled comes to nothing."""
+        for entry in self._pending:
+            entry.outcome = entry.outcome or reason
+        self._settle()
+
     def _find(self, packet: PlayedPacket) -> Entry | None:
         return next((entry for entry in self._pending if entry.number == packet.number), None)
 
@@ -137,3 +144,4 @@ class Ledger:
             else:
                 return
             self._pending.popleft()
+            self._on_settled("detected" if entry.objects is not None else str(entry.outcome))

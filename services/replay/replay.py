@@ -13,7 +13,7 @@ from services.camera.reconnection import Reconnection
 from services.errors import NothingDetected
 from services.logs import to_json
 from services.recording.player import Player, recording_paths
-from services.replay.connection import ReplayConnection
+from services.replay.connection import Destination, ReplayConnection
 from services.replay.ledger import Ledger
 from services.replay.line import Line
 from services.replay.settings import FLAT_OUT, ReplaySettings
@@ -52,8 +52,9 @@ async def replay(settings: ReplaySettings) -> Ledger:
 async def _keep_connected(settings: ReplaySettings, line: Line, ledger: Ledger) -> None:
     """One connection after another until every packet is settled. Raises DetectorRefused."""
     reconnection, secret = Reconnection(random.Random()), secrets.token_hex(16)
+    destination = Destination(settings, settings.detector, settings.stream, settings.window)
     while True:
-        connection = ReplayConnection(settings, line, ledger, secret)
+        connection = ReplayConnection(destination, line, ledger, secret)
         try:
             if await connection.run():
                 return

@@ -24,8 +24,6 @@ from stream.recording.records import (
 )
 from stream.session.messages import Hello, parse_to_detector
 
-_LEAST_DIFFERENCE = 7  # bytes: number, time, checksum
-
 
 @dataclass(frozen=True, slots=True)
 class SegmentHead:
@@ -162,7 +160,7 @@ def _number(data: bytes) -> int | None:
             return None
         return header.sequence % DIFFERENCE_NUMBERS if header.packet_bytes == len(data) else None
     try:
-        if len(data) < _LEAST_DIFFERENCE or read_varint(data, 2)[1] > len(data) - 4:
+        if read_varint(data, 2)[1] > len(data) - 4:
             return None
     except ValueError:
         return None

@@ -14,6 +14,7 @@ from codec.feature.profile import Profile
 from codec.layout import Layout, TensorSpec
 from codec.spec import Codec, parse_codec
 from stream.errors import InvalidMessage, SessionError
+from stream.late_name import SUFFIX, camera_name, is_late
 from stream.leaky_bucket import LeakyBucket
 from stream.session.ack import Ack
 from stream.session.close_codes import CloseCode
@@ -79,12 +80,23 @@ def check_version(message: Hello | Waiting) -> None:
         )
 
 
+def check_name(message: Hello | Waiting) -> None:
+    """Raise SessionError where the name says that the stream comes late and the camera does not, or the reverse."""
+    late = isinstance(message, Hello) and message.late
+    if late != is_late(message.stream):
+        raise SessionError(
+            CloseCode.BAD_MESSAGE,
+            f"stream {message.stream!r}: names that end with {SUFFIX} are those of streams that come late alone",
+        )
+
+
 def check_address(message: Hello | Waiting, addressed: str | None) -> None:
     """Raise SessionError where the connection's address names another stream than the camera; None: it names none.
 
     What balances connections over detectors goes by the address: such a stream would be where nobody looks for it.
+    A late stream goes by its camera's name, and so to the detector that has the camera.
     """
-    if addressed is not None and addressed != message.stream:
+    if addressed is not None and addressed != camera_name(message.stream):
         raise SessionError(
             CloseCode.STREAM_DIFFERS,
             f"the camera says stream {message.stream!r}, the address it came by {addressed[:64]!r}: they must agree",

@@ -120,6 +120,9 @@ class Hello(_Message):
         0  # size of the step maps that the camera takes; 0: none
     )
     live: bool = False  # the newest frame counts: those that are late may be answered `stale`
+    late: bool = (
+        False  # packets of an outage, sent afterwards: the stream is named as stream.late_name has it
+    )
     frame: Count = 0  # number of the connection's first frame, over the life of the camera process
     welcomes: Count | None = (
         None  # that the camera process had before, of any detector; None: it does not tell

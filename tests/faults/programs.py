@@ -188,10 +188,10 @@ def total(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def unaccounted(metrics: Metrics) -> float:
-    """Frames of a camera that are neither detected, here or there, dropped nor in flight: none, at any time."""
+    """Frames of a camera that are neither detected, here or there, recorded, dropped nor in flight: none, at any time."""
     prefix = "splitcast_camera_frames"
-    captured, detected, locally, dropped = (
+    captured, *outcomes = (
         total(metrics, f"{prefix}_{what}_total")
-        for what in ("captured", "detected", "detected_locally", "dropped")
+        for what in ("captured", "detected", "detected_locally", "recorded", "dropped")
     )
-    return captured - detected - locally - dropped - total(metrics, f"{prefix}_in_flight")
+    return captured - sum(outcomes) - total(metrics, f"{prefix}_in_flight")

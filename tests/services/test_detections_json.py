@@ -10,9 +10,9 @@ from services.detections_json import DetectionMessage
 from stream.detections import Detections
 
 
-def make_message(detections: Detections, **changes) -> dict:
+def make_message(detections: Detections, *, stream: str = "door", **changes) -> dict:
     text = DetectionMessage(
-        stream="door",
+        stream=stream,
         connection=3,
         frame=4711,
         sequence=7,
@@ -57,6 +57,12 @@ def test_a_message_tells_who_finished_the_network():
 def test_a_clock_that_was_set_is_marked():
     assert "clock_stepped" not in make_message(FOUND)
     assert make_message(FOUND, clock_stepped_s=-3600.0004)["clock_stepped"] == -3600.0
+
+
+def test_what_comes_late_is_marked():
+    assert not {"late", "late_of"} & make_message(FOUND).keys()
+    message = make_message(FOUND, stream="door.late")
+    assert (message["late"], message["late_of"]) == (True, "door")
 
 
 def test_supervision_reads_it():

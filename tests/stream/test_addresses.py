@@ -21,3 +21,4 @@ from stream.addresses import features_url
 )
 def test_path_and_query_are_kept_and_the_stream_joins(detector, url):
     assert features_url(detector, "door") == url
+    assert features_url(detector, "door.late") == url

@@ -35,7 +35,7 @@ function choose(streams) {
   const name = named();
   // A name that nobody asked for makes way once it is gone, as after a restart of the detector.
   if (name && (name !== chosen || streams.some((stream) => stream.name === name))) return name;
-  const first = streams.find((stream) => stream.state === "connected");
+  const first = streams.find((stream) => stream.state === "connected" && !stream.late);
   if (!first) return name || (streams[0]?.name ?? "");
   chosen = first.name;
   window.history.replaceState(null, "", `#${encodeURIComponent(chosen)}`);

@@ -25,5 +25,6 @@ export function stateOf(stream, now) {
   const age = stream.last_frame_age_s;
   if (age === null) return { state: "silent", words: "connected, no frame yet" };
   if (age > SILENT_S) return { state: "silent", words: `connected, silent, last frame ${duration(age)} ago` };
-  return { state: "live", words: `connected, ${number(stream.frames_per_second, 1)} frames/s` };
+  const what = stream.late ? "late, frames of an outage" : "connected";
+  return { state: "live", words: `${what}, ${number(stream.frames_per_second, 1)} frames/s` };
 }

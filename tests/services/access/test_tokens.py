@@ -82,6 +82,8 @@ def test_neither_token_nor_hash_is_shown():
         (["yard-*"], ["yard-1", "yard-"], ["yard", "backyard-1"]),
         (["door", "yard-*"], ["door", "yard-1"], ["porch"]),
         (["*"], ["door", "a.b"], []),
+        (["door"], ["door.late"], ["door.late.late", "yard.late", ".late"]),
+        (["yard-*"], ["yard-1.late"], ["yard.late"]),
         ([], [], ["door"]),
     ],
 )

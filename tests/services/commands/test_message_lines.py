@@ -54,6 +54,10 @@ def gap(**changes: Any) -> str:
             detections(dropped=12),
             "17:31:01.376  door #412  2 person, 1 bus  (92 ms)  [12 messages before were lost: read faster]",
         ),
+        (
+            detections(stream="door.late", late=True, late_of="door", published_at=AT + 61.2),
+            "17:31:01.376  door.late #412  2 person, 1 bus  (61 s late)",
+        ),
         (stream(), "17:31:01.376  door lost: nothing came for 10 s  (connection 3, next frame #4711)"),
         (
             stream(state="connected", reason=""),

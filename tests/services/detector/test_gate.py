@@ -248,6 +248,23 @@ async def test_a_camera_gets_no_name_that_its_token_lacks(start_detector, make_h
         assert sample("splitcast_detector_connections_refused_total", reason) == 2
 
 
+async def test_what_comes_late_is_let_through_by_its_cameras_token_alone(start_detector, make_hello):
+    own, fleet = new_token(), new_token()
+    table = entry("own", own, "camera", "door") + entry("fleet", fleet, "camera", "*")
+    late = make_hello(stream="door.late", late=True, session="5e" * 16)
+    async with start_detector(tokens=table) as running:
+        url = f"{running.url}/v1/features?stream=door"
+        async with connect(url, FEATURES_PROTOCOL, headers=bearer(own)) as link:
+            await link.send(late.text())
+            assert (await answer(link))["type"] == "welcome"
+        async with camera_link(running.url, fleet) as link:
+            await link.send(late.text())
+            assert (await closed(link)).code == CloseCode.STREAM_NOT_GRANTED
+        async with camera_link(running.url, fleet) as link:
+            await link.send(make_hello(stream="porch.late").text())
+            assert (await closed(link)).code == CloseCode.BAD_MESSAGE
+
+
 async def test_a_tokens_owner_has_its_name_back_from_a_ghost(start_detector, make_hello, monkeypatch):
     """A connection that nothing comes from, and a camera that has lost its session."""
     monkeypatch.setattr(visit, "GHOST_S", 0.0)

@@ -94,6 +94,16 @@ async def test_states_and_counts_are_kept_and_detections_not(broker):
     assert (counts["person"], counts["vehicle"]) == (1, 1)
 
 
+async def test_what_comes_late_has_no_counts_and_is_unknown_to_home_assistant(broker):
+    """They would show now what was then."""
+    async with publishing(broker.url, mqtt_discovery="homeassistant") as running, spying(broker) as spy:
+        running.state("door.late", "connected")
+        running.detect("door.late", 0, ["person", "car"])
+        await settled(running)
+        await until(lambda: spy.texts("splitcast/door.late/detections"))
+        assert set(await kept_by(broker)) == {AVAILABLE, "splitcast/door.late/state"}
+
+
 async def test_a_stop_says_what_is_left_and_that_it_is_offline(broker):
     async with spying(broker) as spy:
         async with publishing(broker.url) as running:

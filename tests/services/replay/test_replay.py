@@ -216,7 +216,10 @@ async def test_a_consumer_that_was_too_slow_for_a_hash_begins_anew(recording):
 
     flags = {"recording": recording, "detector": "ws://127.0.0.1:9"}
     connection = module.ReplayConnection(
-        ReplaySettings.load(flags), Line(None, None), module.Ledger(watched=True), "0" * 32
+        module.Destination(ReplaySettings.load(flags), "ws://127.0.0.1:9", None, 3),
+        Line(None, None),
+        module.Ledger(watched=True),
+        "0" * 32,
     )
     with pytest.raises(ConnectionLost, match="faster than this machine"):
         await connection._watch(Link())

@@ -25,6 +25,7 @@ from stream.session.detector import (
     check_codec,
     check_hello,
     check_layout,
+    check_name,
 )
 from stream.session.messages import (
     REJECT_REASONS,
@@ -304,6 +305,20 @@ class TestHandshake:
     def test_an_address_may_name_no_stream_or_the_cameras(self):
         for addressed in (None, "door"):
             check_address(make_hello(), addressed)
+
+    def test_what_comes_late_goes_by_its_cameras_address(self):
+        check_address(make_hello(stream="door.late", late=True), "door")
+        with pytest.raises(SessionError, match="must agree"):
+            check_address(make_hello(stream="door.late", late=True), "door.late")
+
+    def test_a_late_stream_is_named_so_and_no_other(self):
+        check_name(make_hello())
+        check_name(make_hello(stream="door.late", late=True))
+        waiting = Waiting(stream="door.late", session="5e" * 16, source="0", source_state="opening")
+        for message in (make_hello(stream="door.late"), make_hello(late=True), waiting):
+            with pytest.raises(SessionError, match=r"names that end with \.late") as refusal:
+                check_name(message)
+            assert refusal.value.code in PERMANENT
 
     @pytest.mark.parametrize("addressed", ["", "yard", "Door", "é" * 200])
     def test_an_address_of_another_stream_is_refused_for_good(self, addressed):

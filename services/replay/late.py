@@ -1,0 +1,187 @@
+"""Sends what a camera recorded in an outage, once it has a detector again, beside what it sees now and behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from services.camera.reconnection import Reconnection
+from services.camera.session_secret import SessionSecret
+from services.errors import DetectorRefused
+from services.recording.backlog import Backlog
+from services.recording.player import PlayedPacket, Player
+from services.replay.connection import Destination, ReplayConnection
+from services.replay.ledger import Ledger
+from services.replay.line import Line
+from services.settings import ClientSettings
+from stream.errors import ConnectionLost, NoRecording
+from stream.late_name import late_name
+
+log = structlog.get_logger(__name__)
+
+WINDOW = 1  # unanswered packets: one at a time, so that what is live never waits for more
+STEADY_S = (
+    5.0  # of a live stream, before anything is sent: other cameras come back too, and need their places first
+)
+POLL_S = 0.01
+MOST_REST_S = 10.0  # less than a detector waits for a word
+LIVE_FIRST = 4  # live frames that are detected before a late packet has its turn, where there is no gap
+
+
+class LiveStream(Protocol):
+    """What comes first."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a detector takes it."""
+
+    @property
+    def unanswered(self) -> int:
+        """Packets on their way."""
+
+    @property
+    def detected(self) -> int:
+        """Frames that were."""
+
+
+class LateSender:
+    """Empties a backlog file by file, for as long as it runs; a file whose packets are all settled is deleted."""
+
+    def __init__(
+        self,
+        client: ClientSettings,
+        detector: str,
+        stream: str,
+        *,
+        live: LiveStream,
+        backlog: Backlog,
+        target_kbps: float | None = None,
+    ) -> None:
+        self._name = late_name(stream)
+        self._destination = Destination(client, detector, self._name, WINDOW)
+        self._live, self._backlog, self._target_kbps = live, backlog, target_kbps
+        self._path = Path()  # of the file that is sent
+        self._ledger = Ledger(watched=False, on_settled=lambda outcome: backlog.settle(self._path, outcome))
+
+    async def run(self) -> None:
+        """Send what waits, for ever."""
+        secret = await asyncio.to_thread(SessionSecret, self._name)
+        try:
+            await self._backlog.count_found()
+            while True:
+                path = await self._backlog.next_file()
+                await self._send(path, secret.text)
+        finally:
+            secret.close()
+
+    async def _send(self, path: Path, secret: str) -> None:
+        """Settle every packet of the file."""
+        self._path = path
+        line = LateLine(path, self._ledger.packets, self._live, self._backlog, self._target_kbps)
+        try:
+            await self._keep_connected(line, secret)
+        except DetectorRefused as refused:
+            log.error("what an outage left is refused", file=str(path), reason=str(refused))
+            self._backlog.lose(path, "refused")
+        except (FileNotFoundError, Deleted):
+            self._backlog.lose(path, "deleted")
+        except (OSError, NoRecording) as error:
+            log.error("what an outage left cannot be read", file=str(path), reason=str(error))
+            self._backlog.lose(path, "unreadable")
+        except Exception:  # a defect of ours costs a file, and nothing that is live
+            log.exception("what an outage left is not sent", file=str(path))
+            self._backlog.lose(path, "unreadable")
+        else:
+            self._backlog.finish(path)
+            await asyncio.to_thread(_delete, path)
+            log.info("sent late", file=str(path), **self._backlog.account)
+        finally:
+            self._ledger.abandon("lost")
+            line.close()
+
+    async def _keep_connected(self, line: LateLine, secret: str) -> None:
+        """One connection after another until the file is over. Raises as `ReplayConnection.run`, DetectorRefused."""
+        reconnection = Reconnection(random.Random())
+        while True:
+            await _until_steady(self._live)
+            connection = ReplayConnection(self._destination, line, self._ledger, secret)
+            try:
+                if await connection.run():
+                    return
+            except ConnectionLost as lost:
+                delay_s = reconnection.next_delay_s(
+                    lost, time.monotonic(), accepted=connection.accepted, after_s=connection.retry_after_s
+                )
+                log.warning(
+                    "what is late waits", reason=lost.reason, code=lost.code, retry_s=round(delay_s, 2)
+                )
+                await asyncio.sleep(delay_s)
+
+
+class Deleted(Exception):
+    """The file that is being sent was deleted, and what waited in it is counted."""
+
+
+class LateLine(Line):
+    """The packets of one file, each when the live stream leaves room.
+
+    A packet waits for as long as the one before took, so that late ones have half of the link and of the detector's
+    turns at most, and then for a moment in which no live packet is on its way.
+    """
+
+    def __init__(
+        self, path: Path, first: int, live: LiveStream, backlog: Backlog, target_kbps: float | None
+    ) -> None:
+        super().__init__(Player([path], first), None)
+        self._path, self._live, self._backlog, self._target_kbps = path, live, backlog, target_kbps
+        self._sent_s: float | None = None  # when the packet before was, of `_sent_bytes`
+        self._sent_bytes = 0
+
+    async def until_due(self, packet: PlayedPacket) -> None:
+        """Wait for room. Raises Deleted."""
+        now_s = time.monotonic()
+        if self._sent_s is not None:
+            rest_s = now_s - self._sent_s
+            if self._target_kbps:
+                rest_s = max(rest_s, self._sent_bytes * 8 / (self._target_kbps * 1e3 / 2) - rest_s)
+            await asyncio.sleep(min(rest_s, MOST_REST_S))
+        await self._until_gap()
+        if not self._backlog.holds(self._path):
+            raise Deleted
+        self._sent_s, self._sent_bytes = time.monotonic(), len(packet.data)
+
+    async def _until_gap(self) -> None:
+        before = self._live.detected
+        while not self._has_gap(before):  # noqa: ASYNC110 - asked only while something waits
+            await asyncio.sleep(POLL_S)
+
+    def _has_gap(self, before: int) -> bool:
+        """Whether a late packet has its turn, which waits since so many live frames were detected."""
+        if not self._live.connected:
+            return False
+        return not self._live.unanswered or self._live.detected - before >= LIVE_FIRST
+
+
+async def _until_steady(live: LiveStream) -> None:
+    """Wait until the live stream has had a detector for a while."""
+    since_s: float | None = None
+    while since_s is None or time.monotonic() - since_s < STEADY_S:
+        if not live.connected:
+            since_s = None
+        elif since_s is None:
+            since_s = time.monotonic()
+        await asyncio.sleep(POLL_S * 10)
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.error(
+            "what was sent late cannot be deleted, and is sent again after a restart", reason=str(error)
+        )
