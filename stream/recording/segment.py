@@ -146,7 +146,7 @@ def _hello(body: bytes) -> Hello:
         message = parse_to_detector(body.decode())
     except (InvalidMessage, UnicodeDecodeError) as error:
         raise NoRecording(f"its session cannot be read: {error}") from None
-    if not isinstance(message, Hello):
+    if not isinstance(message, Hello) or message.type != "hello":
         raise NoRecording(f"its session is a {message.type}, not a hello")
     return message
 

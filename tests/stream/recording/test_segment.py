@@ -106,6 +106,13 @@ def test_a_session_that_is_no_hello_is_refused(session):
         read(FILE_START + pack_record(RecordType.SESSION, session))
 
 
+def test_a_trial_is_no_hello():
+    """A detector answers its packets and detects on none: a replay would wait for ever."""
+    trial = hello().model_copy(update={"type": "trial"}).model_dump_json(exclude={"session"})
+    with pytest.raises(NoRecording, match="its session is a trial, not a hello"):
+        read(FILE_START + pack_record(RecordType.SESSION, trial.encode()))
+
+
 def test_a_record_of_type_zero_ends_the_reading():
     """Even one with a right checksum: it is what a disk may hold where nothing was written."""
     nothing = bytes(5) + struct.pack(">I", zlib.crc32(bytes(5)))
