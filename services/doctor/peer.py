@@ -13,13 +13,14 @@ import aiohttp
 from services.certificates import client_tls
 from services.doctor.finding import Finding, doubtful, fine, wrong
 from services.settings import ClientSettings
-from stream.errors import ConnectionLost
+from stream.errors import ConnectionLost, TlsFailed
 from stream.redact import redact_url
 from stream.transport.websocket import client_context, why_not_connected
 
 ANSWER_S = 5.0  # that a detector may take for an answer
 _MOST_BYTES = 4096  # of an answer that are read
 _READINESS = {"ready": 200, "starting": 503, "stopping": 503}
+_WHERE = "name the detector's address with --detector: its port is 8765 unless set"
 _PROXY_STATUSES = (502, 503, 504)
 
 
@@ -65,10 +66,15 @@ async def http_peer(detector: str, settings: ClientSettings) -> AsyncIterator[Ht
 
 
 async def look_at_detector(detector: str, settings: ClientSettings) -> Finding:
-    """Whether a detector answers there, and is ready. Raises ConnectionLost."""
+    """Whether a detector answers there, and is ready. Raises TlsFailed, which says what to do."""
     shown = redact_url(detector)
-    async with http_peer(detector, settings) as peer:
-        live, ready = await peer.get("/livez"), await peer.get("/readyz")
+    try:
+        async with http_peer(detector, settings) as peer:
+            live, ready = await peer.get("/livez"), await peer.get("/readyz")
+    except TlsFailed:
+        raise
+    except ConnectionLost as lost:
+        return wrong(redact_url(lost.reason), f"start the detector, let firewalls pass it, or {_WHERE}")
     state = ready.text.strip()
     if live.status == 200 and _READINESS.get(state) == ready.status:
         if state == "ready":
@@ -83,6 +89,6 @@ async def look_at_detector(detector: str, settings: ClientSettings) -> Finding:
     told = ready.text.partition("\n")[0][:80] if live.status == 200 else live.text.partition("\n")[0][:80]
     return wrong(
         f"what answers at {shown} is no detector (HTTP {live.status} for /livez, {ready.status} for /readyz: {told!r})",
-        "name the detector's address with --detector: its port is 8765 unless set",
+        _WHERE,
         status=live.status,
     )

@@ -81,15 +81,19 @@ async def test_a_cameras_own_port_is_no_detector():
 
 
 async def test_nothing():
-    with pytest.raises(ConnectionLost, match="cannot connect to 127"):
-        await look(f"ws://127.0.0.1:{free_port()}")
+    finding = await look(f"ws://127.0.0.1:{free_port()}")
+    assert (finding.level, "cannot connect to 127" in finding.measured) == ("error", True)
+    assert "start the detector" in finding.advice
 
 
 async def test_a_detector_that_stalls(monkeypatch):
     monkeypatch.setattr(peer, "ANSWER_S", 0.1)
     async with stalling() as url:
-        with pytest.raises(ConnectionLost, match="nothing came within") as lost:
-            await look(url)
+        finding = await look(url)
+        assert (finding.level, "nothing came within" in finding.measured) == ("error", True)
+        async with http_peer(url, DoctorCameraSettings.load({"source": "demo", "detector": url})) as asked:
+            with pytest.raises(ConnectionLost, match="nothing came within") as lost:
+                await asked.get("/livez")
     assert not lost.value.answered
 
 
