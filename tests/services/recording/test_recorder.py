@@ -79,6 +79,22 @@ async def test_a_slow_disk_costs_packets_and_then_a_keyframe(tmp_path, held_disk
     assert sum(each.packets for each in told) == recorder.packets == 6
 
 
+async def test_what_waits_for_the_disk_is_bounded_in_bytes_too(tmp_path, held_disk, monkeypatch):
+    coded = packets(7, keyframes=tuple(range(7)))
+    monkeypatch.setattr(module, "MAX_QUEUE_BYTES", sum(map(len, coded[:3])))
+    async with Recorder(tmp_path, "door", LIMITS) as recorder:
+        recorder.begin(hello(), None)
+        for packet in coded[:4]:
+            recorder.offer(encoded(packet), 0)
+        assert recorder.lost == {"queue": 1}
+        held_disk.set()
+        await asyncio.wait_for(recorder.has_room(), LIVENESS_S)
+        for packet in coded[4:]:
+            recorder.offer(encoded(packet), 0)
+            await asyncio.wait_for(recorder.has_room(), LIVENESS_S)
+    assert kept(tmp_path) == coded[:3] + coded[4:]
+
+
 async def test_a_full_file_asks_once_for_a_keyframe(tmp_path):
     coded = packets(6, keyframes=(0, 5))
     async with Recorder(tmp_path, "door", RecordingLimits(2**20, 1, 3600.0)) as recorder:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.recording import segment_writer
-from services.recording.folder import SegmentFile, segment_files
+from services.recording.folder import SegmentFile, last_number, segment_files
 from services.recording.limits import RecordingLimits
 from services.recording.segment_writer import PacketToRecord, SegmentWriter
 from stream.recording.segment import SegmentHead
@@ -83,6 +83,11 @@ def test_a_name_that_something_else_has_is_passed_over(tmp_path):
     assert [file.number for file in segment_files(tmp_path)] == [4]
     assert not (tmp_path / "elsewhere").exists()
     assert kept(tmp_path) == [coded]
+
+
+def test_another_streams_files_are_not_counted(tmp_path):
+    SegmentFile.named(tmp_path, "yard", 7).path.touch()
+    assert (last_number(tmp_path, "door"), last_number(tmp_path, "yard")) == (0, 7)
 
 
 def test_an_old_file_is_followed_by_a_new_one(tmp_path):
