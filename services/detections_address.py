@@ -16,6 +16,8 @@ def detections_url(address: str, stream: str | None = None, types: str | None = 
 
     `types` lists the types of messages wanted, with commas; None: all.
 
+    What the address asks for after a question mark, as `since=0` of a camera, is asked for too.
+
     `address` is host:port or an http(s):// or ws(s):// URL, whose path is that of a reverse proxy, to which the
     detector's own is appended, as a camera does; one that ends with a path of the detector's is kept as it is.
     Raises BadAddress.
@@ -33,5 +35,5 @@ def detections_url(address: str, stream: str | None = None, types: str | None = 
         path += f"/v1/streams/{stream}/detections" if stream else "/v1/detections"
     elif stream:
         raise BadAddress("give --stream or a path that names what to watch, not both")
-    query = f"types={types}" if types else ""
+    query = "&".join(part for part in (parts.query, f"types={types}" if types else "") if part)
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, query, ""))

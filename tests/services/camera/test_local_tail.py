@@ -10,6 +10,10 @@ import pytest
 
 from services.camera.kept_detections import KeptDetections
 from services.camera.metrics import serve_metrics
+from services.chaos.service import chaos_proxy
+from services.commands.message_lines import readable
+from services.commands.watch import messages
+from services.detections_address import detections_url
 from services.errors import SettingsError
 from tests.ports import free_port
 from tests.services.camera.sources import END, picture, scripted
@@ -114,6 +118,60 @@ async def test_consumers_read_what_is_kept_and_what_comes(local_camera):
             assert (await new.receive_json())["state"] == "ended"
             assert (await new.receive()).data == 1001
         assert metrics.registry.get_sample_value("splitcast_camera_fallback_active") == 0
+
+
+async def test_watch_reads_a_camera_as_a_detector(local_camera):
+    camera, source, detections = local_camera(metrics_port=free_port())
+    playing = asyncio.ensure_future(camera.run())
+    async with (
+        asyncio.timeout(LIVENESS_S),
+        serve_metrics(camera.statistics.metrics, camera.config, detections.routes()),
+    ):
+        await play_one_by_one(camera, source, [picture() for _ in range(2)])
+        address = f"ws://127.0.0.1:{camera.config.metrics_port}?since=0"
+        watched = messages(detections_url(address, types="stream,detections"))
+        lines = [readable(await anext(watched)) for _ in range(3)]
+        await watched.aclose()
+        camera.stop()
+        await playing
+    assert "door connected: without a detector" in lines[0]
+    assert all("on the camera" in line for line in lines[1:])
+
+
+async def test_a_detector_behind_a_broken_link_tells_what_the_camera_found_meanwhile(
+    start_detector, local_camera
+):
+    """In the reasons of its gaps, by which every frame is told once."""
+    told: list[dict] = []
+    async with start_detector() as running, chaos_proxy(running.address) as proxy:
+        subscription = await subscribed(running, running.url, told, types="detections,gap")
+        camera, source, _ = local_camera(proxy.url)
+        counts = camera.statistics.frame_counts
+        playing = asyncio.ensure_future(camera.run())
+        while not counts.detected:  # before it is welcomed the first may be detected here
+            await play_one_by_one(camera, source, [picture()])
+        await until(
+            lambda: running.detector.streams.get("door").report
+        )  # by which drops of before are told apart
+        away = proxy.begin("blackhole")
+        proxy.begin("reset")
+        await until(lambda: camera._outage.takes)
+        found = counts.detected_locally
+        await play_one_by_one(camera, source, [picture() for _ in range(4)])
+        assert counts.detected_locally == found + 4
+        proxy.end(away)
+        await until(lambda: camera.statistics.connected["detector"] and not camera._outage.lasts)
+        await play_one_by_one(camera, source, [picture() for _ in range(3)])
+        source.play(END)
+        await asyncio.wait_for(playing, LIVENESS_S)
+    await subscription
+    gaps = [message for message in told if message["type"] == "gap"]
+    assert sum(gap["reasons"].get("local", 0) for gap in gaps) >= 4
+    numbers = [message["frame"] for message in told if message["type"] == "detections"]
+    numbers += [number for gap in gaps for number in range(gap["first"], gap["last"] + 1)]
+    assert sorted(numbers) == list(range(min(numbers), counts.captured))
+    assert min(numbers) + len(numbers) == counts.captured
+    assert counts.captured == counts.detected + counts.detected_locally + counts.dropped_total
 
 
 async def test_what_is_no_consumer_is_refused(local_camera):
