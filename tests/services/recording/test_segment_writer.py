@@ -179,6 +179,42 @@ def test_a_disk_that_refuses_costs_packets_and_is_tried_again(tmp_path, monkeypa
     assert kept(tmp_path) == [coded[:2], coded[8:]]
 
 
+def test_a_disk_that_has_recovered_is_tried_and_told_as_if_nothing_had_been(tmp_path, monkeypatch, capsys):
+    now_s = [100.0]
+    monkeypatch.setattr(segment_writer.time, "monotonic", lambda: now_s[0])
+    writer = SegmentWriter(tmp_path, "door", ENDLESS)
+    keyframe = to_record(packets(1))
+
+    def refuse(times: int) -> None:
+        with monkeypatch.context() as patch:
+            failing(patch, errno.ENOSPC, after_bytes=11)
+            for _ in range(times):
+                now_s[0] += 60
+                assert writer.write(keyframe).lost == {"disk_full": 1}
+
+    refuse(6)
+    now_s[0] += 60
+    assert writer.write(keyframe).packets == 1
+    refuse(1)
+    assert writer.write(keyframe).lost == {"disk_full": 1}  # it is not tried at once
+    now_s[0] += 1.0  # the first delay is no longer
+    assert writer.write(keyframe).packets == 1
+    told = capsys.readouterr().out
+    assert (told.count("not recorded"), told.count("recording goes on")) == (2, 2)
+
+
+def test_the_disk_is_told_to_keep_what_was_written_every_few_seconds_and_at_the_end(tmp_path, monkeypatch):
+    now_s, synced_s = [0.0], []
+    monkeypatch.setattr(segment_writer.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(segment_writer.os, "fdatasync", lambda descriptor: synced_s.append(now_s[0]))
+    writer = SegmentWriter(tmp_path, "door", ENDLESS)
+    for packet in to_record(packets(13)):
+        writer.write([packet])
+        now_s[0] += 1
+    writer.close()
+    assert synced_s == [5, 10, 13]
+
+
 def test_a_folder_that_cannot_be_is_told_and_counted(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     writer = SegmentWriter(tmp_path / "file" / "folder", "door", ENDLESS)
