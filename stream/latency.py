@@ -28,6 +28,15 @@ class StageClock:
         self.durations_ns[stage] = self.durations_ns.get(stage, 0) + now_ns - self._last_ns
         self._last_ns = now_ns
 
+    def lap_elsewhere(self, durations_ns: Mapping[str, int], waiting: str, now_ns: int) -> None:
+        """Count what the stages took in another process since the last lap, and the rest of that time as `waiting`.
+
+        Clocks of two machines do not run alike: what was spent there is at most what has passed here.
+        """
+        for stage, duration_ns in durations_ns.items():
+            self.lap(stage, min(self._last_ns + duration_ns, now_ns))
+        self.lap(waiting, now_ns)
+
 
 def network_ns(latency_ns: int, camera_ns: Mapping[str, int], detector_ns: Mapping[str, int]) -> int:
     """What the link took of a round trip, both ways: the part neither end accounts for.

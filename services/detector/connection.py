@@ -1,4 +1,4 @@
-"""One camera's connection: receive → turn (decode → infer) → publish → answer."""
+"""One camera's connection: receive → turn (decode → infer; see tails.py) → publish → answer."""
 
 from __future__ import annotations
 
@@ -6,30 +6,24 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 
 import structlog
 
-from codec.errors import BitstreamError, MissingReference, ReferenceMismatch
-from codec.layout import FloatArray
 from services.detections_json import DetectionMessage
 from services.detector.handshake import AdmittedCamera, check_cost
-from services.detector.inference import Inference, InferredFrame
+from services.detector.inference import Inference
 from services.detector.publisher import Publisher
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
-from services.detector.turns import AnsweredPacket, CameraTurns, DetectedFrame, ReceivedPacket, StaleFrame
+from services.detector.turns import AnsweredPacket, DetectedFrame, ReceivedPacket, reject_reason
 from services.detector.visit import Visit
 from services.metrics import WireMeter
 from stream.latency import StageClock
-from stream.letterbox import Letterbox
 from stream.rate.window import WindowControl
 from stream.session.camera_clock import CameraClock
-from stream.session.messages import Preview, RejectReason, Report
+from stream.session.messages import Preview, Report
 from stream.tasks.background import run_with_background
-from stream.tasks.fair_workers import FairWorkers
 from stream.transport.websocket import Link
 
 log = structlog.get_logger(__name__)
@@ -46,7 +40,6 @@ class CameraConnection:
         meter: WireMeter,
         *,
         inference: Inference,
-        workers: FairWorkers,
         publisher: Publisher,
         statistics: DetectorStatistics,
         stopping: asyncio.Event,
@@ -56,14 +49,6 @@ class CameraConnection:
         self._session, self._stream = camera.session, camera.stream
         self._hello, self._tail, self._step_maps = camera.hello, camera.tail, camera.step_maps
         self._inference, self._publisher, self._statistics = inference, publisher, statistics
-        self._workers, self._owner = workers, workers.owner()
-        self._turns = CameraTurns(
-            camera.decoder,
-            self._detect,
-            camera.hello.canvas,
-            live=camera.hello.live,
-            max_age_s=settings.max_age_s,
-        )
         self._stream.pace.limit(camera.quota.frames_per_s)
         self._max_tail_ms = settings.max_tail_ms
         self._changed = asyncio.Event()  # a packet has come, or nothing more does
@@ -80,6 +65,7 @@ class CameraConnection:
         try:
             await run_with_background(self._answer(), self._receive(), self._work(), self._send_step_maps())
         finally:
+            self._tail.leave()
             if self._hello.live:
                 self._publisher.publish_gaps(self._stream, self._stream.numbers.lose(self._unanswered))
 
@@ -104,7 +90,7 @@ class CameraConnection:
         self._statistics.receive(self._stream, len(packet), now_ns)
         number = self._stream.numbers.packet()
         self._unanswered.append(number)
-        self._turns.put(ReceivedPacket(packet, number, StageClock(now_ns), now_ns))
+        self._tail.put(ReceivedPacket(packet, number, StageClock(now_ns), now_ns))
         self._changed.set()
 
     def _on_text(self, text: str) -> None:
@@ -130,15 +116,15 @@ class CameraConnection:
         """Have every packet worked on, a turn of this camera's each."""
         while await self._next_turn():
             await self._keep_pace()
-            self._answered.put_nowait(await self._workers.run(self._owner, self._turns.turn))
+            self._answered.put_nowait(await self._tail.turn())
         self._answered.put_nowait(None)
 
     async def _next_turn(self) -> bool:
         """Wait for a packet; False where no more come."""
-        while not len(self._turns) and not self._ended:
+        while not len(self._tail) and not self._ended:
             self._changed.clear()
             await self._changed.wait()
-        return len(self._turns) > 0
+        return len(self._tail) > 0
 
     async def _keep_pace(self) -> None:
         """Wait until the camera's quota allows its next packet; what has come when the detector stops is answered."""
@@ -147,14 +133,6 @@ class CameraConnection:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_ns / 1e9):
                     await self._stopping.wait()
-
-    def _detect(
-        self, tensors: Mapping[str, FloatArray], letterbox: Letterbox, clock: StageClock
-    ) -> InferredFrame:
-        inferred = self._inference.detect(self._tail, self._owner, tensors, letterbox, clock)
-        if self._step_maps and self._step_maps.take(waiting=len(self._turns) > 0):
-            return replace(inferred, tensors=tensors)
-        return inferred
 
     def _refuse_costly(self) -> None:
         """Leave a camera whose frames take longer than any may: it would meet the same tomorrow."""
@@ -204,6 +182,7 @@ class CameraConnection:
         )
         self._publisher.publish_detections(message)
         clock.lap("publish", time.monotonic_ns())
+        self._statistics.infer(frame.inferred.batch)
         self._statistics.publish(
             self._stream,
             frame.size,
@@ -248,18 +227,3 @@ class CameraConnection:
             log.info("window", stream=self._stream.name, frames=window)
             for text in self._session.set_window(window):
                 await self._link.send(text)
-
-
-def reject_reason(error: Exception) -> RejectReason:
-    """Why a frame failed, in the decoder or behind it, as the protocol names it."""
-    match error:
-        case MissingReference():
-            return "missing_reference"
-        case ReferenceMismatch():
-            return "reference_mismatch"
-        case BitstreamError():
-            return "corrupt"
-        case StaleFrame():
-            return "stale"
-        case _:
-            return "error"

@@ -31,7 +31,6 @@ from stream.session.close_codes import PERMANENT, CloseCode
 from stream.session.detector import DetectorSession
 from stream.session.messages import FEATURES_PROTOCOL
 from stream.tasks.background import run_with_background
-from stream.tasks.fair_workers import FairWorkers
 from stream.transport.websocket import VIOLATIONS, Link, ServerWebSocket, WireBytes
 
 log = structlog.get_logger(__name__)
@@ -54,7 +53,6 @@ class FeaturesEndpoint:
         *,
         admission: Admission,
         inference: Inference,
-        workers: FairWorkers,
         memory: MemoryBudget,
         publisher: Publisher,
         statistics: DetectorStatistics,
@@ -64,7 +62,7 @@ class FeaturesEndpoint:
     ) -> None:
         self._settings, self._handshake, self._streams = settings, handshake, streams
         self._admission = admission
-        self._inference, self._workers, self._memory = inference, workers, memory
+        self._inference, self._memory = inference, memory
         self._publisher, self._statistics = publisher, statistics
         self._stopping, self._overdue = stopping, overdue
         self._names = Names(settings.max_streams, settings.reserve_s, stands)
@@ -138,7 +136,6 @@ class FeaturesEndpoint:
             visit,
             meter,
             inference=self._inference,
-            workers=self._workers,
             publisher=self._publisher,
             statistics=self._statistics,
             stopping=self._stopping,

@@ -24,12 +24,12 @@ from services.detector.quota import agreed_packet_bytes, check_quota
 from services.detector.settings import DetectorSettings
 from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Stream
+from services.detector.tails import CameraTail, Tails
 from services.detector.trial import Trials, serve_trial
 from services.detector.visit import Visit
 from services.metrics import VERSION
 from services.profiles import read_profile
 from stream.errors import SessionError
-from stream.network.engine import Tail
 from stream.session.close_codes import CloseCode
 from stream.session.detector import (
     DetectorSession,
@@ -69,8 +69,7 @@ class AdmittedCamera:
     session: DetectorSession
     hello: Hello
     stream: Stream
-    decoder: Decoder
-    tail: Tail
+    tail: CameraTail
     quota: Quota
     step_maps: CameraStepMaps | None
 
@@ -85,13 +84,14 @@ class Handshake:
         workers: FairWorkers,
         *,
         memory: MemoryBudget,
+        tails: Tails,
         step_maps: StepMaps,
         ready: asyncio.Event,
     ) -> None:
         self._settings, self._inference, self._ready = settings, inference, ready
         # All handshakes together have the share of one camera: they cost before anybody has a name.
         self._workers, self._owner = workers, workers.owner()
-        self._memory, self._step_maps = memory, step_maps
+        self._memory, self._tails, self._step_maps = memory, tails, step_maps
         self._trials = Trials()
         self._profiles = ProfileStore(BUNDLED)  # touched in this owner's calls only
 
@@ -117,12 +117,14 @@ class Handshake:
             visit.check(hello.stream, hello.session)
             with self._trials.one_more():
                 await serve_trial(link, session, negotiated.max_packet_bytes, quota)
-        tail = await self._workers.run(self._owner, self._inference.tail, hello.split)
+        step_maps = self._step_maps.camera(hello, negotiated.layout, negotiated.profile)
+        tail = await self._tails.camera(
+            hello, negotiated.decoder, negotiated.profile, step_maps, paced=quota.frames_per_s is not None
+        )
         stream = visit.greet(hello, negotiated.layout)
         software = f"splitcast/{VERSION}"
         await link.send(session.welcome(negotiated.max_packet_bytes, software, quota.frames_per_s))
-        step_maps = self._step_maps.camera(hello, negotiated.layout, negotiated.profile)
-        return AdmittedCamera(session, hello, stream, negotiated.decoder, tail, quota, step_maps)
+        return AdmittedCamera(session, hello, stream, tail, quota, step_maps)
 
     async def _receive_hello(self, link: Link, session: DetectorSession, visit: Visit) -> Hello:
         """The camera's hello; until its source has a picture it says that it waits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from weakref import WeakValueDictionary
@@ -39,6 +39,7 @@ class InferredFrame:
 
     detections: Detections
     tail_ns: int
+    batch: int  # frames that went through together
     tensors: Mapping[str, FloatArray] | None = None  # where a step map is to be made of them
 
 
@@ -48,17 +49,19 @@ class Inference:
     Keeps nothing between frames, so any frame of any camera may be next.
     """
 
-    def __init__(self, settings: DetectorSettings, workers: FairWorkers) -> None:
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        workers: FairWorkers,
+        batches: Batcher[Mapping[str, FloatArray], Logits] | None = None,
+    ) -> None:
         self._settings, self._workers = settings, workers
         self._network: LoadedModel | None = None
         self._tails: WeakValueDictionary[str, Tail] = WeakValueDictionary()  # of the cameras that are there
         self._default_tail: Tail | None = None
         self.tail_bytes = 0  # that one more tail takes, with its weights
         self._cut = lru_cache(maxsize=256)(self._cut_at)
-        self._batches: Batcher[Mapping[str, FloatArray], Logits] = Batcher(
-            1, BATCH_DEADLINE_S, lambda: workers.running
-        )
-        self.on_batch: Callable[[int], None] = lambda size: None
+        self._batches = batches or Batcher(1, BATCH_DEADLINE_S, lambda: workers.running)
         self.costs = TailCosts()
 
     @property
@@ -70,12 +73,23 @@ class Inference:
     async def load(self) -> None:
         """Find, read, place and warm up the network. Raises WeightsError or CheckpointError."""
         owner = self._workers.owner()
-        self._network = await self._workers.run(owner, load_network, self._settings)
-        largest = self._settings.largest_batch(cuda=self._network.model.device.startswith("cuda"))
-        self._batches.largest = largest
+        network = await self._read(self._settings)
+        largest = self._settings.largest_batch(cuda=network.model.device.startswith("cuda"))
+        self._batches.limit(largest)
         if largest > 1:  # while one batch is in the network, the next is decoded
             self._workers.grow(2 * largest)
-        await self._workers.run(owner, self._warm_up, self._settings.split or self._network.default_split)
+        await self._workers.run(owner, self._warm_up, self._settings.split or network.default_split)
+
+    async def read(self) -> None:
+        """Find and read the network for what cameras are asked by it: it computes elsewhere.
+
+        Raises WeightsError or CheckpointError.
+        """
+        await self._read(self._settings.model_copy(update={"engine": "auto", "device": "cpu"}))
+
+    async def _read(self, settings: DetectorSettings) -> LoadedModel:
+        self._network = await self._workers.run(self._workers.owner(), load_network, settings)
+        return self._network
 
     def layout(self, split: str, canvas: tuple[int, int]) -> Layout:
         """The tensors that cross at a split point, for a canvas of (H, W) pixels. Raises UnknownSplitPoint."""
@@ -120,11 +134,10 @@ class Inference:
         clock.lap("queue", batch.began_ns)
         clock.lap("tail", answered_ns)
         owner.excuse(answered_ns - asked_ns - batch.share_ns)
-        self.on_batch(batch.size)
         self.costs.observe(kind, batch.share_ns / 1e6)
         detections = self._boxes(batch.output, letterbox)
         clock.lap("nms", time.monotonic_ns())
-        return InferredFrame(detections, batch.share_ns)
+        return InferredFrame(detections, batch.share_ns, batch.size)
 
     def frame_bytes(self) -> int:
         """What a frame of the largest canvas holds in the network's last layers."""

@@ -33,6 +33,7 @@ from services.detector.statistics import DetectorStatistics
 from services.detector.step_maps import StepMaps
 from services.detector.streams import Streams
 from services.detector.subscribers import Subscribers
+from services.detector.tails import LocalTails, MakeTails
 from services.detector.web import Readiness, Web, errors_as_json, foreign_pages_refused, load_page
 from services.environment import forget_loading, give_memory_back, resident_bytes
 from services.metrics import TLS_FAILED
@@ -63,7 +64,7 @@ WebSocketHandler = Callable[[web.Request], Awaitable[web.WebSocketResponse]]
 class Detector:
     """One network, many cameras, many subscribers; lives until `stop` is called."""
 
-    def __init__(self, config: DetectorSettings) -> None:
+    def __init__(self, config: DetectorSettings, make_tails: MakeTails = LocalTails) -> None:
         self.config = config
         self.streams = Streams()
         self.statistics = DetectorStatistics(self.streams)
@@ -72,18 +73,19 @@ class Detector:
         self.streams.on_change = publisher.publish_stream
         self.workers = FairWorkers("worker", config.tail_threads)
         self.inference = Inference(config, self.workers)
-        self.inference.on_batch = self.statistics.infer
         self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._overdue = asyncio.Event()  # the drain has taken as long as it may
         self.memory = MemoryBudget(config)
         self.step_maps = StepMaps(config, self.workers, self.statistics)
+        self.tails = make_tails(config, self.inference, self.workers, self.statistics)
         self._handshake = Handshake(
             config,
             self.inference,
             self.workers,
             memory=self.memory,
+            tails=self.tails,
             step_maps=self.step_maps,
             ready=self.ready,
         )
@@ -103,7 +105,6 @@ class Detector:
             self.streams,
             admission=self.admission,
             inference=self.inference,
-            workers=self.workers,
             memory=self.memory,
             publisher=publisher,
             statistics=self.statistics,
@@ -161,6 +162,7 @@ class Detector:
             await runner.cleanup()
             self.workers.close()
             self.step_maps.close()
+            await self.tails.close()
             log.info("detector stopped")
 
     async def reload(self) -> None:
@@ -174,13 +176,14 @@ class Detector:
 
     async def _load(self) -> None:
         await self._handshake.load()
-        await self.inference.load()
+        await self.tails.load()
         await self.step_maps.load(self.inference.network.model.device)
         await asyncio.to_thread(forget_loading)
         self.memory.open(resident_bytes(), self.inference.frame_bytes())
         self.ready.set()
         network = self.inference.network
         log.info("ready", model=network.name, weights=network.model.weights_hash[:12])
+        await self.tails.watch(self.ready)
 
     async def _close_silent(self, listener: Listener) -> None:
         while True:
@@ -278,4 +281,4 @@ class Detector:
         metrics.age.set_function(lambda: self.statistics.frame_age_s(time.monotonic_ns()))
         metrics.streams.set_function(lambda: self.streams.connected)
         metrics.subscribers.set_function(lambda: len(self.broadcast))
-        metrics.queue.labels("turn").set_function(lambda: self.workers.queue_length)
+        metrics.queue.labels("turn").set_function(lambda: self.tails.queue_length)

@@ -84,7 +84,7 @@ class DetectorStatistics:
         self.metrics.observe_stages(self.metrics.stage, stages_ns)
 
     def infer(self, frames: int) -> None:
-        """A frame was through the network's last layers, in a batch of so many. For several threads."""
+        """A frame was through the network's last layers, in a batch of so many."""
         self.metrics.batch.observe(frames)
 
     def map_steps(self, seconds: float) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from codec.errors import BitstreamError, MissingReference, ReferenceMismatch
 from codec.interface import DecodedFrame, Decoder
 from codec.layout import FloatArray
 from codec.packet import PacketHeader
@@ -14,6 +15,7 @@ from services.detector.inference import InferredFrame
 from stream.latency import StageClock
 from stream.letterbox import Letterbox
 from stream.session.camera_clock import FrameAges
+from stream.session.messages import RejectReason
 
 Detect = Callable[[Mapping[str, FloatArray], Letterbox, StageClock], InferredFrame]
 """The rest of the network, for one frame's tensors."""
@@ -21,6 +23,31 @@ Detect = Callable[[Mapping[str, FloatArray], Letterbox, StageClock], InferredFra
 
 class StaleFrame(Exception):
     """A frame of a live camera that is no use any more."""
+
+
+class RejectedPacket(Exception):
+    """A packet that another process has worked on, or was lost with it: the reason that it has for giving nothing."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: RejectReason = reason
+
+
+def reject_reason(error: Exception) -> RejectReason:
+    """Why a frame failed, in the decoder or behind it, as the protocol names it."""
+    match error:
+        case RejectedPacket(reason=reason):
+            return reason
+        case MissingReference():
+            return "missing_reference"
+        case ReferenceMismatch():
+            return "reference_mismatch"
+        case BitstreamError():
+            return "corrupt"
+        case StaleFrame():
+            return "stale"
+        case _:
+            return "error"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,7 +41,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 # A keyframe that was asked for is on its way for a round trip: differences that come before it are no news.
 KEYFRAME_PATIENCE_NS = 500_000_000
 # Rejects after which the decoder holds no reference that the camera's next frame could refer to.
-UNDECODABLE = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
+UNDECODABLE = frozenset({"corrupt", "missing_reference", "reference_mismatch", "lost"})
 
 # A camera sends about one preview a second; what a stalled link gathers may come at once.
 PREVIEW_INTERVAL_NS = 250_000_000
@@ -318,7 +318,7 @@ class DetectorSession:
         requested_ns = self._keyframe_requested_ns
         if requested_ns is None or now_ns - requested_ns >= KEYFRAME_PATIENCE_NS:
             return True
-        return reason == "corrupt" and received_ns >= requested_ns
+        return reason in ("corrupt", "lost") and received_ns >= requested_ns
 
     def _answer(self) -> None:
         assert self._unanswered

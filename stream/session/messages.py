@@ -32,15 +32,20 @@ Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-RejectReason: TypeAlias = Literal["corrupt", "missing_reference", "reference_mismatch", "error", "stale"]
+RejectReason: TypeAlias = Literal[
+    "corrupt", "missing_reference", "reference_mismatch", "lost", "error", "stale"
+]
 """Why a packet yields no detections.
 
 corrupt: the bytes are no packet of this codec. missing_reference: a difference from a frame that the detector does
-not hold. reference_mismatch: a difference from another frame than the one it holds. error: the detector failed.
+not hold. reference_mismatch: a difference from another frame than the one it holds. lost: what decoded the stream is
+gone, with the packet and the frames before it. error: the detector failed.
 stale: the frame is too old, or a newer one of the same live camera has come while it waited.
 """
 REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
-LOST_REFERENCE: frozenset[RejectReason] = frozenset({"corrupt", "missing_reference", "reference_mismatch"})
+LOST_REFERENCE: frozenset[RejectReason] = frozenset(
+    {"corrupt", "missing_reference", "reference_mismatch", "lost"}
+)
 """Rejects by which a detector says that it holds no reference any more."""
 # What a camera understands whose hello does not tell; it leaves a detector that says anything else.
 FIRST_REJECT_REASONS = ("corrupt", "missing_reference", "error")

@@ -13,7 +13,9 @@ Out = TypeVar("Out")
 
 
 @dataclass(slots=True, eq=False)
-class _Call(Generic[In, Out]):
+class BatchCall(Generic[In, Out]):
+    """An item that waits for its batch, and then what came of it."""
+
     kind: Hashable
     work: Callable[[Sequence[In]], Sequence[Out]]
     item: In
@@ -23,6 +25,13 @@ class _Call(Generic[In, Out]):
     @property
     def is_done(self) -> bool:
         return self.result is not None or self.error is not None
+
+    def answer(self) -> BatchResult[Out]:
+        """What came of it, once it is done. Raises what work on the item alone did."""
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None
+        return self.result
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +53,26 @@ class Batcher(Generic[In, Out]):
 
     def __init__(self, largest: int, deadline_s: float, coming: Callable[[], int]) -> None:
         self.largest, self._deadline_s, self._coming = largest, deadline_s, coming
-        self._waiting: list[_Call[In, Out]] = []
+        self._waiting: list[BatchCall[In, Out]] = []
         self._changed = threading.Condition()
         self._busy = False
+
+    def limit(self, largest: int) -> None:
+        """Let at most so many go together from now on."""
+        self.largest = largest
 
     def run(
         self, kind: Hashable, work: Callable[[Sequence[In]], Sequence[Out]], item: In
     ) -> BatchResult[Out]:
         """The output for one item, by `work` on it and others of its kind. Raises what work on the item alone does."""
-        call = _Call(kind, work, item)
+        call = BatchCall(kind, work, item)
         if self.largest == 1:
-            _work_on([call])
+            work_on([call])
         else:
             self._run_together(call)
-        if call.error is not None:
-            raise call.error
-        assert call.result is not None
-        return call.result
+        return call.answer()
 
-    def _run_together(self, call: _Call[In, Out]) -> None:
+    def _run_together(self, call: BatchCall[In, Out]) -> None:
         with self._changed:
             self._waiting.append(call)
             self._changed.notify_all()
@@ -74,23 +84,24 @@ class Batcher(Generic[In, Out]):
             batch = self._of_kind(call)[: self.largest]
             self._waiting = [waiting for waiting in self._waiting if waiting not in batch]
         try:
-            _work_on(batch)
+            work_on(batch)
         finally:
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
 
-    def _may_lead(self, call: _Call[In, Out]) -> bool:
+    def _may_lead(self, call: BatchCall[In, Out]) -> bool:
         return not self._busy and self._waiting[0] is call
 
-    def _of_kind(self, call: _Call[In, Out]) -> list[_Call[In, Out]]:
+    def _of_kind(self, call: BatchCall[In, Out]) -> list[BatchCall[In, Out]]:
         return [waiting for waiting in self._waiting if waiting.kind == call.kind]
 
-    def _is_full(self, call: _Call[In, Out]) -> bool:
+    def _is_full(self, call: BatchCall[In, Out]) -> bool:
         return len(self._of_kind(call)) >= self.largest or len(self._waiting) >= self._coming()
 
 
-def _work_on(batch: Sequence[_Call[In, Out]]) -> None:
+def work_on(batch: Sequence[BatchCall[In, Out]]) -> None:
+    """Work on calls of one kind; each has its result then, or its error. One that fails is tried alone."""
     began_ns = time.monotonic_ns()
     try:
         outputs = batch[0].work([call.item for call in batch])
@@ -100,7 +111,7 @@ def _work_on(batch: Sequence[_Call[In, Out]]) -> None:
             batch[0].error = error
             return
         for call in batch:  # one camera's frame fails no other's
-            _work_on([call])
+            work_on([call])
         return
     share_ns = (time.monotonic_ns() - began_ns) // len(batch)
     for call, output in answered:

@@ -12,6 +12,19 @@ def test_every_nanosecond_belongs_to_one_stage():
     assert clock.durations_ns == {"grab": 35, "head": 70}
 
 
+def test_what_stages_took_elsewhere_leaves_the_rest_as_waiting():
+    clock = StageClock(started_ns=1000)
+    clock.lap_elsewhere({"decode": 20, "tail": 50}, "queue", 1100)
+    clock.lap("publish", 1110)
+    assert clock.durations_ns == {"decode": 20, "tail": 50, "queue": 30, "publish": 10}
+
+
+def test_no_more_can_be_spent_elsewhere_than_has_passed():
+    clock = StageClock(started_ns=1000)
+    clock.lap_elsewhere({"decode": 20, "tail": 90}, "queue", 1100)
+    assert clock.durations_ns == {"decode": 20, "tail": 80, "queue": 0}
+
+
 def test_network_is_what_neither_end_accounts_for():
     assert network_ns(100, {"head": 30, "send": 1}, {"tail": 40}) == 29
     assert network_ns(10, {"head": 30}, {}) == 0

@@ -74,7 +74,7 @@ def test_series_are_those_that_exist(record):
     whole = sum(len(metric.samples) for metric in CameraMetrics().registry.collect())
     assert full - brief == 10 * (whole - 30)
     detector = sum(len(metric.samples) for metric in DetectorMetrics().registry.collect())
-    assert brief == detector + 10 * (14 + 30)
+    assert brief == detector + 10 * (15 + 30)
 
 
 def test_prints_and_writes_a_line_for_each_number_of_cameras(record, tmp_path, capsys):

@@ -18,6 +18,7 @@ from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
 from services.detector.step_maps import StepMaps
 from services.detector.streams import Streams
+from services.detector.tails import LocalTails
 from services.detector.visit import Visit
 from stream.errors import ConnectionLost, SessionError
 from stream.session.close_codes import CloseCode
@@ -171,6 +172,7 @@ async def make_handshake(make_settings, inference, workers):
                 inference,
                 workers,
                 memory=memory,
+                tails=LocalTails(settings, inference, workers, DetectorStatistics(Streams())),
                 step_maps=StepMaps(settings, workers, DetectorStatistics(Streams())),
                 ready=ready,
             ),

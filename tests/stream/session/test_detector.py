@@ -144,7 +144,9 @@ class TestSession:
         reject("reference_mismatch", 560, 570)
         reject("error", 580, 590)  # which was decoded
         reject("reference_mismatch", 600, 610)
-        assert asked == [True, False, False, True, False, True, True, False, True]
+        reject("lost", 620, 630)  # what decoded is gone, perhaps with the keyframe that was asked for
+        reject("missing_reference", 640, 650)
+        assert asked == [True, False, False, True, False, True, True, False, True, True, False]
 
     @pytest.mark.parametrize(
         ("announced", "expected"),
