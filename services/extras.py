@@ -8,6 +8,7 @@ from services.errors import Exit, ServiceError
 
 EXTRAS = {
     "mqtt": {"aiomqtt"},
+    "ray": {"ray"},
     "torch": {"torch", "torchvision", "ultralytics"},
     "evaluate": {"PIL", "faster_coco_eval", "jinja2", "matplotlib"},
     "study": {"lz4", "scipy", "zstandard"},

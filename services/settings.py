@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,11 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://[^/]+:\d+")
 def expanded(text: str) -> str:
     """The text with the home folder in place of a `~` that it begins with, which no shell may have seen."""
     return os.path.expanduser(text)  # noqa: PTH111 - a text that may be a path, or an address
+
+
+def own_name() -> str:
+    """The host's name in the characters that a stream's name may have."""
+    return re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9]", "0", socket.gethostname() or "splitcast")[:64]
 
 
 def any_name(value: Any, check: ValidatorFunctionWrapHandler) -> str:

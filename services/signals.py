@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from types import FrameType
@@ -50,6 +51,17 @@ def _last_words(name: str, log_format: str) -> str:
         return f"{timestamp} [info     ] {event} signal={name}\n"
     facts = {"event": event, "signal": name, "logger": __name__, "level": "info", "timestamp": timestamp}
     return f"{json.dumps(facts)}\n"
+
+
+def take_signals_back() -> None:
+    """Handle signals as before, where a library has put itself in between, which prints its stack at each.
+
+    To be called on the main thread; on another nothing happens.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in _STOPPING:
+            signal.signal(number, signal.getsignal(number))
+            signal.siginterrupt(number, False)  # as asyncio has it
 
 
 async def run_until_stopped(

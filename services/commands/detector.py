@@ -8,6 +8,7 @@ import sys
 from services.commands.publishing import publishing
 from services.commands.service_settings import DetectorProgramSettings
 from services.detector.service import Detector
+from services.detector.tails import LocalTails, MakeTails
 from services.service_manager import ServiceManager
 from services.signals import run_until_stopped
 from stream.tasks.background import run_with_background
@@ -17,7 +18,7 @@ def run_detector(settings: DetectorProgramSettings) -> None:
     """Serve for ever. Raises what `Detector.run` does."""
 
     async def serve() -> None:
-        detector, manager = Detector(settings), ServiceManager()
+        detector, manager = Detector(settings, chosen_tails(settings)), ServiceManager()
 
         def stop() -> None:
             manager.tell_stop()
@@ -33,3 +34,12 @@ def run_detector(settings: DetectorProgramSettings) -> None:
             )
 
     asyncio.run(serve())
+
+
+def chosen_tails(settings: DetectorProgramSettings) -> MakeTails:
+    """Where the settings have packets worked on."""
+    if settings.tail == "local":
+        return LocalTails
+    from services.ray_tail.tails import ray_tails
+
+    return ray_tails(settings)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import socket
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -12,7 +10,7 @@ from pydantic_settings import CliSuppress
 
 from services.command_settings import CommandSettings, GivenValue
 from services.mqtt.broker import Broker, BrokerAddress
-from services.settings import PathSetting, with_variable
+from services.settings import PathSetting, own_name, with_variable
 from stream.session.messages import StreamName
 from stream.transport.tls import ClientTls
 
@@ -24,11 +22,6 @@ TopicPrefix = Annotated[str, Field(pattern=rf"^{_LEVEL}(/{_LEVEL})*$", max_lengt
 def broker_url(url: str) -> str:
     BrokerAddress.parse(url)
     return url
-
-
-def own_name() -> str:
-    """The host's name in the characters that a stream's name may have."""
-    return re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9]", "0", socket.gethostname() or "splitcast")[:64]
 
 
 class BrokerSettings(CommandSettings):

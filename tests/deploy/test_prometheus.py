@@ -22,6 +22,7 @@ from services.camera.metrics import CameraMetrics, serve_metrics
 from services.detector.metrics import DetectorMetrics
 from services.metrics import Metrics
 from services.mqtt.metrics import MqttMetrics
+from services.ray_tail.metrics import RayMetrics
 from tests.paths import DEPLOY
 from tests.ports import free_port
 from tests.services.waiting import LIVENESS_S
@@ -51,8 +52,10 @@ QUERIES = [
     for target in panel.get("targets", [])
 ]
 PLAIN = [
-    query for query in QUERIES if "certificate" not in query.expression and "_mqtt_" not in query.expression
-]  # what shows something without TLS and a broker
+    query
+    for query in QUERIES
+    if not any(word in query.expression for word in ("certificate", "_mqtt_", "_ray_"))
+]  # what shows something without TLS, a broker and Ray
 
 
 def exported(metrics: Metrics) -> Iterator[str]:
@@ -65,6 +68,7 @@ def exported(metrics: Metrics) -> Iterator[str]:
 
 DETECTOR = DetectorMetrics()
 MqttMetrics(DETECTOR)
+RayMetrics(DETECTOR)
 CAMERA = CameraMetrics()
 MqttMetrics(CAMERA)
 EXPORTED = {*exported(CAMERA), *exported(DETECTOR)}
