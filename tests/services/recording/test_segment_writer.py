@@ -215,6 +215,14 @@ def test_the_disk_is_told_to_keep_what_was_written_every_few_seconds_and_at_the_
     assert synced_s == [5, 10, 13]
 
 
+def test_what_the_system_takes_in_parts_is_written_once(tmp_path, monkeypatch):
+    whole = os.write
+    monkeypatch.setattr(segment_writer.os, "write", lambda file, data: whole(file, data[:100]))
+    coded = packets(3)
+    assert SegmentWriter(tmp_path, "door", ENDLESS).write(to_record(coded)).packets == 3
+    assert kept(tmp_path) == [coded]
+
+
 def test_a_folder_that_cannot_be_is_told_and_counted(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     writer = SegmentWriter(tmp_path / "file" / "folder", "door", ENDLESS)
