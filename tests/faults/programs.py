@@ -188,7 +188,7 @@ def total(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def unaccounted(metrics: Metrics) -> float:
-    """Frames of a camera that are neither detected, here or there, recorded, dropped nor in flight: none, at any time."""
+    """Frames of a camera that are neither detected, here or there, recorded, dropped nor in flight: none, ever."""
     prefix = "splitcast_camera_frames"
     captured, *outcomes = (
         total(metrics, f"{prefix}_{what}_total")

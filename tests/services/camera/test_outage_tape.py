@@ -84,9 +84,8 @@ async def test_each_outage_has_its_files_and_what_was_sent_is_in_none(keeping, t
         for outage in range(3):
             await until(lambda: connected["detector"])
             await play_one_by_one(camera, source, [picture() for _ in range(2)])
-            files = camera.tape.backlog._files
-            await until(lambda: all(file.ended for file in files.values()))
-            assert len(files) == outage
+            await until(lambda: all(file.ended for file in camera.tape.backlog._files.values()))
+            assert len(camera.tape.backlog._files) == outage
             assert counts.detected == 2 * (outage + 1)
             cut = proxy.begin("reset:duration=3600")
             await until(lambda: connected["detector"] is False and camera._outage.takes)
