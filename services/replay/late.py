@@ -29,6 +29,7 @@ STEADY_S = (
     5.0  # of a live stream, before anything is sent: other cameras come back too, and need their places first
 )
 POLL_S = 0.01
+REST = 3.0  # times as long as a packet took, the next one waits: a quarter of the link and of the detector's turns
 MOST_REST_S = 10.0  # less than a detector waits for a word
 LIVE_FIRST = 4  # live frames that are detected before a late packet has its turn, where there is no gap
 
@@ -130,8 +131,8 @@ class Deleted(Exception):
 class LateLine(Line):
     """The packets of one file, each when the live stream leaves room.
 
-    A packet waits for as long as the one before took, so that late ones have half of the link and of the detector's
-    turns at most, and then for a moment in which no live packet is on its way.
+    A packet waits for a multiple of the time that the one before took, and then for a moment in which no live packet is
+    on its way.
     """
 
     def __init__(
@@ -146,9 +147,10 @@ class LateLine(Line):
         """Wait for room. Raises Deleted."""
         now_s = time.monotonic()
         if self._sent_s is not None:
-            rest_s = now_s - self._sent_s
+            took_s = now_s - self._sent_s
+            rest_s = REST * took_s
             if self._target_kbps:
-                rest_s = max(rest_s, self._sent_bytes * 8 / (self._target_kbps * 1e3 / 2) - rest_s)
+                rest_s = max(rest_s, self._sent_bytes * 8 / (self._target_kbps * 1e3 / 2) - took_s)
             await asyncio.sleep(min(rest_s, MOST_REST_S))
         await self._until_gap()
         if not self._backlog.holds(self._path):

@@ -170,19 +170,19 @@ def slept(monkeypatch):
     return slept_s, clock
 
 
-async def test_a_late_packet_rests_for_as_long_as_the_one_before_took(slept, tmp_path):
+async def test_a_late_packet_rests_by_how_long_the_one_before_took(slept, tmp_path):
     slept_s, clock = slept
     backlog = SimpleNamespace(holds=lambda path: True)
     line = LateLine(tmp_path, 0, Live(), backlog, None)
     await line.until_due(SimpleNamespace(data=bytes(1000)))
     clock.now_s += 0.2
     await line.until_due(SimpleNamespace(data=bytes(1000)))
-    assert slept_s == pytest.approx([0.2])
+    assert slept_s == pytest.approx([0.2 * module.REST])
     target = LateLine(tmp_path, 0, Live(), backlog, 80.0)
     await target.until_due(SimpleNamespace(data=bytes(1000)))
-    clock.now_s += 0.05
+    clock.now_s += 0.01
     await target.until_due(SimpleNamespace(data=bytes(1000)))
-    assert slept_s[1:] == pytest.approx([0.15])  # 8000 bit at half of 80 kbit/s
+    assert slept_s[1:] == pytest.approx([0.19])  # 8000 bit at half of 80 kbit/s
     line.close()
     target.close()
 
