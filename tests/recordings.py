@@ -10,7 +10,7 @@ from codec.layout import TensorSpec
 from codec.packet import Stamp
 from codec.packet_stream import PacketWriter
 from codec.spec import parse_codec
-from stream.recording.records import RecordType, pack_packet, pack_record
+from stream.recording.records import FILE_START, RecordType, pack_packet, pack_record, read_records
 from stream.recording.segment import RecordedPacket, Segment, SegmentHead
 from stream.session.camera import tensor_shapes
 from stream.session.messages import Clock, Hello
@@ -21,8 +21,10 @@ FORMAT = CODEC.packet_format(LAYOUT)
 MONOTONIC_NS, UNIX_NS, INTERVAL_NS = 10**12, 1_795_479_221 * 10**9, 40_000_000
 
 
-def hello(stream: str = "door", *, canvas: tuple[int, int] = (32, 32), restarted_ns: int = 0) -> Hello:
-    """Of a camera; `restarted_ns` is the time since another hello of it."""
+def hello(
+    stream: str = "door", *, canvas: tuple[int, int] = (32, 32), restarted_ns: int = 0, late: bool = False
+) -> Hello:
+    """Of a camera; `restarted_ns` is the time since another hello of it; `late`: of an outage's file."""
     return Hello(
         stream=stream,
         model="demo",
@@ -33,6 +35,7 @@ def hello(stream: str = "door", *, canvas: tuple[int, int] = (32, 32), restarted
         codec=str(CODEC),
         clock=Clock(monotonic_ns=MONOTONIC_NS + restarted_ns, unix_ns=UNIX_NS + restarted_ns),
         session="a" * 32,
+        late=late,
     )
 
 
@@ -58,3 +61,13 @@ def read(data: bytes, most_bytes: int = 2**20) -> tuple[Segment, list[RecordedPa
     """What a reader has of the bytes."""
     segment = Segment(io.BytesIO(data), len(data))
     return segment, list(segment.packets(segment.first_packet, most_bytes))
+
+
+def marked_late(data: bytes) -> bytes:
+    """The file as one of an outage."""
+    segment, _ = read(data, most_bytes=0)
+    at = read_records(io.BytesIO(data), len(FILE_START), len(data))
+    session = next(record for record in at if record.kind == RecordType.SESSION)
+    assert session.start == len(FILE_START)
+    told = segment.hello.model_copy(update={"late": True}).model_dump_json(exclude={"session"}).encode()
+    return FILE_START + pack_record(RecordType.SESSION, told) + data[session.end :]

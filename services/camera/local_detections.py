@@ -38,6 +38,7 @@ class LocalDetections:
         self.kept = KeptDetections(fallback.keep, round(fallback.keep_mib * 2**20))
         self._stream, self._statistics = stream, statistics
         self._state, self._since_s = "ended", time.time()
+        self._consumers = 0  # also those that are being let in
         statistics.metrics.fallback_kept.set_function(lambda: len(self.kept))
 
     def publish(self, message: DetectionMessage) -> None:
@@ -93,8 +94,17 @@ class LocalDetections:
         if request.match_info.get("name") not in (None, self._stream):
             raise web.HTTPNotFound(text="no such stream")
         kinds, since_s = message_kinds(request.query.getall("types", [])), _since_s(request)
-        if len(self.broadcast) >= MAX_CONSUMERS:
+        if self._consumers >= MAX_CONSUMERS:
             raise web.HTTPServiceUnavailable(text=f"{MAX_CONSUMERS} consumers are here already")
+        self._consumers += 1
+        try:
+            return await self._serve(request, kinds, since_s)
+        finally:
+            self._consumers -= 1
+
+    async def _serve(
+        self, request: web.Request, kinds: frozenset[str], since_s: float
+    ) -> web.WebSocketResponse:
         ws = ServerWebSocket(DETECTIONS_PROTOCOL, MAX_MESSAGE_BYTES, HEARTBEAT_S)
         if await ws.open(request):
             code, reason = CloseCode.GOING_AWAY, b"camera stops"

@@ -43,7 +43,8 @@ class OutageTape:
         begins = pipeline is not self._pipeline
         if begins:
             hello = pipeline.hello(self._config, self._statistics, session=None, live=True)
-            self.recorder.begin(hello, pipeline.codec.profile)
+            # By this a later start knows the file from those that were recorded to be kept.
+            self.recorder.begin(hello.model_copy(update={"late": True}), pipeline.codec.profile)
             self._pipeline = pipeline
         if begins or self.recorder.take_keyframe_due():
             await pipeline.force_keyframe()

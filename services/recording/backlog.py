@@ -87,7 +87,7 @@ class Backlog:
         """Read those files, which may take a while, and have their packets wait too."""
         found, self._found = self._found, []
         for path in found:
-            if packets := await asyncio.to_thread(count_packets, path):
+            if packets := await asyncio.to_thread(count_late_packets, path):
                 self._keep(path, packets)
                 self._files[path].ended = True
         # What was found is older than what was recorded meanwhile. Numbers have as many digits as they need.
@@ -139,11 +139,16 @@ class Backlog:
             self._on_change(outcome, count)
 
 
-def count_packets(path: Path) -> int:
-    """Packets of a file that can be played, up to where it was cut; 0 where it is none. Reads all of it."""
+def count_late_packets(path: Path) -> int:
+    """Packets of an outage that the file holds and that can be played; 0 where it is of none. Reads all of it."""
     try:
         with open_regular(path) as file:
             segment = Segment(file, os.fstat(file.fileno()).st_size)
+            if (
+                not segment.hello.late
+            ):  # recorded for another purpose, which sending and deleting it would end
+                log.info("file left alone", file=str(path), reason="no outage's")
+                return 0
             most = min(PlayedStream.of(segment).packet_format.max_packet_bytes, MAX_FILE_PACKET_BYTES)
             return sum(1 for _ in segment.packets(segment.first_packet, most))
     except (OSError, NoRecording) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from services.recording.backlog import count_packets
+from services.recording.backlog import count_late_packets
 from services.recording.folder import segment_files
 from tests.faults.harness import MOVING, Consumer
 from tests.faults.programs import (
@@ -145,7 +145,7 @@ async def test_a_camera_that_is_killed_in_an_outage_sends_what_it_kept(scene):
     await scene.kill_detector()
     await scene.camera.kill()
     (file,) = segment_files(scene.folder)
-    left, before = count_packets(file.path), len(late(scene.consumer))
+    left, before = count_late_packets(file.path), len(late(scene.consumer))
     assert left >= KEPT
     await scene.camera.start()
     await scene.start_detector()

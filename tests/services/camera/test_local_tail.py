@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from services.camera.kept_detections import KeptDetections
+from services.camera.local_detections import MAX_CONSUMERS
 from services.camera.metrics import serve_metrics
 from services.chaos.service import chaos_proxy
 from services.commands.message_lines import readable
@@ -196,6 +197,31 @@ async def test_what_is_no_consumer_is_refused(local_camera):
                 await talker.send_str("listen")
             codes = [message.data async for message in talker if message.type is not aiohttp.WSMsgType.TEXT]
             assert talker.close_code == 1008, codes
+    camera.stop()
+
+
+async def test_so_many_consumers_are_let_in_however_many_come_at_once(local_camera):
+    camera, _, detections = local_camera(metrics_port=free_port())
+    url = f"http://127.0.0.1:{camera.config.metrics_port}/v1/detections"
+    async with (
+        serve_metrics(camera.statistics.metrics, camera.config, detections.routes()),
+        aiohttp.ClientSession() as session,
+    ):
+
+        async def consumer() -> aiohttp.ClientWebSocketResponse | int:
+            try:
+                return await session.ws_connect(url)
+            except aiohttp.WSServerHandshakeError as error:
+                return error.status
+
+        came = await asyncio.gather(*(consumer() for _ in range(2 * MAX_CONSUMERS)))
+        let_in = [one for one in came if not isinstance(one, int)]
+        assert len(let_in) == MAX_CONSUMERS
+        assert came.count(503) == MAX_CONSUMERS
+        await let_in[0].close()
+        async with asyncio.timeout(LIVENESS_S):
+            while isinstance(await consumer(), int):  # noqa: ASYNC110 - nothing signals it
+                await asyncio.sleep(0.01)
     camera.stop()
 
 

@@ -66,6 +66,7 @@ async def test_every_frame_of_an_outage_is_kept(keeping, tmp_path):
     (file,) = segment_files(tmp_path / "kept")
     segment, packets = read(file.path.read_bytes())
     assert segment.ended
+    assert segment.hello.late
     assert [packet.keyframe for packet in packets] == [True] + [False] * 4
     assert camera.tape.backlog.account == {"kept": 5, "waiting": 5}
     assert value(camera, "frames_recorded_total") == 5

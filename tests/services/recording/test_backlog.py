@@ -68,13 +68,14 @@ async def test_what_a_file_should_have_had_is_lost():
 
 async def test_what_an_earlier_process_left_comes_first(tmp_path):
     """Up to where a file was cut; others of the folder are nobody's business."""
-    data = segment_bytes(packets(5), ended=False)
+    data = segment_bytes(packets(5), hello(late=True), ended=False)
     (tmp_path / "door.00000001.spr").write_bytes(data[:-3])
     (tmp_path / "door.00000002.spr").write_bytes(b"SPLR\x01 and nothing of use")
     (tmp_path / "yard.00000001.spr").write_bytes(data)
+    (tmp_path / "door.00000004.spr").write_bytes(segment_bytes(packets(5)))  # recorded to be kept
     backlog = Backlog(tmp_path, "door")
     await backlog.look()
-    new = SegmentFile.named(tmp_path, "door", 3).path
+    new = SegmentFile.named(tmp_path, "door", 5).path
     backlog.follow(Written(by_file=Counter({new: 2}), ended=[new]))
     await backlog.count_found()
     assert backlog.account == {"kept": 6, "waiting": 6}
@@ -93,7 +94,7 @@ async def test_it_follows_a_recorder(tmp_path):
     backlog = Backlog(tmp_path, "door")
     coded = packets(8, keyframes=(0, 3))
     async with Recorder(tmp_path, "door", LIMITS, backlog.follow) as recorder:
-        recorder.begin(hello(), None)
+        recorder.begin(hello(late=True), None)
         for packet in coded[:3]:
             recorder.offer(encoded(packet), 0)
         recorder.end_file()
@@ -119,7 +120,7 @@ async def test_what_is_rotated_out_is_lost(tmp_path):
     coded = packets(40, keyframes=tuple(range(0, 40, 4)))
     limits = RecordingLimits(2500, 500, 3600.0)
     async with Recorder(tmp_path, "door", limits, backlog.follow) as recorder:
-        recorder.begin(hello(), None)
+        recorder.begin(hello(late=True), None)
         for number, packet in enumerate(coded):
             recorder.offer(encoded(packet), 0)
             await until(lambda number=number: recorder.packets + recorder.lost.total() == number + 1)

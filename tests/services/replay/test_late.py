@@ -16,7 +16,7 @@ from services.recording.backlog import Backlog
 from services.recording.folder import segment_files
 from services.replay import late as module
 from services.replay.late import LateLine, LateSender
-from tests.recordings import packets, segment_bytes
+from tests.recordings import hello, marked_late, packets, segment_bytes
 from tests.services.clips import FRAMES
 from tests.services.detector.test_gate import entry
 from tests.services.replay.test_replay import recorded
@@ -43,6 +43,8 @@ async def left(tmp_path, weights, video):
     folder = tmp_path / "left"
     for _ in range(2):
         await recorded(folder, weights, video)
+    for file in segment_files(folder):
+        file.path.write_bytes(marked_late(file.path.read_bytes()))
     return folder
 
 
@@ -79,6 +81,15 @@ async def test_what_was_left_is_detected_marked_and_deleted(start_detector, left
     assert all(message["published_at"] > message["captured_at"] for message in messages)
     assert [message["frame"] for message in messages] == list(range(2 * FRAMES))
     assert described["late"]
+
+
+async def test_what_was_recorded_to_be_kept_is_neither_sent_nor_deleted(start_detector, left, weights, video):
+    await recorded(left, weights, video)
+    *_, to_be_kept = segment_files(left)
+    async with start_detector() as running, sending(left, running) as backlog, asyncio.timeout(LIVENESS_S):
+        await until(lambda: backlog.kept and not backlog.waiting and len(segment_files(left)) == 1)
+    assert segment_files(left) == [to_be_kept]
+    assert backlog.account == {"kept": 2 * FRAMES, "detected": 2 * FRAMES, "waiting": 0}
 
 
 async def test_nothing_is_sent_while_the_live_stream_has_no_detector(start_detector, left):
@@ -128,7 +139,7 @@ async def test_a_file_that_is_deleted_is_not_sent_to_its_end(start_detector, lef
 async def test_what_no_detector_takes_is_given_up_and_what_follows_is_sent(start_detector, left):
     """The first file is of another network, as after an update. It stays where it is."""
     (first, _) = segment_files(left)
-    first.path.write_bytes(segment_bytes(packets(5)))
+    first.path.write_bytes(segment_bytes(packets(5), hello(late=True)))
     async with start_detector() as running, sending(left, running) as backlog:
         await until(lambda: backlog.kept and not backlog.waiting)
         await until(lambda: segment_files(left)[-1].path == first.path)
