@@ -34,15 +34,16 @@ class FrameCounts:
         self,
         on_drop: Callable[[str, str, int], None] = lambda stage, reason, count: None,
         on_record: Callable[[], None] = lambda: None,
+        on_detect_locally: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_drop` is told of drops, `on_record` of each frame that was recorded."""
+        """`on_drop` is told of drops, the others of each frame that has their outcome."""
         self.captured = 0
         self.detected = 0
         self.detected_locally = 0  # by the camera itself, without a detector
         self.recorded = 0  # without a detector
         self.in_flight = 0
         self.dropped: Counter[tuple[str, str]] = Counter()
-        self._on_drop, self._on_record = on_drop, on_record
+        self._on_drop, self._on_record, self._on_detect_locally = on_drop, on_record, on_detect_locally
 
     def capture(self) -> None:
         """A frame entered this process."""
@@ -58,6 +59,7 @@ class FrameCounts:
         """A frame in flight was detected on the camera, and is sent to no detector."""
         self.in_flight -= 1
         self.detected_locally += 1
+        self._on_detect_locally()
 
     def record(self) -> None:
         """A frame in flight was recorded, and is sent to no detector."""

@@ -112,7 +112,6 @@ class LocalTail:
             )
         )
         self._frames += 1
-        self._statistics.metrics.detected_locally.inc()
         return "detected"
 
 

@@ -50,7 +50,9 @@ class CameraStatistics:
     ) -> None:
         self._target_kbps, self._max_latency_ms = target_kbps, max_latency_ms
         self.metrics = CameraMetrics(full=full_metrics, fallback=fallback, keeps=keeps)
-        self.frame_counts = FrameCounts(self._export_drop, self.metrics.recorded.inc)
+        self.frame_counts = FrameCounts(
+            self._export_drop, self.metrics.recorded.inc, self.metrics.detected_locally.inc
+        )
         self.stages = StageStatistics()
         self.totals = Totals()
         self.keyframes: Counter[str] = Counter()

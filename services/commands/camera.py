@@ -30,6 +30,10 @@ class _Live:
         return bool(self.camera.statistics.connected["detector"])
 
     @property
+    def connections(self) -> int:
+        return self.camera.statistics.welcomes
+
+    @property
     def unanswered(self) -> int:
         return self.camera.unanswered
 

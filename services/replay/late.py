@@ -42,6 +42,10 @@ class LiveStream(Protocol):
         """Whether a detector takes it."""
 
     @property
+    def connections(self) -> int:
+        """How often a detector has taken it."""
+
+    @property
     def unanswered(self) -> int:
         """Packets on their way."""
 
@@ -66,6 +70,7 @@ class LateSender:
         self._name = late_name(stream)
         self._destination = Destination(client, detector, self._name, WINDOW)
         self._live, self._backlog, self._target_kbps = live, backlog, target_kbps
+        self._steady: int | None = None  # the connection of the live stream that has lasted long enough
         self._path = Path()  # of the file that is sent
         self._ledger = Ledger(watched=False, on_settled=lambda outcome: backlog.settle(self._path, outcome))
 
@@ -109,7 +114,7 @@ class LateSender:
         """One connection after another until the file is over. Raises as `ReplayConnection.run`, DetectorRefused."""
         reconnection = Reconnection(random.Random())
         while True:
-            await _until_steady(self._live)
+            await self._until_steady()
             connection = ReplayConnection(self._destination, line, self._ledger, secret)
             try:
                 if await connection.run():
@@ -122,6 +127,12 @@ class LateSender:
                     "what is late waits", reason=lost.reason, code=lost.code, retry_s=round(delay_s, 2)
                 )
                 await asyncio.sleep(delay_s)
+
+    async def _until_steady(self) -> None:
+        """Wait once for each connection of the live stream, however many files follow."""
+        if not self._live.connected or self._live.connections != self._steady:
+            await _until_steady(self._live)
+            self._steady = self._live.connections
 
 
 class Deleted(Exception):

@@ -8,6 +8,7 @@ import json
 import aiohttp
 import pytest
 
+from services.camera import local_detections
 from services.camera.kept_detections import KeptDetections
 from services.camera.local_detections import MAX_CONSUMERS
 from services.camera.metrics import serve_metrics
@@ -16,8 +17,10 @@ from services.commands.message_lines import readable
 from services.commands.watch import messages
 from services.detections_address import detections_url
 from services.errors import SettingsError
+from stream.transport.websocket import ServerWebSocket
 from tests.ports import free_port
 from tests.services.camera.sources import END, picture, scripted
+from tests.services.camera.test_outage import Collector
 from tests.services.counts import balances
 from tests.services.subscribing import subscribed
 from tests.services.waiting import LIVENESS_S, until
@@ -200,7 +203,34 @@ async def test_what_is_no_consumer_is_refused(local_camera):
     camera.stop()
 
 
-async def test_so_many_consumers_are_let_in_however_many_come_at_once(local_camera):
+async def test_a_frame_that_another_taker_still_has_is_in_flight_and_nothing_else(local_camera):
+    """Also to who reads /metrics meanwhile."""
+    camera, source, detections = local_camera(fallback_after_s=1e-9)
+    other = Collector("recorded")
+    other.may_finish.clear()
+    camera._takers.append(other)
+    playing = asyncio.ensure_future(camera.run())
+    source.play(picture())
+    await until(lambda: other.taken)
+    assert len(detections.kept) == camera.statistics.frame_counts.in_flight == 1
+    assert balances(camera)
+    other.may_finish.set()
+    await until(lambda: camera.statistics.frame_counts.detected_locally == 1)
+    assert balances(camera)
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_so_many_consumers_are_let_in_however_many_come_at_once(local_camera, monkeypatch):
+    opening, refused, go = [], [], asyncio.Event()
+
+    class SlowWebSocket(ServerWebSocket):
+        async def open(self, request) -> bool:
+            opening.append(request)
+            await go.wait()
+            return await super().open(request)
+
+    monkeypatch.setattr(local_detections, "ServerWebSocket", SlowWebSocket)
     camera, _, detections = local_camera(metrics_port=free_port())
     url = f"http://127.0.0.1:{camera.config.metrics_port}/v1/detections"
     async with (
@@ -208,20 +238,21 @@ async def test_so_many_consumers_are_let_in_however_many_come_at_once(local_came
         aiohttp.ClientSession() as session,
     ):
 
-        async def consumer() -> aiohttp.ClientWebSocketResponse | int:
+        async def come() -> aiohttp.ClientWebSocketResponse | None:
             try:
                 return await session.ws_connect(url)
             except aiohttp.WSServerHandshakeError as error:
-                return error.status
+                refused.append(error.status)
+                return None
 
-        came = await asyncio.gather(*(consumer() for _ in range(2 * MAX_CONSUMERS)))
-        let_in = [one for one in came if not isinstance(one, int)]
-        assert len(let_in) == MAX_CONSUMERS
-        assert came.count(503) == MAX_CONSUMERS
+        coming = [asyncio.ensure_future(come()) for _ in range(2 * MAX_CONSUMERS)]
+        await until(lambda: len(opening) + len(refused) == len(coming))
+        go.set()
+        let_in = [one for one in await asyncio.gather(*coming) if one]
+        assert (len(let_in), refused) == (MAX_CONSUMERS, [503] * MAX_CONSUMERS)
         await let_in[0].close()
-        async with asyncio.timeout(LIVENESS_S):
-            while isinstance(await consumer(), int):  # noqa: ASYNC110 - nothing signals it
-                await asyncio.sleep(0.01)
+        await until(lambda: detections._consumers < MAX_CONSUMERS)
+        assert await come()
     camera.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from services.camera.settings import CameraSettings
 from services.chaos.service import chaos_proxy
 from services.recording.backlog import Backlog
 from services.recording.folder import segment_files
+from services.recording.segment_writer import Written
 from services.replay import late as module
 from services.replay.late import LateLine, LateSender
 from tests.recordings import hello, marked_late, packets, segment_bytes
@@ -27,6 +29,7 @@ from tests.services.waiting import LIVENESS_S, until
 @dataclass
 class Live:
     connected: bool = True
+    connections: int = 1
     unanswered: int = 0
     detected: int = 0
 
@@ -90,6 +93,30 @@ async def test_what_was_recorded_to_be_kept_is_neither_sent_nor_deleted(start_de
         await until(lambda: backlog.kept and not backlog.waiting and len(segment_files(left)) == 1)
     assert segment_files(left) == [to_be_kept]
     assert backlog.account == {"kept": 2 * FRAMES, "detected": 2 * FRAMES, "waiting": 0}
+
+
+async def test_it_waits_once_for_each_connection_of_the_live_stream(start_detector, left, monkeypatch):
+    """And not for each of the many files that a link leaves which breaks again and again."""
+    live, waited = Live(), []
+
+    async def until_steady(_live) -> None:
+        waited.append(live.connections)
+
+    monkeypatch.setattr(module, "_until_steady", until_steady)
+    first, second = segment_files(left)
+    again = second.path.read_bytes()
+    async with (
+        start_detector() as running,
+        sending(left, running, live) as backlog,
+        asyncio.timeout(LIVENESS_S),
+    ):
+        await until(lambda: backlog.kept and not backlog.waiting and not segment_files(left))
+        assert waited == [1]
+        live.connections = 2
+        first.path.write_bytes(again)
+        backlog.follow(Written(by_file=Counter({first.path: FRAMES}), ended=[first.path]))
+        await until(lambda: not backlog.waiting)
+    assert waited == [1, 2]
 
 
 async def test_nothing_is_sent_while_the_live_stream_has_no_detector(start_detector, left):
