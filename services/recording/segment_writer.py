@@ -188,6 +188,8 @@ class SegmentWriter:
         now_s = time.monotonic()
         if now_s - self._synced_s >= SYNC_S:
             self._synced_s = now_s
+            if not os.fstat(self._file).st_nlink:
+                raise OSError(errno.ENOENT, "the file was deleted while it was written")
             os.fdatasync(self._file)
 
     def _close(self) -> None:

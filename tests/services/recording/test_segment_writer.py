@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -213,6 +215,23 @@ def test_the_disk_is_told_to_keep_what_was_written_every_few_seconds_and_at_the_
         now_s[0] += 1
     writer.close()
     assert synced_s == [5, 10, 13]
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
+    """What went to the deleted file is gone; what comes a few seconds later is not."""
+    now_s = [0.0]
+    monkeypatch.setattr(segment_writer.time, "monotonic", lambda: now_s[0])
+    writer, coded = SegmentWriter(tmp_path / "kept", "door", ENDLESS), packets(20, keyframes=tuple(range(20)))
+    lost: Counter[str] = Counter()
+    for at, packet in enumerate(to_record(coded)):
+        if at == 1:
+            shutil.rmtree(tmp_path / "kept")
+        lost += writer.write([packet]).lost
+        now_s[0] += 1
+    assert 0 < lost["unwritable"] == lost.total() <= 3
+    (found,) = kept(tmp_path / "kept")
+    assert found == coded[-len(found) :]
+    assert len(found) > 10
 
 
 def test_what_the_system_takes_in_parts_is_written_once(tmp_path, monkeypatch):
