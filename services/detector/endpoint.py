@@ -95,6 +95,7 @@ class FeaturesEndpoint:
                 self._serve(link, session, visit, meter, request),
                 self._watch(link, visit),
                 visit.until_replaced(),
+                visit.until_crowded(),
                 self._until_overdue(),
                 seat.until_evicted(),
                 until_revoked(request),

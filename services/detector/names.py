@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from services.access.tokens import EVERYBODY, Grant
 from stream.errors import SessionError
+from stream.late_name import is_late
 from stream.session.close_codes import CloseCode
 
 RESERVED_KEPT = 1024  # names of cameras that are lost
@@ -21,6 +22,8 @@ class Sender:
     secret: str | None = field(repr=False)
     grant: Grant = field(default=EVERYBODY, repr=False)
     on_replaced: Callable[[], None] = field(default=lambda: None, repr=False)
+    on_crowded: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called of a late stream, whose place a live camera needs: it is to leave soon."""
     is_silent: Callable[[], bool] = field(default=lambda: False, repr=False)
     """Whether nothing comes from it any more, so that it may be a connection that died unnoticed."""
 
@@ -60,7 +63,8 @@ class Names:
 
     One that is lost keeps its name for `reserve_s`: others wait. Cameras without a secret have no such rights, but by
     their tokens: another camera with the same token has the name at once if the one that holds it is silent, or lost,
-    and one whose token names the stream in full has it from whoever had it by a prefix. `stands` tells whether a
+    and one whose token names the stream in full has it from whoever had it by a prefix. Where there is no room for a
+    live camera, a late stream makes way, which still holds its name until it has left. `stands` tells whether a
     grant still holds: nothing is kept for a token that was revoked.
     """
 
@@ -70,6 +74,7 @@ class Names:
         self._stands = stands
         self._max_held, self._reserve_ns = max_held, round(reserve_s * 1e9)
         self._held: dict[str, NameClaim] = {}
+        self._leaving: set[NameClaim] = set()  # late streams that were told to make way
         self._reserved: OrderedDict[str, _Reservation] = OrderedDict()  # the longest lost first
 
     def __len__(self) -> int:
@@ -84,7 +89,8 @@ class Names:
                 raise SessionError(
                     CloseCode.STREAM_TAKEN, f"stream {name!r} is sent by another camera; choose --stream"
                 )
-            return
+            if held not in self._leaving:
+                return
         reserved = self._reservation(name, now_ns)
         if reserved and not _may_follow(name, reserved.sender, sender):
             left_s = (reserved.until_ns - now_ns) / 1e9
@@ -92,7 +98,7 @@ class Names:
                 CloseCode.STREAM_TAKEN,
                 f"stream {name!r} is kept for {left_s:.0f} s more for its camera, which is lost; choose --stream",
             )
-        if len(self._held) >= self._max_held:
+        if held or (self._is_full and (is_late(name) or self._late() is None)):
             raise SessionError(
                 CloseCode.TOO_MANY_STREAMS, f"{self._max_held} cameras are connected (--max-streams)"
             )
@@ -100,6 +106,9 @@ class Names:
     def take(self, name: str, sender: Sender, now_ns: int) -> NameClaim:
         """Hold a name; an older connection of the same camera is told that it was replaced. Raises as `check`."""
         self.check(name, sender, now_ns)
+        if self._is_full and name not in self._held and (late := self._late()):
+            self._leaving.add(late)
+            late.sender.on_crowded()
         held, reserved = self._held.get(name), self._reserved.pop(name, None)
         before = held or reserved
         same = before is not None and (
@@ -118,11 +127,21 @@ class Names:
         """Let a name go that this claim holds, for its camera alone for a while if it is to be reserved."""
         assert self.holds(claim)
         del self._held[claim.name]
+        self._leaving.discard(claim)
         is_known = claim.sender.secret is not None or claim.sender.grant.owner
         if reserve and is_known and self._reserve_ns:
             self._reserved[claim.name] = _Reservation(claim.sender, now_ns + self._reserve_ns)
             if len(self._reserved) > RESERVED_KEPT:
                 self._reserved.popitem(last=False)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._held) - len(self._leaving) >= self._max_held
+
+    def _late(self) -> NameClaim | None:
+        """A late stream that may make way."""
+        claims = (claim for claim in self._held.values() if claim not in self._leaving)
+        return next((claim for claim in claims if is_late(claim.name)), None)
 
     def _reservation(self, name: str, now_ns: int) -> _Reservation | None:
         reserved = self._reserved.get(name)

@@ -42,7 +42,7 @@ class Visit:
         """The stream that the address of the connection names, if it names one."""
         self._names, self._streams = names, streams
         self._publisher, self._statistics = publisher, statistics
-        self._replaced = asyncio.Event()
+        self._replaced, self._crowded = asyncio.Event(), asyncio.Event()
         self._silence_s = 0.0
         self._claim: NameClaim | None = None
         self._stream: Stream | None = None
@@ -106,6 +106,11 @@ class Visit:
             CloseCode.REPLACED, "the same camera has connected anew, or a copy of it with its session file"
         )
 
+    async def until_crowded(self) -> None:
+        """Raise SessionError once a live camera needs the place of this stream, which is late."""
+        await self._crowded.wait()
+        raise SessionError(CloseCode.TOO_MANY_STREAMS, "a live camera needs the place (--max-streams)")
+
     def leave(self, reason: str, ending: Ending, *, reserve: bool) -> None:
         """The connection is over, for a reason; its camera alone may have the name for a while if it is reserved."""
         if self._claim and self._stream and self._names.holds(self._claim):
@@ -114,7 +119,9 @@ class Visit:
             self._streams.leave(self._stream, reason, time.time(), ended=ending == "ended")
 
     def _sender(self, secret: str | None) -> Sender:
-        return Sender(secret, self.grant, self._replaced.set, lambda: self._silence_s >= GHOST_S)
+        return Sender(
+            secret, self.grant, self._replaced.set, self._crowded.set, lambda: self._silence_s >= GHOST_S
+        )
 
     def _take(self, name: str, secret: str | None) -> Stream:
         if self._stream is None:

@@ -20,7 +20,13 @@ def names() -> Names:
 
 
 @pytest.fixture
-def take(names):
+def crowded() -> list[str]:
+    """Names that are to make way, in order."""
+    return []
+
+
+@pytest.fixture
+def take(names, crowded):
     """Take a name, and a list that grows when it is replaced."""
 
     def take(
@@ -31,7 +37,7 @@ def take(names):
         is_silent: Callable[[], bool] = lambda: False,
     ) -> tuple[NameClaim, list]:
         replaced: list[bool] = []
-        sender = Sender(secret, grant, lambda: replaced.append(True), is_silent)
+        sender = Sender(secret, grant, lambda: replaced.append(True), lambda: crowded.append(name), is_silent)
         return names.take(name, sender, round(now_s * SECOND)), replaced
 
     return take
@@ -163,3 +169,22 @@ def test_nothing_is_kept_for_a_revoked_token():
     assert refused(names, OTHER, grant=DESK) is CloseCode.STREAM_TAKEN
     revoked.append(FLEET)
     names.check("door", Sender(OTHER, DESK), 0)
+
+
+def test_what_is_late_makes_way_for_a_live_camera(names, take, crowded):
+    """One for each, and none for a camera that has a place, or for what is late itself."""
+    first, _ = take("door.late")
+    second, _ = take("yard.late")
+    assert refused(names, OTHER, name="hall.late") == CloseCode.TOO_MANY_STREAMS
+    take("door", OTHER)
+    assert crowded == ["door.late"]
+    take("door", OTHER)
+    assert crowded == ["door.late"]
+    names.release(first, 0, reserve=False)
+    take("yard", OTHER)
+    assert crowded == ["door.late", "yard.late"]
+    assert refused(names, OWNER, name="yard.late") == CloseCode.TOO_MANY_STREAMS  # it has not left yet
+    assert refused(names, OTHER, name="gate") == CloseCode.TOO_MANY_STREAMS
+    names.release(second, 0, reserve=True)
+    assert refused(names, OTHER, name="gate") == CloseCode.TOO_MANY_STREAMS
+    assert len(names) == 2

@@ -119,6 +119,22 @@ async def test_it_waits_once_for_each_connection_of_the_live_stream(start_detect
     assert waited == [1, 2]
 
 
+async def test_a_live_camera_gets_the_place_of_what_is_late(start_detector, make_camera, left, video):
+    """And what is late goes on once there is room again."""
+    live = Live(unanswered=1)  # nothing late is sent, but it has its place
+    async with start_detector(max_streams=1) as running, sending(left, running, live) as backlog:
+        streams = running.detector.streams
+        await until(lambda: (late := streams.get("door.late")) and late.connected)
+        camera = make_camera(running.url, source=str(video), stream="yard")
+        await asyncio.wait_for(camera.run(), LIVENESS_S)
+        assert camera.statistics.frame_counts.detected == FRAMES
+        assert streams.get("door.late").ending == "closed"
+        live.unanswered = 0
+        async with asyncio.timeout(LIVENESS_S):
+            await until(lambda: backlog.kept and not backlog.waiting)
+    assert backlog.account == {"kept": 2 * FRAMES, "detected": 2 * FRAMES, "waiting": 0}
+
+
 async def test_nothing_is_sent_while_the_live_stream_has_no_detector(start_detector, left):
     live = Live(connected=False)
     async with start_detector() as running, sending(left, running, live) as backlog:
