@@ -84,6 +84,7 @@ def test_neither_token_nor_hash_is_shown():
         (["*"], ["door", "a.b"], []),
         (["door"], ["door.late"], ["door.late.late", "yard.late", ".late"]),
         (["yard-*"], ["yard-1.late"], ["yard.late"]),
+        (["door.late"], ["door.late"], ["door"]),
         ([], [], ["door"]),
     ],
 )

@@ -268,6 +268,8 @@ def test_what_is_kept_is_bounded():
     assert len(keeper) == 0
     keeper.add(7, "message 7")
     assert keeper.since(0) == ["message 7"]
+    keeper.add(8, "x" * 100)
+    assert keeper.since(0) == ["x" * 100]
 
 
 async def test_a_file_needs_no_fallback(make_camera):

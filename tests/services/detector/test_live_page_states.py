@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from stream.session.messages import Waiting
 from tests.services.browser import CHROMIUM
@@ -186,8 +186,39 @@ async def test_the_latest_gap_and_what_this_browser_missed_are_told(running, str
         for sequence in range(50):
             publish(json.dumps({"type": "detections", "sequence": sequence, "dropped": 1}))
         await expect(drops.get_by_text("62 messages lost on the way here")).to_be_visible()
+        publish(gap(reasons={"grab/superseded": 1, "local": 2}))
+        await expect(
+            drops.get_by_text(re.compile(r"^Latest: 3 frames .+ ago, 2 of them detected on the camera\.$"))
+        ).to_be_visible()
         publish(gap(dropped="many", reasons=None))
         publish('{"type":"gap"')
         publish(gap(first=20000))
         await expect(drops.get_by_text("from 20,000 on")).to_be_visible()
         await expect(drops.get_by_text("62 messages lost")).to_be_visible()
+
+
+async def test_what_comes_late_is_told_so_and_is_not_what_the_page_opens_with(running, stream, browse):
+    """The camera's own stream is, though the late one stands before it."""
+    live = {**stream, "state": "connected", "reason": "", "last_frame_age_s": 0.1, "frames_per_second": 10.0}
+    late = {**live, "name": "door.late", "late": True, "frames_per_second": 2.5}
+
+    by_name = {told["name"]: told for told in (late, live)}
+    listed = [{key: told[key] for key in told if key != "history"} for told in by_name.values()]
+
+    async def tell_one(route: Route) -> None:
+        await route.fulfill(json=by_name[route.request.url.rpartition("/")[2]])
+
+    async with browse(running.http) as page:
+        await page.route("**/v1/streams/*", tell_one)
+        await page.route(
+            "**/v1/streams", lambda route: route.fulfill(json={"model": "demo", "streams": listed})
+        )
+        await page.goto(running.http)
+        words = page.get_by_role("article", name="door", exact=True).locator(".state")
+        await expect(words).to_have_text("connected, 10.0 frames/s")
+        link = page.get_by_role("link", name="door.late")
+        await expect(link).to_have_text("door.latelate, frames of an outage, 2.5 frames/s")
+        await link.click()
+        words = page.get_by_role("article", name="door.late").locator(".state")
+        await expect(words).to_have_text("late, frames of an outage, 2.5 frames/s")
+        assert (await page.evaluate(FAINT_TEXTS))["faint"] == []

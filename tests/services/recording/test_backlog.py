@@ -89,6 +89,46 @@ async def test_a_folder_that_is_not_there_holds_nothing(tmp_path):
     assert backlog.account == {"kept": 0, "waiting": 0}
 
 
+async def test_more_answers_than_packets_settle_no_more():
+    backlog = Backlog(Path(), "door")
+    backlog.follow(Written(by_file=Counter({A: 2, B: 1}), ended=[A]))
+    for _ in range(3):
+        backlog.settle(A, "detected")
+    assert backlog.account == {"kept": 3, "detected": 2, "waiting": 1}
+
+
+async def test_what_is_written_and_deleted_at_once_is_lost():
+    """A slow disk takes much in one go."""
+    backlog = Backlog(Path(), "door")
+    backlog.follow(Written(by_file=Counter({A: 2, B: 1}), ended=[A], deleted=[A]))
+    assert backlog.account == {"kept": 3, "deleted": 2, "waiting": 1}
+
+
+async def test_numbers_that_have_grown_longer_come_last(tmp_path):
+    for number in (99_999_998, 99_999_999, 100_000_000):
+        SegmentFile.named(tmp_path, "door", number).path.write_bytes(segment_bytes(packets(1)))
+    backlog = Backlog(tmp_path, "door")
+    await backlog.look()
+    new = SegmentFile.named(tmp_path, "door", 100_000_001).path
+    backlog.follow(Written(by_file=Counter({new: 1}), ended=[new]))
+    await backlog.count_found()
+    sent = []
+    for _ in range(4):
+        sent.append(int((path := await backlog.next_file()).name.split(".")[1]))
+        backlog.finish(path)
+    assert sent == [99_999_998, 99_999_999, 100_000_000, 100_000_001]
+
+
+async def test_a_folder_that_cannot_be_read_costs_what_is_in_it_alone(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    backlog = Backlog(tmp_path / "file", "door")
+    await backlog.look()
+    await backlog.count_found()
+    assert "what an outage left is not sent" in capsys.readouterr().out
+    backlog.follow(Written(by_file=Counter({A: 2}), ended=[A]))
+    assert await backlog.next_file() == A
+
+
 async def test_it_follows_a_recorder(tmp_path):
     """Two outages are two files, each ended with its outage; what is rotated out is counted as it goes."""
     backlog = Backlog(tmp_path, "door")
@@ -113,6 +153,16 @@ async def test_it_follows_a_recorder(tmp_path):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(backlog.next_file(), 0.01)  # the second one is being written
     assert await backlog.next_file() == first.with_name("door.00000002.spr")
+
+
+async def test_a_file_is_over_with_its_outage_though_all_of_it_was_written_before(tmp_path):
+    backlog = Backlog(tmp_path, "door")
+    async with Recorder(tmp_path, "door", LIMITS, backlog.follow) as recorder:
+        recorder.begin(hello(), None)
+        recorder.offer(encoded(packets(1)[0]), 0)
+        await until(lambda: backlog.waiting == 1)
+        recorder.end_file()
+        assert await asyncio.wait_for(backlog.next_file(), LIVENESS_S)
 
 
 async def test_what_is_rotated_out_is_lost(tmp_path):

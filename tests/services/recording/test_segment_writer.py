@@ -205,6 +205,18 @@ def test_a_disk_that_has_recovered_is_tried_and_told_as_if_nothing_had_been(tmp_
     assert (told.count("not recorded"), told.count("recording goes on")) == (2, 2)
 
 
+def test_a_file_that_the_disk_has_refused_the_rest_of_is_over(tmp_path, monkeypatch):
+    """Who waits for its end can have what is in it."""
+    writer, coded = SegmentWriter(tmp_path, "door", ENDLESS), packets(3)
+    assert writer.write(to_record(coded[:2])).ended == []
+    with monkeypatch.context() as patch:
+        failing(patch, errno.ENOSPC, after_bytes=11)
+        written = writer.write(to_record(coded[2:]))
+    assert (written.lost, written.by_file) == ({"disk_full": 1}, {})
+    assert written.ended == [SegmentFile.named(tmp_path, "door", 1).path]
+    assert kept(tmp_path) == [coded[:2]]
+
+
 def test_the_disk_is_told_to_keep_what_was_written_every_few_seconds_and_at_the_end(tmp_path, monkeypatch):
     now_s, synced_s = [0.0], []
     monkeypatch.setattr(segment_writer.time, "monotonic", lambda: now_s[0])

@@ -85,6 +85,18 @@ def test_what_a_camera_detected_by_itself_is_told_so(numbers):
     assert newcomer.report(told.model_copy(update=kept)) == [Gap(10, 10, {"grab/disconnected": 1})]
 
 
+def test_what_only_an_outage_can_be_the_reason_of_fills_its_gap_first(numbers):
+    """However many frames were dropped since for another reason."""
+    numbers.connect(hello(9), same_camera=True)
+    told = report(0, grab__superseded=20, head__error=10).model_copy(
+        update={"detected_locally": 4, "recorded": 5}
+    )
+    assert numbers.report(told) == [
+        Gap(0, 8, {"local": 4, "recorded": 5}),
+        Gap(9, 38, {"grab/superseded": 20, "head/error": 10}),
+    ]
+
+
 def test_what_one_lost_connection_cost_is_not_taken_from_the_next(numbers):
     for _ in range(2):
         numbers.packet()
