@@ -10,7 +10,7 @@ from services.detector.turns import DetectedFrame
 from stream.session.messages import RejectReason
 
 DEPLOYMENT = "tail"
-"""Name of the deployment in its application."""
+"""What names of deployments begin with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ NAMESPACE = "splitcast"
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes: packets and detections travel with the calls
 STARTS = 3  # of Ray, which gives its own processes 30 s, too few on a busy machine
+ANSWER_S = 10.0  # for a cluster's head to take a connection
 CALL_S = 30.0  # for a replica to answer, or for a new one to come where all have died
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = (
     1.0,
@@ -36,11 +39,15 @@ class Cluster:
 
     def __init__(self, settings: RaySettings, folder: Path | None) -> None:
         self._settings, self._folder = settings, folder
+        # Of this process alone: another of the application's name has replicas of its own, perhaps of another network.
+        self._deployment = f"{DEPLOYMENT}-{secrets.token_hex(4)}"
         self._handle: serve.handle.DeploymentHandle | None = None
 
     def connect(self, threads: int) -> None:
         """Start Ray where there is none to join; `threads` are those of a replica. Blocks. Raises RayFailed."""
         settings, own = self._settings, self._settings.ray_address is None
+        if settings.ray_address and settings.ray_address != "auto":
+            _check_answers(settings.ray_address)
         local: dict[str, Any] = {
             "address": "local",
             # A process is started wherever it is asked for: the cores are shared as the system shares them.
@@ -67,7 +74,7 @@ class Cluster:
         replicas = settings.replicas
         deployment = serve.deployment(
             TailReplica,
-            name=DEPLOYMENT,
+            name=self._deployment,
             max_ongoing_requests=CALLS_PER_STREAM * streams,
             ray_actor_options={"num_cpus": threads, "num_gpus": settings.ray_gpus},
             health_check_period_s=HEALTH_PERIOD_S,
@@ -108,21 +115,45 @@ class Cluster:
             self._of(stream).forget.remote(key)
 
     def running(self) -> int:
-        """Replicas that take calls. Blocks. Raises RayError or RayServeException where Ray does not say."""
-        application = serve.status().applications.get(self._settings.ray_name)
-        deployment = application.deployments.get(DEPLOYMENT) if application else None
-        return deployment.replica_states.get("RUNNING", 0) if deployment else 0
+        """Replicas that take calls. Blocks.
+
+        Raises RayFailed where another detector has taken the name, and an error of Ray where it does not say.
+        """
+        deployments = self._deployments()
+        own = deployments.get(self._deployment)
+        if deployments and not own:
+            raise RayFailed(
+                f"--ray-name: another detector has taken the name {self._settings.ray_name} in the cluster, and its "
+                "replicas: give each its own"
+            )
+        return own.replica_states.get("RUNNING", 0) if own else 0
 
     def close(self) -> None:
         """End the replicas, and Ray where it was started here. Blocks."""
         if ray.is_initialized():
-            if self._settings.ray_address is not None:
+            if self._settings.ray_address is not None and self._deployment in self._deployments():
                 serve.delete(self._settings.ray_name)
             ray.shutdown()
+
+    def _deployments(self) -> dict[str, Any]:
+        """Those of the application, by name: one, which is another's where the name was taken."""
+        application = serve.status().applications.get(self._settings.ray_name)
+        return dict(application.deployments) if application else {}
 
     def _of(self, stream: str) -> Any:
         assert self._handle
         return self._handle.options(session_id=stream)
+
+
+def _check_answers(address: str) -> None:
+    """Raise RayFailed where nobody takes connections: Ray would try for minutes, and not say so."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise RayFailed(
+            f"--ray-address: no cluster answers at {address}: {error}; is `ray start --head` running there?"
+        ) from error
 
 
 def _init(tries: int, **options: Any) -> None:

@@ -68,7 +68,7 @@ class RaySettings(CommandSettings):
     )
     ray_name: StreamName = Field(
         default_factory=own_name,
-        description="name of this detector's application in the cluster, of its own: another of that name gives way "
+        description="name of this detector's application in the cluster, of its own: another of that name ends "
         "(default: host name)",
     )
     ray_replicas: Annotated[str, AfterValidator(replicas_text)] = Field(

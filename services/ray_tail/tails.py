@@ -85,8 +85,8 @@ class RayTails:
                 await self._worker.run(self._start)
         except TimeoutError:
             raise RayFailed(
-                f"--tail: no replica runs after {START_S:g} s: does the cluster have the processors, and the GPUs of "
-                "--ray-gpus, for one?"
+                f"--tail: no replica runs after {START_S:g} s: does the cluster answer (`ray status`), and has it the "
+                "processors, and the GPUs of --ray-gpus, for one?"
             ) from None
         finally:
             take_signals_back()
@@ -109,7 +109,7 @@ class RayTails:
         self._started = True
 
     async def watch(self, ready: asyncio.Event) -> None:
-        """Be ready as long as there is a replica."""
+        """Be ready as long as there is a replica. Raises RayFailed where another detector has taken the name."""
         while True:
             before, self._replicas = self._replicas, await self._worker.run(self._count)
             if self._replicas != before:
@@ -125,6 +125,8 @@ class RayTails:
         assert self._cluster
         try:
             return self._cluster.running()
+        except RayFailed:
+            raise
         except Exception as error:
             log.warning("Ray does not say how many replicas there are", reason=type(error).__name__)
             return 0

@@ -94,6 +94,16 @@ async def test_a_stream_that_it_does_not_know_needs_a_keyframe(make_replica, enc
     assert outcomes(reply) == [2, 3]
 
 
+async def test_a_stream_that_comes_back_needs_a_keyframe(make_replica, encode):
+    """What it was when it left counts no more: another replica decoded what came between."""
+    replica, other = make_replica(), make_replica()
+    assert outcomes(await replica.turn(plan(), [WaitingPacket(encode(0), 0)])) == [0]
+    between = [WaitingPacket(encode(1, keyframe=True), 0), WaitingPacket(encode(2), 0)]
+    assert outcomes(await other.turn(plan(), between)) == [1, 2]
+    assert outcomes(await replica.turn(plan(), [WaitingPacket(encode(3), 0)])) == ["missing_reference"]
+    assert outcomes(await replica.turn(plan(), [WaitingPacket(encode(4, keyframe=True), 0)])) == [4]
+
+
 async def test_a_new_key_has_a_decoder_of_its_own(make_replica, encode):
     replica = make_replica()
     assert outcomes(await replica.turn(plan("door/1"), [WaitingPacket(encode(0), 0)])) == [0]

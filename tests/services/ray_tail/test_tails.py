@@ -14,7 +14,7 @@ from services.detector.metrics import DetectorMetrics
 from services.detector.settings import DetectorSettings
 from services.detector.turns import DetectedFrame, ReceivedPacket, reject_reason
 from services.ray_tail.calls import NoDetections, ReplicaAnswer, TurnReply
-from services.ray_tail.errors import CallFailed
+from services.ray_tail.errors import CallFailed, RayFailed
 from services.ray_tail.metrics import RayMetrics
 from services.ray_tail.settings import RaySettings
 from services.ray_tail.tails import REPLICA_SETTINGS, RayTails
@@ -190,6 +190,12 @@ async def test_is_ready_as_long_as_there_is_a_replica(setting, monkeypatch):
             setting.cluster.running_replicas = 2
             await ready.wait()
     watching.cancel()
+
+
+async def test_a_detector_ends_whose_name_another_has_taken(setting):
+    setting.cluster.running_replicas = RayFailed("--ray-name: another detector has taken the name")
+    with pytest.raises(RayFailed, match=r"^--ray-name"):
+        await asyncio.wait_for(setting.tails.watch(asyncio.Event()), LIVENESS_S)
 
 
 def test_a_replica_is_told_no_secret():
