@@ -195,6 +195,18 @@ async def test_an_error_costs_one_frame(outage_of):
     await asyncio.wait_for(playing, LIVENESS_S)
 
 
+async def test_an_error_of_one_taker_leaves_what_another_has_made_of_the_frame(outage_of):
+    keeper, broken = Collector("recorded"), Collector()
+    broken.error = ValueError("of the test")
+    camera, source = outage_of(keeper, broken)
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture() for _ in range(2)])
+    assert camera.statistics.frame_counts.recorded == 2
+    assert not camera.statistics.frame_counts.dropped
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+
+
 async def test_pictures_of_another_size_get_another_canvas_in_an_outage(outage_of):
     taker = Collector()
     camera, source = outage_of(taker, size="96")

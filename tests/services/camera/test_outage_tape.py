@@ -100,7 +100,7 @@ async def test_each_outage_has_its_files_and_what_was_sent_is_in_none(keeping, t
 
 
 async def test_frames_that_were_on_their_way_are_kept(keeping, tmp_path):
-    """They are the first of the outage."""
+    """They are the first of the outage, in order."""
 
     async def handle(request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
@@ -108,7 +108,8 @@ async def test_frames_that_were_on_their_way_are_kept(keeping, tmp_path):
         while (await ws.receive_json())["type"] == "waiting":
             pass
         await ws.send_json({"type": "welcome", "window": 2, "max_packet_bytes": 2**20})
-        await ws.receive_bytes()
+        for _ in range(2):
+            await ws.receive_bytes()
         await ws.close(code=1011)
         return ws
 
@@ -117,11 +118,15 @@ async def test_frames_that_were_on_their_way_are_kept(keeping, tmp_path):
         playing = asyncio.ensure_future(camera.run())
         source.play(SourceConnected(SIZE[1], SIZE[0]))
         await until(lambda: camera.statistics.connected["detector"])
-        source.play(lost := picture())
-        await until(lambda: camera.statistics.frame_counts.recorded == 1)
+        lost = []
+        for sent in (1, 2):
+            lost.append(picture())
+            source.play(lost[-1])
+            await until(lambda sent=sent: camera.statistics.totals.packets == sent)
+        await until(lambda: camera.statistics.frame_counts.recorded == 2)
         camera.stop()
         await asyncio.wait_for(playing, LIVENESS_S)
-    assert captured(tmp_path / "kept") == [[lost.captured_ns]]
+    assert captured(tmp_path / "kept") == [[frame.captured_ns for frame in lost]]
     assert not camera.statistics.frame_counts.dropped
 
 
@@ -134,6 +139,28 @@ async def test_what_an_outage_keeps_is_never_too_old(keeping, tmp_path, monkeypa
     assert camera.statistics.frame_counts.recorded == 3
     camera.stop()
     await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_what_is_too_old_goes_to_no_detector_though_an_outage_would_keep_it(keeping):
+    camera, _ = keeping()
+    old, new = picture(age_s=2 * LIVENESS_S), picture()
+    for frame in (old, new):
+        camera.statistics.capture(frame.captured_ns)
+        camera._requeued.append(frame)
+    assert await camera._next_frame_to_send() is new
+    assert camera.statistics.frame_counts.dropped == {("grab", "stale"): 1}
+
+
+async def test_pictures_of_another_size_go_to_another_file(keeping, tmp_path):
+    camera, source = keeping(size="96")
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture(64, 96)])
+    await play_one_by_one(camera, source, [picture(96, 64) for _ in range(4)])
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+    read_files = [read(file.path.read_bytes()) for file in segment_files(tmp_path / "kept")]
+    found = [(segment.hello.canvas, [packet.keyframe for packet in coded]) for segment, coded in read_files]
+    assert found == [((64, 96), [True, False, False]), ((96, 64), [True, False])]
 
 
 @pytest.mark.parametrize(("number", "cause"), [(28, "disk_full"), (13, "unwritable")])
