@@ -69,7 +69,7 @@ class TailReplica:
         """
         began_ns = time.monotonic_ns()
         self._batches.loop = asyncio.get_running_loop()
-        self._forget_idle(began_ns)
+        self._forget_idle(began_ns, self._max_streams - (plan.key not in self._streams))
         stream = self._streams.get(plan.key)
         if stream is None:
             stream = await self._workers.run(self._opening, self._open, plan, profile)
@@ -130,10 +130,11 @@ class TailReplica:
             ),
         )
 
-    def _forget_idle(self, now_ns: int) -> None:
+    def _forget_idle(self, now_ns: int, most: int) -> None:
+        """Keep so many streams at most: one that comes needs room, one that is here does not."""
         while self._streams:
             key, oldest = next(iter(self._streams.items()))
-            if now_ns - oldest.used_ns < IDLE_S * 1e9 and len(self._streams) < self._max_streams:
+            if now_ns - oldest.used_ns < IDLE_S * 1e9 and len(self._streams) <= most:
                 return
             del self._streams[key]
 

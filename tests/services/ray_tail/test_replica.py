@@ -172,6 +172,17 @@ async def test_holds_no_more_decoders_than_a_detector_has_streams(make_replica, 
     assert outcomes(await replica.turn(plan("c"), [WaitingPacket(encode(1), 0)])) == [1]
 
 
+async def test_forgets_the_stream_first_that_was_not_used_for_longest(make_replica, encode):
+    replica = make_replica(max_streams=3)
+    keyframe, difference = (WaitingPacket(encode(number), 0) for number in range(2))
+    for key in ("a", "b"):
+        await replica.turn(plan(key), [keyframe])
+    assert outcomes(await replica.turn(plan("a"), [difference])) == [1]
+    for key in ("c", "d"):
+        await replica.turn(plan(key), [keyframe])
+    assert outcomes(await replica.turn(plan("a"), [WaitingPacket(encode(2), 0)])) == [2]
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
