@@ -163,6 +163,33 @@ async def test_pictures_of_another_size_go_to_another_file(keeping, tmp_path):
     assert found == [((64, 96), [True, False, False]), ((96, 64), [True, False])]
 
 
+async def test_a_disk_that_has_recovered_gets_a_keyframe_and_what_follows(keeping, monkeypatch, tmp_path):
+    append, refuses = SegmentWriter._append, [False]
+
+    def append_or_refuse(self, data):
+        if refuses[0]:
+            raise OSError(28, "no")
+        append(self, data)
+
+    monkeypatch.setattr(SegmentWriter, "_append", append_or_refuse)
+    camera, source = keeping(codec=f"{CODEC},keyframe_interval=1000000")
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture()])
+    await until(lambda: value(camera, "recorded_packets_total") == 1)
+    refuses[0] = True
+    await play_one_by_one(camera, source, [picture()])
+    await until(lambda: value(camera, "recording_lost_packets_total", reason="disk_full") == 1)
+    refuses[0] = False
+    async with asyncio.timeout(LIVENESS_S):
+        while value(camera, "recorded_packets_total") < 3:
+            await play_one_by_one(camera, source, [picture()])
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+    before, after = (read(file.path.read_bytes())[1] for file in segment_files(tmp_path / "kept"))
+    assert len(before) == 1
+    assert [packet.keyframe for packet in after[:2]] == [True, False]
+
+
 @pytest.mark.parametrize(("number", "cause"), [(28, "disk_full"), (13, "unwritable")])
 async def test_what_the_disk_does_not_take_is_counted(keeping, monkeypatch, number, cause):
     def refuse(self, head):
