@@ -18,6 +18,7 @@ from services.recording.folder import segment_files
 from services.recording.segment_writer import Written
 from services.replay import late as module
 from services.replay.late import LateLine, LateSender
+from stream.errors import NoRecording
 from tests.recordings import hello, marked_late, packets, segment_bytes
 from tests.services.clips import FRAMES
 from tests.services.detector.test_gate import entry
@@ -187,6 +188,24 @@ async def test_what_no_detector_takes_is_given_up_and_what_follows_is_sent(start
         await until(lambda: backlog.kept and not backlog.waiting)
         await until(lambda: segment_files(left)[-1].path == first.path)
     assert backlog.account == {"kept": 5 + FRAMES, "refused": 5, "detected": FRAMES, "waiting": 0}
+
+
+@pytest.mark.parametrize("error", [OSError(5, "of the test"), NoRecording("of the test"), RuntimeError()])
+async def test_what_cannot_be_sent_costs_its_file_alone(start_detector, left, monkeypatch, error):
+    """Even where it is a defect of ours."""
+    run, errors = module.ReplayConnection.run, [error]
+
+    async def fail_once(self):
+        if errors:
+            raise errors.pop()
+        return await run(self)
+
+    monkeypatch.setattr(module.ReplayConnection, "run", fail_once)
+    (first, _) = segment_files(left)
+    async with start_detector() as running, sending(left, running) as backlog:
+        await until(lambda: backlog.kept and not backlog.waiting)
+        await until(lambda: segment_files(left)[-1].path == first.path)
+    assert backlog.account == {"kept": 2 * FRAMES, "unreadable": FRAMES, "detected": FRAMES, "waiting": 0}
 
 
 async def test_a_file_that_goes_before_its_turn_is_counted(start_detector, left):
