@@ -56,12 +56,12 @@ class Command:
 
 COMMANDS = {
     "camera": Command(
-        "services.commands.service_settings:CameraProgramSettings",
+        "services.commands.camera_settings:CameraProgramSettings",
         "services.commands.camera:run_camera",
         "stream features of a camera or file to a detector",
     ),
     "detector": Command(
-        "services.commands.service_settings:DetectorProgramSettings",
+        "services.commands.detector_settings:DetectorProgramSettings",
         "services.commands.detector:run_detector",
         "finish the network and publish detections",
     ),

@@ -129,7 +129,12 @@ TABLE = {
     "services.doctor": Rule(
         ours={
             *("codec", "stream", "services/", "services.access", "services.camera", "services.detector"),
-            *("services.mqtt", "services.ray_tail.settings", "services.commands.service_settings"),
+            *(
+                "services.mqtt",
+                "services.ray_tail.settings",
+                "services.commands.camera_settings",
+                "services.commands.detector_settings",
+            ),
         },
         others=LIVE,
     ),

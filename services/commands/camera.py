@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from services.camera.local_detections import LocalDetections
 from services.camera.metrics import serve_metrics
 from services.camera.service import Camera
+from services.commands.camera_settings import CameraProgramSettings
 from services.commands.publishing import publishing
-from services.commands.service_settings import CameraProgramSettings
 from services.metrics import Metrics
 from services.replay.late import LateSender
 from services.service_manager import ServiceManager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from services.commands.detector_settings import DetectorProgramSettings
 from services.commands.publishing import publishing
-from services.commands.service_settings import DetectorProgramSettings
 from services.detector.service import Detector
 from services.detector.tails import LocalTails, MakeTails
 from services.service_manager import ServiceManager

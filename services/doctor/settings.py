@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from services.command_settings import GivenValue
-from services.commands.service_settings import CameraProgramSettings, DetectorProgramSettings
+from services.commands.camera_settings import CameraProgramSettings
+from services.commands.detector_settings import DetectorProgramSettings
 from services.errors import SettingsError
 from services.logs import LogSettings
 from services.settings import PREFIX, ServiceSettings

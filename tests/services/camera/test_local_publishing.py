@@ -8,7 +8,8 @@ import json
 import pytest
 
 from services.commands.camera import telling
-from services.commands.service_settings import CameraProgramSettings, DetectorProgramSettings
+from services.commands.camera_settings import CameraProgramSettings
+from services.commands.detector_settings import DetectorProgramSettings
 from services.errors import SettingsError
 from tests.mosquitto import kept_by, mosquitto, needs_mosquitto, spying
 from tests.services.camera.sources import picture, scripted

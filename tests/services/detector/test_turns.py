@@ -38,7 +38,7 @@ class Camera:
         if self.fails:
             raise RuntimeError("out of memory")
         assert letterbox.frame == letterbox.canvas == CANVAS
-        return InferredFrame(None, 0)  # type: ignore[arg-type]
+        return InferredFrame(None, 0, batch=1)  # type: ignore[arg-type]
 
     def send(self, *packets: bytes) -> None:
         for packet in packets:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.commands.service_settings import DetectorProgramSettings
+from services.commands.detector_settings import DetectorProgramSettings
 from services.commands.settings import WatchSettings
 from services.errors import SettingsError
 from services.mqtt.broker import Broker, BrokerAddress

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.commands.service_settings import DetectorProgramSettings
+from services.commands.detector_settings import DetectorProgramSettings
 from services.ray_tail.errors import RayFailed
 from tests.ports import free_port
 

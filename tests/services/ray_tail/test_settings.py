@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from services.commands.service_settings import DetectorProgramSettings
+from services.commands.detector_settings import DetectorProgramSettings
 from services.errors import SettingsError
 from services.extras import MissingExtra
 from services.ray_tail.settings import MAX_REPLICAS, Replicas

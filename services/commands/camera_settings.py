@@ -1,4 +1,4 @@
-"""Settings of the services as programs: their own, and those of what runs beside them."""
+"""Settings of `splitcast camera` as a program: the camera's, and those of what runs beside it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,9 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from services.camera.settings import CameraSettings
-from services.detector.settings import DetectorSettings
 from services.mqtt.settings import MqttSettings
-from services.ray_tail.settings import RaySettings
 from services.settings import own_name
 from stream.session.messages import StreamName
-
-
-class DetectorProgramSettings(MqttSettings, RaySettings, DetectorSettings):
-    """Settings of `splitcast detector`, which may publish to an MQTT broker and have its tails in Ray Serve."""
-
-    @model_validator(mode="after")
-    def _check_feedback(self) -> Self:
-        if self.feedback and self.tail == "ray":
-            raise ValueError(
-                "--feedback: is measured where the network runs in this process: leave out --tail ray"
-            )
-        return self
 
 
 class CameraProgramSettings(MqttSettings, CameraSettings):
