@@ -24,7 +24,7 @@ from services.ray_tail.settings import RaySettings, Replicas
 NAMESPACE = "splitcast"
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes: packets and detections travel with the calls
-STARTS = 3  # of Ray, which gives its own processes 30 s, too few on a busy machine
+STARTS = 5  # of Ray, which gives its own processes 30 s, too few on a busy machine
 ANSWER_S = 10.0  # for a cluster's head to take a connection
 CALL_S = 30.0  # for a replica to answer, or for a new one to come where all have died
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = (
