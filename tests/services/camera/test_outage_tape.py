@@ -102,7 +102,12 @@ async def test_each_outage_has_its_files_and_what_was_sent_is_in_none(keeping, t
 async def test_frames_that_were_on_their_way_are_kept(keeping, tmp_path):
     """They are the first of the outage, in order."""
 
+    came: list[web.Request] = []
+
     async def handle(request: web.Request) -> web.WebSocketResponse:
+        if came:  # the outage lasts: whoever comes back takes the next frame
+            raise web.HTTPServiceUnavailable
+        came.append(request)
         ws = web.WebSocketResponse(protocols=(FEATURES_PROTOCOL,))
         await ws.prepare(request)
         while (await ws.receive_json())["type"] == "waiting":
