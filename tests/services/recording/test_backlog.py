@@ -106,7 +106,9 @@ async def test_what_is_written_and_deleted_at_once_is_lost():
 
 async def test_numbers_that_have_grown_longer_come_last(tmp_path):
     for number in (99_999_998, 99_999_999, 100_000_000):
-        SegmentFile.named(tmp_path, "door", number).path.write_bytes(segment_bytes(packets(1)))
+        SegmentFile.named(tmp_path, "door", number).path.write_bytes(
+            segment_bytes(packets(1), hello(late=True))
+        )
     backlog = Backlog(tmp_path, "door")
     await backlog.look()
     new = SegmentFile.named(tmp_path, "door", 100_000_001).path
