@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from services.camera.reconnection import Reconnection
 from services.camera.session_secret import SessionSecret
 from services.errors import DetectorRefused
 from services.recording.backlog import Backlog
 from services.recording.player import PlayedPacket, Player
-from services.replay.connection import Destination, ReplayConnection
+from services.replay.connection import Destination
+from services.replay.connections import settle_all
 from services.replay.ledger import Ledger
 from services.replay.line import Line
 from services.settings import ClientSettings
-from stream.errors import ConnectionLost, NoRecording
+from stream.errors import NoRecording
 from stream.late_name import late_name
 
 log = structlog.get_logger(__name__)
@@ -90,7 +89,7 @@ class LateSender:
         self._path = path
         line = LateLine(path, self._ledger.packets, self._live, self._backlog, self._target_kbps)
         try:
-            await self._keep_connected(line, secret)
+            await settle_all(self._destination, line, self._ledger, secret, until_due=self._until_steady)
         except DetectorRefused as refused:
             log.error("what an outage left is refused", file=str(path), reason=str(refused))
             self._backlog.lose(path, "refused")
@@ -109,24 +108,6 @@ class LateSender:
         finally:
             self._ledger.abandon("lost")
             line.close()
-
-    async def _keep_connected(self, line: LateLine, secret: str) -> None:
-        """One connection after another until the file is over. Raises as `ReplayConnection.run`, DetectorRefused."""
-        reconnection = Reconnection(random.Random())
-        while True:
-            await self._until_steady()
-            connection = ReplayConnection(self._destination, line, self._ledger, secret)
-            try:
-                if await connection.run():
-                    return
-            except ConnectionLost as lost:
-                delay_s = reconnection.next_delay_s(
-                    lost, time.monotonic(), accepted=connection.accepted, after_s=connection.retry_after_s
-                )
-                log.warning(
-                    "what is late waits", reason=lost.reason, code=lost.code, retry_s=round(delay_s, 2)
-                )
-                await asyncio.sleep(delay_s)
 
     async def _until_steady(self) -> None:
         """Wait once for each connection of the live stream, however many files follow."""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 import time
 
-import structlog
-
-from services.camera.reconnection import Reconnection
 from services.errors import NothingDetected
 from services.logs import to_json
 from services.recording.player import Player, recording_paths
-from services.replay.connection import Destination, ReplayConnection
+from services.replay.connection import Destination
+from services.replay.connections import settle_all
 from services.replay.ledger import Ledger
 from services.replay.line import Line
 from services.replay.settings import FLAT_OUT, ReplaySettings
-from stream.errors import ConnectionLost, NoRecording
-
-log = structlog.get_logger(__name__)
+from stream.errors import NoRecording
 
 
 def run_replay(settings: ReplaySettings) -> None:
@@ -43,33 +38,11 @@ async def replay(settings: ReplaySettings) -> Ledger:
         if await line.peek() is None:
             raise NoRecording(f"{settings.recording} was cut before its first packet")
         ledger = Ledger(watched=not settings.no_digest)
-        await _keep_connected(settings, line, ledger)
+        destination = Destination(settings, settings.detector, settings.stream, settings.window)
+        await settle_all(destination, line, ledger, secrets.token_hex(16))
     finally:
         line.close()
     return ledger
-
-
-async def _keep_connected(settings: ReplaySettings, line: Line, ledger: Ledger) -> None:
-    """One connection after another until every packet is settled. Raises DetectorRefused."""
-    reconnection, secret = Reconnection(random.Random()), secrets.token_hex(16)
-    destination = Destination(settings, settings.detector, settings.stream, settings.window)
-    while True:
-        connection = ReplayConnection(destination, line, ledger, secret)
-        try:
-            if await connection.run():
-                return
-        except ConnectionLost as lost:
-            delay_s = reconnection.next_delay_s(
-                lost, time.monotonic(), accepted=connection.accepted, after_s=connection.retry_after_s
-            )
-            log.warning(
-                "no detector",
-                detector=settings.detector,
-                reason=lost.reason,
-                code=lost.code,
-                retry_s=round(delay_s, 2),
-            )
-            await asyncio.sleep(delay_s)
 
 
 def account(ledger: Ledger, seconds: float) -> dict[str, object]:

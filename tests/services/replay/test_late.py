@@ -17,6 +17,7 @@ from services.recording.backlog import Backlog
 from services.recording.folder import segment_files
 from services.recording.segment_writer import Written
 from services.replay import late as module
+from services.replay.connection import ReplayConnection
 from services.replay.late import LateLine, LateSender
 from stream.errors import NoRecording
 from tests.recordings import hello, marked_late, packets, segment_bytes
@@ -193,14 +194,14 @@ async def test_what_no_detector_takes_is_given_up_and_what_follows_is_sent(start
 @pytest.mark.parametrize("error", [OSError(5, "of the test"), NoRecording("of the test"), RuntimeError()])
 async def test_what_cannot_be_sent_costs_its_file_alone(start_detector, left, monkeypatch, error):
     """Even where it is a defect of ours."""
-    run, errors = module.ReplayConnection.run, [error]
+    run, errors = ReplayConnection.run, [error]
 
     async def fail_once(self):
         if errors:
             raise errors.pop()
         return await run(self)
 
-    monkeypatch.setattr(module.ReplayConnection, "run", fail_once)
+    monkeypatch.setattr(ReplayConnection, "run", fail_once)
     (first, _) = segment_files(left)
     async with start_detector() as running, sending(left, running) as backlog:
         await until(lambda: backlog.kept and not backlog.waiting)
