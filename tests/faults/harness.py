@@ -191,12 +191,17 @@ class Rig:
         outcome.recovered_s = await self.until_fresh(outcome.ended_s) - outcome.ended_s
         told = set(told)
         if told:
-            await until(lambda: told & self.consumer.words(outcome.began_s).keys())
+            await self.until_told(outcome, told)
             words = self.consumer.words(outcome.began_s)
             outcome.noticed_s = min(words[word] for word in told & words.keys()) - outcome.began_s
         if descriptors is not None:
             await until(lambda: usage(os.getpid()).descriptors <= descriptors + SETTLED_DESCRIPTORS)
         add_row(Row(fault, what, outcome.noticed_s, outcome.recovered_s, bound_s))
+
+    async def until_told(self, outcome: Outcome, words: Iterable[str]) -> None:
+        """Keep the fault up until the consumer has been told one of the words: a shorter one need not be noticed."""
+        awaited = set(words)
+        await until(lambda: awaited & self.consumer.words(outcome.began_s).keys())
 
     async def poll(self) -> None:
         """See for ever that no frame is lost to the account."""

@@ -63,6 +63,7 @@ async def test_dies_mid_stream(pictures):
     ):
         await pictures.stop()
         await asyncio.sleep(3)
+        await one.until_told(outcome, AWAY)
         await pictures.start()
         outcome.over()
 
@@ -99,6 +100,7 @@ async def test_killed(outage_s, rtsp):
     ):
         await rtsp.kill()
         await asyncio.sleep(outage_s)
+        await one.until_told(outcome, AWAY)
         await rtsp.start("--fps", "10")
         outcome.over()
 
@@ -110,6 +112,7 @@ async def test_frozen(rtsp):
         async with one.trouble("RTSP server frozen for 6 s", 2.0, AWAY, "SIGSTOP") as outcome:
             rtsp.send(signal.SIGSTOP)
             await asyncio.sleep(6)
+            await one.until_told(outcome, AWAY)
             rtsp.send(signal.SIGCONT)
             outcome.over()
 
@@ -121,6 +124,7 @@ async def test_back_with_another_size(rtsp):
             "RTSP server back with another size", 2.0, AWAY, "320x240, then 240x320"
         ) as outcome:
             await rtsp.kill()
+            await one.until_told(outcome, AWAY)
             await rtsp.start("--fps", "10", "--size", "240x320")
             outcome.over()
         sizes = [
