@@ -14,9 +14,9 @@ from services.errors import DetectorRefused
 from services.recording.backlog import Backlog
 from services.recording.player import PlayedPacket, Player
 from services.replay.connection import Destination
-from services.replay.connections import settle_all
 from services.replay.ledger import Ledger
 from services.replay.line import Line
+from services.replay.settle import settle_all
 from services.settings import ClientSettings
 from stream.errors import NoRecording
 from stream.late_name import late_name

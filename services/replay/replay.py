@@ -10,10 +10,10 @@ from services.errors import NothingDetected
 from services.logs import to_json
 from services.recording.player import Player, recording_paths
 from services.replay.connection import Destination
-from services.replay.connections import settle_all
 from services.replay.ledger import Ledger
 from services.replay.line import Line
 from services.replay.settings import FLAT_OUT, ReplaySettings
+from services.replay.settle import settle_all
 from stream.errors import NoRecording
 
 
