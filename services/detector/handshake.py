@@ -24,7 +24,7 @@ from services.detector.quota import agreed_packet_bytes, check_quota
 from services.detector.settings import DetectorSettings
 from services.detector.step_maps import CameraStepMaps, StepMaps
 from services.detector.streams import Stream
-from services.detector.tails import CameraTail, Tails
+from services.detector.tails import AgreedCamera, CameraTail, Tails
 from services.detector.trial import Trials, serve_trial
 from services.detector.visit import Visit
 from services.metrics import VERSION
@@ -118,8 +118,9 @@ class Handshake:
             with self._trials.one_more():
                 await serve_trial(link, session, negotiated.max_packet_bytes, quota)
         step_maps = self._step_maps.camera(hello, negotiated.layout, negotiated.profile)
+        paced = quota.frames_per_s is not None
         tail = await self._tails.camera(
-            hello, negotiated.decoder, negotiated.profile, step_maps, paced=quota.frames_per_s is not None
+            AgreedCamera(hello, negotiated.decoder, negotiated.profile, step_maps, paced)
         )
         stream = visit.greet(hello, negotiated.layout)
         software = f"splitcast/{VERSION}"

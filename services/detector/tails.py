@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from codec.feature.profile import Profile
@@ -20,6 +20,17 @@ from stream.letterbox import Letterbox
 from stream.network.engine import Tail
 from stream.session.messages import Hello
 from stream.tasks.fair_workers import FairWorkers
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedCamera:
+    """What the handshake with a camera has led to."""
+
+    hello: Hello
+    decoder: Decoder  # a new one
+    profile: Profile | None  # calibration of its codec, where it takes one
+    step_maps: CameraStepMaps | None  # where it takes them
+    paced: bool  # a turn may work on one packet only, as the camera's quota counts turns
 
 
 class CameraTail(Protocol):
@@ -57,19 +68,8 @@ class Tails(Protocol):
     async def watch(self, ready: asyncio.Event) -> None:
         """Say for ever whether packets can be worked on; `ready` is set once all else is loaded."""
 
-    async def camera(
-        self,
-        hello: Hello,
-        decoder: Decoder,
-        profile: Profile | None,
-        step_maps: CameraStepMaps | None,
-        *,
-        paced: bool,
-    ) -> CameraTail:
-        """That of a camera whose hello was agreed on, with a new decoder and its codec's calibration profile.
-
-        paced: a turn may work on one packet only, as the camera's quota counts turns.
-        """
+    async def camera(self, agreed: AgreedCamera) -> CameraTail:
+        """The tail of a camera whose hello was agreed on."""
 
     async def close(self) -> None:
         """Let go of everything; what runs may end."""
@@ -102,25 +102,9 @@ class LocalTails:
     async def watch(self, ready: asyncio.Event) -> None:
         """Threads do not go away."""
 
-    async def camera(
-        self,
-        hello: Hello,
-        decoder: Decoder,
-        profile: Profile | None,
-        step_maps: CameraStepMaps | None,
-        *,
-        paced: bool,
-    ) -> LocalCameraTail:
-        tail = await self._workers.run(self._owner, self._inference.tail, hello.split)
-        return LocalCameraTail(
-            self._inference,
-            self._workers,
-            tail,
-            decoder,
-            step_maps=step_maps,
-            hello=hello,
-            max_age_s=self._max_age_s,
-        )
+    async def camera(self, agreed: AgreedCamera) -> LocalCameraTail:
+        tail = await self._workers.run(self._owner, self._inference.tail, agreed.hello.split)
+        return LocalCameraTail(self._inference, self._workers, tail, agreed, self._max_age_s)
 
     async def close(self) -> None:
         """The workers are the detector's own."""
@@ -134,15 +118,15 @@ class LocalCameraTail:
         inference: Inference,
         workers: FairWorkers,
         tail: Tail,
-        decoder: Decoder,
-        *,
-        step_maps: CameraStepMaps | None,
-        hello: Hello,
+        agreed: AgreedCamera,
         max_age_s: float,
     ) -> None:
-        self._inference, self._tail, self._step_maps = inference, tail, step_maps
+        self._inference, self._tail, self._step_maps = inference, tail, agreed.step_maps
         self._workers, self._owner = workers, workers.owner()
-        self._turns = CameraTurns(decoder, self._detect, hello.canvas, live=hello.live, max_age_s=max_age_s)
+        hello = agreed.hello
+        self._turns = CameraTurns(
+            agreed.decoder, self._detect, hello.canvas, live=hello.live, max_age_s=max_age_s
+        )
 
     def __len__(self) -> int:
         return len(self._turns)

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from codec.feature.profile import Profile
-from codec.interface import Decoder
 from services.detector.inference import Inference
 from services.detector.settings import DetectorSettings
 from services.detector.statistics import DetectorStatistics
-from services.detector.step_maps import CameraStepMaps
-from services.detector.tails import MakeTails
+from services.detector.tails import AgreedCamera, MakeTails
 from services.detector.turns import AnsweredPacket, DetectedFrame, ReceivedPacket, RejectedPacket
 from services.metrics import VERSION
 from services.ray_tail.calls import DecoderPlan, ReplicaAnswer, TurnReply, WaitingPacket
@@ -27,7 +25,6 @@ from services.ray_tail.errors import CallFailed, RayFailed
 from services.ray_tail.metrics import RayMetrics
 from services.ray_tail.settings import RaySettings
 from services.signals import take_signals_back
-from stream.session.messages import Hello
 from stream.tasks.fair_workers import FairWorkers
 from stream.tasks.worker import Worker
 
@@ -131,18 +128,9 @@ class RayTails:
             log.warning("Ray does not say how many replicas there are", reason=type(error).__name__)
             return 0
 
-    async def camera(
-        self,
-        hello: Hello,
-        decoder: Decoder,
-        profile: Profile | None,
-        step_maps: CameraStepMaps | None,
-        *,
-        paced: bool,
-    ) -> RayCameraTail:
+    async def camera(self, agreed: AgreedCamera) -> RayCameraTail:
         self._connections += 1
-        connection = f"{hello.stream}/{self._process}/{self._connections}"
-        return RayCameraTail(self, hello, profile, connection, one_by_one=paced or not hello.live)
+        return RayCameraTail(self, agreed, f"{agreed.hello.stream}/{self._process}/{self._connections}")
 
     async def call(
         self, stream: str, plan: DecoderPlan, packets: list[WaitingPacket], profile: Profile | None
@@ -197,11 +185,10 @@ class RayTails:
 class RayCameraTail:
     """One camera's packets: of a live one all that wait go in one call, which detects on the newest frame alone."""
 
-    def __init__(
-        self, tails: RayTails, hello: Hello, profile: Profile | None, connection: str, *, one_by_one: bool
-    ) -> None:
-        self._tails, self._hello, self._profile = tails, hello, profile
-        self._connection, self._one_by_one = connection, one_by_one
+    def __init__(self, tails: RayTails, agreed: AgreedCamera, connection: str) -> None:
+        self._tails, self._hello, self._profile = tails, agreed.hello, agreed.profile
+        self._connection = connection
+        self._one_by_one = agreed.paced or not agreed.hello.live
         self._lost = 0  # calls, each of which leaves a decoder that must not be used any more
         self._received: deque[ReceivedPacket] = deque()  # bounded by the session's window
 

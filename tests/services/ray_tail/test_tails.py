@@ -12,6 +12,7 @@ from codec.packet import PacketHeader
 from services.detector.inference import Inference, InferredFrame
 from services.detector.metrics import DetectorMetrics
 from services.detector.settings import DetectorSettings
+from services.detector.tails import AgreedCamera
 from services.detector.turns import DetectedFrame, ReceivedPacket, reject_reason
 from services.ray_tail.calls import NoDetections, ReplicaAnswer, TurnReply
 from services.ray_tail.errors import CallFailed, RayFailed
@@ -73,7 +74,7 @@ class Setting:
         self.tails._cluster = self.cluster
 
     async def camera(self, hello, profile=None, *, paced=False):
-        return await self.tails.camera(hello, None, profile, None, paced=paced)
+        return await self.tails.camera(AgreedCamera(hello, None, profile, None, paced))
 
     def sample(self, name):
         return self.metrics.registry.get_sample_value(f"splitcast_detector_{name}")
