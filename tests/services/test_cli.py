@@ -228,14 +228,14 @@ def test_a_defect_of_ours_is_one_line_of_a_service_and_a_traceback_elsewhere(cap
         raise ValueError("a bug with a password: rtsp://admin:hunter2@camera")
 
     monkeypatch.setattr("services.commands.detector.run_detector", fail)
-    assert main(["detector"]) == Exit.FAILURE
+    assert main(["detector", "--port", "0"]) == Exit.FAILURE
     (line,) = capsys.readouterr().err.splitlines()
     entry = json.loads(line)
     assert entry["exception"].startswith("Traceback")
     assert "a bug" in entry["exception"]
     assert "hunter2" not in line
     with pytest.raises(ValueError, match="a bug"):
-        main(["detector", "--log-format", "text"])
+        main(["detector", "--port", "0", "--log-format", "text"])
 
 
 def test_no_password_is_told_with_what_is_no_flag(capsys):
