@@ -5,7 +5,12 @@ from __future__ import annotations
 from services.doctor.finding import Finding, fine, wrong
 from services.extras import require
 from services.mqtt.settings import MqttSettings
+from stream.tasks.backoff import Failure
 
+_START = (
+    "start the broker, have it listen for other machines (mosquitto: a listener), let firewalls pass it, or name it by "
+    "--mqtt"
+)
 _MOST_BYTES = 1024  # of a message that a broker may send: none is asked for
 
 
@@ -27,6 +32,8 @@ async def look_at_broker(settings: MqttSettings) -> Finding:
         async with connected(client):
             pass
     except Exception as error:  # as its publisher does: a library's defects are among them
-        return wrong(f"{broker.address}: {explain(error, broker.address)[1]}", "", **facts)
+        failure, reason = explain(error, broker.address)
+        away = failure in (Failure.NOT_READY, Failure.UNREACHABLE)
+        return wrong(f"{broker.address}: {reason}", _START if away else "", **facts)
     user = f"as {broker.address.user!r}" if broker.address.user else "without a user's name"
     return fine(f"{broker.address} lets this machine in, {user}", **facts)

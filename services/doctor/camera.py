@@ -53,7 +53,7 @@ class CameraDoctor:
         self._network: LoadedModel | None = None
         self._pipeline: FeaturePipeline | None = None
         self._cost: FrameCost | None = None
-        self._answers = self._welcome_said = False  # by a detector at its address
+        self._answers = self._denied = self._welcome_said = False  # by a detector at its address
 
     @property
     def checks(self) -> Sequence[Check]:
@@ -176,11 +176,15 @@ class CameraDoctor:
     async def _token(self) -> Finding:
         if not self._answers:
             return unchecked("no detector is ready: see detector")
-        return await look_at_own_token(self._settings)
+        finding = await look_at_own_token(self._settings)
+        self._denied = finding.level == "error"
+        return finding
 
     async def _welcome(self) -> Finding:
         if not self._answers or self._pipeline is None:
             return unchecked("it takes a detector and an engine: see those")
+        if self._denied:
+            return unchecked("the detector lets nobody in without its token: see token")
         try:
             accepted = await ask_welcome(self._settings, self._pipeline)
         except ConnectionLost as lost:

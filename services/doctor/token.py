@@ -11,7 +11,6 @@ from services.camera.settings import CameraSettings
 from services.detector.settings import DetectorSettings
 from services.doctor.examination import in_thread
 from services.doctor.finding import Finding, doubtful, fine, wrong
-from services.doctor.peer import http_peer
 from services.doctor.trial import features_link
 from services.own_token import token_headers
 from stream.errors import ConnectionLost
@@ -34,21 +33,33 @@ async def look_at_own_token(settings: CameraSettings) -> Finding:
         return _judge_denial(settings, lost.status, has_one=has_one)
     if not has_one:
         return fine("the detector asks for none", given=False)
-    async with http_peer(settings.detector, settings) as peer:
-        asks = (await peer.get("/login")).status == 200
     if settings.token_file and _others_may(settings.token_file, stat.S_IROTH):
         return doubtful(
             f"anybody on this machine may read {settings.token_file}",
             f"chmod 600 {settings.token_file}; if it was so for long, revoke the token",
             given=True,
         )
-    if not asks:
+    if not await _asks_for_one(settings):
         return doubtful(
             "read; but the detector asks for none, and lets everybody in",
             "start the detector with --tokens, or leave the token out",
             given=True,
         )
     return fine(f"{_whence(settings)}: read, and accepted with the role camera", given=True, role="camera")
+
+
+async def _asks_for_one(settings: CameraSettings) -> bool:
+    """Whether who shows no token is kept out. Raises ConnectionLost.
+
+    Not by plain HTTP, to which a detector answers by some names alone (--allow-origin).
+    """
+    try:
+        async with features_link(settings, shows_token=False):
+            return False
+    except ConnectionLost as lost:
+        if lost.status not in (_UNKNOWN, _NOT_GRANTED):
+            raise
+        return True
 
 
 def look_at_tokens(settings: DetectorSettings) -> Finding:

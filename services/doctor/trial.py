@@ -112,10 +112,10 @@ class Trial:
 
 
 @asynccontextmanager
-async def features_link(settings: CameraSettings) -> AsyncIterator[Link]:
+async def features_link(settings: CameraSettings, *, shows_token: bool = True) -> AsyncIterator[Link]:
     """A link to the detector as the camera has it, which ends where nothing comes any more. Raises ConnectionLost."""
-    url, headers = features_url(settings.detector, settings.stream), await current_headers(settings)
-    tls = client_tls(settings)
+    url, tls = features_url(settings.detector, settings.stream), client_tls(settings)
+    headers = await current_headers(settings) if shows_token else {}
     async with connect(url, FEATURES_PROTOCOL, headers=headers, tls=tls, connect_timeout_s=ANSWER_S) as link:
         watching = asyncio.ensure_future(_leave_silent(link))
         try:

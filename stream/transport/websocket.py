@@ -10,6 +10,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 from weakref import WeakMethod
@@ -464,7 +465,17 @@ async def _open(
 _DENIALS = {
     401: "it asks for a token that it knows: --token-file, or SPLITCAST_TOKEN",
     403: "it grants this token something else, such as another stream, or lets no page in from elsewhere",
+    404: "nothing is served at this path: of several detectors behind one address watch wants --stream, or one of them "
+    "in the address, as /shard/s1",
 }
+
+
+def _meaning(refusal: aiohttp.WSServerHandshakeError) -> str:
+    """What a status says; of an answer that is wrong in another way than by its status, aiohttp's words."""
+    if refusal.status in _DENIALS:
+        return _DENIALS[refusal.status]
+    known = refusal.status >= 400 and refusal.status in set(HTTPStatus)
+    return HTTPStatus(refusal.status).phrase if known else refusal.message
 
 
 async def client_context(url: str, tls: ClientTls | None) -> ssl.SSLContext | Literal[True]:
@@ -481,13 +492,14 @@ def why_not_connected(error: OSError | aiohttp.ClientError, url: str) -> Connect
     """What a failed attempt means."""
     host = urlsplit(url).hostname or ""
     if isinstance(error, aiohttp.WSServerHandshakeError):
-        reason = f"the server answered HTTP {error.status}: {_DENIALS.get(error.status, error.message)}"
-        return ConnectionLost(reason, status=error.status)
+        return ConnectionLost(
+            f"the server answered HTTP {error.status}: {_meaning(error)}", status=error.status
+        )
     if isinstance(error, aiohttp.ServerFingerprintMismatch):
         return TlsFailed(other_fingerprint(error.got, host))
     if tls_error := _tls_error(error):
         return TlsFailed(client_failure(tls_error, host))
-    if isinstance(error, aiohttp.ServerDisconnectedError) and urlsplit(url).scheme == "ws":
+    if isinstance(error, aiohttp.ServerDisconnectedError) and urlsplit(url).scheme in ("ws", "http"):
         return ConnectionLost(
             "the server ended the connection: if it takes TLS alone, write wss:// for ws://"
         )

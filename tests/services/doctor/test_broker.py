@@ -33,11 +33,13 @@ async def test_a_broker_that_wants_a_user(tmp_path):
     async with mosquitto(tmp_path, "allow_anonymous false") as running:
         finding = await look(running.url)
     assert (finding.level, "--mqtt-password-file" in finding.measured) == ("error", True)
+    assert "start the broker" not in finding.advice
 
 
 async def test_no_broker():
     finding = await look(f"mqtt://door:hunter2@127.0.0.1:{free_port()}")
     assert (finding.level, "hunter2" in repr(finding)) == ("error", False)
+    assert "start the broker" in finding.advice
 
 
 async def test_without_the_extra(monkeypatch):

@@ -13,6 +13,7 @@ from services.doctor import peer
 from services.doctor.peer import http_peer, look_at_detector
 from services.doctor.settings import DoctorCameraSettings
 from stream.errors import ConnectionLost
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.services.fake_detector import serving
 from tests.services.waiting import LIVENESS_S
@@ -71,6 +72,12 @@ async def test_something_else(status, text, words):
     async with answering(status, text) as url:
         finding = await look(url)
     assert (finding.level, words in finding.measured, bool(finding.advice)) == ("error", True, True)
+
+
+async def test_a_detector_that_takes_tls_alone(start_detector, tmp_path):
+    async with start_detector(tls_cert=str(Authority(tmp_path).sign())) as running:
+        finding = await look(f"ws://127.0.0.1:{running.port}")
+    assert (finding.level, "write wss:// for ws://" in finding.measured) == ("error", True)
 
 
 async def test_a_cameras_own_port_is_no_detector():

@@ -74,6 +74,10 @@ async def test_a_camera_with_a_token_over_tls(start_detector, flags, tmp_path):
         names = ("detector", "certificate", "token", "welcome", "link", "clock")
         assert {name: found[name]["level"] for name in names} == dict.fromkeys(names, "ok")
         code, found = await examined(*flags, "--detector", url)
+        flags[flags.index("--stream") + 1] = "yard"
+        _, denied = await examined(*flags, "--detector", url, *known)
+    assert (denied["token"]["level"], denied["welcome"]["level"]) == ("error", "warning")
+    assert denied["welcome"]["measured"].endswith("see token")
     assert code == Exit.FAILURE
     assert "give the file of who signed it as --tls-ca" in found["certificate"]["measured"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def make_token(tokens, tmp_path):
 
 
 async def look(url: str, token_file: Path | None):
-    given = {"token_file": str(token_file)} if token_file else {}
+    given = {"token_file": str(token_file), "insecure": True} if token_file else {}
     finding = await look_at_own_token(
         DoctorCameraSettings.load({"source": "demo", "detector": url, "stream": "door", **given})
     )
@@ -82,6 +83,17 @@ async def test_a_detector_that_asks_for_none(start_detector, make_token):
         assert (await look(running.url, None)).level == "ok"
         finding = await look(running.url, file)
     assert (finding.level, "asks for none" in finding.measured) == ("warning", True)
+
+
+async def test_a_token_by_a_name_that_the_detectors_page_does_not_have(
+    start_detector, make_token, tokens, monkeypatch
+):
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _host, *how, **more: resolve("127.0.0.1", *how, **more))
+    file = make_token("camera")
+    async with start_detector(tokens=str(tokens)) as running:
+        finding = await look(f"ws://balancer.example:{running.port}", file)
+    assert (finding.level, finding.facts.get("role")) == ("ok", "camera")
 
 
 async def test_a_file_that_holds_none(start_detector, tmp_path):

@@ -445,8 +445,11 @@ def test_an_attempt_that_was_swallowed_is_joined_by_another(monkeypatch):
     assert len(swallowed) == 2
 
 
-@pytest.mark.parametrize("status", [401, 503])
-def test_an_http_answer_is_told_by_its_status(status):
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "--token-file"), (404, "--stream"), (503, "Service Unavailable"), (599, "599"), (200, "200")],
+)
+def test_an_http_answer_is_told_by_its_status(status, words):
     async def handle(_request: web.Request) -> web.Response:
         return web.Response(status=status)
 
@@ -467,6 +470,7 @@ def test_an_http_answer_is_told_by_its_status(status):
     lost = asyncio.run(talk())
     assert lost.status == status
     assert lost.answered
+    assert words in lost.reason
 
 
 def test_a_refusal_is_an_answer_and_silence_is_none():
