@@ -13,7 +13,7 @@ from services.regular_file import open_regular
 from stream.transport.tls import ClientTls
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
-EXAMPLE = "write mqtt://[USER@]HOST[:1883], or mqtts://[USER@]HOST[:8883] for TLS"
+EXAMPLE = "write mqtt://HOST[:1883], or mqtts://HOST[:8883] for TLS, and a user before the host: USER@HOST"
 _LONGEST = 4096  # bytes that are read of a password's file
 
 

@@ -44,6 +44,10 @@ class Unwanted(aiomqtt.MqttError):
     """The broker sent what it was told not to send."""
 
 
+class Refused(aiomqtt.MqttError):
+    """The broker has the message, and does nothing with it: it lets this user not write there, for one."""
+
+
 class BrokerClient(aiomqtt.Client):
     """One connection; make it anew for the next one."""
 
@@ -53,6 +57,7 @@ class BrokerClient(aiomqtt.Client):
         self.lost = 0  # messages that came while as many waited as may
         self._max_incoming_bytes = max_incoming_bytes
         self._unwanted: Unwanted | None = None  # why this end has ended the connection
+        self._refusals: dict[str, str] = {}  # by topic, what the broker said of the newest message
         self._receive_any = self._client._sock_recv
         self._client._sock_recv = self._receive  # type: ignore[assignment]
 
@@ -88,6 +93,14 @@ class BrokerClient(aiomqtt.Client):
         self.lost += self._queue.full()
         super()._on_message(*arguments)
 
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
+        message = self._client._out_messages.get(mid)  # until this is over
+        if message and reason_code.is_failure:
+            self._refusals[message.topic] = str(reason_code)
+        elif message:
+            self._refusals.pop(message.topic, None)
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         """As aiomqtt's, but at once: by the next round of the loop the descriptor may be that of another socket."""
         if self._loop_thread != threading.get_ident():  # while it connects
@@ -108,6 +121,12 @@ class BrokerClient(aiomqtt.Client):
         ended = self._disconnected
         await self.__aenter__()
         self._disconnected = ended  # aiomqtt forgets what ended the connection right behind the answer
+
+    async def publish(self, /, topic: str, *arguments: Any, **options: Any) -> None:
+        """As aiomqtt's. Raises MqttError, of which Refused where the broker confirms that it does not take it."""
+        await super().publish(topic, *arguments, **options)
+        if reason := self._refusals.get(topic):
+            raise Refused(reason)
 
     async def subscribe(self, *arguments: Any, **options: Any) -> tuple[int, ...] | list[ReasonCode]:
         """As aiomqtt's, but for no longer than there is a connection. Raises MqttError."""

@@ -7,20 +7,25 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from services.mqtt.client import BrokerClient
+from services.mqtt.client import BrokerClient, Refused
 from services.mqtt.topics import Outgoing
 
 WINDOW = 16  # messages that are on their way at a time
 SEND_S = 10.0  # a broker that takes a message for longer is one that stands still
 
 OnEnd = Callable[[Outgoing, bool], None]
+OnRefusal = Callable[[Outgoing, str], None]
 
 
 class Deliveries:
-    """What one connection delivers. `on_end` is called once for each message, with whether it has arrived."""
+    """What one connection delivers.
 
-    def __init__(self, client: BrokerClient, on_end: OnEnd) -> None:
-        self._client, self._on_end = client, on_end
+    For each message is called once `on_end`, with whether it has arrived, or `on_refusal`, with why the broker does not
+    take it.
+    """
+
+    def __init__(self, client: BrokerClient, on_end: OnEnd, on_refusal: OnRefusal) -> None:
+        self._client, self._on_end, self._on_refusal = client, on_end, on_refusal
         self._places = asyncio.Semaphore(WINDOW)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,15 +65,18 @@ class Deliveries:
         del self._tasks[task]
         self._places.release()
         error = None if task.cancelled() else task.exception()
+        if isinstance(error, Refused):
+            self._on_refusal(message, str(error))
+            return
         if error and not self._failure.done():
             self._failure.set_exception(error)
         self._on_end(message, not task.cancelled() and error is None)
 
 
 @asynccontextmanager
-async def deliveries(client: BrokerClient, on_end: OnEnd) -> AsyncIterator[Deliveries]:
+async def deliveries(client: BrokerClient, on_end: OnEnd, on_refusal: OnRefusal) -> AsyncIterator[Deliveries]:
     """Deliveries, of which none is left on its way afterwards."""
-    made = Deliveries(client, on_end)
+    made = Deliveries(client, on_end, on_refusal)
     try:
         yield made
     finally:
@@ -76,6 +84,6 @@ async def deliveries(client: BrokerClient, on_end: OnEnd) -> AsyncIterator[Deliv
 
 
 async def _deliver(client: BrokerClient, message: Outgoing) -> None:
-    """Raises MqttError where it cannot be sent, or a broker that has to confirm it does not."""
+    """Raises MqttError where it cannot be sent, or a broker that has to confirm it does not; Refused."""
     qos, retain = message.delivery
     await client.publish(message.topic, message.payload.encode(), qos=qos, retain=retain, timeout=SEND_S)

@@ -18,10 +18,10 @@ from stream.tasks.backoff import Failure
 # Reason codes of MQTT 5, section 2.4.
 _WRONG_PROTOCOL, _BAD_LOGIN, _NOT_AUTHORIZED, _UNAVAILABLE, _BUSY = 132, 134, 135, 136, 137
 _UNSPECIFIED, _STOPPING, _TAKEN_OVER = 128, 139, 142
+_LOGIN = "the address names the user, as USER@HOST, and --mqtt-password-file the password"
 _DENIED = {
-    _BAD_LOGIN: "user or password is wrong: the user is in the address, the password in --mqtt-password-file",
-    _NOT_AUTHORIZED: "the broker does not let this user in, or wants one: give it in the address, as "
-    "mqtt://USER@HOST, and the password in --mqtt-password-file",
+    _BAD_LOGIN: f"user or password is wrong: {_LOGIN}",
+    _NOT_AUTHORIZED: f"the broker does not let this client in: user or password is wrong, or missing: {_LOGIN}",
     _TAKEN_OVER: "another client has the same name: give each its own --mqtt-id",
 }
 _PASSING = {_UNAVAILABLE: "it is not available", _BUSY: "it is busy", _STOPPING: "it stops"}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from services.metrics import Metrics
-from services.mqtt.outbox import DROP_REASONS, DropReason
+from services.mqtt.outbox import DropReason
 from services.mqtt.topics import DELIVERY, Kind
 from stream.tasks.backoff import Failure
 
-# What a queue can lose, and a state or a count that a newer one replaces.
+# What a queue can lose, a state that a newer one replaces, and what the broker confirms, and does not take.
 _DROPPED: dict[Kind, tuple[DropReason, ...]] = {
-    "detections": tuple(reason for reason in DROP_REASONS if reason != "superseded"),
-    "gap": ("disconnected", "slow", "shutdown"),
-    "state": ("superseded",),
+    "detections": ("disconnected", "slow", "broken", "shutdown"),
+    "gap": ("disconnected", "slow", "refused", "shutdown"),
+    "state": ("superseded", "refused"),
+    "counts": ("refused",),
+    "discovery": ("refused",),
+    "available": ("refused",),
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from services.mqtt.counts import Counts, counts_text
 from services.mqtt.retained import Discover, Retained
@@ -15,14 +15,13 @@ from stream.late_name import is_late
 
 MAX_BYTES = 8 * 2**20  # of what waits
 
-DropReason: TypeAlias = Literal["disconnected", "slow", "broken", "superseded", "shutdown"]
+DropReason: TypeAlias = Literal["disconnected", "slow", "broken", "superseded", "refused", "shutdown"]
 """Why a message did not reach the broker.
 
 disconnected: the queue was full while there was no broker. slow: it was full, as the broker took too little. broken:
-it was being sent when the connection broke. superseded: a newer state came before it was sent. shutdown: the publisher
-stopped before.
+it was being sent when the connection broke. superseded: a newer state came before it was sent. refused: the broker
+said that it does not take it. shutdown: the publisher stopped before.
 """
-DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 OnDrop: TypeAlias = Callable[[Kind, DropReason], None]
 
@@ -115,6 +114,14 @@ class Outbox:
         """The broker has the message."""
         self._on_the_way -= 1
         self.retained.confirm(message)
+
+    def refuse(self, message: Outgoing) -> None:
+        """The broker does not take the message: what is kept is tried again on the next connection."""
+        self.confirm(message)
+        if message.kind == "gap":
+            self._drop(message, "refused")
+        else:
+            self._on_drop(message.kind, "refused")
 
     def give_back(self, message: Outgoing) -> None:
         """The broker may not have got the message; what may be told twice is sent again."""

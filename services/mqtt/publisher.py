@@ -115,7 +115,7 @@ class MqttPublisher:
                     broker=str(self._broker.address),
                     publisher=self._topics.publisher,
                 )
-                async with deliveries(client, self._end) as sending:
+                async with deliveries(client, self._end, self._refuse) as sending:
                     await run_with_background(
                         self._send(sending),
                         sending.until_failure(),
@@ -141,6 +141,14 @@ class MqttPublisher:
             self._metrics.published.labels(message.kind).inc()
         else:
             self.outbox.give_back(message)
+
+    def _refuse(self, message: Outgoing, reason: str) -> None:
+        self.outbox.refuse(message)
+        log.warning(
+            "the MQTT broker does not take a message: has this user the right to write there?",
+            topic=message.topic,
+            reason=f"{message.kind}: {reason}",
+        )
 
     async def _listen(self, client: BrokerClient) -> None:
         """Hear of streams whose cameras others have, or had. Raises MqttError when the connection is over."""

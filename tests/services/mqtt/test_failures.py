@@ -16,6 +16,7 @@ from services.mqtt.broker import BrokerAddress
 from services.mqtt.client import HungUp
 from services.mqtt.failures import explain
 from stream.errors import BadCertificate
+from stream.redact import redact_url
 from stream.tasks.backoff import Failure
 
 ADDRESS = BrokerAddress("nas", 1883, tls=False)
@@ -51,7 +52,7 @@ def wrapped(cause: Exception) -> aiomqtt.MqttError:
     ("error", "failure", "words"),
     [
         (refused(134), Failure.DENIED, "password is wrong"),
-        (refused(135), Failure.DENIED, "mqtt://USER@HOST"),
+        (refused(135), Failure.DENIED, "as USER@HOST"),
         (refused(136), Failure.NOT_READY, "not available"),
         (refused(132), Failure.REFUSED, "MQTT 5"),
         (refused(133), Failure.REFUSED, "Client identifier not valid"),
@@ -76,6 +77,7 @@ def test_each_failure_is_explained(error, failure, words):
     told, reason = explain(error, ADDRESS)
     assert told is failure
     assert words in reason
+    assert redact_url(reason) == reason  # it is shown without what looks like credentials
 
 
 def test_over_tls_a_broker_that_hangs_up_may_want_a_certificate():

@@ -279,7 +279,28 @@ async def test_a_user_without_a_password_is_told_what_to_give(tmp_path, logs):
         publishing(broker.url) as running,
     ):
         await until(lambda: running.count("failures_total", reason="denied"))
-    assert "mqtt://USER@HOST" in str(logs)
+    assert "as USER@HOST" in str(logs)
+
+
+async def test_what_a_user_may_not_write_is_told_and_counted(tmp_path, logs):
+    rules = tmp_path / "rules"
+    rules.write_text("user door\ntopic readwrite splitcast/#\n")
+    rules.chmod(0o600)
+    # Without a bound mosquitto 2.0.11 hangs up where it refuses a message and has sent one.
+    bounded = "max_queued_messages 1000"
+    lines = (*password_lines(tmp_path, "door", "secret"), f"acl_file {rules}", bounded)
+    async with mosquitto(tmp_path, *lines) as broker:
+        url = broker.url.replace("://", "://door:secret@")
+        async with publishing(url, mqtt_discovery="homeassistant") as running:
+            running.state("yard", "connected")
+            await until(lambda: running.count("published_total", kind="state"))
+            await settled(running)
+            entities = len(discovery(Topics("splitcast", PUBLISHER), "homeassistant", "yard"))
+            assert running.count("dropped_total", kind="discovery", reason="refused") == entities
+            assert running.count("published_total", kind="discovery") == 0
+            assert running.count("dropped_total", kind="state") == 0
+    told = {line["topic"] for line in logs if line.get("reason") == "discovery: Not authorized"}
+    assert "homeassistant/sensor/splitcast_yard_state/config" in told
 
 
 async def test_tls_and_the_certificates_of_both(tmp_path, logs):

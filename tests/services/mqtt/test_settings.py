@@ -11,6 +11,7 @@ from services.commands.settings import WatchSettings
 from services.errors import SettingsError
 from services.mqtt.broker import Broker, BrokerAddress
 from services.mqtt.settings import MqttSettings
+from stream.redact import redact_url
 from tests.certificates import Authority
 
 SECRET = "hunter2hunter2"
@@ -53,6 +54,7 @@ def test_what_is_no_address_is_told_without_its_password(url):
         MqttSettings.load({"mqtt": url})
     assert str(told.value).startswith("--mqtt: ")
     assert SECRET not in str(told.value)
+    assert redact_url(str(told.value)) == str(told.value)  # what is to be written is shown as it is
 
 
 def test_an_address_never_shows_its_password():
