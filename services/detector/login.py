@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from hashlib import sha256
 from html import escape
 from math import ceil
 from urllib.parse import parse_qs
+from zlib import crc32
 
 import structlog
 from aiohttp import web
@@ -244,11 +246,12 @@ class Login:
 
 
 def _cookie_name(request: web.Request, *, secure: bool) -> str:
-    """With the port, as browsers send a host's cookies to all of its ports. Only the host itself, over TLS, can set
-    one with the prefix (RFC 6265bis, 4.1.3.2).
+    """With this machine and the port, as browsers send a host's cookies to all that answers behind its name. Only the
+    host itself, over TLS, can set one with the prefix (RFC 6265bis, 4.1.3.2).
     """
     address = request.transport.get_extra_info("sockname") if request.transport else None
-    return f"{'__Host-' if secure else ''}splitcast-{address[1] if address else 0}"
+    machine = crc32(socket.gethostname().encode())
+    return f"{'__Host-' if secure else ''}splitcast-{machine:08x}-{address[1] if address else 0}"
 
 
 def _cookie(request: web.Request) -> str | None:

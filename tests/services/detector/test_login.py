@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -127,9 +128,20 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites_and_does_not_hold
     [cookie] = (await visitor.log_in()).headers.getall("Set-Cookie")
     for words in ("HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={round(login.LIFE_S)}"):
         assert words in cookie
-    assert re.match(rf"splitcast-{visitor.http.rpartition(':')[2]}=[A-Za-z0-9_-]{{43}};", cookie)
+    assert re.match(
+        rf"splitcast-[0-9a-f]{{8}}-{visitor.http.rpartition(':')[2]}=[A-Za-z0-9_-]{{43}};", cookie
+    )
     assert "Domain" not in cookie
     assert VIEWER not in cookie
+
+
+async def test_machines_behind_one_name_have_a_cookie_each(visitor, monkeypatch):
+    names = set()
+    for machine in ("s1", "s2"):
+        monkeypatch.setattr(socket, "gethostname", lambda machine=machine: machine)
+        [cookie] = (await visitor.log_in()).headers.getall("Set-Cookie")
+        names.add(cookie.partition("=")[0])
+    assert len(names) == 2
 
 
 async def test_behind_a_proxy_that_ends_tls_the_cookie_is_for_https_alone(start_detector):
