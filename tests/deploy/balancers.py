@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from tests.paths import DEPLOY
+from tests.paths import DEPLOY, ROOT
 from tests.ports import free_port
 from tests.services.waiting import LIVENESS_S
 
 HAPROXY = shutil.which("haproxy", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
 FILE = DEPLOY / "haproxy/haproxy.cfg"
 SHARDS = 3  # of the file
+DETECTOR = "detector.example"  # the name in docs/shards.md
 
 
 class Balancer:
     """What HAProxy is started with: the operators' file, with places of this machine in place of theirs."""
 
-    def __init__(self, folder: Path, ports: list[int], certificate: Path | None) -> None:
-        """`ports` are the detectors'; one that the file does not have joins with `join`."""
+    def __init__(
+        self, folder: Path, ports: list[int], certificate: Path | None, detectors: Path | None = None
+    ) -> None:
+        """`ports` are the detectors'; one that the file does not have joins with `join`.
+
+        `detectors` has who signed their certificates, for DETECTOR; None: they take no TLS.
+        """
         self.port, self.file = free_port(), folder / "haproxy.cfg"
         self._figures, self._ports, self._certificate = free_port(), ports, certificate
         self._text = FILE.read_text()
+        if os.getuid() != 0:  # nobody else can become another user
+            self._replace("    user haproxy\n    group haproxy\n", "")
+        if detectors:
+            self._replace("defaults\n", f"defaults\n{tls_to_detectors(detectors)}\n")
         self.write()
 
     def join(self) -> None:
-        """Add the fourth shard, as docs/shards.md tells."""
+        """Add the fourth shard wherever the third is, as docs/shards.md tells."""
         self._replace("-m str s1 s2 s3", "-m str s1 s2 s3 s4")
-        self._replace(
-            "    server s3 abns@splitcast-s3 id 3\n",
-            "    server s3 abns@splitcast-s3 id 3\n    server s4 abns@splitcast-s4 id 4\n",
-        )
-        for begin in ("frontend shard-s3\n", "backend s3\n", "backend only-s3\n"):
-            section = self._text[self._text.index(f"\n{begin}") + 1 :].split("\n\n")[0]
-            joined = section.replace("s3", "s4").replace("10.0.0.13", "10.0.0.14").replace("id 3", "id 4")
-            self._replace(f"{section}\n", f"{section}\n\n{joined}\n")
+        stand_in = "    server s3 10.0.0.13:8765 id 3 track s3/s3 backup"
+        joined = []
+        for section in self._text.split("\n\n"):
+            head = section.partition("\n")[0]
+            if head == "backend s3":
+                joined += [f"{section}\n{_fourth(stand_in)}", f"{_fourth(section)}\n{stand_in}"]
+            elif head in ("frontend shard-s3", "backend only-s3"):
+                joined += [section, _fourth(section)]
+            else:
+                joined.append(re.sub(r"^    server s3 .*$", _beside, section, flags=re.MULTILINE))
+        self._text = "\n\n".join(joined)
         self.write()
 
     def write(self) -> None:
@@ -62,6 +77,21 @@ class Balancer:
     def _replace(self, old: str, new: str) -> None:
         assert old in self._text, old
         self._text = self._text.replace(old, new)
+
+
+def _fourth(third: str) -> str:
+    """What is written of the third shard, of the fourth."""
+    return third.replace("s3", "s4").replace("10.0.0.13", "10.0.0.14").replace("id 3", "id 4")
+
+
+def _beside(third: re.Match[str]) -> str:
+    return f"{third[0]}\n{_fourth(third[0])}"
+
+
+def tls_to_detectors(authority: Path) -> str:
+    """The line that docs/shards.md gives for it."""
+    [line] = re.findall(r"^ {4}default-server ssl .*$", (ROOT / "docs/shards.md").read_text(), re.MULTILINE)
+    return str(line).replace("/etc/haproxy/detectors.pem", str(authority))
 
 
 class RunningBalancer:

@@ -19,7 +19,7 @@ from stream.session.messages import FEATURES_PROTOCOL
 from stream.tasks.worker import Worker
 from stream.transport.tls import ClientTls
 from tests.certificates import HOST, Authority
-from tests.deploy.balancers import HAPROXY, Balancer, RunningBalancer, haproxy
+from tests.deploy.balancers import DETECTOR, HAPROXY, Balancer, RunningBalancer, haproxy
 from tests.deploy.fleet import ReplayedCamera, Told, background, listening, record
 from tests.faults.programs import Program, detector_program, running
 from tests.services.waiting import LIVENESS_S, until
@@ -218,10 +218,13 @@ async def answer(session: ClientSession, path: str, **headers: str) -> int:
         return got.status
 
 
-async def test_what_a_balancer_passes_on_and_to_whom(tmp_path, tokens):
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+async def test_what_a_balancer_passes_on_and_to_whom(tmp_path, tokens, authority, encrypted):
     camera = {"Authorization": f"Bearer {CAMERA}"}
-    (program,) = shards(1, tokens["tokens"])
-    balancer = Balancer(tmp_path, [program.metrics_port, 1, 1], None)
+    certificate = ("--tls-cert", str(authority.sign(DETECTOR))) if encrypted else ()
+    program = detector_program(*FLAGS, "--tokens", str(tokens["tokens"]), *certificate)
+    ports, trusted = [program.metrics_port, 1, 1], authority.file if encrypted else None
+    balancer = Balancer(tmp_path, ports, None, trusted)
     async with (
         running(program),
         haproxy(balancer) as proxy,
@@ -246,7 +249,8 @@ async def test_what_a_balancer_passes_on_and_to_whom(tmp_path, tokens):
             ("/", {}, 404),
             ("/livez", {}, 200),
             ("/readyz", {}, 200),
-            ("/login", {}, 200),
+            ("/login", {}, 404),
+            ("/shard/s1/login", {}, 200),
             ("/shard/s1/v1/detections", BEARER, 101),
             ("/shard/s1/v1/streams", BEARER, 200),
             ("/shard/s1/", {}, 200),
