@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from services.environment import prepare_process
-from services.errors import Exit, ServiceError, exit_code
+from services.errors import Exit, ServiceError, exit_code, words_of
 from services.extras import lacking
 from services.signals import await_reloads, end_on_signals
 
@@ -251,7 +251,7 @@ def _tell(error: Exception, style: str) -> int:
     elif code is None:
         raise error
     else:
-        print(f"splitcast: {redact_url(printable_lines(str(error)))}", file=sys.stderr)
+        print(f"splitcast: {redact_url(printable_lines(words_of(error)))}", file=sys.stderr)
     return Exit.FAILURE if code is None else code
 
 

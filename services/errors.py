@@ -93,6 +93,13 @@ class NotMeasurable(ServiceError):
     """An experiment cannot be done with what is there; the message says what it takes."""
 
 
+def words_of(error: BaseException) -> str:
+    """What an error says; of an OSError that names no file its words alone, without the number before them."""
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror
+    return str(error)
+
+
 def exit_code(error: Exception) -> Exit | None:
     """The exit code of an error that a person can do something about; None for a defect of ours."""
     if isinstance(error, ServiceError):

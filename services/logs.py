@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TextIO
 
 import structlog
 
+from services.errors import words_of
 from services.printable import printable, printable_lines, well_formed
 from services.repeats import RepeatsHandler, hide_own_event
 from stream.redact import redact_url
@@ -88,7 +89,7 @@ def log_fatal(error: BaseException, exit_code: int, *, defect: bool) -> None:
     """One line that says what ended the process, with the traceback of a defect of ours."""
     structlog.get_logger("splitcast").critical(
         "ended by an error",
-        reason=str(error),
+        reason=words_of(error),
         error=type(error).__name__,
         exit_code=int(exit_code),
         **({"exc_info": error} if defect else {}),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from codec.packet_file import MAX_FILE_PACKET_BYTES
-from services.errors import Exit
+from services.errors import Exit, words_of
 from services.logs import to_json
 from services.printable import printable
 from services.recording.folder import segment_files
@@ -68,7 +68,7 @@ def run_recording_show(settings: RecordingShowSettings) -> Exit:
                 if isinstance(error, OSError):
                     raise
                 raise NoRecording(f"{file} cannot be played: {error}") from None
-            told = printable(f"{file} cannot be played: {error}")
+            told = printable(f"{file} cannot be played: {words_of(error)}")
             print(told, file=sys.stderr if settings.as_json else sys.stdout)
             continue
         print(to_json(asdict(summary)) if settings.as_json else "\n".join(summary.lines()))
