@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from codec.packet import PacketFormat, PacketHeader, Stamp
 from codec.packet_stream import restamped
 from codec.spec import Codec, parse_codec
 from services.bench.settings import BenchLoadSettings
+from services.clock import clock_now
 from services.errors import NotMeasurable
 from services.loading import LoadedModel
 from services.metrics import VERSION
@@ -22,7 +22,7 @@ from stream.errors import NoRecording, SourceError
 from stream.frame import Frame
 from stream.letterbox import Letterbox
 from stream.session.camera import tensor_shapes
-from stream.session.messages import REJECT_REASONS, Clock, Hello
+from stream.session.messages import REJECT_REASONS, Hello
 from stream.sources.base import CaptureOptions
 from stream.sources.recorded import Recording, open_recording
 from stream.sources.virtual import VirtualRecording, is_virtual
@@ -52,7 +52,7 @@ class RecordedPackets:
             canvas=self.canvas,
             tensors=tensor_shapes(self.layout),
             codec=str(self.codec),
-            clock=Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()),
+            clock=clock_now(),
             software=f"splitcast/{VERSION}",
             reject_reasons=REJECT_REASONS,
             session=session,

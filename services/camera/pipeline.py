@@ -10,7 +10,8 @@ from codec.layout import FloatArray
 from codec.packet import Stamp
 from codec.spec import Codec
 from services.camera.settings import CameraSettings
-from services.camera.statistics import CameraStatistics, clock_now
+from services.camera.statistics import CameraStatistics
+from services.clock import clock_now
 from services.environment import forget_loading
 from services.loading import LoadedModel
 from services.metrics import VERSION

@@ -10,12 +10,13 @@ from typing import Literal, TypeAlias
 
 from codec.interface import EncodedFrame
 from services.camera.metrics import CameraMetrics
+from services.clock import clock_now
 from services.recording.segment_writer import Written
 from stream.frame_counts import FrameCounts
 from stream.latency import LatencySummary, StageStatistics
 from stream.rate.control import REASONS, StepChoice
 from stream.rate.link import LinkEstimate
-from stream.session.messages import SOURCE_STATES, Clock, RateReport, Report, SourceState, StageReport
+from stream.session.messages import SOURCE_STATES, RateReport, Report, SourceState, StageReport
 from stream.transport.websocket import WireBytes
 
 Peer: TypeAlias = Literal["source", "detector"]
@@ -246,11 +247,6 @@ class CameraStatistics:
 
     def _export_drop(self, stage: str, reason: str, count: int) -> None:
         self.metrics.dropped.labels(stage, reason).inc(count)
-
-
-def clock_now() -> Clock:
-    """Both clocks, as nearly at the same moment as a program can read them."""
-    return Clock(monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns())
 
 
 def _stage_report(summary: LatencySummary) -> StageReport:
