@@ -15,6 +15,7 @@ from services.camera.pipeline import CanvasWatch, FeaturePipeline
 from services.camera.settings import CameraSettings
 from services.camera.statistics import CameraStatistics
 from services.camera.uplink import Feed
+from services.recording.claim import RecordingClaim
 from services.recording.recorder import Recorder
 from services.recording.segment_writer import Written
 from stream.frame import Frame
@@ -88,9 +89,11 @@ async def camera_recording(
         if tape:
             tape.backlog.follow(written)
 
+    folder, stream, limits = config.record, config.stream, config.recording_limits
+    claim = RecordingClaim(folder, stream)
     if tape:
-        await tape.backlog.look()
-    async with Recorder(config.record, config.stream, config.recording_limits, on_written) as recorder:
+        await tape.backlog.look(claim)
+    async with Recorder(folder, stream, limits, on_written, claim) as recorder:
         if tape:
             tape.recorder = recorder
         yield recorder

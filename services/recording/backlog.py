@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -13,7 +15,8 @@ from typing import Literal, TypeAlias, get_args
 import structlog
 
 from codec.packet_file import MAX_FILE_PACKET_BYTES
-from services.recording.folder import segment_files
+from services.recording.claim import RecordingClaim
+from services.recording.folder import SegmentFile, segment_files
 from services.recording.player import PlayedStream
 from services.recording.segment_writer import Written
 from services.regular_file import open_regular
@@ -72,10 +75,10 @@ class Backlog:
         for path in written.deleted:
             self.lose(path, "deleted")
 
-    async def look(self) -> None:
-        """See which files an earlier process has left, before this one records any."""
+    async def look(self, claim: RecordingClaim | None = None) -> None:
+        """See which files an earlier process has left, before this one records; none where another has the claim."""
         try:
-            files = await asyncio.to_thread(segment_files, self._folder, self._stream)
+            files = await asyncio.to_thread(self._look, claim)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -83,13 +86,27 @@ class Backlog:
             return
         self._found = [file.path for file in files]
 
+    def _look(self, claim: RecordingClaim | None) -> list[SegmentFile]:
+        """Raises OSError."""
+        try:
+            if claim:
+                claim.take()
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise
+            # What cannot be written may be read.
+        return segment_files(self._folder, self._stream)
+
     async def count_found(self) -> None:
         """Read those files, which may take a while, and have their packets wait too."""
         found, self._found = self._found, []
         for path in found:
-            if packets := await asyncio.to_thread(count_late_packets, path):
+            packets = await asyncio.to_thread(count_late_packets, path)
+            if packets:
                 self._keep(path, packets)
                 self._files[path].ended = True
+            elif packets == 0:
+                await asyncio.to_thread(_delete, path)
         # What was found is older than what was recorded meanwhile. Numbers have as many digits as they need.
         self._files = dict(sorted(self._files.items(), key=lambda item: (len(item[0].name), item[0].name)))
         self._changed.set()
@@ -139,18 +156,29 @@ class Backlog:
             self._on_change(outcome, count)
 
 
-def count_late_packets(path: Path) -> int:
-    """Packets of an outage that the file holds and that can be played; 0 where it is of none. Reads all of it."""
+def count_late_packets(path: Path) -> int | None:
+    """Packets of an outage that the file holds and that can be played; None: it is of none. Reads all of it.
+
+    0 of a file that was begun for an outage, or only made, by a program that was killed then.
+    """
     try:
         with open_regular(path) as file:
-            segment = Segment(file, os.fstat(file.fileno()).st_size)
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                return 0
+            segment = Segment(file, size)
             if (
                 not segment.hello.late
             ):  # recorded for another purpose, which sending and deleting it would end
                 log.info("file left alone", file=str(path), reason="no outage's")
-                return 0
+                return None
             most = min(PlayedStream.of(segment).packet_format.max_packet_bytes, MAX_FILE_PACKET_BYTES)
             return sum(1 for _ in segment.packets(segment.first_packet, most))
     except (OSError, NoRecording) as error:
         log.warning("file left out", file=str(path), reason=str(error))
-        return 0
+        return None
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

@@ -13,6 +13,8 @@ import structlog
 
 from codec.feature.profile import Profile
 from codec.interface import EncodedFrame
+from services.clock import ClockWatch
+from services.recording.claim import RecordingClaim
 from services.recording.limits import RecordingLimits
 from services.recording.segment_writer import LossCause, PacketToRecord, SegmentWriter, Written
 from stream.recording.segment import SegmentHead
@@ -32,14 +34,21 @@ class Recorder:
     """One stream's recording, as the event loop sees it: written while its context lasts, to the last that waits."""
 
     def __init__(
-        self, folder: Path, stream: str, limits: RecordingLimits, on_written: OnWritten = lambda written: None
+        self,
+        folder: Path,
+        stream: str,
+        limits: RecordingLimits,
+        on_written: OnWritten = lambda written: None,
+        claim: RecordingClaim | None = None,
     ) -> None:
+        """`claim` is taken before anything is written; None: nobody else is there."""
         self.packets = 0  # written
         self.lost: Counter[LossCause] = Counter()
         self._stream, self._on_written = stream, on_written
-        self._writer = SegmentWriter(folder, stream, limits)
+        self._writer = SegmentWriter(folder, stream, limits, claim)
         self._worker = Worker("recorder")
         self._head: SegmentHead | None = None
+        self._clock = ClockWatch()
         self._queue: deque[PacketToRecord | None] = deque()  # None: the file is to be ended
         self._queue_bytes = 0
         self._changed, self._has_room = asyncio.Event(), asyncio.Event()
@@ -66,11 +75,17 @@ class Recorder:
 
     def begin(self, hello: Hello, profile: Profile | None) -> None:
         """What follows is what a camera sends that says this hello: a keyframe first."""
-        self._head = SegmentHead(hello, profile)
+        self._head, self._clock = SegmentHead(hello, profile), ClockWatch()
         self._keyframe_due = self._keyframe_asked = False
 
     def take_keyframe_due(self) -> bool:
-        """Whether the next packet should be a keyframe, so that the recording can go on from it; True once."""
+        """Whether the next packet should be a keyframe, so that the recording can go on from it; True once.
+
+        Where the time of day was set, it goes on in a file of the new time.
+        """
+        if self._head and (step_ns := self._clock.step_ns()):
+            self._head = self._head.set_by(step_ns)
+            self._keyframe_due = True
         due, self._keyframe_due = self._keyframe_due, False
         return due
 
@@ -119,6 +134,7 @@ class Recorder:
             self._look_for_room()
             self._settle(written)
         self._settle(await self._worker.run(self._writer.close))
+        await self._worker.run(self._writer.release)
 
     def _settle(self, written: Written) -> None:
         self.packets += written.packets

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, get_args
 
 import structlog
 
+from services.recording.claim import RecordingClaim
 from services.recording.folder import SegmentFile, last_number, segment_files
 from services.recording.limits import RecordingLimits
 from stream.recording.records import RecordType, pack_packet, pack_record
@@ -68,8 +69,11 @@ class SegmentWriter:
     Whatever the disk does costs packets, which are counted, and nothing else; it is tried again for ever.
     """
 
-    def __init__(self, folder: Path, stream: str, limits: RecordingLimits) -> None:
-        self._folder, self._stream, self._limits = folder, stream, limits
+    def __init__(
+        self, folder: Path, stream: str, limits: RecordingLimits, claim: RecordingClaim | None = None
+    ) -> None:
+        """`claim` is taken before anything is written; None: nobody else is there."""
+        self._folder, self._stream, self._limits, self._claim = folder, stream, limits, claim
         self._file: int | None = None
         self._head: SegmentHead | None = None  # of the file that is open
         self._current = SegmentFile.named(folder, stream, 0)
@@ -105,6 +109,11 @@ class SegmentWriter:
         except OSError as error:
             self._fail(error)
         return written
+
+    def release(self) -> None:
+        """Leave the stream's files to another program; raises nothing."""
+        if self._claim:
+            self._claim.release()
 
     @property
     def _is_full(self) -> bool:
@@ -145,16 +154,17 @@ class SegmentWriter:
     def _open(self, head: SegmentHead) -> None:
         """Begin a file. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._claim:
+            self._claim.take()
+        start = head.pack()  # before there is a file, which a crash would leave without it
         self._closed = deque(segment_files(self._folder, self._stream))
         self._closed_bytes = sum(file.size for file in self._closed)
-        number = last_number(self._folder, self._stream) + 1
-        self._current = SegmentFile.named(self._folder, self._stream, number)
+        self._current = SegmentFile.named(self._folder, self._stream, self._next_number())
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._current.path, flags, 0o600)
         self._size = self._head_size = 0
         self._needs_keyframe, self._holds_packets = True, False
         self._began_s = self._synced_s = time.monotonic()
-        start = head.pack()
         if not self._make_room(len(start)):
             raise OSError(errno.EFBIG, TOO_SMALL)
         self._append(start)
@@ -165,6 +175,11 @@ class SegmentWriter:
         self._failure = None
         self._backoff.reset()
         log.info("recording", file=str(self._current.path))
+
+    def _next_number(self) -> int:
+        """Behind all that are there, and never one twice: who reads a file may go by its name. Raises OSError."""
+        known = self._claim.newest if self._claim else 0
+        return max(last_number(self._folder, self._stream), self._current.number, known) + 1
 
     def _make_room(self, size: int) -> bool:
         """Delete the oldest files until so many bytes fit; False where there is nothing to delete. Raises OSError."""

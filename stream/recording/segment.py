@@ -22,6 +22,7 @@ from stream.recording.records import (
     read_records,
     unpack_packet,
 )
+from stream.session.camera_clock import CameraClock
 from stream.session.messages import Hello, parse_to_detector
 
 
@@ -39,9 +40,19 @@ class SegmentHead:
         return FILE_START + session + profile
 
     def is_continued_by(self, other: SegmentHead) -> bool:
-        """Whether packets of `other` may follow in the same segment: nothing differs but where in time it stands."""
+        """Whether packets of `other` may follow in the same segment: nothing differs but where in time it stands.
+
+        The time of day goes by the same clock, too: it was not set in between.
+        """
         passing = {name: getattr(self.hello, name) for name in ("clock", "frame", "session")}
-        return self.hello == other.hello.model_copy(update=passing)
+        is_same = self.hello == other.hello.model_copy(update=passing)
+        return is_same and CameraClock(self.hello.clock).follow(other.hello.clock) is None
+
+    def set_by(self, step_ns: int) -> SegmentHead:
+        """The same after the time of day was set by so much."""
+        clock = self.hello.clock
+        set_clock = clock.model_copy(update={"unix_ns": max(0, clock.unix_ns + step_ns)})
+        return SegmentHead(self.hello.model_copy(update={"clock": set_clock}), self.profile)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ async def test_every_frame_of_an_outage_is_kept(keeping, tmp_path):
     await asyncio.wait_for(playing, LIVENESS_S)
     assert captured(tmp_path / "kept") == [[frame.captured_ns for frame in frames]]
     (file,) = segment_files(tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir()) == [file.path]  # no lock is left
     segment, packets = read(file.path.read_bytes())
     assert segment.ended
     assert segment.hello.late

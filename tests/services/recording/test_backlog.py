@@ -183,3 +183,25 @@ async def test_what_is_rotated_out_is_lost(tmp_path):
     await again.look()
     await again.count_found()
     assert again.kept == backlog.waiting
+
+
+async def test_files_without_a_packet_that_a_killed_program_began_are_deleted(tmp_path):
+    """Not those that were recorded to be kept, nor what is none of ours."""
+    begun = segment_bytes([], hello(late=True), ended=False)
+    files = {
+        "door.00000001.spr": begun,
+        "door.00000002.spr": b"",
+        "door.00000003.spr": segment_bytes([], hello(), ended=False),
+        "door.00000004.spr": b"SPLR\x01 and nothing of use",
+        "yard.00000001.spr": begun,
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    backlog = Backlog(tmp_path, "door")
+    await backlog.look()
+    await backlog.count_found()
+    assert backlog.kept == 0
+    assert {path.name for path in tmp_path.iterdir()} == set(files) - {
+        "door.00000001.spr",
+        "door.00000002.spr",
+    }

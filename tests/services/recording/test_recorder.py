@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from codec.interface import EncodedFrame
+from services.clock import ClockWatch
 from services.recording import recorder as module
 from services.recording.folder import segment_files
 from services.recording.limits import RecordingLimits
@@ -114,3 +115,21 @@ async def test_a_disk_that_hangs_does_not_hold_the_end_up(tmp_path, held_disk, m
         recorder.begin(hello(), None)
         recorder.offer(encoded(packets(1)[0]), 0)
     assert "the disk hangs" in capsys.readouterr().out
+
+
+async def test_a_time_of_day_that_is_set_begins_a_file_with_a_keyframe(tmp_path, monkeypatch):
+    """Packets of before keep the time that the camera knew then."""
+    steps = [0, 3600 * 10**9, 0]
+    monkeypatch.setattr(ClockWatch, "step_ns", lambda self: steps.pop(0))
+    coded, due = packets(6, keyframes=(0, 3)), []
+    async with Recorder(tmp_path, "door", LIMITS) as recorder:
+        recorder.begin(hello(), None)
+        for number, packet in enumerate(coded):
+            if number in (1, 3, 5):
+                due.append(recorder.take_keyframe_due())
+            recorder.offer(encoded(packet), 0)
+            await until(lambda number=number: recorder.packets == number + 1)
+    assert due == [False, True, False]
+    before, after = (read(file.path.read_bytes()) for file in segment_files(tmp_path))
+    assert [len(found) for _, found in (before, after)] == [3, 3]
+    assert after[0].hello.clock.unix_ns - before[0].hello.clock.unix_ns == 3600 * 10**9

@@ -194,7 +194,16 @@ def test_only_time_may_change_within_a_file():
     assert head.is_continued_by(SegmentHead(hello(restarted_ns=10**9).model_copy(update={"frame": 7})))
     assert head.is_continued_by(SegmentHead(hello().model_copy(update={"session": "b" * 32})))
     assert not head.is_continued_by(SegmentHead(hello(canvas=(64, 32))))
+    assert head.is_continued_by(head.set_by(400_000_000))
     assert not head.is_continued_by(SegmentHead(hello("yard")))
+
+
+@pytest.mark.parametrize("step_ns", [3600 * 10**9, -3600 * 10**9])
+def test_a_time_of_day_that_was_set_begins_another_file(step_ns):
+    head = SegmentHead(hello())
+    then, now = head.hello.clock, head.set_by(step_ns).hello.clock
+    assert (now.monotonic_ns, now.unix_ns) == (then.monotonic_ns, then.unix_ns + step_ns)
+    assert not head.is_continued_by(head.set_by(step_ns))
 
 
 def test_nothing_is_read_behind_the_end():
