@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 
 class KeptDetections:
@@ -24,5 +25,13 @@ class KeptDetections:
             self._bytes -= len(self._messages.popleft()[1])
 
     def since(self, captured_at: float) -> list[str]:
-        """What is kept of frames after that time, oldest first."""
+        """What is kept of frames after that time, oldest first.
+
+        Where it is the time of a frame that is kept, these are the frames that came behind it: who goes on from there
+        misses nothing where the clock was set back in between.
+        """
+        times = [at for at, _ in self._messages]
+        if captured_at in times:
+            behind = times.index(captured_at) + 1
+            return [text for _, text in islice(self._messages, behind, None)]
         return [text for at, text in self._messages if at > captured_at]

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from contextlib import suppress
+from typing import Literal, TypeAlias
 
 import structlog
 from aiohttp import web
@@ -15,6 +16,7 @@ from services.camera.settings import LocalFallback
 from services.camera.statistics import CameraStatistics
 from services.detections_json import DetectionMessage, message_kinds, with_drops
 from stream.errors import ConnectionLost, SessionError
+from stream.redact import redact_url
 from stream.session.close_codes import CloseCode, close_reason
 from stream.session.messages import DETECTIONS_PROTOCOL
 from stream.tasks.background import run_with_background
@@ -28,6 +30,14 @@ MAX_CONSUMERS = 16
 HEARTBEAT_S = 10.0
 HERE = "without a detector: detected on the camera"
 THERE = "detected by its detector, or not at all"
+MOST_REASON = 256  # characters
+
+LocalState: TypeAlias = Literal["waiting", "connected", "ended"]
+"""Where the stream stands with the camera itself.
+
+waiting: there is no detector, and the camera does not detect yet. connected: it detects. ended: the detector does, or
+the camera stops.
+"""
 
 
 class LocalDetections:
@@ -37,20 +47,29 @@ class LocalDetections:
         self.broadcast = Broadcast()
         self.kept = KeptDetections(fallback.keep, round(fallback.keep_mib * 2**20))
         self._stream, self._statistics = stream, statistics
-        self._state, self._since_s = "ended", time.time()
+        self._state: LocalState = "waiting"
+        self._reason, self._since_s = "no detector yet", time.time()
         self._consumers = 0  # also those that are being let in
         statistics.metrics.fallback_kept.set_function(lambda: len(self.kept))
 
     def publish(self, message: DetectionMessage) -> None:
         """Keep a frame's detections, and tell them. Never waits."""
-        self._change("connected")
+        self._change("connected", HERE)
         text = message.text()
         self.kept.add(message.captured_unix_ns / 1e9, text)
         self.broadcast.publish(self._stream, "detections", text)
 
+    def wait(self, reason: str, after_s: float) -> None:
+        """There is no detector, for that reason; nothing changes where the camera detects, as it does after so long."""
+        if self._state != "connected":
+            reason = redact_url(reason)[:MOST_REASON]
+            self._change(
+                "waiting", f"no detector: {reason}; the camera detects after {after_s:g} s without one"
+            )
+
     def rest(self) -> None:
         """The detector has the stream again, or the camera stops."""
-        self._change("ended")
+        self._change("ended", THERE)
 
     def close(self) -> None:
         """Let every consumer know that the camera stops."""
@@ -64,13 +83,18 @@ class LocalDetections:
             web.get("/v1/streams/{name}/detections", self._handle),
         ]
 
-    def _change(self, state: str) -> None:
-        if state == self._state:
+    def _change(self, state: LocalState, reason: str) -> None:
+        if (state, reason) == (self._state, self._reason):
             return
-        self._state, self._since_s = state, time.time()
-        self._statistics.metrics.fallback_active.set(state == "connected")
-        log.info("detected on the camera" if state == "connected" else "no more detected on the camera")
-        self.broadcast.publish(self._stream, "stream", self._state_text())
+        if state != self._state:
+            self._since_s = time.time()
+        before, self._state, self._reason = self._state, state, reason
+        detects = "connected" in (before, state)
+        if detects:
+            self._statistics.metrics.fallback_active.set(state == "connected")
+            log.info("detected on the camera" if state == "connected" else "no more detected on the camera")
+        # A broker has the stream's state from its detector until the camera detects, and knows when that is gone.
+        self.broadcast.publish(self._stream, "stream", self._state_text(), to_sinks=detects)
 
     def _state_text(self) -> str:
         return json.dumps(
@@ -79,7 +103,7 @@ class LocalDetections:
                 "stream": self._stream,
                 "path": "local",
                 "state": self._state,
-                "reason": HERE if self._state == "connected" else THERE,
+                "reason": self._reason,
                 "at": self._since_s,
                 "connection": self._statistics.welcomes,
                 "frame": self._statistics.frame_counts.done,

@@ -16,6 +16,7 @@ from services.camera.outage import Outcome
 from services.camera.pipeline import FeaturePipeline
 from services.camera.settings import CameraSettings, LocalFallback
 from services.camera.statistics import CameraStatistics
+from services.clock import clock_now
 from services.detections_json import DetectionMessage
 from services.errors import SettingsError
 from services.loading import LoadedModel
@@ -27,6 +28,7 @@ from stream.network.boxes import detect
 from stream.network.engine import Tail
 from stream.network.levels import Levels
 from stream.network.trial import warming_up
+from stream.session.camera_clock import CameraClock
 from stream.sources.base import Source
 from stream.tasks.worker import Worker
 
@@ -74,6 +76,7 @@ class LocalTail:
         self._worker = worker
         self._loaded: LoadedTail | None = None
         self._frames = 0
+        self._clock = CameraClock(clock_now())
 
     @property
     def stage(self) -> Literal["tail", "encode"]:
@@ -86,6 +89,12 @@ class LocalTail:
     def due(self, outage_s: float) -> bool:
         return self._loaded is not None and outage_s >= self._fallback.after_s
 
+    def begin(self, reason: str) -> None:
+        self.detections.wait(reason, self._fallback.after_s)
+
+    def end(self) -> None:
+        self.detections.rest()
+
     async def take(
         self, frame: Frame, tensors: dict[str, FloatArray], pipeline: FeaturePipeline
     ) -> Outcome | None:
@@ -93,7 +102,8 @@ class LocalTail:
         letterbox = Letterbox((frame.height, frame.width), pipeline.head.size)
         began_ns = time.monotonic_ns()
         found = await self._worker.run(self._loaded.detect, tensors, letterbox, self._fallback)
-        ended_ns, unix_ns = time.monotonic_ns(), time.time_ns()
+        now = clock_now()
+        stepped_s = self._clock.follow(now)
         self.detections.publish(
             DetectionMessage(
                 stream=self._config.stream,
@@ -105,9 +115,10 @@ class LocalTail:
                 frame_size=(frame.height, frame.width),
                 detections=found,
                 class_names=self._loaded.names,
-                captured_unix_ns=unix_ns - (ended_ns - frame.captured_ns),
-                stages_ns={"tail": ended_ns - began_ns},
-                published_unix_ns=unix_ns,
+                captured_unix_ns=self._clock.unix_ns(frame.captured_ns),
+                stages_ns={"tail": now.monotonic_ns - began_ns},
+                published_unix_ns=now.unix_ns,
+                clock_stepped_s=stepped_s if self._frames else None,
                 path="local",
             )
         )

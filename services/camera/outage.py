@@ -35,6 +35,12 @@ class Taker(Protocol):
     def due(self, outage_s: float) -> bool:
         """Whether it takes frames of an outage that has lasted so long; asked before each frame."""
 
+    def begin(self, reason: str) -> None:
+        """The camera has no detector, for that reason; told anew after each attempt to have one."""
+
+    def end(self) -> None:
+        """There is a detector; told before each of its frames."""
+
     async def take(
         self, frame: Frame, tensors: dict[str, FloatArray], pipeline: FeaturePipeline
     ) -> Outcome | None:
@@ -77,10 +83,12 @@ class Outage:
         """Whether a taker is due now."""
         return bool(self._due())
 
-    def begin(self) -> None:
-        """The camera has no detector; nothing changes if it had none."""
+    def begin(self, reason: str) -> None:
+        """The camera has no detector, for a reason that people read; if it had none, it may be a new reason."""
         self._lasts.set()
         self._over.clear()
+        for taker in self._takers:
+            taker.begin(reason)
 
     async def end(self) -> None:
         """The camera has a detector, or is about to end: no frame is taken from now on, none is in work on return.
@@ -92,6 +100,8 @@ class Outage:
         if self._pulling:
             self._pulling.cancel()  # a cancelled pull has taken nothing
         await self._idle.wait()
+        for taker in self._takers:
+            taker.end()
 
     async def run(self) -> None:
         """Take frames in every outage, until the source ends in one."""

@@ -35,6 +35,9 @@ class OutageTape:
         """Always: what the first moments of an outage show would be lost too."""
         return True
 
+    def begin(self, reason: str) -> None:
+        """Nothing yet: a file begins with its first frame."""
+
     async def take(
         self, frame: Frame, tensors: dict[str, FloatArray], pipeline: FeaturePipeline
     ) -> Outcome | None:

@@ -201,7 +201,7 @@ class Camera:
         """One uplink after another, until the last frame is answered. Raises DetectorRefused."""
         preparation = self._preparation
         feed = Feed(self._source.name, self._source.live, self._next_frame_to_send, self._stopping)
-        self._begin_outage()
+        self._begin_outage("none has been there")
         await preparation.wait_a_little()
         while True:
             self._uplink = uplink = Uplink(self.config, self.statistics, feed, preparation.pipeline, secret)
@@ -209,7 +209,7 @@ class Camera:
                 misfit = await uplink.run()
             except ConnectionLost as lost:
                 self._requeue_or_drop(uplink.drain())
-                self._begin_outage()
+                self._begin_outage(lost.reason)
                 await self._wait_for_detector(lost, uplink)
             else:
                 if misfit is None:
@@ -229,9 +229,9 @@ class Camera:
             self._requeued.appendleft(misfit)
             preparation.follow(misfit)
 
-    def _begin_outage(self) -> None:
+    def _begin_outage(self, reason: str) -> None:
         if self._source.live:  # a file waits for the detector
-            self._outage.begin()
+            self._outage.begin(reason)
 
     async def _wait_for_detector(self, lost: ConnectionLost, uplink: Uplink) -> None:
         """Until it is time to try again. Raises DetectorRefused."""
@@ -251,10 +251,6 @@ class Camera:
     async def _next_frame_to_send(self) -> Frame:
         """What an uplink pulls once it may send: there is a detector again."""
         await self._outage.end()
-        if self.local_tail:
-            self.local_tail.detections.rest()
-        if self.tape:
-            self.tape.end()
         return await self._next_frame()
 
     async def _next_frame(self) -> Frame:

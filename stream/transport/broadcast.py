@@ -79,9 +79,9 @@ class Broadcast:
             subscription.wants(stream, kind) for subscription in self._subscriptions
         )
 
-    def publish(self, stream: str, kind: str, text: str) -> None:
+    def publish(self, stream: str, kind: str, text: str, *, to_sinks: bool = True) -> None:
         """Queue `text` for every subscriber who wants it, and hand it to every sink. Never waits."""
-        for sink in self._sinks:
+        for sink in self._sinks if to_sinks else ():
             sink.put(stream, kind, text)
         for subscription in self._subscriptions:
             if subscription.wants(stream, kind):

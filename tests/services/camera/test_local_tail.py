@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import aiohttp
 import pytest
 
-from services.camera import local_detections
+from services.camera import local_detections, local_tail
 from services.camera.kept_detections import KeptDetections
 from services.camera.local_detections import MAX_CONSUMERS
 from services.camera.metrics import serve_metrics
 from services.chaos.service import chaos_proxy
+from services.clock import clock_now
 from services.commands.message_lines import readable
 from services.commands.watch import messages
 from services.detections_address import detections_url
 from services.errors import SettingsError
+from stream.session.messages import Clock
+from stream.transport.broadcast import Broadcast
 from stream.transport.websocket import ServerWebSocket
 from tests.ports import free_port
 from tests.services.camera.sources import END, picture, scripted
@@ -27,6 +31,11 @@ from tests.services.waiting import LIVENESS_S, until
 
 NOWHERE = "ws://127.0.0.1:9"  # the discard port: nobody listens
 LOCAL = {"fallback": "local", "fallback_after_s": 0.01, "fallback_confidence": 0.001, "silence_s": LIVENESS_S}
+
+
+def stepped(by_ns: int) -> Clock:
+    now = clock_now()
+    return now.model_copy(update={"unix_ns": now.unix_ns + by_ns})
 
 
 def predictions(message: dict) -> list[dict]:
@@ -124,6 +133,115 @@ async def test_consumers_read_what_is_kept_and_what_comes(local_camera):
         assert metrics.registry.get_sample_value("splitcast_camera_fallback_active") == 0
 
 
+async def test_a_camera_without_a_detector_says_that_it_waits_and_why(start_detector, local_camera):
+    """Until it detects itself; while its detector does, that has ended here."""
+    port, told = free_port(), []
+    camera, source, detections = local_camera(
+        f"ws://127.0.0.1:{port}", metrics_port=free_port(), fallback_after_s=1000
+    )
+    url = f"http://127.0.0.1:{camera.config.metrics_port}/v1/detections?types=stream"
+    async with (
+        asyncio.timeout(LIVENESS_S),
+        serve_metrics(camera.statistics.metrics, camera.config, detections.routes()),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url) as consumer,
+    ):
+        told.append(await consumer.receive_json())
+        playing = asyncio.ensure_future(camera.run())
+        source.play(picture())
+        while str(port) not in told[-1]["reason"]:
+            told.append(await consumer.receive_json())
+        assert {message["state"] for message in told} == {"waiting"}
+        assert "the camera detects after 1000 s without one" in told[-1]["reason"]
+        assert len({message["at"] for message in told}) == 1
+        assert camera.statistics.metrics.registry.get_sample_value("splitcast_camera_fallback_active") == 0
+        async with start_detector(port=port):
+            await until(lambda: camera.statistics.connected["detector"])
+            await play_one_by_one(camera, source, [picture()])
+            while told[-1]["state"] == "waiting":
+                told.append(await consumer.receive_json())
+            assert told[-1]["state"] == "ended"
+        while told[-1]["state"] == "ended":
+            told.append(await consumer.receive_json())
+        assert told[-1]["state"] == "waiting"
+        camera.stop()
+        await playing
+
+
+async def test_reasons_hide_credentials_and_have_an_end(local_camera):
+    _, _, detections = local_camera()
+    detections.wait("ws://door:secret@nas refused " + "x" * 1000, 5.0)
+    assert "secret" not in detections._reason
+    assert detections._reason.endswith("; the camera detects after 5 s without one")
+    assert len(detections._reason) < 400
+
+
+async def test_a_camera_that_detects_goes_on_whatever_its_attempts_meet(local_camera):
+    camera, source, detections = local_camera()
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture()])
+    detections.wait("another reason", 0.01)
+    assert detections._state == "connected"
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_a_time_of_day_that_is_set_is_told_with_the_next_frame(local_camera, monkeypatch):
+    steps = iter([0, 0, -3600 * 10**9, -3600 * 10**9])
+    monkeypatch.setattr(local_tail, "clock_now", lambda: stepped(next(steps)))
+    camera, source, detections = local_camera()
+    playing = asyncio.ensure_future(camera.run())
+    frames = [picture() for _ in range(3)]
+    await play_one_by_one(camera, source, frames)
+    messages = kept(detections)
+    assert [message.get("clock_stepped") for message in messages] == [None, -3600.0, None]
+    ages = [time.time() - message["captured_at"] for message in messages]
+    assert ages == pytest.approx([0, 3600, 3600], abs=LIVENESS_S)
+    assert messages[2]["captured_at"] - messages[1]["captured_at"] == pytest.approx(
+        (frames[2].captured_ns - frames[1].captured_ns) / 1e9, abs=1e-3
+    )
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_consumers_get_the_kinds_that_they_ask_for_and_are_told_what_they_miss(local_camera):
+    camera, source, detections = local_camera(metrics_port=free_port())
+    detections.broadcast = Broadcast(capacity=2)
+    url = f"http://127.0.0.1:{camera.config.metrics_port}/v1/detections?since=0&types="
+    playing = asyncio.ensure_future(camera.run())
+    async with (
+        asyncio.timeout(LIVENESS_S),
+        serve_metrics(camera.statistics.metrics, camera.config, detections.routes()),
+        aiohttp.ClientSession() as session,
+    ):
+        await play_one_by_one(camera, source, [picture() for _ in range(2)])
+        camera.statistics.connect("detector")
+        camera.statistics.disconnect("detector", "broken")
+        async with (
+            session.ws_connect(url + "stream") as states,
+            session.ws_connect(url + "detections") as found,
+        ):
+            await until(lambda: len(detections.broadcast) == 2)
+            state, *first = [
+                await states.receive_json(),
+                await found.receive_json(),
+                await found.receive_json(),
+            ]
+            assert (state["type"], state["connection"], state["frame"]) == ("stream", 1, 2)
+            assert [message["frame"] for message in first] == [0, 1]
+            last = kept(detections)[-1]
+            for number in range(4):  # at once, so that nobody can read meanwhile
+                detections.broadcast.publish("door", "detections", json.dumps(last | {"frame": 2 + number}))
+            told = [await found.receive_json() for _ in range(2)]
+            assert [(message["frame"], message.get("dropped", 0)) for message in told] == [(4, 2), (5, 0)]
+            detections.rest()
+            assert (await states.receive_json())["state"] == "ended"
+            detections.close()
+            assert [message.type async for message in found] == []
+        camera.stop()
+        await asyncio.wait_for(playing, LIVENESS_S)
+
+
 async def test_watch_reads_a_camera_as_a_detector(local_camera):
     camera, source, detections = local_camera(metrics_port=free_port())
     playing = asyncio.ensure_future(camera.run())
@@ -193,8 +311,9 @@ async def test_what_is_no_consumer_is_refused(local_camera):
             ("detections?since=nan", {}, 400),
             ("detections?types=pictures", {}, 400),
         ]:
-            async with session.get(f"{url}/{path}", headers=headers) as answer:
-                assert answer.status == status, path
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(f"{url}/{path}", headers=headers)
+            assert refused.value.status == status, path
         async with session.ws_connect(f"{url}/detections") as talker:
             for _ in range(100):
                 await talker.send_str("listen")
@@ -254,6 +373,18 @@ async def test_so_many_consumers_are_let_in_however_many_come_at_once(local_came
         await until(lambda: detections._consumers < MAX_CONSUMERS)
         assert await come()
     camera.stop()
+
+
+def test_who_goes_on_from_a_message_misses_nothing_though_the_clock_was_set_back():
+    keeper = KeptDetections(capacity=10, max_bytes=1000)
+    for captured_at in (3601.5, 3602.5, 2.5, 3.5):
+        keeper.add(captured_at, f"at {captured_at}")
+    assert keeper.since(3602.5) == ["at 2.5", "at 3.5"]
+    assert keeper.since(3601.5) == ["at 3602.5", "at 2.5", "at 3.5"]
+    assert keeper.since(2.5) == ["at 3.5"]
+    assert keeper.since(3602) == ["at 3602.5"]  # a time of day, and not of a message
+    assert keeper.since(3) == ["at 3601.5", "at 3602.5", "at 3.5"]
+    assert keeper.since(3.5) == []
 
 
 def test_what_is_kept_is_bounded():

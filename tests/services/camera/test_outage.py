@@ -25,10 +25,17 @@ class Collector:
 
     def __init__(self, outcome="detected") -> None:
         self.outcome, self.is_due, self.error = outcome, True, None
+        self.told: list[str | None] = []  # why there is no detector; None: there is one
         self.taken: list[int] = []
         self.sizes: list[tuple[int, int]] = []
         self.may_finish = asyncio.Event()
         self.may_finish.set()
+
+    def begin(self, reason: str) -> None:
+        self.told.append(reason)
+
+    def end(self) -> None:
+        self.told.append(None)
 
     def due(self, outage_s: float) -> bool:
         assert outage_s >= 0
@@ -121,6 +128,26 @@ async def test_an_uplink_ends_the_outage_once_the_frame_in_work_is_done(outage_o
     assert not counts.dropped
 
 
+async def test_takers_are_told_why_there_is_no_detector_and_when_there_is_one(outage_of):
+    taker, detector = Collector(), ObedientDetector()
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    camera, source = outage_of(taker, url=f"ws://127.0.0.1:{port}")
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture()])
+    await until(lambda: len(taker.told) > 1)
+    assert taker.told[0] == "none has been there"
+    assert all(str(port) in reason for reason in taker.told[1:])
+    async with serving(detector.handle, port=port):
+        await until(lambda: camera.statistics.connected["detector"])
+        await play_one_by_one(camera, source, [picture()])
+        assert taker.told[-1] is None
+    await until(lambda: taker.told[-1] is not None)
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+
+
 async def test_a_frame_that_comes_once_there_is_a_detector_goes_there(outage_of):
     """Though the outage waited for one."""
     taker, detector = Collector(), ObedientDetector()
@@ -130,7 +157,7 @@ async def test_a_frame_that_comes_once_there_is_a_detector_goes_there(outage_of)
         playing = asyncio.ensure_future(camera.run())
         await play_one_by_one(camera, source, [picture()])
         taker.is_due = True
-        camera._outage.begin()  # as after a lost connection
+        camera._outage.begin("of the test")  # as after a lost connection
         await until(lambda: camera._outage.takes and camera._outage._pulling)
         await asyncio.wait_for(camera._outage.end(), LIVENESS_S)
         await play_one_by_one(camera, source, [picture()])

@@ -85,6 +85,7 @@ async def test_a_sink_gets_every_text_at_once_and_is_no_subscriber():
         assert broadcast.is_wanted("a", "gap")
         assert len(broadcast) == 0
         broadcast.publish("a", "gap", "0")
+        broadcast.publish("a", "stream", "for subscribers alone", to_sinks=False)
         broadcast.close()
         broadcast.publish("b", "stream", "1")
         assert sink.texts == [("a", "gap", "0"), ("b", "stream", "1")]
