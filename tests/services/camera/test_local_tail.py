@@ -186,8 +186,40 @@ async def test_a_camera_that_detects_goes_on_whatever_its_attempts_meet(local_ca
     await asyncio.wait_for(playing, LIVENESS_S)
 
 
+async def test_messages_are_numbered_timed_and_as_long_as_the_settings_let_them(local_camera):
+    camera, source, detections = local_camera(fallback_max_detections=3)
+    camera.statistics.connect("detector")
+    camera.statistics.disconnect("detector", "broken")
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture() for _ in range(2)])
+    messages = kept(detections)
+    assert [len(predictions(message)) for message in messages] == [3, 3]
+    assert [(message["frame"], message["sequence"]) for message in messages] == [(0, 0), (1, 1)]
+    assert all(message["connection"] == 1 and message["keyframe"] for message in messages)
+    assert all(0 < message["time"] < message["published_at"] - message["captured_at"] for message in messages)
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+
+
+async def test_an_error_of_the_layers_after_the_split_costs_one_frame_and_is_counted_there(
+    local_camera, monkeypatch
+):
+    camera, source, detections = local_camera()
+    playing = asyncio.ensure_future(camera.run())
+    await play_one_by_one(camera, source, [picture()])
+    with monkeypatch.context() as broken:
+        broken.setattr(local_tail, "detect", lambda *_, **__: 1 / 0)
+        await play_one_by_one(camera, source, [picture()])
+    await play_one_by_one(camera, source, [picture()])
+    assert camera.statistics.frame_counts.dropped == {("tail", "error"): 1}
+    assert [message["frame"] for message in kept(detections)] == [0, 2]
+    camera.stop()
+    await asyncio.wait_for(playing, LIVENESS_S)
+
+
 async def test_a_time_of_day_that_is_set_is_told_with_the_next_frame(local_camera, monkeypatch):
-    steps = iter([0, 0, -3600 * 10**9, -3600 * 10**9])
+    """But for the first, before which nothing was told."""
+    steps = iter([3600 * 10**9, 0, -3600 * 10**9, -3600 * 10**9])
     monkeypatch.setattr(local_tail, "clock_now", lambda: stepped(next(steps)))
     camera, source, detections = local_camera()
     playing = asyncio.ensure_future(camera.run())
