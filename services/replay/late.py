@@ -71,6 +71,7 @@ class LateSender:
         self._live, self._backlog, self._target_kbps = live, backlog, target_kbps
         self._steady: int | None = None  # the connection of the live stream that has lasted long enough
         self._path = Path()  # of the file that is sent
+        self._sent: list[Path] = []  # files that could not be deleted
         self._ledger = Ledger(watched=False, on_settled=lambda outcome: backlog.settle(self._path, outcome))
 
     async def run(self) -> None:
@@ -103,7 +104,7 @@ class LateSender:
             self._backlog.lose(path, "unreadable")
         else:
             self._backlog.finish(path)
-            await asyncio.to_thread(_delete, path)
+            self._sent = await asyncio.to_thread(_delete, [*self._sent, path])
             log.info("sent late", file=str(path), **self._backlog.account)
         finally:
             self._ledger.abandon("lost")
@@ -172,10 +173,15 @@ async def _until_steady(live: LiveStream) -> None:
         await asyncio.sleep(POLL_S * 10)
 
 
-def _delete(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.error(
-            "what was sent late cannot be deleted, and is sent again after a restart", reason=str(error)
-        )
+def _delete(paths: list[Path]) -> list[Path]:
+    """Those that cannot be deleted, to be tried again."""
+    left = []
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            left.append(path)
+            log.error(
+                "what was sent late cannot be deleted, and is sent again after a restart", reason=str(error)
+            )
+    return left

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +87,24 @@ async def test_what_was_left_is_detected_marked_and_deleted(start_detector, left
     assert all(message["published_at"] > message["captured_at"] for message in messages)
     assert [message["frame"] for message in messages] == list(range(2 * FRAMES))
     assert described["late"]
+
+
+async def test_what_cannot_be_deleted_is_tried_again_with_the_next_file(start_detector, left, monkeypatch):
+    """A folder may be read-only for a while."""
+    unlink, refused = Path.unlink, []
+
+    def refuse_once(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == left and not refused:
+            refused.append(path)
+            raise OSError(30, "Read-only file system")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse_once)
+    first, _ = (file.path for file in segment_files(left))
+    async with start_detector() as running, sending(left, running) as backlog, asyncio.timeout(LIVENESS_S):
+        await until(lambda: backlog.kept and not backlog.waiting and not segment_files(left))
+    assert refused == [first]
+    assert backlog.account == {"kept": 2 * FRAMES, "detected": 2 * FRAMES, "waiting": 0}
 
 
 async def test_what_was_recorded_to_be_kept_is_neither_sent_nor_deleted(start_detector, left, weights, video):
