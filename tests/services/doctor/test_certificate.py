@@ -17,7 +17,13 @@ from stream.errors import BadCertificate, TlsFailed
 from stream.transport.tls import ServerTls, fingerprint
 from tests.certificates import FUTURE, HOST, PAST, Authority, der
 
-SOON = datetime(2020, 1, 1), datetime.now() + timedelta(days=3)  # noqa: DTZ001, DTZ005 - as trustme takes them
+
+def ending(days: float) -> tuple[datetime, datetime]:
+    """Of a certificate that ends after so many days."""
+    return datetime(2020, 1, 1), datetime.now() + timedelta(days=days)  # noqa: DTZ001, DTZ005 - as trustme takes them
+
+
+SOON = ending(3)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +139,16 @@ def test_a_servers_own_that_is_none(tmp_path):
         look_at_own_certificate(ServerTls(tmp_path / "none.pem"), HOST)
 
 
-@pytest.mark.parametrize(("valid", "level"), [(None, "ok"), (SOON, "warning"), (PAST, "error")])
+def test_a_servers_own_that_this_machine_trusts(authority, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    finding = look_at_own_certificate(ServerTls(authority.sign()), HOST)
+    assert finding.facts["trusted_here"]
+    assert "--tls-ca" not in finding.measured
+
+
+@pytest.mark.parametrize(
+    ("valid", "level"),
+    [(None, "ok"), (ending(23), "ok"), (ending(19), "warning"), (SOON, "warning"), (PAST, "error")],
+)
 def test_one_that_a_client_shows(authority, valid, level):
     assert look_at_shown_certificate(authority.sign(valid=valid)).level == level

@@ -38,6 +38,7 @@ def test_each_answer_narrows_by_what_it_says():
         (0.7, 0.72, "warning"),
         (-5.0, -4.9, "warning"),
         (3600.0, 3600.1, "error"),
+        (-3600.1, -3600.0, "error"),
         (0.5, 0.4, "warning"),
     ],
 )
@@ -45,6 +46,9 @@ def test_what_is_said_of_it(low_s, high_s, level):
     finding = judge_clock(ClockBounds(low_s, high_s))
     assert finding.level == level
     assert ("contradict" in finding.measured) == (low_s > high_s)
+    if low_s <= high_s:
+        side = "ahead of" if low_s + high_s > 0 else "behind"
+        assert f"{side} this machine's" in finding.measured
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 01 Jan 99999 00:00:00 GMT", "1" * 4000, "\0"])

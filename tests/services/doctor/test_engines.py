@@ -9,7 +9,7 @@ from services.camera.pipeline import FeaturePipeline
 from services.doctor import frame_cost
 from services.doctor.camera_engine import judge_camera_engine, measure_camera
 from services.doctor.detector_engine import judge_detector_engine, measure_detector
-from services.doctor.frame_cost import FrameCost
+from services.doctor.frame_cost import FrameCost, FrameTimer
 from services.doctor.settings import DoctorCameraSettings, DoctorDetectorSettings
 from services.doctor.weights import DETECTOR_HALF
 from services.loading import load_network
@@ -46,6 +46,20 @@ async def test_a_cameras_frames_are_measured(weights):
     assert all(ms > 0 for ms in cost.stages_ms.values())
     assert cost.frames >= frame_cost.LEAST_FRAMES
     assert cost.packet_bytes > 0
+
+
+def test_each_stage_is_what_it_took_of_a_frame(monkeypatch):
+    times_ns = iter([0, 30 * 10**6, 40 * 10**6, 10**9, 10**9 + 10 * 10**6, 10**9 + 40 * 10**6])
+    monkeypatch.setattr(frame_cost.time, "perf_counter_ns", lambda: next(times_ns))
+    timer = FrameTimer()
+    for packet_bytes in (1000, 3000):
+        timer.begin()
+        timer.lap("head")
+        timer.lap("encode")
+        timer.end(packet_bytes)
+    cost = timer.cost
+    assert (cost.stages_ms, cost.frames, cost.packet_bytes) == ({"head": 20.0, "encode": 20.0}, 2, 2000.0)
+    assert cost.fps == 25.0
 
 
 def test_a_detectors_frames_are_measured(weights, tmp_path):

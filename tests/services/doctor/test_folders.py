@@ -59,6 +59,15 @@ def test_a_full_disk(tmp_path):
     assert "splitcast-doctor" not in told.partition("[")[2]
 
 
+@pytest.mark.parametrize(("needed", "level"), [(True, "error"), (False, "warning")])
+def test_only_a_folder_that_is_needed_is_an_error(tmp_path, monkeypatch, needed, level):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(folders, "_write_to", refuse)
+    assert look_at_folder(tmp_path, 1, "another", needed=needed).level == level
+
+
 def test_a_read_only_folder(tmp_path):
     told = mounted(tmp_path, "ro")
     assert told.startswith("error")

@@ -20,7 +20,9 @@ except SettingsError as error:
 """
 
 
-@pytest.mark.parametrize(("limit", "words"), [(2048, "ok"), (128, "warning"), (20, "refused")])
+@pytest.mark.parametrize(
+    ("limit", "words"), [(2048, "ok"), (410, "warning"), (128, "warning"), (20, "refused")]
+)
 def test_a_limit(limit, words):
     looked = subprocess.run(
         [sys.executable, "-c", LOOK],

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from services.doctor.frame_cost import FrameCost
-from services.doctor.link import judge_way, judge_welcome
+from services.doctor.link import judge_refusal, judge_way, judge_welcome
 from services.doctor.settings import DoctorCameraSettings
 from services.doctor.trial import MeasuredLink
+from stream.errors import ConnectionLost
 from stream.session.camera import Accepted
+from stream.session.close_codes import PERMANENT, CloseCode
 
 WAY = MeasuredLink(0.02, 0.001, 5000.0, is_least=False, window=8, frames_per_s=None, max_packet_bytes=2**20)
 COST = FrameCost({"head": 10.0, "encode": 5.0}, 100, 5000.0)  # 600 kbit/s at 15 frames/s
@@ -58,6 +60,21 @@ def test_the_numbers(settings):
 
 def test_nothing_is_needed_that_is_not_known(settings):
     assert judge_way(WAY, settings, None, None).level == "ok"
+
+
+PASSING = {
+    CloseCode.STREAM_TAKEN,
+    CloseCode.TOO_MANY_STREAMS,
+    CloseCode.TRY_AGAIN_LATER,
+    CloseCode.GOING_AWAY,
+}
+
+
+@pytest.mark.parametrize("code", sorted(PASSING | PERMANENT), ids=lambda code: code.name)
+def test_what_another_moment_may_not_bring_is_no_error(code):
+    finding = judge_refusal(ConnectionLost("because", code))
+    assert finding.level == ("warning" if code in PASSING else "error")
+    assert (f"({int(code)}): because" in finding.measured, bool(finding.advice)) == (True, True)
 
 
 def test_a_welcome(settings):

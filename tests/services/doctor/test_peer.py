@@ -65,7 +65,9 @@ async def test_a_detector(start_detector):
         (404, "not here", "is no detector"),
         (200, "<html>welcome</html>", "is no detector"),
         (200, "live\n", "is no detector"),
+        (502, "<html>bad gateway</html>", "a proxy answers"),
         (503, "<html>no server</html>", "a proxy answers"),
+        (504, "<html>no answer</html>", "a proxy answers"),
     ],
 )
 async def test_something_else(status, text, words):

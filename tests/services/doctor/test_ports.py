@@ -60,6 +60,34 @@ def test_an_address_of_another_machine():
     assert (finding.level, finding.advice) == ("error", "give --host an address of this machine, or 0.0.0.0")
 
 
+LISTENS, CONNECTED = "0A", "01"
+
+
+@pytest.mark.parametrize(
+    ("table", "address", "state", "pid"),
+    [
+        ("tcp", "0100007F:1F90", LISTENS, 42),
+        ("tcp6", f"{'0' * 32}:1F90", LISTENS, 42),
+        (
+            "tcp",
+            "0100007F:1F90",
+            CONNECTED,
+            None,
+        ),  # the holder's connection to somebody, and not what keeps it
+        ("tcp", "0100007F:1F91", LISTENS, None),
+    ],
+)
+def test_the_holder_is_who_listens(tmp_path, table, address, state, pid):
+    (tmp_path / "net").mkdir()
+    line = f"0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 77 1"
+    (tmp_path / "net" / table).write_text(f"sl local_address rem_address st\n{line}\n")
+    (tmp_path / "42/fd").mkdir(parents=True)
+    (tmp_path / "42/fd/3").symlink_to("socket:[77]")
+    (tmp_path / "42/cmdline").write_bytes(b"/usr/bin/python3\0-m\0http.server\0")
+    holder = find_holder(8080, tmp_path)
+    assert holder == (Holder(42, ("/usr/bin/python3", "-m", "http.server")) if pid else None)
+
+
 def test_who_holds_a_port_is_not_always_known(tmp_path):
     assert find_holder(free_port()) is None
     assert find_holder(80, tmp_path) is None

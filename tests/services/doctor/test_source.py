@@ -59,11 +59,23 @@ async def test_the_true_rate_of_a_live_source(tmp_path):
     assert finding.facts["fps"] == pytest.approx(50.0, rel=0.02)
 
 
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_live_source_settles_before_its_rate_is_measured(tmp_path, monkeypatch, live):
+    monkeypatch.setattr("services.doctor.source.SETTLE_S", LIVENESS_S)
+    finding = await look(write_video(tmp_path / "clip.avi", 20, fps=50.0), realtime=live)
+    assert (finding.facts["live"], finding.facts["fps"] is None) == (live, live)
+
+
 async def test_a_source_that_is_slower_than_wanted(tmp_path):
     clip = write_video(tmp_path / "clip.avi", 100, fps=10.0)
     finding = await look(clip, realtime=True, fps=25.0)
     assert finding.level == "warning"
     assert "25 frames/s are wanted" in finding.measured
+
+
+@pytest.mark.parametrize(("fps", "level"), [(24.0, "ok"), (22.0, "warning")])
+def test_a_camera_that_is_a_little_slower_than_it_says_is_well(fps, level):
+    assert judge_source("door", watched(fps=fps), 25.0).level == level
 
 
 async def test_a_source_that_is_not_there(tmp_path):
@@ -169,10 +181,23 @@ def test_pictures_that_were_not_read_count_for_the_rate():
     assert watch.fps == pytest.approx(20.0)
 
 
-def test_a_stutter_is_told():
-    watch = watched(fps=10.0, count=40)
+@pytest.mark.parametrize("live", [True, False])
+def test_a_stutter_is_told_of_what_is_live(live):
+    watch = watched(live=live, fps=10.0, count=40)
     watch.take(Frame(IMAGE, 75 * 10**8))
-    assert "once nothing came for 2.6 s" in judge_source("door", watch, None).measured
+    assert ("once nothing came for 2.6 s" in judge_source("door", watch, None).measured) is live
+
+
+def test_what_came_before_it_settled_counts_for_no_rate():
+    watch = SourceWatch(live=True)
+    for number in range(10):
+        watch.take(Frame(IMAGE, 10**9 + number))  # at once, as a server has them ready
+    watch.take(Frame(IMAGE, 2 * 10**9))
+    watch.settle()
+    assert (watch.fps, watch.longest_gap_s) == (None, 0.0)
+    for number in range(1, 5):
+        watch.take(Frame(IMAGE, 2 * 10**9 + number * 10**8))
+    assert watch.fps == pytest.approx(10.0)
 
 
 def test_few_pictures_are_kept():

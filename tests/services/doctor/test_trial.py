@@ -12,9 +12,10 @@ from services.camera.session_secret import SessionSecret
 from services.doctor import trial
 from services.doctor.link import judge_refusal
 from services.doctor.settings import DoctorCameraSettings
-from services.doctor.trial import ask_welcome, measure_way
+from services.doctor.trial import Trial, ask_welcome, measure_way
 from services.loading import load_network
 from stream.errors import ConnectionLost
+from stream.session.camera import Accepted
 from stream.session.close_codes import CloseCode
 from stream.session.messages import FEATURES_PROTOCOL, Welcome
 from stream.tasks.worker import Worker
@@ -175,6 +176,21 @@ async def test_a_detector_that_stalls(make_settings, build, monkeypatch, welcome
         settings = make_settings(url)
         with pytest.raises(ConnectionLost, match="nothing came from the peer for 0"):
             await measure_way(settings, await build(settings))
+
+
+@pytest.mark.parametrize(("kbps", "is_least"), [(800.0, False), (10**6, True)])
+async def test_what_a_link_carries(monkeypatch, kbps, is_least):
+    trips_s = iter([0.03, *[0.02] * (trial.PINGS - 1)])
+
+    async def burst(_trial, size: int) -> float:
+        return next(trips_s) if size == 1 else 0.02 + size / (125 * kbps)
+
+    monkeypatch.setattr(Trial, "_burst", burst)
+    way = await Trial(None, None, None).measure(Accepted(3, 12.0))
+    assert way.kbps == pytest.approx(kbps)
+    assert way.is_least is is_least
+    assert (way.round_trip_s, way.jitter_s) == pytest.approx((0.02, 0.01))
+    assert (way.window, way.frames_per_s) == (3, 12.0)
 
 
 def test_other_losses_are_told_as_they_are():
