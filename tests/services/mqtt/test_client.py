@@ -17,7 +17,7 @@ from services.chaos.service import ChaosProxy, chaos_proxy
 from services.chaos.settings import Address
 from services.mqtt import client as client_module
 from services.mqtt.broker import Broker, BrokerAddress
-from services.mqtt.client import BrokerClient, HungUp, Unwanted, connected, make_client
+from services.mqtt.client import BrokerClient, HungUp, Refused, Unwanted, connected, make_client
 from services.mqtt.failures import explain
 from stream.tasks.backoff import Failure
 from stream.transport.tls import ClientTls
@@ -166,6 +166,26 @@ async def test_a_message_does_not_wait_for_the_confirmation_of_the_one_before():
         await client.open()
         assert client._client.socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         await client.abort()
+
+
+async def test_what_a_broker_takes_at_last_is_refused_no_more():
+    confirmations = [b"\x40\x03\x00\x01\x87", b"\x40\x02\x00\x02"]  # not authorized, and then taken
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (CONNACK, *confirmations):
+            await reader.read(4096)
+            writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    address = BrokerAddress(HOST, server.sockets[0].getsockname()[1], tls=False)
+    client = await make_client(Broker(address), max_incoming_bytes=1000, max_incoming=10)
+    async with asyncio.timeout(LIVENESS_S), connected(client):
+        with pytest.raises(Refused, match="Not authorized"):
+            await client.publish("topic", "text", qos=1)
+        await client.publish("topic", "text", qos=1)
+    server.close()
 
 
 async def stand_still(client: BrokerClient, proxy: ChaosProxy) -> None:

@@ -109,6 +109,39 @@ async def test_the_queue_is_bounded_in_bytes_too(monkeypatch):
     assert frames(await counted.rest("detections")) == [2, 3, 4]
 
 
+async def test_what_is_given_back_counts_for_the_room_again(monkeypatch):
+    monkeypatch.setattr(outbox_module, "MAX_BYTES", 2 * len(gap_text("door", 0)))
+    counted = Counted(100)
+    for first in range(2):
+        counted.outbox.put("door", "gap", gap_text("door", first))
+    await counted.outbox.next()  # that the publisher is online
+    counted.outbox.give_back(await counted.outbox.next())
+    assert not counted.drops
+    counted.outbox.put("door", "gap", gap_text("door", 2))
+    assert counted.drops == {("gap", "disconnected"): 1}
+
+
+async def test_what_is_refused_is_over_and_told_to_who_would_have_got_it(counted):
+    counted.outbox.put("door", "gap", gap_text("door", 1))
+    counted.outbox.put("door", "gap", gap_text("door", 2))
+    while (message := await counted.outbox.next()).kind != "gap":
+        counted.outbox.refuse(message)
+    counted.outbox.refuse(message)
+    assert counted.drops == {("available", "refused"): 1, ("state", "refused"): 1, ("gap", "refused"): 1}
+    assert len(counted.outbox) == counted.outbox.waiting == 1
+    [left] = await counted.rest("gap")
+    assert json.loads(left.payload)["dropped"] == 1
+
+
+async def test_of_a_stream_that_is_not_there_nothing_is_remembered(counted):
+    for frame in range(5):
+        counted.detect(frame, "yard")
+    counted.outbox.put("yard", "stream", stream_text("yard", "connected"))
+    told = [json.loads(message.payload) for message in await counted.rest("detections")]
+    assert counted.drops == {("detections", "disconnected"): 1}
+    assert not any("dropped" in message for message in told)
+
+
 async def test_what_may_be_told_twice_is_sent_again(counted):
     counted.outbox.put("door", "gap", gap_text("door", 1))
     counted.outbox.put("door", "gap", gap_text("door", 2))

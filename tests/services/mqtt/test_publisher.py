@@ -12,8 +12,10 @@ from structlog.testing import capture_logs
 from services.chaos.service import chaos_proxy
 from services.chaos.settings import Address
 from services.mqtt import deliveries
+from services.mqtt.client import BrokerClient
 from services.mqtt.homeassistant import discovery
-from services.mqtt.publisher import SHORT_ONES
+from services.mqtt.publisher import SHORT_ONES, STEADY_S
+from services.mqtt.retained import Retained
 from services.mqtt.topics import Topics
 from stream.tasks.backoff import Failure
 from tests.certificates import FUTURE, HOST, PAST, Authority
@@ -372,6 +374,21 @@ async def test_a_publisher_that_dies_is_offline_and_one_that_comes_back_knows_it
         assert json.loads((await kept_by(broker))["splitcast/door/state"])["state"] == "connected"
 
 
+async def test_the_last_will_of_a_publisher_is_kept(broker, monkeypatch):
+    """So that who comes later does not take it for one that is there."""
+
+    async def say_nothing(_client: BrokerClient) -> None:
+        """As a process that died."""
+
+    monkeypatch.setattr(BrokerClient, "say_goodbye", say_nothing)
+    monkeypatch.setattr(Retained, "say_goodbye", lambda _retained: None)
+    async with spying(broker) as spy:
+        async with publishing(broker.url) as running:
+            await settled(running)
+        await until(lambda: spy.newest().get(AVAILABLE) == "offline")
+    assert (await kept_by(broker))[AVAILABLE] == "offline"
+
+
 async def test_a_stream_that_moves_between_publishers_is_where_its_camera_is(broker):
     """Also where the one that lost it says so late: after the other has it."""
     async with (
@@ -431,3 +448,14 @@ async def test_what_a_broker_is_left_for_is_not_laid_to_another_client(failure, 
         told = [running.publisher._judge(0.1, failure, "it lies") for _ in range(SHORT_ONES)]
     assert told[:-1] == [(failure, "it lies")] * (SHORT_ONES - 1)
     assert ("--mqtt-id" in told[-1][1]) is is_doubted
+
+
+async def test_a_connection_that_lasted_was_one_that_works():
+    async with publishing("mqtt://127.0.0.1:9") as running:
+        publisher, failure = running.publisher, Failure.NOT_READY
+        for lasted_s in (0.1, 0.1, STEADY_S, 0.1):
+            assert publisher._judge(lasted_s, failure, "it stops") == (failure, "it stops")
+        publisher._backoff.next_delay_s(failure, 0.0)
+        assert publisher._backoff.next_delay_s(failure, 100.0) > 0
+        publisher._judge(STEADY_S, failure, "it stops")
+        assert publisher._backoff.next_delay_s(failure, 200.0) == 0  # a first loss

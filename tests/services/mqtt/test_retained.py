@@ -130,6 +130,20 @@ def test_what_is_to_be_taken_back_is_bounded_where_there_is_no_broker(retained):
     assert len(retained) <= FORGOTTEN_KEPT + 2 * GONE_KEPT + 1
 
 
+def test_a_stream_that_comes_back_while_it_is_taken_back_is_kept(retained):
+    for number in range(GONE_KEPT + 1):
+        retained.update_state(f"cam{number}", stream_text(f"cam{number}", "lost"))
+    taking = []
+    while message := retained.take():
+        taking.append(message)
+    retained.update_state("cam0", stream_text("cam0", "connected"))
+    for message in taking:  # the broker confirms what it got before
+        retained.confirm(message)
+    assert state_in(taken(retained)["cams/cam0/state"]) == "connected"
+    retained.renew()
+    assert state_in(taken(retained)["cams/cam0/state"]) == "connected"
+
+
 def test_a_stream_that_comes_back_is_not_forgotten(retained):
     retained.update_state("door", stream_text("door", "connected"))
     retained.update_state("door", stream_text("door", "lost"))
