@@ -210,3 +210,40 @@ async def test_an_address_that_is_dead_from_the_start_keeps_nothing_of_the_other
     told = capsys.readouterr()
     assert told.out.split() == ["one", "two", "three"] * 3
     assert told.err.count(f"no detector at {dead}") == 1
+
+
+def test_of_one_among_several_only_what_has_changed_is_told(capsys):
+    presence = Presence("ws://attic")
+    presence.return_()
+    for _ in range(3):
+        presence.lose("nobody answers", 1.0)
+    presence.return_()
+    assert capsys.readouterr().err.splitlines() == [
+        "no detector at ws://attic: nobody answers; it is tried again",
+        "the detector at ws://attic is there again",
+    ]
+
+
+async def test_what_is_left_out_is_not_counted(capsys):
+    settings = WatchSettings.load({"url": ("ws://attic", "ws://cellar"), "count": 2})
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    def state(word: str) -> str:
+        return json.dumps({"type": "stream", "stream": "door", "state": word, "reason": ""})
+
+    async def attic() -> AsyncIterator[str]:
+        yield state("connected")
+        begun.set()
+        await over.wait()
+        yield "the last"
+
+    async def cellar() -> AsyncIterator[str]:
+        await begun.wait()
+        yield state("lost")
+        over.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(LIVENESS_S):
+        await _watch({"ws://attic": attic(), "ws://cellar": cellar()}, settings)
+    out = capsys.readouterr().out
+    assert (len(out.splitlines()), "lost" in out, out.splitlines()[-1]) == (2, False, "the last")
