@@ -136,6 +136,17 @@ async def test_a_lost_cameras_name_is_kept_for_it_and_a_goodbye_frees_it(start_d
             await greet(foreign, hello(OTHER))
 
 
+async def test_no_name_is_kept_for_a_camera_that_will_be_refused_again(start_detector, hello):
+    async with start_detector() as running:
+        async with linked(running.url) as link:
+            await link.send(Waiting(stream="door", session=OWNER, source="0", source_state="opening").text())
+            await until(lambda: running.detector.streams.get("door") is not None)
+            await link.send(hello(weights="0" * 64))
+            assert (await closed(link)).code == CloseCode.WEIGHTS_DIFFER
+        async with linked(running.url) as foreign:
+            await greet(foreign, hello(OTHER))
+
+
 # --- how it ends ---
 
 
