@@ -37,8 +37,6 @@ log = structlog.get_logger(__name__)
 
 # When a camera should come back that is closed with this code.
 RETRY_AFTER_S = {CloseCode.TRY_AGAIN_LATER: 0.5, CloseCode.GOING_AWAY: 1.0}
-# What a name is not kept after: the same would be refused again, or its token holds no more.
-FREEING = PERMANENT | {CloseCode.TOKEN_REVOKED}
 GOODBYES = (CloseCode.NORMAL, CloseCode.GOING_AWAY)  # of a camera that ends
 
 
@@ -160,7 +158,8 @@ class FeaturesEndpoint:
         """Say why, and when to come back."""
         self._statistics.close(error.code)
         ending: Ending = "silent" if error.code is CloseCode.TIMEOUT else "closed"
-        visit.leave(error.reason, ending, reserve=error.code not in FREEING)
+        # A name is kept for a camera that may come again, unless it would be refused as before.
+        visit.leave(error.reason, ending, reserve=error.code not in PERMANENT)
         self._log_end(session, visit, error.reason, error.code)
         if not visit.welcomed:
             self._statistics.refuse(_refusal(error))
