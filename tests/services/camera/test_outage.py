@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 
 from stream.frame import Frame
+from tests.ports import free_port
 from tests.services.camera.detectors import ObedientDetector
 from tests.services.camera.sources import END, picture, scripted
 from tests.services.clips import write_video
@@ -99,10 +99,7 @@ async def test_each_frame_of_an_outage_has_one_outcome(outage_of, outcomes, coun
 async def test_an_uplink_ends_the_outage_once_the_frame_in_work_is_done(outage_of):
     """No picture goes two ways, and none comes to a taker after the first that is sent."""
     taker, detector = Collector(), ObedientDetector()
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    camera, source = outage_of(taker, url=f"ws://127.0.0.1:{port}")
+    camera, source = outage_of(taker, url=f"ws://127.0.0.1:{(port := free_port())}")
     playing = asyncio.ensure_future(camera.run())
     await play_one_by_one(camera, source, [picture() for _ in range(2)])
     taker.may_finish.clear()
@@ -130,10 +127,7 @@ async def test_an_uplink_ends_the_outage_once_the_frame_in_work_is_done(outage_o
 
 async def test_takers_are_told_why_there_is_no_detector_and_when_there_is_one(outage_of):
     taker, detector = Collector(), ObedientDetector()
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    camera, source = outage_of(taker, url=f"ws://127.0.0.1:{port}")
+    camera, source = outage_of(taker, url=f"ws://127.0.0.1:{(port := free_port())}")
     playing = asyncio.ensure_future(camera.run())
     await play_one_by_one(camera, source, [picture()])
     await until(lambda: len(taker.told) > 1)
