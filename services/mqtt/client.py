@@ -11,8 +11,8 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aiomqtt
@@ -57,7 +57,7 @@ class BrokerClient(aiomqtt.Client):
         self.lost = 0  # messages that came while as many waited as may
         self._max_incoming_bytes = max_incoming_bytes
         self._unwanted: Unwanted | None = None  # why this end has ended the connection
-        self._refusals: dict[str, str] = {}  # by topic, what the broker said of the newest message
+        self._refusals: dict[int, str] = {}  # by message id, why the broker does not take what is awaited
         self._receive_any = self._client._sock_recv
         self._client._sock_recv = self._receive  # type: ignore[assignment]
 
@@ -94,12 +94,20 @@ class BrokerClient(aiomqtt.Client):
         super()._on_message(*arguments)
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
-        message = self._client._out_messages.get(mid)  # until this is over
-        if message and reason_code.is_failure:
-            self._refusals[message.topic] = str(reason_code)
-        elif message:
-            self._refusals.pop(message.topic, None)
+        if reason_code.is_failure and mid in self._pending_publishes:
+            self._refusals[mid] = str(reason_code)
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    @contextmanager
+    def _pending_call(self, mid: int, *arguments: Any) -> Iterator[None]:
+        """As aiomqtt's. Raises Refused where the broker confirms that it does not take the message."""
+        with super()._pending_call(mid, *arguments):
+            try:
+                yield
+            finally:
+                reason = self._refusals.pop(mid, None)
+            if reason:
+                raise Refused(reason)
 
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         """As aiomqtt's, but at once: by the next round of the loop the descriptor may be that of another socket."""
@@ -121,12 +129,6 @@ class BrokerClient(aiomqtt.Client):
         ended = self._disconnected
         await self.__aenter__()
         self._disconnected = ended  # aiomqtt forgets what ended the connection right behind the answer
-
-    async def publish(self, /, topic: str, *arguments: Any, **options: Any) -> None:
-        """As aiomqtt's. Raises MqttError, of which Refused where the broker confirms that it does not take it."""
-        await super().publish(topic, *arguments, **options)
-        if reason := self._refusals.get(topic):
-            raise Refused(reason)
 
     async def subscribe(self, *arguments: Any, **options: Any) -> tuple[int, ...] | list[ReasonCode]:
         """As aiomqtt's, but for no longer than there is a connection. Raises MqttError."""

@@ -117,7 +117,7 @@ class Outbox:
 
     def refuse(self, message: Outgoing) -> None:
         """The broker does not take the message: what is kept is tried again on the next connection."""
-        self.confirm(message)
+        self._on_the_way -= 1
         if message.kind == "gap":
             self._drop(message, "refused")
         else:

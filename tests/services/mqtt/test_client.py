@@ -188,6 +188,32 @@ async def test_what_a_broker_takes_at_last_is_refused_no_more():
     server.close()
 
 
+@pytest.mark.parametrize("refused", [[0], [1], [0, 1], []])
+async def test_of_messages_that_are_answered_at_once_each_has_its_own_answer(refused):
+    answers = [b"\x40\x03\x00" + bytes([1 + i, 0x97 if i in refused else 0]) for i in range(2)]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(CONNACK)
+        got = b""
+        while got.count(b"topic") < 2:
+            got += await reader.read(4096)
+        writer.write(b"".join(answers))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    address = BrokerAddress(HOST, server.sockets[0].getsockname()[1], tls=False)
+    client = await make_client(Broker(address), max_incoming_bytes=1000, max_incoming=10)
+    async with asyncio.timeout(LIVENESS_S), connected(client):
+        told = await asyncio.gather(
+            *(client.publish("topic", "text", qos=1) for _ in answers), return_exceptions=True
+        )
+        assert [i for i, error in enumerate(told) if isinstance(error, Refused)] == refused
+        assert not client._refusals
+    server.close()
+
+
 async def stand_still(client: BrokerClient, proxy: ChaosProxy) -> None:
     async with connected(client):
         with proxy.fault("blackhole"):

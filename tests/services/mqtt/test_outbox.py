@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.mqtt import outbox as outbox_module
 from services.mqtt.outbox import Outbox
+from services.mqtt.retained import GONE_KEPT
 from services.mqtt.topics import Outgoing, Topics
 from tests.services.mqtt.publishing import detections_text, gap_text, stream_text
 
@@ -131,6 +132,23 @@ async def test_what_is_refused_is_over_and_told_to_who_would_have_got_it(counted
     assert len(counted.outbox) == counted.outbox.waiting == 1
     [left] = await counted.rest("gap")
     assert json.loads(left.payload)["dropped"] == 1
+
+
+async def test_what_the_broker_would_not_take_back_is_offered_again(counted):
+    for number in range(GONE_KEPT + 1):
+        counted.outbox.put(f"cam{number}", "stream", stream_text(f"cam{number}", "ended"))
+    emptied = set()
+    while counted.outbox.waiting:
+        message = await counted.outbox.next()
+        if message.payload:
+            counted.outbox.confirm(message)
+        else:
+            counted.outbox.refuse(message)
+            emptied.add(message.topic)
+    assert emptied
+    counted.outbox.retained.renew()
+    offered = {message.topic for message in iter(counted.outbox.retained.take, None) if not message.payload}
+    assert offered == emptied
 
 
 async def test_of_a_stream_that_is_not_there_nothing_is_remembered(counted):
