@@ -49,8 +49,11 @@ class RecordingClaim:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             return os.open(self._path, flags | os.O_RDWR | os.O_CREAT, 0o644)  # it is empty
-        except PermissionError:  # another user's program may have been killed
-            return os.open(self._path, flags | os.O_RDONLY)
+        except PermissionError as denied:  # another user's program may have been killed
+            try:
+                return os.open(self._path, flags | os.O_RDONLY)
+            except FileNotFoundError:
+                raise denied from None
 
     def _is_held(self) -> bool:
         """Whether the file that is locked is still the one that others would lock."""

@@ -106,6 +106,20 @@ def test_a_link_in_its_place_is_not_followed(tmp_path, claim):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_that_a_folder_may_not_be_written_to_is_told(claim, monkeypatch):
+    """As the system does to whoever is not root."""
+    open_file = os.open
+
+    def deny(path, flags, *mode):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_file(path, flags, *mode)
+
+    monkeypatch.setattr("services.recording.claim.os.open", deny)
+    with pytest.raises(PermissionError):
+        claim.take()
+
+
 def test_no_number_is_given_twice_though_files_are_removed(tmp_path, claim):
     """Who is reading one would take the new one for it, and delete it at its end."""
     left = segment_bytes(packets(3), hello(late=True))
