@@ -150,7 +150,7 @@ def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise RayFailed(
             f"--ray-address: no cluster answers at {address}: {error}; is `ray start --head` running there?"
         ) from error

@@ -97,8 +97,9 @@ def test_another_detectors_replicas_are_neither_used_nor_ended(cluster, module, 
     assert not serve.deleted
 
 
-def test_an_address_where_no_cluster_is_is_refused_at_once(module):
-    address = f"127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("host", ["127.0.0.1", "a..b"])
+def test_an_address_where_no_cluster_is_is_refused_at_once(module, host):
+    address = f"{host}:{free_port()}"
     settings = DetectorProgramSettings.load(
         {"tail": "ray", "ray_private_network": True, "ray_address": address}
     )
