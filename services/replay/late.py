@@ -18,7 +18,7 @@ from services.replay.ledger import Ledger
 from services.replay.line import Line
 from services.replay.settle import settle_all
 from services.settings import ClientSettings
-from stream.errors import NoRecording
+from stream.errors import ConnectionLost, NoRecording
 from stream.late_name import late_name
 
 log = structlog.get_logger(__name__)
@@ -28,6 +28,9 @@ STEADY_S = (
     5.0  # of a live stream, before anything is sent: other cameras come back too, and need their places first
 )
 POLL_S = 0.01
+AWAY_S = (
+    10.0  # of a live stream, after which the late one leaves: it may be its memory that the detector lacks
+)
 REST = 3.0  # times as long as a packet took, the next one waits: a quarter of the link and of the detector's turns
 MOST_REST_S = 10.0  # less than a detector waits for a word
 LIVE_FIRST = 4  # live frames that are detected before a late packet has its turn, where there is no gap
@@ -90,7 +93,14 @@ class LateSender:
         self._path = path
         line = LateLine(path, self._ledger.packets, self._live, self._backlog, self._target_kbps)
         try:
-            await settle_all(self._destination, line, self._ledger, secret, until_due=self._until_steady)
+            await settle_all(
+                self._destination,
+                line,
+                self._ledger,
+                secret,
+                waits="what is late waits",
+                until_due=self._until_steady,
+            )
         except DetectorRefused as refused:
             log.error("what an outage left is refused", file=str(path), reason=str(refused))
             self._backlog.lose(path, "refused")
@@ -137,7 +147,7 @@ class LateLine(Line):
         self._sent_bytes = 0
 
     async def until_due(self, packet: PlayedPacket) -> None:
-        """Wait for room. Raises Deleted."""
+        """Wait for room. Raises Deleted, or ConnectionLost where the live stream has no detector."""
         now_s = time.monotonic()
         if self._sent_s is not None:
             took_s = now_s - self._sent_s
@@ -151,8 +161,12 @@ class LateLine(Line):
         self._sent_s, self._sent_bytes = time.monotonic(), len(packet.data)
 
     async def _until_gap(self) -> None:
-        before = self._live.detected
-        while not self._has_gap(before):  # noqa: ASYNC110 - asked only while something waits
+        before, here_s = self._live.detected, time.monotonic()
+        while not self._has_gap(before):
+            if self._live.connected:
+                here_s = time.monotonic()
+            elif time.monotonic() - here_s >= AWAY_S:
+                raise ConnectionLost("the live stream has no detector, and comes first")
             await asyncio.sleep(POLL_S)
 
     def _has_gap(self, before: int) -> bool:

@@ -24,9 +24,12 @@ async def settle_all(
     ledger: Ledger,
     secret: str,
     *,
+    waits: str = "no detector",
     until_due: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Send the line's packets, and try for ever; each connection waits for `until_due`.
+
+    `waits` is what the log says of a connection that was lost.
 
     Raises DetectorRefused, and what reading the recording does.
     """
@@ -43,7 +46,7 @@ async def settle_all(
                 lost, time.monotonic(), accepted=connection.accepted, after_s=connection.retry_after_s
             )
             log.warning(
-                "no detector",
+                waits,
                 detector=destination.detector,
                 reason=lost.reason,
                 code=lost.code,

@@ -166,6 +166,24 @@ async def test_nothing_is_sent_while_the_live_stream_has_no_detector(start_detec
         await until(lambda: backlog.settled["detected"] == 2 * FRAMES)
 
 
+async def test_it_leaves_where_the_live_stream_finds_no_detector_and_comes_back_behind_it(
+    start_detector, left, monkeypatch
+):
+    """Its memory at the detector may be what the live stream lacks."""
+    monkeypatch.setattr(module, "AWAY_S", 0.0)
+    live = Live(unanswered=1)
+    async with start_detector() as running, sending(left, running, live) as backlog:
+        await until(lambda: backlog.waiting == 2 * FRAMES)
+        live.detected += module.LIVE_FIRST
+        streams = running.detector.streams
+        await until(lambda: (late := streams.get("door.late")) and late.connected)
+        live.connected = False
+        await until(lambda: not streams.get("door.late").connected)
+        live.connected, live.unanswered = True, 0
+        await until(lambda: backlog.settled["detected"] == 2 * FRAMES)
+    assert backlog.account == {"kept": 2 * FRAMES, "detected": 2 * FRAMES, "waiting": 0}
+
+
 async def test_a_detector_that_is_lost_costs_no_packet(start_detector, left):
     """What was not answered comes again, behind its keyframe: a consumer may see that much twice."""
     live, messages = Live(unanswered=1), []
