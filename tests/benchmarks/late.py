@@ -24,6 +24,7 @@ STREAM = f"late-{os.getpid()}"  # another camera of that name would keep it from
 SOURCE = "demo:scene=bus,fps=10,size=640x384"
 SETTLE_S = 3.0  # from the last late packet on
 PERCENTILES = 50, 95, 99
+LIMIT_S = 600.0  # for each round
 
 
 async def until_sent(camera: Program, session: aiohttp.ClientSession) -> None:
@@ -67,6 +68,7 @@ async def measure(options: Namespace) -> None:
                 await until_live(len(detected(STREAM)) + 1)
                 await until_sent(camera, session)
                 times = [message["published_at"] for message in detected(late_name(STREAM))[sent:]]
+                assert times, "nothing came late"
                 spans.append((times[0], times[-1], len(times)))
                 await asyncio.sleep(SETTLE_S + times[-1] - times[0])
             consuming.cancel()
@@ -98,7 +100,8 @@ def main() -> None:
         "--outage", type=float, default=7.0, help="seconds that the detector is away, each time"
     )
     parser.add_argument("--rounds", type=int, default=2)
-    asyncio.run(measure(parser.parse_args()))
+    options = parser.parse_args()
+    asyncio.run(asyncio.wait_for(measure(options), LIMIT_S * options.rounds))
 
 
 if __name__ == "__main__":

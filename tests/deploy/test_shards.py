@@ -218,6 +218,16 @@ async def answer(session: ClientSession, path: str, **headers: str) -> int:
         return got.status
 
 
+async def test_a_detector_that_shows_anothers_certificate_gets_nothing(tmp_path, authority):
+    program = detector_program(*FLAGS, "--tls-cert", str(authority.sign("other.example")))
+    async with running(program):
+        await program.until_logged("ready")
+        balancer = Balancer(tmp_path, [program.metrics_port, 1, 1], None, authority.file)
+        async with haproxy(balancer) as proxy, ClientSession(f"http://{HOST}:{proxy.port}") as session:
+            for _ in range(3):
+                assert await answer(session, "/shard/s1/readyz") == 503
+
+
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 async def test_what_a_balancer_passes_on_and_to_whom(tmp_path, tokens, authority, encrypted):
     camera = {"Authorization": f"Bearer {CAMERA}"}

@@ -52,6 +52,7 @@ async def test_a_camera_that_is_killed_sends_its_file_once_more(scene):  # noqa:
     left = await begin_to_send(scene)
     await scene.camera.kill()
     waits = kept(scene.folder)
+    assert waits
     assert waits <= left
     await scene.camera.start()
     async with aiohttp.ClientSession() as session:

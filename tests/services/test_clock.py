@@ -9,6 +9,7 @@ import pytest
 
 from services import clock as module
 from services.clock import READS, ClockWatch, clock_now
+from tests.services.waiting import LIVENESS_S
 
 OFFSET_NS = 1_795_479_221 * 10**9
 MS = 1_000_000
@@ -62,6 +63,7 @@ def test_one_reading_is_enough_where_nothing_interrupts(monkeypatch):
 def test_the_machines_own_clocks():
     before_ns, now, after_ns = time.monotonic_ns(), clock_now(), time.monotonic_ns()
     assert before_ns <= now.monotonic_ns <= after_ns
+    assert abs(now.unix_ns - time.time_ns()) < LIVENESS_S * 1e9  # it may be corrected meanwhile
 
 
 @pytest.mark.parametrize("step_s", [3600, -3600, 0.6])

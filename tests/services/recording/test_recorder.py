@@ -16,6 +16,7 @@ from services.recording.limits import RecordingLimits
 from services.recording.recorder import Recorder
 from services.recording.segment_writer import SegmentWriter, Written
 from tests.recordings import hello, packets, read
+from tests.services.test_clock import Clocks, replace_clocks
 from tests.services.waiting import LIVENESS_S, until
 
 LIMITS = RecordingLimits(2**24, 2**22, 3600.0)
@@ -133,3 +134,13 @@ async def test_a_time_of_day_that_is_set_begins_a_file_with_a_keyframe(tmp_path,
     before, after = (read(file.path.read_bytes()) for file in segment_files(tmp_path))
     assert [len(found) for _, found in (before, after)] == [3, 3]
     assert after[0].hello.clock.unix_ns - before[0].hello.clock.unix_ns == 3600 * 10**9
+
+
+async def test_a_time_of_day_that_was_set_before_a_stream_began_is_that_of_its_hello(tmp_path, monkeypatch):
+    clocks = replace_clocks(monkeypatch, Clocks())
+    async with Recorder(tmp_path, "door", LIMITS) as recorder:
+        clocks.offset_ns += 3600 * 10**9
+        recorder.begin(hello(), None)
+        assert not recorder.take_keyframe_due()
+        clocks.offset_ns += 3600 * 10**9
+        assert recorder.take_keyframe_due()
